@@ -1,0 +1,29 @@
+"""Errors, named after the boundary that they crossed. Each keeps its cause through ``raise ... from``."""
+
+
+class SearchR1Error(Exception):
+    """The root of every error that this package raises on purpose."""
+
+
+class IllegalInputError(SearchR1Error):
+    """The loop was given something that it had not asked for: a bug in the caller, never bad user input."""
+
+
+class ConfigurationError(SearchR1Error):
+    """A setting, a path or a combination of both that cannot work. The message says what to change."""
+
+
+class EngineError(SearchR1Error):
+    """The engine failed to produce a completion."""
+
+
+class EngineUnavailableError(EngineError):
+    """The engine cannot be reached, is not ready yet, or has died."""
+
+
+class EngineOverloadedError(EngineError):
+    """The engine refused the request because its queue is full; the same request may succeed later."""
+
+
+class CorpusError(SearchR1Error):
+    """A corpus or an index on disk is missing, malformed or of another version."""

@@ -1,0 +1,178 @@
+"""The loop's vocabulary: plain frozen values, standard library only, shared by every layer above it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+TokenIds = tuple[int, ...]
+Encode = Callable[[str], list[int]]
+"""Text to token ids, no special tokens added: ``tokenizer.encode(text, add_special_tokens=False)``."""
+
+FinishReason = Literal["stop", "length", "abort"]
+"""Why a completion ended: a stop string or EOS, the token limit, or the caller."""
+
+ActionKind = Literal["search", "answer", "invalid"]
+SegmentKind = Literal["prompt", "completion", "observation", "retry"]
+
+
+class Status(StrEnum):
+    """How a rollout ended."""
+
+    COMPLETED = "completed"
+    EXHAUSTED = "exhausted"
+    """No answer within its turns."""
+    TRUNCATED = "truncated"
+    """Its token budget ran out first."""
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """One retrieved passage. ``title`` is the first line of the upstream ``contents``, quotes and all."""
+
+    id: str
+    title: str
+    text: str
+    url: str | None = None
+    score: float | None = None
+
+    @classmethod
+    def from_contents(
+        cls, contents: str, *, id: str = "", url: str | None = None, score: float | None = None
+    ) -> "Passage":
+        """Split upstream's ``contents`` at its first newline into title and text."""
+        title, _, text = contents.partition("\n")
+        return cls(id=id, title=title, text=text, url=url, score=score)
+
+    @property
+    def contents(self) -> str:
+        """The upstream form: the title line, then the text."""
+        return f"{self.title}\n{self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one rollout, all counts of turns, searches or tokens. The defaults are the trained ones."""
+
+    max_turns: int = 4
+    """Turns with search on; an open rollout gets one more completion after them, with search off."""
+    max_searches: int | None = None
+    """Searches in all; None means one per turn."""
+    max_completion_tokens: int = 500
+    """Sampled tokens of one turn."""
+    max_observation_tokens: int = 500
+    """Longer observations keep their first tokens."""
+    max_context_tokens: int = 4096
+    """Tokens sent to the engine; a longer input is cut on the left."""
+    max_trajectory_tokens: int = 4096
+    """Tokens after the prompt that count for the reward and the loss; the rest is cut on the right."""
+    max_run_tokens: int | None = None
+    """Sampled tokens over all turns; past it the rollout ends as ``truncated``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens that was tokenized alone. The list of them is the trajectory."""
+
+    kind: SegmentKind
+    turn: int
+    """Zero for the prompt, else the turn that produced it, from 1."""
+    text: str
+    ids: TokenIds
+    sampled: bool
+    """True when the policy generated it: the loss mask of each of its tokens."""
+    overran: bool = False
+    """True when the engine's last token held text past the cut, so that these ids differ from the sampled ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Asks for one completion."""
+
+    turn: int
+    prompt_ids: TokenIds
+    max_tokens: int
+    stop: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Asks for the passages of one query. An empty query is still a search."""
+
+    turn: int
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing more to do."""
+
+    status: Status
+
+
+Action = Generate | Search | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkDelta:
+    """Reasoning text, tags removed, as it streams."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    """Answer text as it streams. Void if the turn does not end in ``AnswerCompleted``."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequested:
+    """The turn's action is a search."""
+
+    turn: int
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswered:
+    """The search's passages are in the context now."""
+
+    turn: int
+    query: str
+    passages: tuple[Passage, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCompleted:
+    """The turn's action is an answer: the final one."""
+
+    turn: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ActionInvalid:
+    """The turn held no action that can be taken."""
+
+    turn: int
+    reason: Literal["no_action", "too_long", "search_off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of every rollout."""
+
+    turn: int
+    status: Status
+
+
+LoopEvent = (
+    ThinkDelta | AnswerDelta | SearchRequested | SearchAnswered | AnswerCompleted | ActionInvalid | Finished
+)
