@@ -1,7 +1,7 @@
 """The loop's vocabulary: plain frozen values, standard library only, shared by every layer above it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -84,8 +84,8 @@ class Segment:
     ids: TokenIds
     sampled: bool
     """True when the policy generated it: the loss mask of each of its tokens."""
-    overran: bool = False
-    """True when the engine's last token held text past the cut, so that these ids differ from the sampled ones."""
+    sampled_ids: TokenIds = ()
+    """What the engine sampled, before the cut and the re-tokenization; empty for text that was put in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +141,6 @@ class SearchRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchAnswered:
-    """The search's passages are in the context now."""
-
-    turn: int
-    query: str
-    passages: tuple[Passage, ...] = field(default=())
-
-
-@dataclass(frozen=True, slots=True)
 class AnswerCompleted:
     """The turn's action is an answer: the final one."""
 
@@ -162,7 +153,8 @@ class ActionInvalid:
     """The turn held no action that can be taken."""
 
     turn: int
-    reason: Literal["no_action", "too_long", "search_off"]
+    reason: Literal["no_action", "search_off"]
+    """Neither a search nor an answer, or a search where only an answer was left to give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +165,4 @@ class Finished:
     status: Status
 
 
-LoopEvent = (
-    ThinkDelta | AnswerDelta | SearchRequested | SearchAnswered | AnswerCompleted | ActionInvalid | Finished
-)
+LoopEvent = ThinkDelta | AnswerDelta | SearchRequested | AnswerCompleted | ActionInvalid | Finished

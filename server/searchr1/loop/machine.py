@@ -1,0 +1,224 @@
+"""The reason-search loop as a pure state machine: no I/O, no clock, no tokenizer of its own.
+
+Rules
+-----
+1. A rollout asks for one action at a time (``action``): ``Generate``, ``Search`` or ``Finish``. It accepts exactly what
+   answers that action; anything else raises ``IllegalInputError``.
+2. A turn is one completion and its observation. Turns 1 to ``max_turns`` may search. A rollout that is still open after
+   them, or after its last allowed search, gets one more completion with search off and no text of ours before it.
+3. A turn's text ends with its first ``</search>`` or ``</answer>`` (``tags.py``). That text is tokenized alone; these ids,
+   not the sampled ones, enter the context. A search puts an observation in, a turn without an action the retry text,
+   each tokenized alone and cut to its first ``max_observation_tokens``. No token is ever merged across two segments.
+4. The engine gets the last ``max_context_tokens`` ids of prompt + segments.
+5. Only text that the policy generated moves the state. Passages are data: nothing in them is scanned.
+6. An answer ends the rollout as ``completed``; the last turn without one as ``exhausted``; a spent token budget as
+   ``truncated``. ``stop`` ends it from outside. ``Finished`` is always the last event.
+
+How the same text was cut into pieces changes neither segments nor events, but for where deltas are split.
+Reference: ``search_r1/llm_agent/generation.py``, ``run_llm_loop`` (PeterGriffinJin/Search-R1).
+"""
+
+from collections.abc import Sequence
+
+from searchr1.errors import IllegalInputError
+from searchr1.loop.prompts import FAITHFUL, Profile
+from searchr1.loop.tags import STOP_STRINGS, Piece, TagScanner, parse_action
+from searchr1.loop.types import (
+    Action,
+    ActionInvalid,
+    AnswerCompleted,
+    AnswerDelta,
+    Encode,
+    Finish,
+    Finished,
+    FinishReason,
+    Generate,
+    Limits,
+    LoopEvent,
+    Passage,
+    Search,
+    SearchRequested,
+    Segment,
+    SegmentKind,
+    Status,
+    ThinkDelta,
+    TokenIds,
+)
+
+
+class Rollout:
+    """One question on its way to a terminal status.
+
+    Args:
+        prompt: the text that ``prompt_ids`` stand for.
+        prompt_ids: the tokenized prompt, chat template included.
+        encode: text to ids, without special tokens.
+        limits: bounds on turns, searches and tokens.
+        profile: the texts that this family of checkpoints expects.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt: str,
+        prompt_ids: Sequence[int],
+        encode: Encode,
+        limits: Limits | None = None,
+        profile: Profile = FAITHFUL,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.profile = profile
+        self.answer: str | None = None
+        self.num_turns = 0
+        self.num_searches = 0
+        self.num_invalid = 0
+        self._encode = encode
+        self._segments = [Segment("prompt", 0, prompt, tuple(prompt_ids), sampled=False)]
+        self._scanner = TagScanner()
+        self._sampled_ids: list[int] = []
+        self._num_sampled = 0
+        self._streamed_answer = ""
+        self._action: Action = self._next_turn()
+
+    @property
+    def action(self) -> Action:
+        """What the rollout waits for."""
+        return self._action
+
+    @property
+    def status(self) -> Status | None:
+        """The terminal status; None while the rollout is open."""
+        return self._action.status if isinstance(self._action, Finish) else None
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The trajectory: the prompt first, then completions, observations and retry texts in order."""
+        return tuple(self._segments)
+
+    @property
+    def ids(self) -> TokenIds:
+        """All token ids, prompt included, uncut."""
+        return tuple(i for segment in self._segments for i in segment.ids)
+
+    @property
+    def loss_mask(self) -> tuple[bool, ...]:
+        """One flag per id of ``ids``: true where the policy sampled the token."""
+        return tuple(segment.sampled for segment in self._segments for _ in segment.ids)
+
+    @property
+    def num_sampled_tokens(self) -> int:
+        """Tokens that the engine generated so far, in all turns, what was cut off included."""
+        return self._num_sampled
+
+    @property
+    def completion_settled(self) -> bool:
+        """True when the current turn's text is complete, so that more of it would be dropped."""
+        return self._scanner.settled
+
+    def receive_text(self, text: str, ids: Sequence[int] = ()) -> list[LoopEvent]:
+        """Take a piece of the completion, with the ids that the engine sampled for it."""
+        turn = self._expect_generate().turn
+        self._sampled_ids.extend(ids)
+        self._num_sampled += len(ids)
+        return self._visible(turn, self._scanner.feed(text))
+
+    def end_completion(self, reason: FinishReason) -> list[LoopEvent]:
+        """The completion is over: record it, take its action and move on."""
+        asked = self._expect_generate()
+        events = [] if self._scanner.settled else self._visible(asked.turn, self._scanner.close())
+        text = self._scanner.text
+        self._append("completion", asked.turn, text, sampled_ids=tuple(self._sampled_ids))
+        kind, content = parse_action(text)
+        if kind == "answer":
+            return events + self._take_answer(asked.turn, content)
+        if kind == "search" and not self._search_is_off(asked.turn):
+            return events + self._take_search(asked.turn, content)
+        return events + self._take_invalid(asked.turn, wanted_search=kind == "search", reason=reason)
+
+    def receive_passages(self, passages: Sequence[Passage]) -> list[LoopEvent]:
+        """Put a search's passages into the context. A search that failed puts in none."""
+        if not isinstance(self._action, Search):
+            raise IllegalInputError(f"passages came while the rollout waits for {self._action}")
+        self._append("observation", self._action.turn, self.profile.observation(passages))
+        return self._advance()
+
+    def stop(self, status: Status) -> list[LoopEvent]:
+        """End an open rollout from outside: cancelled, past its deadline, or failed. Text in flight is recorded."""
+        if self.status is not None:
+            raise IllegalInputError(f"the rollout has already finished as {self.status}")
+        if isinstance(self._action, Generate) and (self._scanner.text or self._sampled_ids):
+            self._append("completion", self._action.turn, self._scanner.text, sampled_ids=tuple(self._sampled_ids))
+        return self._finish(status)
+
+    def _take_answer(self, turn: int, answer: str) -> list[LoopEvent]:
+        self.answer = answer
+        events: list[LoopEvent] = []
+        if answer and not self._streamed_answer:
+            events.append(AnswerDelta(turn, answer))
+        return [*events, AnswerCompleted(turn, answer), *self._finish(Status.COMPLETED)]
+
+    def _take_search(self, turn: int, query: str) -> list[LoopEvent]:
+        self.num_searches += 1
+        self._action = Search(turn, query)
+        return [SearchRequested(turn, query)]
+
+    def _take_invalid(self, turn: int, *, wanted_search: bool, reason: FinishReason) -> list[LoopEvent]:
+        self.num_invalid += 1
+        events: list[LoopEvent] = [ActionInvalid(turn, "search_off" if wanted_search else "no_action")]
+        if self._search_is_off(turn):
+            cut_short = reason == "length" and self._tokens_left() == 0
+            return events + self._finish(Status.TRUNCATED if cut_short else Status.EXHAUSTED)
+        self._append("retry", turn, self.profile.retry())
+        return events + self._advance()
+
+    def _advance(self) -> list[LoopEvent]:
+        if self._tokens_left() == 0:
+            return self._finish(Status.TRUNCATED)
+        self._action = self._next_turn()
+        return []
+
+    def _next_turn(self) -> Generate:
+        self.num_turns += 1
+        self._scanner = TagScanner()
+        self._sampled_ids = []
+        self._streamed_answer = ""
+        max_tokens = self.limits.max_completion_tokens
+        if (left := self._tokens_left()) is not None:
+            max_tokens = min(max_tokens, left)
+        return Generate(self.num_turns, self._context(), max_tokens, STOP_STRINGS)
+
+    def _finish(self, status: Status) -> list[LoopEvent]:
+        self._action = Finish(status)
+        return [Finished(self.num_turns, status)]
+
+    def _search_is_off(self, turn: int) -> bool:
+        max_searches = self.limits.max_searches
+        return turn > self.limits.max_turns or (max_searches is not None and self.num_searches >= max_searches)
+
+    def _tokens_left(self) -> int | None:
+        budget = self.limits.max_run_tokens
+        return None if budget is None else max(0, budget - self._num_sampled)
+
+    def _context(self) -> TokenIds:
+        return self.ids[-self.limits.max_context_tokens :]
+
+    def _append(self, kind: SegmentKind, turn: int, text: str, *, sampled_ids: TokenIds = ()) -> None:
+        ids = tuple(self._encode(text))
+        if kind in ("observation", "retry"):
+            ids = ids[: self.limits.max_observation_tokens]
+        self._segments.append(Segment(kind, turn, text, ids, sampled=kind == "completion", sampled_ids=sampled_ids))
+
+    def _visible(self, turn: int, pieces: list[Piece]) -> list[LoopEvent]:
+        events: list[LoopEvent] = []
+        for piece in pieces:
+            if piece.kind == "answer":
+                self._streamed_answer += piece.text
+                events.append(AnswerDelta(turn, piece.text))
+            else:
+                events.append(ThinkDelta(turn, piece.text))
+        return events
+
+    def _expect_generate(self) -> Generate:
+        if not isinstance(self._action, Generate):
+            raise IllegalInputError(f"completion text came while the rollout waits for {self._action}")
+        return self._action
