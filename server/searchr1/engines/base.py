@@ -1,6 +1,6 @@
 """What an engine is: one method that streams a completion for token ids. Everything else is an implementation's own."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,7 +43,7 @@ class Engine(Protocol):
 
     def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
-    ) -> AsyncIterator[Chunk]:
+    ) -> AsyncGenerator[Chunk, None]:
         """Stream one completion of ``prompt_ids``.
 
         Closing the iterator aborts the request on the engine. ``session`` is the same for every turn of a rollout,

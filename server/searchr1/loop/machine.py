@@ -6,9 +6,9 @@ Rules
    answers that action; anything else raises ``IllegalInputError``.
 2. A turn is one completion and its observation. Turns 1 to ``max_turns`` may search. A rollout that is still open after
    them, or after its last allowed search, gets one more completion with search off and no text of ours before it.
-3. A turn's text ends with its first ``</search>`` or ``</answer>`` (``tags.py``). That text is tokenized alone; these ids,
-   not the sampled ones, enter the context. A search puts an observation in, a turn without an action the retry text,
-   each tokenized alone and cut to its first ``max_observation_tokens``. No token is ever merged across two segments.
+3. A turn's text ends with its first ``</search>`` or ``</answer>`` (``tags.py``). That text is tokenized alone; these
+   ids, not the sampled ones, enter the context. A search puts an observation in, a turn without an action the retry
+   text, each tokenized alone and cut to its first ``max_observation_tokens``. No token is merged across two segments.
 4. The engine gets the last ``max_context_tokens`` ids of prompt + segments.
 5. Only text that the policy generated moves the state. Passages are data: nothing in them is scanned.
 6. An answer ends the rollout as ``completed``; the last turn without one as ``exhausted``; a spent token budget as

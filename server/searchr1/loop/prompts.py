@@ -29,7 +29,10 @@ RETRY = (
 class Profile(Protocol):
     """What one family of checkpoints was trained to read. Another family is another small class."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in settings and records."""
+        ...
 
     def prompt(self, question: str) -> str:
         """The user message for ``question``."""

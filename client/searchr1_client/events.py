@@ -1,0 +1,240 @@
+"""The wire types: every event that a run sends, defined once for the server and every client.
+
+Each event is one JSON object. ``type`` tells which; ``seq`` counts from 0 without gaps; ``t_ms`` is the time since the
+run started. A type that this version does not know parses as ``UnknownEvent``, so that newer servers break no client.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
+
+RunStatus = Literal["completed", "exhausted", "truncated", "cancelled", "deadline", "failed"]
+CacheState = Literal["hit", "miss", "stale"]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class WirePassage(_Wire):
+    """A passage as shown to people. ``index`` counts from 1 over all searches of the run."""
+
+    index: int
+    title: str
+    url: str | None = None
+    snippet: str
+    score: float | None = None
+
+
+class Citation(_Wire):
+    """A passage of this run that contains the answer: ``snippet[start:end]`` of passage ``index`` spells it."""
+
+    index: int
+    title: str
+    url: str | None = None
+    start: int
+    end: int
+
+
+class Usage(_Wire):
+    """What a run cost, in tokens, searches and milliseconds."""
+
+    prompt_tokens: int = 0
+    """Tokens of the question's prompt."""
+    completion_tokens: int = 0
+    """Tokens that the model generated, over all turns."""
+    observation_tokens: int = 0
+    """Tokens put in after actions: passages and retry texts."""
+    cached_tokens: int = 0
+    """Input tokens, summed over turns, that the engine served from its prefix cache, where it tells."""
+    turns: int = 0
+    searches: int = 0
+    duration_ms: float = 0.0
+
+
+class WireError(_Wire):
+    """Why a run failed."""
+
+    code: str
+    message: str
+
+
+class Event(_Wire):
+    """What all events share."""
+
+    seq: int
+    run_id: str
+    turn: int
+    t_ms: float
+
+
+class RunStarted(Event):
+    """The first event."""
+
+    type: Literal["run.started"] = "run.started"
+    model: str
+    question: str
+
+
+class ThinkDelta(Event):
+    """Reasoning text as it streams."""
+
+    type: Literal["think.delta"] = "think.delta"
+    text: str
+
+
+class SearchStarted(Event):
+    """The model asked for a search."""
+
+    type: Literal["search.started"] = "search.started"
+    query: str
+
+
+class SearchCompleted(Event):
+    """The search's passages, as they entered the context."""
+
+    type: Literal["search.completed"] = "search.completed"
+    query: str
+    passages: list[WirePassage]
+    cache: CacheState
+    duration_ms: float
+
+
+class SearchFailed(Event):
+    """The search did not work; the model went on with an empty result."""
+
+    type: Literal["search.failed"] = "search.failed"
+    query: str
+    error: WireError
+    duration_ms: float
+
+
+class ActionInvalid(Event):
+    """The turn held no action that can be taken. Answer deltas of this turn are void."""
+
+    type: Literal["action.invalid"] = "action.invalid"
+    reason: str
+
+
+class AnswerDelta(Event):
+    """Answer text as it streams; void unless ``answer.completed`` follows in the same turn."""
+
+    type: Literal["answer.delta"] = "answer.delta"
+    text: str
+
+
+class AnswerCompleted(Event):
+    """The answer and the passages that contain it."""
+
+    type: Literal["answer.completed"] = "answer.completed"
+    text: str
+    citations: list[Citation]
+
+
+class RunCompleted(Event):
+    """The last event of a run that did not fail."""
+
+    type: Literal["run.completed"] = "run.completed"
+    status: RunStatus
+    usage: Usage
+
+
+class RunFailed(Event):
+    """The last event of a run that failed."""
+
+    type: Literal["run.failed"] = "run.failed"
+    error: WireError
+    usage: Usage
+
+
+class UnknownEvent(Event):
+    """An event of a type that this version does not know; its fields are kept."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+
+
+KnownEvent = (
+    RunStarted
+    | ThinkDelta
+    | SearchStarted
+    | SearchCompleted
+    | SearchFailed
+    | ActionInvalid
+    | AnswerDelta
+    | AnswerCompleted
+    | RunCompleted
+    | RunFailed
+)
+
+EVENT_TYPES = (
+    "run.started",
+    "think.delta",
+    "search.started",
+    "search.completed",
+    "search.failed",
+    "action.invalid",
+    "answer.delta",
+    "answer.completed",
+    "run.completed",
+    "run.failed",
+)
+TERMINAL_TYPES = ("run.completed", "run.failed")
+
+
+def _tag_of(value: Any) -> str:
+    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return kind if kind in EVENT_TYPES else "unknown"
+
+
+AnyEvent = Annotated[
+    Annotated[RunStarted, Tag("run.started")]
+    | Annotated[ThinkDelta, Tag("think.delta")]
+    | Annotated[SearchStarted, Tag("search.started")]
+    | Annotated[SearchCompleted, Tag("search.completed")]
+    | Annotated[SearchFailed, Tag("search.failed")]
+    | Annotated[ActionInvalid, Tag("action.invalid")]
+    | Annotated[AnswerDelta, Tag("answer.delta")]
+    | Annotated[AnswerCompleted, Tag("answer.completed")]
+    | Annotated[RunCompleted, Tag("run.completed")]
+    | Annotated[RunFailed, Tag("run.failed")]
+    | Annotated[UnknownEvent, Tag("unknown")],
+    Discriminator(_tag_of),
+]
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(AnyEvent)
+
+
+def parse_event(data: str | bytes) -> KnownEvent | UnknownEvent:
+    """Parse one event's JSON. Raises ``pydantic.ValidationError`` where it is not an event at all."""
+    event: KnownEvent | UnknownEvent = _ADAPTER.validate_json(data)
+    return event
+
+
+class Run(_Wire):
+    """A whole run as one JSON object: what ``stream: false`` returns."""
+
+    id: str
+    object: Literal["research.run"] = "research.run"
+    created: int
+    model: str
+    question: str
+    status: RunStatus
+    answer: str | None = None
+    citations: list[Citation] = Field(default_factory=list)
+    steps: list["Step"] = Field(default_factory=list)
+    usage: Usage
+    error: WireError | None = None
+
+
+class Step(_Wire):
+    """One turn of a run."""
+
+    turn: int
+    reasoning: str = ""
+    query: str | None = None
+    passages: list[WirePassage] = Field(default_factory=list)
+    cache: CacheState | None = None
+    duration_ms: float | None = None
+    search_error: WireError | None = None
+    invalid: str | None = None
