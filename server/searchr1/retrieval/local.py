@@ -1,0 +1,170 @@
+"""BM25 over an index on this machine: ``LocalIndex`` answers batches, ``LocalRetriever`` makes a retriever of it."""
+
+import asyncio
+import mmap
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import bm25s  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
+
+from searchr1.errors import CorpusError
+from searchr1.loop.types import Passage
+from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
+from searchr1.retrieval.index import BM25, OFFSETS, PASSAGES, IndexInfo, build_index, default_backend, load_manifest
+from searchr1.retrieval.tokenizer import Tokenizer
+
+__all__ = ["IndexInfo", "LocalIndex", "LocalRetriever", "build_index"]
+
+MAX_QUERY_TERMS = 256
+"""Terms of one query that are scored; each costs up to a pass over the corpus, so the rest is ignored."""
+
+Backend = Literal["numpy", "numba"]
+
+
+class LocalIndex:
+    """An open index, memory-mapped, for reading from any number of threads."""
+
+    def __init__(
+        self,
+        info: IndexInfo,
+        ranker: Any,
+        passages: mmap.mmap,
+        offsets: npt.NDArray[np.int64],
+    ) -> None:
+        self.info = info
+        self._ranker, self._passages, self._offsets = ranker, passages, offsets
+        self._tokenizer = Tokenizer(info.tokenizer)
+
+    @classmethod
+    def open(cls, path: Path, *, backend: Backend | None = None) -> "LocalIndex":
+        """Open the index folder ``path``; raise ``CorpusError`` if it is missing, damaged or of another format.
+
+        ``backend`` defaults to numpy for small corpora and to numba, whose kernels take seconds to compile on the
+        first search but are many times faster and run beside other Python threads, for large ones.
+        """
+        info = load_manifest(path)
+        try:
+            backend = backend or default_backend(info.passages)
+            ranker = bm25s.BM25.load(path / BM25, mmap=True, backend=backend)
+            offsets = np.load(path / OFFSETS, mmap_mode="r")
+            with (path / PASSAGES).open("rb") as file:
+                passages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"the index {path} cannot be opened: {error}") from error
+        return cls(info, ranker, passages, offsets)
+
+    def __len__(self) -> int:
+        return self.info.passages
+
+    def search_batch(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """Return up to ``k`` passages for each query, best first, scored by BM25; equal scores stay in corpus order.
+
+        Fewer come back when fewer share a term with the query: none for a query without a known term.
+        """
+        k = min(k, self.info.passages)
+        known = self._ranker.vocab_dict
+        batch = [[t for t in self._tokenizer.terms(query) if t in known][:MAX_QUERY_TERMS] for query in queries]
+        searchable = [terms for terms in batch if terms] if k > 0 else []
+        ranked = iter(self._rank(searchable, k))
+        return [self._passages_of(*next(ranked)) if terms and k > 0 else [] for terms in batch]
+
+    def _rank(
+        self, batch: list[list[str]], k: int
+    ) -> list[tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.float32]]]:
+        if not batch:
+            return []
+        if self._ranker.backend == "numba":
+            found = self._ranker.retrieve(batch, k=k, show_progress=False)
+            return list(zip(found.documents, found.scores, strict=True))
+        scores = (self._ranker.get_scores(terms) for terms in batch)
+        return [(rows := _top_rows(row_scores, k), row_scores[rows]) for row_scores in scores]
+
+    def _passages_of(self, rows: npt.NDArray[np.integer[Any]], scores: npt.NDArray[np.float32]) -> list[Passage]:
+        ranked = sorted(zip(scores.tolist(), rows.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))
+        return [self._passage(row, score) for score, row in ranked if score > 0]
+
+    def _passage(self, row: int, score: float) -> Passage:
+        start, middle, end = self._offsets[2 * row : 2 * row + 3].tolist()
+        contents = self._passages[middle:end].decode("utf-8")
+        return Passage.from_contents(contents, id=self._passages[start:middle].decode("utf-8"), score=score)
+
+
+def _top_rows(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    """The rows of the ``k`` highest scores; of equal scores the lowest rows, whatever the CPU's partition does."""
+    threshold = np.partition(scores, -k)[-k]
+    above = np.flatnonzero(scores > threshold)
+    level = np.flatnonzero(scores == threshold)[: k - len(above)]
+    return np.concatenate((above, level))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pending:
+    query: str
+    k: int
+    done: "asyncio.Future[list[Passage]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class LocalRetriever:
+    """A ``Retriever`` over a ``LocalIndex``. Searches that wait while all workers are busy run as one batch.
+
+    ``max_workers`` bounds the threads, ``max_batch`` the searches of one pass. Use it from one event loop, and close it
+    with ``aclose``.
+    """
+
+    def __init__(self, index: LocalIndex, *, max_workers: int = 2, max_batch: int = 64) -> None:
+        self.index = index
+        self._max_workers, self._max_batch = max_workers, max_batch
+        self._executor = ThreadPoolExecutor(max_workers, thread_name_prefix="local-retriever")
+        self._pending: list[_Pending] = []
+        self._workers: set[asyncio.Task[None]] = set()
+
+    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+        """See ``Retriever.search``."""
+        if not query.strip() or k < 1:
+            return Found(())
+        pending = _Pending(query, k)
+        self._pending.append(pending)
+        if len(self._workers) < self._max_workers:
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return Found(tuple(await pending.done))
+        except TimeoutError:
+            return SearchFailed("timeout", f"the local index did not answer within {deadline_s:g} s")
+        except (OSError, ValueError) as error:
+            return SearchFailed("bad_response", f"the local index could not be read: {error}")
+
+    async def aclose(self) -> None:
+        """Wait for the searches under way and release the threads."""
+        await asyncio.gather(*self._workers)
+        self._executor.shutdown(wait=False)
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := self._take_batch():
+            queries = [pending.query for pending in batch]
+            try:
+                answers = await loop.run_in_executor(self._executor, self.index.search_batch, queries, batch[0].k)
+            except (OSError, ValueError) as error:
+                for pending in batch:
+                    if not pending.done.done():
+                        pending.done.set_exception(error)
+                continue
+            for pending, answer in zip(batch, answers, strict=True):
+                if not pending.done.done():
+                    pending.done.set_result(answer)
+
+    def _take_batch(self) -> list[_Pending]:
+        """Take the oldest waiting search and others of its ``k``; those nobody waits for any more are dropped."""
+        waiting = [pending for pending in self._pending if not pending.done.done()]
+        batch = [pending for pending in waiting if pending.k == waiting[0].k][: self._max_batch]
+        taken = {id(pending) for pending in batch}
+        self._pending = [pending for pending in waiting if id(pending) not in taken]
+        return batch

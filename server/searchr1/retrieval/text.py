@@ -1,0 +1,10 @@
+"""Text that came from outside, made safe to send on."""
+
+import re
+
+_UNSAFE = re.compile("[\x00\ud800-\udfff]")
+
+
+def clean_text(text: str) -> str:
+    """Replace NULs and lone surrogates, which JSON encoders, databases and tokenizers refuse, by U+FFFD."""
+    return _UNSAFE.sub("\ufffd", text)
