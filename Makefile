@@ -1,0 +1,24 @@
+PYTHON ?= python3.11
+PORT ?= 8080
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install everything into .venv from requirements/dev.lock (needs Python 3.11; PYTHON=…)
+	@PYTHON="$(PYTHON)" scripts/setup
+
+demo: setup ## serve the demo model on real vLLM at http://127.0.0.1:8080 (PORT=…)
+	@exec .venv/bin/searchr1 serve --demo --port $(PORT)
+
+test: setup ## lint, types and all tests
+	@scripts/test
+
+check: setup ## lint, formatting and types only
+	@scripts/check
+
+clean: ## remove the demo's data, builds and caches; .venv stays
+	rm -rf data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find server client tests loadtests -name __pycache__ -type d -prune -exec rm -rf {} +
