@@ -4,7 +4,7 @@ import asyncio
 import mmap
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,8 +44,8 @@ class LocalIndex:
     def open(cls, path: Path, *, backend: Backend | None = None) -> "LocalIndex":
         """Open the index folder ``path``; raise ``CorpusError`` if it is missing, damaged or of another format.
 
-        ``backend`` defaults to numpy for small corpora and to numba, whose kernels take seconds to compile on the
-        first search but are many times faster and run beside other Python threads, for large ones.
+        ``backend`` defaults to numpy for small corpora, and for large ones to numba: it takes seconds to compile here,
+        but then is many times faster and runs beside other Python threads.
         """
         info = load_manifest(path)
         try:
@@ -56,7 +56,9 @@ class LocalIndex:
                 passages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"the index {path} cannot be opened: {error}") from error
-        return cls(info, ranker, passages, offsets)
+        index = cls(info, ranker, passages, offsets)
+        index._rank([[next(iter(ranker.vocab_dict))]], 1)  # compiles, so that no search has to wait for it
+        return index
 
     def __len__(self) -> int:
         return self.info.passages
@@ -64,7 +66,8 @@ class LocalIndex:
     def search_batch(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Return up to ``k`` passages for each query, best first, scored by BM25; equal scores stay in corpus order.
 
-        Fewer come back when fewer share a term with the query: none for a query without a known term.
+        Fewer come back when fewer share a term with the query: none for a query without a known term. (Which of
+        the passages that tie for the last place come back is also corpus order with numpy, but not with numba.)
         """
         k = min(k, self.info.passages)
         known = self._ranker.vocab_dict
@@ -106,7 +109,7 @@ def _top_rows(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
 class _Pending:
     query: str
     k: int
-    done: "asyncio.Future[list[Passage]]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    outcome: "asyncio.Future[SearchOutcome]"
 
 
 class LocalRetriever:
@@ -122,12 +125,15 @@ class LocalRetriever:
         self._executor = ThreadPoolExecutor(max_workers, thread_name_prefix="local-retriever")
         self._pending: list[_Pending] = []
         self._workers: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         """See ``Retriever.search``."""
+        if self._closed:
+            return SearchFailed("unavailable", "the local index was closed")
         if not query.strip() or k < 1:
             return Found(())
-        pending = _Pending(query, k)
+        pending = _Pending(query, k, asyncio.get_running_loop().create_future())
         self._pending.append(pending)
         if len(self._workers) < self._max_workers:
             worker = asyncio.create_task(self._work())
@@ -135,36 +141,35 @@ class LocalRetriever:
             worker.add_done_callback(self._workers.discard)
         try:
             async with asyncio.timeout(deadline_s):
-                return Found(tuple(await pending.done))
+                return await pending.outcome
         except TimeoutError:
             return SearchFailed("timeout", f"the local index did not answer within {deadline_s:g} s")
-        except (OSError, ValueError) as error:
-            return SearchFailed("bad_response", f"the local index could not be read: {error}")
 
     async def aclose(self) -> None:
-        """Wait for the searches under way and release the threads."""
+        """Refuse new searches, finish those under way, and release the threads."""
+        self._closed = True
         await asyncio.gather(*self._workers)
         self._executor.shutdown(wait=False)
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while batch := self._take_batch():
-            queries = [pending.query for pending in batch]
-            try:
-                answers = await loop.run_in_executor(self._executor, self.index.search_batch, queries, batch[0].k)
-            except (OSError, ValueError) as error:
-                for pending in batch:
-                    if not pending.done.done():
-                        pending.done.set_exception(error)
-                continue
-            for pending, answer in zip(batch, answers, strict=True):
-                if not pending.done.done():
-                    pending.done.set_result(answer)
+            for pending, outcome in zip(batch, await self._outcomes(batch), strict=True):
+                if not pending.outcome.done():
+                    pending.outcome.set_result(outcome)
+
+    async def _outcomes(self, batch: list[_Pending]) -> list[SearchOutcome]:
+        queries = [pending.query for pending in batch]
+        found = asyncio.get_running_loop().run_in_executor(self._executor, self.index.search_batch, queries, batch[0].k)
+        # Whatever goes wrong in the thread must reach the searches, or they would wait for their deadlines.
+        [answers] = await asyncio.gather(found, return_exceptions=True)
+        if isinstance(answers, BaseException):
+            return [SearchFailed("unavailable", f"the local index failed: {answers!r}")] * len(batch)
+        return [Found(tuple(passages)) for passages in answers]
 
     def _take_batch(self) -> list[_Pending]:
         """Take the oldest waiting search and others of its ``k``; those nobody waits for any more are dropped."""
-        waiting = [pending for pending in self._pending if not pending.done.done()]
+        waiting = [pending for pending in self._pending if not pending.outcome.done()]
         batch = [pending for pending in waiting if pending.k == waiting[0].k][: self._max_batch]
-        taken = {id(pending) for pending in batch}
-        self._pending = [pending for pending in waiting if id(pending) not in taken]
+        taken = set(batch)
+        self._pending = [pending for pending in waiting if pending not in taken]
         return batch
