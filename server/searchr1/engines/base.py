@@ -50,3 +50,11 @@ class Engine(Protocol):
         so that a router can keep them on one replica; a lower ``priority`` runs first. Raises ``EngineError``.
         """
         ...
+
+
+class ServedEngine(Engine, Protocol):
+    """An engine that a gateway stands in front of."""
+
+    async def ready(self) -> bool:
+        """Whether a request would be taken now. Never raises."""
+        ...

@@ -1,0 +1,96 @@
+"""Folding a run's events into the whole run: the one definition of what a run amounts to, for server and clients."""
+
+from searchr1_client.events import (
+    ActionInvalid,
+    AnswerCompleted,
+    Citation,
+    KnownEvent,
+    Run,
+    RunCompleted,
+    RunFailed,
+    RunStarted,
+    RunStatus,
+    SearchCompleted,
+    SearchFailed,
+    SearchStarted,
+    Step,
+    ThinkDelta,
+    UnknownEvent,
+    Usage,
+    WireError,
+)
+
+
+class RunFold:
+    """Takes events in order; ``run`` is the state that they add up to."""
+
+    def __init__(self, *, created: int = 0) -> None:
+        self._created = created
+        self._started: RunStarted | None = None
+        self._steps: dict[int, Step] = {}
+        self._reasoning: dict[int, list[str]] = {}
+        self._answer: str | None = None
+        self._citations: list[Citation] = []
+        self._status: RunStatus | None = None
+        self._usage = Usage()
+        self._error: WireError | None = None
+
+    @property
+    def finished(self) -> bool:
+        """True once a terminal event came."""
+        return self._status is not None
+
+    def add(self, event: KnownEvent | UnknownEvent) -> None:
+        """Take the next event. Unknown events change nothing."""
+        match event:
+            case RunStarted():
+                self._started = event
+            case ThinkDelta():
+                self._step(event.turn)
+                self._reasoning.setdefault(event.turn, []).append(event.text)
+            case SearchStarted():
+                self._step(event.turn).query = event.query
+            case SearchCompleted():
+                step = self._step(event.turn)
+                step.query, step.passages, step.cache = event.query, event.passages, event.cache
+                step.duration_ms = event.duration_ms
+            case SearchFailed():
+                step = self._step(event.turn)
+                step.query, step.search_error, step.duration_ms = event.query, event.error, event.duration_ms
+            case ActionInvalid():
+                self._step(event.turn).invalid = event.reason
+            case AnswerCompleted():
+                self._step(event.turn)
+                self._answer, self._citations = event.text, event.citations
+            case RunCompleted():
+                self._status, self._usage = event.status, event.usage
+            case RunFailed():
+                self._status, self._usage, self._error = "failed", event.usage, event.error
+            case _:
+                pass
+
+    def run(self) -> Run:
+        """The whole run.
+
+        Raises:
+            ValueError: the run has not started or not finished.
+        """
+        if self._started is None or self._status is None:
+            raise ValueError("the run is not finished: its first or its last event is missing")
+        for turn, parts in self._reasoning.items():
+            self._steps[turn].reasoning = "".join(parts)
+        return Run(
+            id=self._started.run_id,
+            created=self._created,
+            model=self._started.model,
+            question=self._started.question,
+            status=self._status,
+            answer=self._answer,
+            citations=self._citations,
+            steps=[self._steps[turn] for turn in sorted(self._steps)],
+            usage=self._usage,
+            error=self._error,
+        )
+
+    def _step(self, turn: int) -> Step:
+        return self._steps.setdefault(turn, Step(turn=turn))

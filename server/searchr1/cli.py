@@ -1,0 +1,106 @@
+"""The ``searchr1`` command. Each subcommand imports what it needs when it runs, so that ``--help`` stays quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from searchr1.errors import SearchR1Error
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve, ask, evaluate and train Search-R1 models.")
+index_app = typer.Typer(no_args_is_help=True, help="Build search indexes.")
+retriever_app = typer.Typer(no_args_is_help=True, help="Offer a retriever to other programs.")
+train_app = typer.Typer(no_args_is_help=True, help="Train checkpoints.")
+demo_app = typer.Typer(no_args_is_help=True, help="The bundled demo world, Atlas.")
+app.add_typer(index_app, name="index")
+app.add_typer(retriever_app, name="retriever")
+app.add_typer(train_app, name="train")
+app.add_typer(demo_app, name="demo")
+
+DATA = Path("data")
+URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option(help="The gateway's address.", envvar="SEARCHR1_URL")]
+ApiKey = Annotated[str | None, typer.Option(help="Its API key, if it asks for one.", envvar="SEARCHR1_API_KEY")]
+DataDir = Annotated[Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")]
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder, a hub name, or the name that the remote engine serves.", envvar="SEARCHR1_MODEL"),
+    ] = None,
+    engine_url: Annotated[
+        str | None,
+        typer.Option(help="A running vLLM; without it, vLLM is started here.", envvar="SEARCHR1_ENGINE_URL"),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A folder or hub name. Default: the model's.", envvar="SEARCHR1_TOKENIZER")
+    ] = None,
+    retriever: Annotated[
+        str | None, typer.Option(help="http://…/retrieve or index:PATH.", envvar="SEARCHR1_RETRIEVER")
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Default: 127.0.0.1.", envvar="SEARCHR1_HOST")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8000.", envvar="SEARCHR1_PORT")] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Serve the bundled model on the Atlas world.", envvar="SEARCHR1_DEMO")
+    ] = False,
+    data_dir: DataDir = DATA,
+) -> None:
+    """Serve a model: the API, the page and the metrics.
+
+    Everything else is set by environment variables, SEARCHR1_ and the setting's name: see docs/settings.md.
+    """
+    from searchr1.serve import demo_settings, serve_forever
+    from searchr1.settings import Settings
+
+    given: dict[str, Any] = {
+        "model": model,
+        "engine_url": engine_url,
+        "tokenizer": tokenizer,
+        "retriever": retriever,
+        "host": host,
+        "port": port,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if demo:
+        given = demo_settings(data_dir) | given
+    for name in ("model", "retriever"):
+        if name not in given:
+            raise SystemExit(f"searchr1 serve: --{name} is missing. Give it, or use --demo. See searchr1 serve --help.")
+    serve_forever(Settings(**given))
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What to find out.")],
+    url: Url = URL,
+    api_key: ApiKey = None,
+    model: Annotated[str | None, typer.Option(help="Default: the served one.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    max_searches: Annotated[int | None, typer.Option(help="0 answers without searching.")] = None,
+) -> None:
+    """Ask one question: the answer goes to stdout, the steps to stderr."""
+    from searchr1.ask import ask as run
+
+    raise SystemExit(
+        run(question, url=url, api_key=api_key, model=model, temperature=temperature, max_searches=max_searches)
+    )
+
+
+def main() -> None:
+    """The entry point: errors that a user can mend are one line, not a traceback."""
+    try:
+        app()
+    except SearchR1Error as error:
+        sys.exit(f"searchr1: {error}")
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        sys.exit(f"searchr1: a setting is wrong: {problems}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Who may run what: a request's wishes against the operator's bounds, and how many runs at once."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from searchr1.driver import DriveOptions
+from searchr1.gateway.errors import ApiError, invalid
+from searchr1.loop.machine import Rollout
+from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.types import Limits
+from searchr1.settings import Settings
+from searchr1.tokenizer import ReservedTextError, Tokenizer
+
+MAX_SEED = 2**63 - 1
+
+Number = TypeVar("Number", int, float)
+
+
+class RunOptions(BaseModel):
+    """What a request may set about its run; each is bounded by the operator's own setting."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    max_turns: int | None = Field(default=None, ge=1, description="Turns in which the model may search.")
+    max_searches: int | None = Field(default=None, ge=0, description="Searches in all; 0 answers closed-book.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens that the model may generate in the whole run."
+    )
+    top_k: int | None = Field(default=None, ge=1, description="Passages per search.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy.")
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    deadline_s: float | None = Field(default=None, gt=0, description="Seconds after which the run ends as `deadline`.")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An admitted run, ready to drive."""
+
+    question: str
+    rollout: Rollout
+    options: DriveOptions
+
+
+class Admission:
+    """Turns requests into plans, or refuses them with an ``ApiError`` that says what to change."""
+
+    def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self._num_running = 0
+
+    @property
+    def num_running(self) -> int:
+        """Runs that hold a slot now."""
+        return self._num_running
+
+    @contextmanager
+    def slot(self) -> Iterator[None]:
+        """Hold one of the ``max_concurrent_runs`` slots, or shed the request."""
+        if self._num_running >= self._settings.max_concurrent_runs:
+            raise ApiError(
+                503,
+                "The server runs as many requests as it can; try again shortly.",
+                code="overloaded",
+                retry_after_s=1,
+            )
+        self._num_running += 1
+        try:
+            yield
+        finally:
+            self._num_running -= 1
+
+    def check_model(self, name: str | None) -> None:
+        """Refuse a model that is not served here."""
+        served = self._settings.public_name
+        if name is not None and name != served:
+            message = f"The model {name[:200]!r} does not exist here. This server serves {served!r}."
+            raise ApiError(404, message, code="model_not_found", param="model")
+
+    def plan(self, question: str, options: RunOptions, *, run_id: str) -> Plan:
+        """Check a question and its options and set up the run."""
+        question = self._checked_question(question)
+        limits = self._limits(options)
+        prompt = FAITHFUL.prompt(question)
+        try:
+            rendered = self._tokenizer.render(prompt)
+        except ReservedTextError as error:
+            raise invalid(f"The question can't be asked as it stands: {error}.", param="question") from error
+        ids = self._tokenizer.encode_prompt(rendered)
+        if len(ids) > self._settings.max_prompt_tokens:
+            raise invalid(
+                f"The question makes a prompt of {len(ids)} tokens; at most {self._settings.max_prompt_tokens} fit. "
+                "Shorten it.",
+                param="question",
+                code="context_length_exceeded",
+            )
+        rollout = Rollout(prompt=rendered, prompt_ids=ids, encode=self._tokenizer.encode, limits=limits)
+        return Plan(question, rollout, self._drive_options(options, run_id))
+
+    def _checked_question(self, question: str) -> str:
+        if len(question) > self._settings.max_question_chars:
+            raise invalid(
+                f"The question has {len(question)} characters; at most {self._settings.max_question_chars} are taken.",
+                param="question",
+                code="string_too_long",
+            )
+        if "\x00" in question:
+            raise invalid("The question contains a NUL character; remove it.", param="question")
+        if not question.strip():
+            raise invalid("The question is empty; send some text.", param="question")
+        return question.strip()
+
+    def _limits(self, options: RunOptions) -> Limits:
+        limits = self._settings.limits()
+        max_turns = _below(options.max_turns, self._settings.max_turns, "max_turns")
+        if options.max_searches is not None:
+            _below(options.max_searches, max_turns, "max_searches")
+        return replace(
+            limits,
+            max_turns=max_turns,
+            max_searches=options.max_searches,
+            max_run_tokens=_below(options.max_tokens, self._settings.max_run_tokens, "max_tokens"),
+        )
+
+    def _drive_options(self, options: RunOptions, run_id: str) -> DriveOptions:
+        settings = self._settings
+        deadline_s = settings.deadline_s
+        if options.deadline_s is not None:
+            deadline_s = _below(options.deadline_s, settings.max_deadline_s, "deadline_s")
+        top_k = settings.top_k if options.top_k is None else _below(options.top_k, settings.max_top_k, "top_k")
+        return DriveOptions(
+            session=run_id,
+            temperature=settings.temperature if options.temperature is None else options.temperature,
+            top_p=1.0 if options.top_p is None else options.top_p,
+            seed=options.seed,
+            top_k=top_k,
+            search_timeout_s=settings.search_timeout_s,
+            deadline_s=deadline_s,
+            priority_by_turn=settings.engine_priority,
+        )
+
+
+def _below(wanted: Number | None, maximum: Number, name: str) -> Number:
+    """The wish, or the maximum where there is none; a wish above it is refused rather than cut."""
+    if wanted is None:
+        return maximum
+    if wanted > maximum:
+        raise invalid(f"'{name}' is {wanted}; this server allows at most {maximum}.", param=name, code="above_maximum")
+    return wanted

@@ -1,0 +1,52 @@
+"""The gateway: its app, and what it opens at start and closes at stop."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from searchr1.gateway.auth import require_key
+from searchr1.gateway.errors import install_error_handlers
+from searchr1.gateway.middleware import BodyLimit, PageHeaders, RequestId
+from searchr1.gateway.routes import chat, ops, research
+from searchr1.gateway.services import Services, open_services
+from searchr1.settings import Settings
+
+WEB = Path(str(files("searchr1.gateway") / "web"))
+
+OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
+
+
+def create_app(settings: Settings, *, open_services: OpenServices = open_services) -> FastAPI:
+    """Build the app. Its services open when it starts, through ``open_services`` (tests pass their own)."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings) as services:
+            app.state.services = services
+            yield
+
+    app = FastAPI(
+        title="Search-R1 Serve",
+        summary="Questions answered by a model that reasons and searches in turns.",
+        lifespan=lifespan,
+    )
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(PageHeaders)
+    app.add_middleware(RequestId)
+    install_error_handlers(app)
+    keyed = [Depends(require_key)]
+    app.include_router(research.router, dependencies=keyed, tags=["research"])
+    app.include_router(chat.router, dependencies=keyed, tags=["openai"])
+    app.include_router(ops.router, tags=["operations"])
+    app.mount("/assets", StaticFiles(directory=WEB), name="assets")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(WEB / "index.html")
+
+    return app

@@ -1,0 +1,113 @@
+"""Errors as OpenAI's API shapes them: ``{"error": {"message", "type", "param", "code"}}``, for every failure."""
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
+
+logger = logging.getLogger(__name__)
+
+_CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+class ApiError(Exception):
+    """A request that can't be served, with all that its answer needs."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON object to send."""
+        return error_body(self.status, self.message, code=self.code, param=self.param)
+
+    def response(self) -> JSONResponse:
+        """The HTTP response to send."""
+        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s is not None else None
+        return JSONResponse(self.body, status_code=self.status, headers=headers)
+
+
+def error_body(status: int, message: str, *, code: str, param: str | None = None) -> dict[str, Any]:
+    """The error object for an HTTP status."""
+    kind = "invalid_request_error"
+    if status == 401:
+        kind = "authentication_error"
+    elif status == 429:
+        kind = "rate_limit_error"
+    elif status >= 500:
+        kind = "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def invalid(message: str, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """A 400: the request itself is wrong; ``message`` says what to do."""
+    return ApiError(400, message, code=code, param=param)
+
+
+def engine_api_error(error: EngineError) -> ApiError:
+    """The answer for a run that the engine failed."""
+    if isinstance(error, EngineOverloadedError):
+        return ApiError(503, str(error), code="engine_overloaded", retry_after_s=1)
+    if isinstance(error, EngineUnavailableError):
+        return ApiError(503, str(error), code="engine_unavailable", retry_after_s=5)
+    return ApiError(502, str(error), code="engine_error")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give every error of ``app`` the same shape."""
+
+    async def on_api_error(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
+        return error.response()
+
+    async def on_validation(_: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return _from_validation(error).response()
+
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        code = _CODES.get(error.status_code, "bad_request")
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = f"There is nothing at {request.method} {request.url.path}."
+        elif error.status_code == 405:
+            message = f"{request.url.path} does not take {request.method}."
+        body = error_body(error.status_code, message, code=code)
+        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+
+    async def on_bug(request: Request, error: Exception) -> JSONResponse:
+        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return ApiError(500, "The server met an error of its own; its log has the details.", code="internal").response()
+
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_bug)
+
+
+def _from_validation(error: RequestValidationError) -> ApiError:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"] if part != "body"]
+    if first["type"] == "json_invalid":
+        return invalid('The body is not valid JSON. Send an object such as {"question": "…"}.', code="invalid_json")
+    param = ".".join(where) or None
+    subject = f"'{param}': " if param else "The body: "
+    return invalid(f"{subject}{first['msg']}.", param=param, code=str(first["type"]))

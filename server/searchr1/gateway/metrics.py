@@ -1,0 +1,67 @@
+"""Prometheus metrics of the gateway, in a registry of their own."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from searchr1.driver import DriveEvent, DriveStats, PassagesReceived, SearchBroke
+from searchr1.loop.machine import Rollout
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
+
+
+class Metrics:
+    """Counts what runs did. One object per app."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        self.running = Gauge("searchr1_runs_running", "Runs in progress.", registry=registry)
+        self.runs = Counter("searchr1_runs", "Runs by how they ended.", ["status"], registry=registry)
+        self.run_s = Histogram("searchr1_run_seconds", "Wall time of a run.", buckets=_SECONDS, registry=registry)
+        self.first_event_s = Histogram(
+            "searchr1_first_text_seconds",
+            "From the request to the first generated text.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.searches = Counter("searchr1_searches", "Searches by outcome.", ["outcome", "cache"], registry=registry)
+        self.search_s = Histogram(
+            "searchr1_search_seconds", "Wall time of a search.", buckets=_SECONDS, registry=registry
+        )
+        self.completion_s = Histogram(
+            "searchr1_completion_seconds", "Wall time of one completion.", buckets=_SECONDS, registry=registry
+        )
+        self.searches_per_run = Histogram(
+            "searchr1_searches_per_run", "Searches that a run made.", buckets=_COUNTS, registry=registry
+        )
+        self.invalid_actions = Counter("searchr1_invalid_actions", "Turns without an action.", registry=registry)
+        self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
+
+    def saw(self, event: DriveEvent) -> None:
+        """Count what an event tells by itself."""
+        if isinstance(event, PassagesReceived):
+            self.searches.labels("found", event.cache).inc()
+        elif isinstance(event, SearchBroke):
+            self.searches.labels(event.kind, "miss").inc()
+
+    def run_ended(self, rollout: Rollout, stats: DriveStats, *, duration_s: float, first_text_s: float | None) -> None:
+        """Count a whole run, however it ended; an open rollout was left by its client."""
+        self.runs.labels(rollout.status.value if rollout.status else "cancelled").inc()
+        self.run_s.observe(duration_s)
+        if first_text_s is not None:
+            self.first_event_s.observe(first_text_s)
+        for seconds in stats.completion_s:
+            self.completion_s.observe(seconds)
+        for seconds in stats.search_s:
+            self.search_s.observe(seconds)
+        self.searches_per_run.observe(rollout.num_searches)
+        self.invalid_actions.inc(rollout.num_invalid)
+        self.tokens.labels("sampled").inc(rollout.num_sampled_tokens)
+        self.tokens.labels("cached").inc(stats.num_cached_tokens)
+        for segment in rollout.segments:
+            if not segment.sampled:
+                self.tokens.labels(segment.kind).inc(len(segment.ids))
+
+    def render(self) -> bytes:
+        """The exposition text."""
+        return generate_latest(self.registry)

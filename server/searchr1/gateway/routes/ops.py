@@ -1,0 +1,57 @@
+"""What operators and load balancers ask: alive, ready, metrics, models."""
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from searchr1.gateway.auth import require_key
+from searchr1.gateway.services import services_of
+
+router = APIRouter()
+
+
+@router.get("/healthz", summary="Is the process alive?")
+async def healthz() -> dict[str, str]:
+    """Answers as long as the process can answer at all."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Can it serve a request?")
+async def readyz(request: Request) -> JSONResponse:
+    """200 when the engine answers, else 503, so that a load balancer stops sending."""
+    services = services_of(request)
+    ready = await services.engine.ready()
+    status = {"status": "ready" if ready else "engine_not_ready", "model": services.settings.public_name}
+    return JSONResponse(status, status_code=200 if ready else 503)
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+async def metrics(request: Request) -> Response:
+    """The gateway's own metrics. A remote engine is scraped where it runs."""
+    services = services_of(request)
+    return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/models", dependencies=[Depends(require_key)], summary="List the served models")
+async def models(request: Request) -> dict[str, object]:
+    """One model: the one that this gateway serves."""
+    services = services_of(request)
+    model = {
+        "id": services.settings.public_name,
+        "object": "model",
+        "created": services.started_at,
+        "owned_by": "searchr1",
+        "max_model_len": services.settings.max_context_tokens + services.settings.max_completion_tokens,
+    }
+    return {"object": "list", "data": [model]}
+
+
+@router.get("/v1/models/{name:path}", dependencies=[Depends(require_key)], summary="Describe a served model")
+async def model(request: Request, name: str) -> dict[str, object]:
+    """The model of that name."""
+    services_of(request).admission.check_model(name)
+    listing = await models(request)
+    data = listing["data"]
+    assert isinstance(data, list)
+    described: dict[str, object] = data[0]
+    return described

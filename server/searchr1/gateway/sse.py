@@ -1,0 +1,174 @@
+"""What the loop did, told to clients: drive events become wire events, and wire events become bytes."""
+
+import re
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from sse_starlette.event import ServerSentEvent
+from sse_starlette.sse import EventSourceResponse
+
+from searchr1.driver import DriveEvent, DriveStats, EngineBroke, PassagesReceived, SearchBroke
+from searchr1.errors import EngineError
+from searchr1.gateway.errors import engine_api_error
+from searchr1.loop import types as loop
+from searchr1.loop.machine import Rollout
+from searchr1_client import events as wire
+
+MAX_SNIPPET_CHARS = 1000
+
+
+def encode_event(event: wire.KnownEvent) -> bytes:
+    """One Server-Sent Event; ``id`` is the event's ``seq``."""
+    return f"id: {event.seq}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
+
+
+async def event_stream(chunks: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:
+    """A streaming response over encoded events. A client that leaves closes ``chunks`` at once.
+
+    The first chunk is awaited here, so that a refusal is still an HTTP error and not a broken stream.
+    """
+    first = await anext(chunks)
+
+    async def all_chunks() -> AsyncGenerator[bytes, None]:
+        async with aclosing(chunks):
+            yield first
+            async for chunk in chunks:
+                yield chunk
+
+    return EventSourceResponse(
+        all_chunks(), ping=heartbeat_s, ping_message_factory=_heartbeat, sep="\n", headers={"Cache-Control": "no-store"}
+    )
+
+
+def _heartbeat() -> ServerSentEvent:
+    return _Heartbeat()
+
+
+class _Heartbeat(ServerSentEvent):
+    """A comment line without a blank line after it: the one form that every OpenAI client skips."""
+
+    def encode(self) -> bytes:
+        return b": ping\n"
+
+
+class Narrator:
+    """Turns one run's drive events into wire events, stamping each with its number and time.
+
+    It also numbers passages over the whole run and finds which of them the answer can be read in.
+    """
+
+    def __init__(self, *, run_id: str, model: str, question: str, rollout: Rollout, stats: DriveStats) -> None:
+        self._run_id = run_id
+        self._model = model
+        self._question = question
+        self._rollout = rollout
+        self._stats = stats
+        self._seq = 0
+        self._turn = 0
+        self._started = time.perf_counter()
+        self._searches: list[list[wire.WirePassage]] = []
+        self._num_passages = 0
+        self._engine_error: EngineError | None = None
+
+    def started(self) -> wire.RunStarted:
+        """The first event."""
+        return wire.RunStarted(**self._stamp(), model=self._model, question=self._question)
+
+    def tell(self, event: DriveEvent) -> wire.KnownEvent | None:
+        """The wire event for a drive event; None for one that only prepares the end."""
+        self._turn = event.turn
+        match event:
+            case loop.ThinkDelta():
+                return wire.ThinkDelta(**self._stamp(), text=event.text)
+            case loop.AnswerDelta():
+                return wire.AnswerDelta(**self._stamp(), text=event.text)
+            case loop.SearchRequested():
+                return wire.SearchStarted(**self._stamp(), query=event.query)
+            case PassagesReceived():
+                return wire.SearchCompleted(
+                    **self._stamp(),
+                    query=event.query,
+                    passages=self._number(event.passages),
+                    cache=event.cache,
+                    duration_ms=_ms(event.duration_s),
+                )
+            case SearchBroke():
+                error = wire.WireError(code=event.kind, message=event.message)
+                return wire.SearchFailed(
+                    **self._stamp(), query=event.query, error=error, duration_ms=_ms(event.duration_s)
+                )
+            case loop.ActionInvalid():
+                return wire.ActionInvalid(**self._stamp(), reason=event.reason)
+            case loop.AnswerCompleted():
+                return wire.AnswerCompleted(**self._stamp(), text=event.text, citations=self._cite(event.text))
+            case EngineBroke():
+                self._engine_error = event.error
+                return None
+            case loop.Finished():
+                return self._finished(event.status)
+
+    def _finished(self, status: loop.Status) -> wire.RunCompleted | wire.RunFailed:
+        if self._engine_error is not None:
+            reason = engine_api_error(self._engine_error)
+            error = wire.WireError(code=reason.code, message=reason.message)
+            return wire.RunFailed(**self._stamp(), error=error, usage=self.usage())
+        return wire.RunCompleted(**self._stamp(), status=status.value, usage=self.usage())
+
+    def usage(self) -> wire.Usage:
+        """What the run has cost so far."""
+        counts = {"prompt": 0, "observation": 0, "retry": 0}
+        for segment in self._rollout.segments:
+            if segment.kind in counts:
+                counts[segment.kind] += len(segment.ids)
+        return wire.Usage(
+            prompt_tokens=counts["prompt"],
+            completion_tokens=self._rollout.num_sampled_tokens,
+            observation_tokens=counts["observation"] + counts["retry"],
+            cached_tokens=self._stats.num_cached_tokens,
+            turns=self._rollout.num_turns,
+            searches=self._rollout.num_searches,
+            duration_ms=self._elapsed_ms(),
+        )
+
+    def _stamp(self) -> dict[str, Any]:
+        seq = self._seq
+        self._seq += 1
+        return {"seq": seq, "run_id": self._run_id, "turn": self._turn, "t_ms": self._elapsed_ms()}
+
+    def _elapsed_ms(self) -> float:
+        return _ms(time.perf_counter() - self._started)
+
+    def _number(self, passages: tuple[loop.Passage, ...]) -> list[wire.WirePassage]:
+        numbered = [
+            wire.WirePassage(
+                index=self._num_passages + i,
+                title=p.title.strip().strip('"'),
+                url=p.url,
+                snippet=p.text[:MAX_SNIPPET_CHARS],
+                score=p.score,
+            )
+            for i, p in enumerate(passages, start=1)
+        ]
+        self._num_passages += len(numbered)
+        self._searches.append(numbered)
+        return numbered
+
+    def _cite(self, answer: str) -> list[wire.Citation]:
+        """The passages of the latest search in which the answer stands, word for word but for case."""
+        if not answer:
+            return []
+        pattern = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)
+        for passages in reversed(self._searches):
+            found = [(p, match) for p in passages if (match := pattern.search(p.snippet))]
+            if found:
+                return [
+                    wire.Citation(index=p.index, title=p.title, url=p.url, start=m.start(), end=m.end())
+                    for p, m in found
+                ]
+        return []
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
