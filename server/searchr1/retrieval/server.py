@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from typing import Annotated, Any
 
+import httpx
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -77,7 +79,7 @@ def create_retrieve_app(retriever: Retriever, *, limits: RetrieveLimits | None =
         wanted = _parse(await _read(request, limits.max_body_bytes), limits)
         deadline = asyncio.get_running_loop().time() + limits.deadline_s
         k = wanted.topk or min(DEFAULT_TOP_K, limits.max_top_k)
-        outcomes = await asyncio.gather(*(search(query, k, deadline) for query in wanted.queries))
+        outcomes = await asyncio.gather(*(search(clean_text(query), k, deadline) for query in wanted.queries))
         found = [outcome.passages for outcome in outcomes if isinstance(outcome, Found)]
         if failed := [outcome for outcome in outcomes if isinstance(outcome, SearchFailed)]:
             body = {"detail": clean_text(failed[0].message), "kind": failed[0].kind}
@@ -88,7 +90,7 @@ def create_retrieve_app(retriever: Retriever, *, limits: RetrieveLimits | None =
 
 
 def serve(spec: str, host: str, port: int) -> None:
-    """Serve the retriever ``spec`` on ``host:port`` until SIGINT or SIGTERM.
+    """Serve the retriever ``spec`` on ``host:port`` (0 picks a free port, see the log) until SIGINT or SIGTERM.
 
     Raises what ``open_retriever`` raises, and ``ConfigurationError`` when the address cannot be bound.
     """
@@ -100,13 +102,18 @@ async def _serve(spec: str, host: str, port: int) -> None:
     with _bind(host, port) as listener:
         async with open_retriever(spec) as retriever:
             config = uvicorn.Config(create_retrieve_app(retriever), ws="none", access_log=False)
+            url = httpx.URL(scheme="http", host=host, port=listener.getsockname()[1], path="/retrieve")
+            # uvicorn names no address when it is given a socket; its logger is the one that Config has set up.
+            logging.getLogger("uvicorn.error").info("Serving %s", url)
             await uvicorn.Server(config).serve(sockets=[listener])
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    if not 0 <= port < 2**16:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: a port is a number from 0 to 65535")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error
 
 

@@ -1,0 +1,159 @@
+"""The ``/retrieve`` server: both response forms, its limits, and how failed searches show."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from searchr1.errors import ConfigurationError, CorpusError
+from searchr1.loop.types import Passage
+from searchr1.retrieval.base import SearchFailed
+from searchr1.retrieval.fake import FakeRetriever
+from searchr1.retrieval.server import RetrieveLimits, create_retrieve_app, serve
+
+PASSAGES = [Passage(str(i), f'"T{i}"', f"text {i}", score=9.0 - i) for i in range(8)]
+LIMITS = RetrieveLimits(max_queries=4, max_query_chars=20, max_top_k=5, max_body_bytes=1000)
+
+
+def client_of(retriever: FakeRetriever) -> httpx.AsyncClient:
+    app = create_retrieve_app(retriever, limits=LIMITS)
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    fake = FakeRetriever(
+        {
+            "q": PASSAGES,
+            "web": [Passage("w", "T", "x", url="https://x.test/")],
+            "bad\ufffd\ufffd": [Passage("\ud800", "a\x00", "b", score=1.0)],
+        }
+    )
+    async with client_of(fake) as client:
+        yield client
+
+
+async def test_answers_with_scores_as_upstream_does(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/retrieve", json={"queries": ["q", "none"], "topk": 1, "return_scores": True})
+    assert answer.status_code == 200
+    assert answer.json() == {"result": [[{"document": {"id": "0", "contents": '"T0"\ntext 0'}, "score": 9.0}], []]}
+
+
+async def test_answers_without_scores_as_upstream_does(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/retrieve", json={"queries": ["q"], "topk": 1})
+    assert answer.json() == {"result": [[{"id": "0", "contents": '"T0"\ntext 0'}]]}
+
+
+async def test_a_passage_without_score_has_none(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/retrieve", json={"queries": ["web"], "return_scores": True})
+    assert answer.json() == {"result": [[{"document": {"id": "w", "contents": "T\nx", "url": "https://x.test/"}}]]}
+
+
+@pytest.mark.parametrize("extra", [{}, {"topk": None}])
+async def test_three_passages_by_default(client: httpx.AsyncClient, extra: dict[str, Any]) -> None:
+    answer = await client.post("/retrieve", json={"queries": ["q"], **extra})
+    assert len(answer.json()["result"][0]) == 3
+
+
+async def test_text_that_cannot_be_encoded_is_replaced(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/retrieve", content=b'{"queries": ["bad\\u0000\\ud800"]}')
+    assert answer.json() == {"result": [[{"id": "\ufffd", "contents": "a\ufffd\nb"}]]}
+
+
+async def test_no_queries_have_no_results(client: httpx.AsyncClient) -> None:
+    assert (await client.post("/retrieve", json={"queries": []})).json() == {"result": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"", 400, "not JSON"),
+        (b"{", 400, "not JSON"),
+        (b"\xff", 400, "not JSON"),
+        (b"[" * 999, 400, "not JSON"),
+        (b"7", 422, "body"),
+        (b"{}", 422, "queries: Field required"),
+        (b'{"queries": "q"}', 422, "queries: "),
+        (b'{"queries": ["q", 7]}', 422, "queries.1: "),
+        (b'{"queries": ["q"], "topk": 0}', 422, "topk: "),
+        (b'{"queries": ["q"], "topk": 6}', 422, "topk: at most 5"),
+        (b'{"queries": ["q"], "topk": 1e400}', 422, "topk: "),
+        (b'{"queries": ["q"], "topk": true}', 422, "topk: "),
+        (b'{"queries": ["q"], "return_scores": "yes"}', 422, "return_scores: "),
+        (b'{"queries": ["1", "2", "3", "4", "5"]}', 422, "queries: 5 of them, at most 4"),
+        (b'{"queries": ["' + b"x" * 21 + b'"]}', 422, "queries: each may have at most 20"),
+        (b" " * 1001, 413, "larger than 1000 bytes"),
+    ],
+)
+async def test_bad_input_is_refused_with_a_reason(
+    client: httpx.AsyncClient, body: bytes, status: int, detail: str
+) -> None:
+    answer = await client.post("/retrieve", content=body)
+    assert answer.status_code == status, answer.text
+    assert detail in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("timeout", 504),
+        ("unavailable", 503),
+        ("rate_limited", 429),
+        ("bad_response", 502),
+        ("rejected", 502),
+        ("budget", 429),
+    ],
+)
+async def test_a_failed_search_fails_the_request(kind: Any, status: int) -> None:
+    async with client_of(
+        FakeRetriever({"q": PASSAGES, "f": SearchFailed(kind, "the provider\ud800 said no")})
+    ) as client:
+        answer = await client.post("/retrieve", json={"queries": ["q", "f"]})
+    assert answer.status_code == status
+    assert answer.json() == {"detail": "the provider\ufffd said no", "kind": kind}
+
+
+async def test_healthz(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/healthz")
+    assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+async def test_the_schema_describes_the_body(client: httpx.AsyncClient) -> None:
+    body = (await client.get("/openapi.json")).json()["paths"]["/retrieve"]["post"]["requestBody"]
+    assert set(body["content"]["application/json"]["schema"]["properties"]) == {"queries", "topk", "return_scores"}
+
+
+def test_serve_names_what_cannot_work(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError):
+        serve(f"index:{tmp_path}", "127.0.0.1", 0)
+    with pytest.raises(ConfigurationError, match="no retriever is called"):
+        serve("nothing", "127.0.0.1", 0)
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="cannot listen on"):
+        serve(f"index:{tmp_path}", "127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(ConfigurationError, match="cannot listen on"):
+        serve(f"index:{tmp_path}", "127.0.0.1", 70000)
+
+
+def test_serve_answers_until_interrupted(index_path: Path) -> None:
+    code = f"from searchr1.retrieval.server import serve; serve({f'index:{index_path}'!r}, '127.0.0.1', 0)"
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            log = ""
+            while (ready := re.search(r"http://127.0.0.1:\d+/retrieve", log)) is None:
+                line = process.stderr.readline()
+                assert line, log
+                log += line
+            answer = httpx.post(ready[0], json={"queries": ["Timbuktu"], "topk": 1}, timeout=30)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+    assert answer.json()["result"][0][0]["id"] == "timbuktu"
