@@ -67,7 +67,6 @@ class Admission:
                 503,
                 "The server runs as many requests as it can; try again shortly.",
                 code="overloaded",
-                retry_after_s=1,
             )
         self._num_running += 1
         try:
@@ -111,6 +110,8 @@ class Admission:
             )
         if "\x00" in question:
             raise invalid("The question contains a NUL character; remove it.", param="question")
+        if any("\ud800" <= c <= "\udfff" for c in question):
+            raise invalid("The question contains half of a surrogate pair; send valid Unicode.", param="question")
         if not question.strip():
             raise invalid("The question is empty; send some text.", param="question")
         return question.strip()

@@ -12,6 +12,7 @@ from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailabl
 
 logger = logging.getLogger(__name__)
 
+RETRY_AFTER_S = 2
 _CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
@@ -25,14 +26,12 @@ class ApiError(Exception):
         *,
         code: str,
         param: str | None = None,
-        retry_after_s: int | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param
-        self.retry_after_s = retry_after_s
 
     @property
     def body(self) -> dict[str, Any]:
@@ -41,7 +40,7 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """The HTTP response to send."""
-        headers = {"Retry-After": str(self.retry_after_s)} if self.retry_after_s is not None else None
+        headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status in (429, 503) else None
         return JSONResponse(self.body, status_code=self.status, headers=headers)
 
 
@@ -54,7 +53,12 @@ def error_body(status: int, message: str, *, code: str, param: str | None = None
         kind = "rate_limit_error"
     elif status >= 500:
         kind = "server_error"
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+    return {"error": {"message": _sendable(message), "type": kind, "param": _sendable(param), "code": code}}
+
+
+def _sendable(text: str | None) -> Any:
+    """A message may quote the request, whose text need not be valid Unicode."""
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def invalid(message: str, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
@@ -62,13 +66,16 @@ def invalid(message: str, *, param: str | None = None, code: str = "invalid_valu
     return ApiError(400, message, code=code, param=param)
 
 
-def engine_api_error(error: EngineError) -> ApiError:
-    """The answer for a run that the engine failed."""
+def engine_code(error: EngineError) -> str:
+    """The wire code of an engine's failure."""
     if isinstance(error, EngineOverloadedError):
-        return ApiError(503, str(error), code="engine_overloaded", retry_after_s=1)
-    if isinstance(error, EngineUnavailableError):
-        return ApiError(503, str(error), code="engine_unavailable", retry_after_s=5)
-    return ApiError(502, str(error), code="engine_error")
+        return "engine_overloaded"
+    return "engine_unavailable" if isinstance(error, EngineUnavailableError) else "engine_error"
+
+
+def engine_status(code: str) -> int:
+    """The HTTP status for such a code: 503 where the same request may work later."""
+    return 502 if code == "engine_error" else 503
 
 
 def install_error_handlers(app: FastAPI) -> None:

@@ -4,6 +4,7 @@ import re
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from searchr1.gateway.errors import ApiError
@@ -60,7 +61,8 @@ class BodyLimit:
             if message["type"] == "http.request":
                 num_bytes += len(message.get("body", b""))
                 if num_bytes > self._max_bytes:
-                    raise self._too_large()
+                    # The framework turns other errors of reading a body into a 400.
+                    raise HTTPException(413, self._too_large().message)
             return message
 
         await self._app(scope, receive_bounded, send)

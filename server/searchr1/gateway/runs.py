@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 
 from searchr1.driver import DriveStats, drive
 from searchr1.gateway.admission import Plan
+from searchr1.gateway.errors import ApiError, engine_status
 from searchr1.gateway.services import Services
 from searchr1.gateway.sse import Narrator
 from searchr1.loop.types import AnswerDelta, ThinkDelta
@@ -46,7 +47,7 @@ async def whole_run(services: Services, plan: Plan, *, run_id: str, request: Req
     """Drive ``plan`` to its end and fold its events. If the client leaves first, the engine is freed at once.
 
     Raises:
-        ApiError: no slot is free.
+        ApiError: no slot is free, or the engine failed.
         ClientDisconnect: the client left.
     """
     folding = asyncio.ensure_future(_fold(services, plan, run_id=run_id))
@@ -55,11 +56,14 @@ async def whole_run(services: Services, plan: Plan, *, run_id: str, request: Req
         await asyncio.wait({folding, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not folding.done():
             raise ClientDisconnect
-        return folding.result()
+        run = folding.result()
     finally:
         for task in (folding, leaving):
             task.cancel()
         await asyncio.gather(folding, leaving, return_exceptions=True)
+    if run.error is not None:
+        raise ApiError(engine_status(run.error.code), run.error.message, code=run.error.code)
+    return run
 
 
 async def _fold(services: Services, plan: Plan, *, run_id: str) -> Run:

@@ -11,7 +11,7 @@ from sse_starlette.sse import EventSourceResponse
 
 from searchr1.driver import DriveEvent, DriveStats, EngineBroke, PassagesReceived, SearchBroke
 from searchr1.errors import EngineError
-from searchr1.gateway.errors import engine_api_error
+from searchr1.gateway.errors import engine_code
 from searchr1.loop import types as loop
 from searchr1.loop.machine import Rollout
 from searchr1_client import events as wire
@@ -111,8 +111,7 @@ class Narrator:
 
     def _finished(self, status: loop.Status) -> wire.RunCompleted | wire.RunFailed:
         if self._engine_error is not None:
-            reason = engine_api_error(self._engine_error)
-            error = wire.WireError(code=reason.code, message=reason.message)
+            error = wire.WireError(code=engine_code(self._engine_error), message=str(self._engine_error))
             return wire.RunFailed(**self._stamp(), error=error, usage=self.usage())
         return wire.RunCompleted(**self._stamp(), status=status.value, usage=self.usage())
 

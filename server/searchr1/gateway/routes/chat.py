@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.gateway.admission import MAX_SEED, RunOptions
-from searchr1.gateway.errors import ApiError, error_body, invalid
+from searchr1.gateway.errors import engine_status, error_body, invalid
 from searchr1.gateway.openai_shapes import ChatShape, encode_data
 from searchr1.gateway.runs import run_events, whole_run
 from searchr1.gateway.services import services_of
@@ -120,8 +120,6 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
             _chunks(events, shape, include_usage=include_usage), heartbeat_s=services.settings.heartbeat_s
         )
     run = await whole_run(services, plan, run_id=run_id, request=request)
-    if run.error is not None:
-        raise ApiError(503 if run.error.code != "engine_error" else 502, run.error.message, code=run.error.code)
     return JSONResponse(shape.completion(run))
 
 
@@ -133,7 +131,9 @@ async def _chunks(
         async for event in events:
             fold.add(event)
             if isinstance(event, wire.RunFailed):
-                yield encode_data(error_body(502, event.error.message, code=event.error.code))
+                yield encode_data(
+                    error_body(engine_status(event.error.code), event.error.message, code=event.error.code)
+                )
                 return
             delta = shape.delta(event)
             if delta is not None:

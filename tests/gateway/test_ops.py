@@ -1,0 +1,42 @@
+"""Probes, metrics, the page, and the settings' documentation."""
+
+from pathlib import Path
+
+from searchr1.settings import Settings
+
+from .conftest import Stage, StageEngine, running_stage
+
+
+async def test_ready_follows_the_engine() -> None:
+    engine = StageEngine()
+    async with running_stage(engine=engine) as stage:
+        assert (await stage.client.get("/readyz")).status_code == 200
+        engine.is_ready = False
+        assert (await stage.client.get("/readyz")).status_code == 503
+        assert (await stage.client.get("/healthz")).status_code == 200
+
+
+async def test_metrics_count_what_happened(stage: Stage) -> None:
+    await stage.client.post("/v1/research", json={"question": "Mali?"})
+    text = (await stage.client.get("/metrics")).text
+    assert 'searchr1_runs_total{status="completed"} 1.0' in text
+    assert 'searchr1_searches_total{cache="miss",outcome="found"} 1.0' in text
+    assert "searchr1_runs_running 0.0" in text
+    assert 'searchr1_tokens_total{kind="observation"}' in text
+
+
+async def test_the_page_and_its_files_are_served_with_a_strict_policy(stage: Stage) -> None:
+    page = await stage.client.get("/")
+    assert page.status_code == 200
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    for name in ("app.js", "style.css"):
+        assert name in page.text
+        assert (await stage.client.get(f"/assets/{name}")).status_code == 200
+    assert (await stage.client.get("/assets/../app.py")).status_code == 404
+    assert (await stage.client.get("/assets/%2e%2e/app.py")).status_code == 404
+
+
+def test_every_setting_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
+    missing = [name for name in Settings.model_fields if f"`SEARCHR1_{name.upper()}`" not in text]
+    assert missing == []
