@@ -5,8 +5,8 @@
 The passages are synthetic: 20 to 60 words each, drawn from 200,000 words with Zipf frequencies. Queries are 3 to 8
 words drawn the same way, so that they hold frequent words, the costly ones, as often as text does.
 
-Seen on 2 cores, a million passages: built in 66 s with 2.1 GiB at the peak, 593 MiB on disk, opened in 5.7 s with 303 MiB
-of memory of its own, a query in 0.7 ms (p99 2.8 ms), 1,460 queries a second through ``LocalRetriever``.
+Seen on 2 cores, a million passages: built in 66 s with 2.1 GiB at the peak, 593 MiB on disk, opened in 5.7 s with
+303 MiB of memory of its own, a query in 0.7 ms (p99 2.8 ms), 1,460 queries a second through ``LocalRetriever``.
 """
 
 import argparse
