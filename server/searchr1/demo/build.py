@@ -1,0 +1,177 @@
+"""Writes the files of the Atlas world: corpora, questions, and demonstrations for the warm-up."""
+
+import json
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rich.progress import Progress
+
+from searchr1.demo.corpus import CorpusName, write_corpus
+from searchr1.demo.questions import Question, generate, write_questions
+from searchr1.demo.swap import NamePool, swap_entities
+from searchr1.demo.teacher import Demonstration, Searching, Teacher
+from searchr1.demo.world import World, load_world
+from searchr1.loop.types import Passage
+from searchr1.retrieval.local import LocalIndex, build_index
+
+SearchBatch = Callable[[list[str]], list[list[Passage]]]
+
+VALIDATION_QUESTIONS = 1000
+TEST_QUESTIONS = 2000
+TOP_K = 3
+_TOGETHER = 2000
+"""Questions whose searches run as one batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build wrote: lines by file name, and questions by kind that gave no demonstration."""
+
+    written: dict[str, int]
+    dropped: dict[str, int]
+
+
+def build_world(out_dir: Path, *, num_train_questions: int = 20_000, seed: int = 0) -> dict[str, int]:
+    """Write ``corpus.jsonl`` and ``questions-{train,validation,test}.jsonl``; return the lines by file name.
+
+    This is all that serving and evaluating need; it takes seconds. Validation and test questions do not depend on
+    ``num_train_questions``.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    world = load_world()
+    written = {"corpus.jsonl": write_corpus(world, "all", out_dir / "corpus.jsonl")}
+    train = generate(world, "train", num_train_questions, seed)
+    return written | _write_questions(world, train, out_dir, seed)
+
+
+def build(
+    out_dir: Path,
+    *,
+    num_demonstrations: int = 60_000,
+    seed: int = 0,
+    swap_probability: float = 0.5,
+    progress: bool = True,
+    search_train: SearchBatch | None = None,
+    search_all: SearchBatch | None = None,
+) -> BuildReport:
+    """Write what ``build_world`` does, ``corpus-train.jsonl`` and ``demonstrations-{train,validation}.jsonl``.
+
+    Train demonstrations search the train corpus, and a share ``swap_probability`` of them has its entities renamed;
+    validation demonstrations search the whole corpus and are never renamed. The searches default to BM25 indexes
+    that are built for the purpose and removed afterwards.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    world = load_world()
+    names: tuple[CorpusName, ...] = ("all", "train")
+    paths = {"all": out_dir / "corpus.jsonl", "train": out_dir / "corpus-train.jsonl"}
+    written = {paths[name].name: write_corpus(world, name, paths[name]) for name in names}
+    train = generate(world, "train", num_demonstrations + num_demonstrations // 50, seed)
+    written |= _write_questions(world, train, out_dir, seed)
+    validation = generate(world, "validation", VALIDATION_QUESTIONS, seed)
+    dropped: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as scratch, Progress(disable=not progress) as bar:
+        search_train = search_train or _index(paths["train"], Path(scratch) / "train")
+        search_all = search_all or _index(paths["all"], Path(scratch) / "all")
+        task = bar.add_task("demonstrations", total=num_demonstrations)
+        found = demonstrations(world, train, search_train, dropped)
+        varied = _swapped(world, found, swap_probability, seed)
+        counted = _counted(islice(varied, num_demonstrations), lambda: bar.advance(task))
+        written["demonstrations-train.jsonl"] = _write(counted, out_dir / "demonstrations-train.jsonl")
+        held_out = demonstrations(world, validation, search_all, dropped)
+        written["demonstrations-validation.jsonl"] = _write(held_out, out_dir / "demonstrations-validation.jsonl")
+    return BuildReport(written, dict(dropped))
+
+
+def demonstrations(
+    world: World, questions: Iterable[Question], search: SearchBatch, dropped: Counter[str]
+) -> Iterator[Demonstration]:
+    """Yield the demonstrations of ``questions``, in order, searching in batches and each query once.
+
+    Questions without one are counted by kind in ``dropped``.
+    """
+    teacher = Teacher(world)
+    cached = _CachedSearch(search)
+    remaining = iter(questions)
+    while together := list(islice(remaining, _TOGETHER)):
+        results = _run_together([teacher.steps(question) for question in together], cached)
+        for question, result in zip(together, results, strict=True):
+            if result is None:
+                dropped[question.kind] += 1
+            else:
+                yield result
+
+
+class _CachedSearch:
+    def __init__(self, search: SearchBatch) -> None:
+        self._search = search
+        self._known: dict[str, list[Passage]] = {}
+
+    def __call__(self, queries: Sequence[str]) -> list[list[Passage]]:
+        new = list(dict.fromkeys(query for query in queries if query not in self._known))
+        if new:
+            self._known.update(zip(new, self._search(new), strict=True))
+        return [self._known[query] for query in queries]
+
+
+def _run_together(runs: Sequence[Searching], search: _CachedSearch) -> list[Demonstration | None]:
+    results: list[Demonstration | None] = [None] * len(runs)
+    waiting = {index: next(run) for index, run in enumerate(runs)}
+    while waiting:
+        found = search(list(waiting.values()))
+        asked: dict[int, str] = {}
+        for index, passages in zip(waiting, found, strict=True):
+            try:
+                asked[index] = runs[index].send(passages)
+            except StopIteration as done:
+                results[index] = done.value
+        waiting = asked
+    return results
+
+
+def _index(corpus: Path, folder: Path) -> SearchBatch:
+    build_index(corpus, folder, progress=False)
+    index = LocalIndex.open(folder)
+    return lambda queries: index.search_batch(queries, TOP_K)
+
+
+def _swapped(world: World, items: Iterable[Demonstration], probability: float, seed: int) -> Iterator[Demonstration]:
+    pool = NamePool.of(world)
+    for item in items:
+        rng = random.Random(f"{seed}-{item.id}")
+        if rng.random() < probability:
+            renamed = swap_entities(item, rng, pool)
+            # New names next to old words can form the name of a held-out entity.
+            yield item if any(world.held_out.occurs_in(text) for text in renamed.texts()) else renamed
+        else:
+            yield item
+
+
+def _counted(items: Iterable[Demonstration], on_item: Callable[[], None]) -> Iterator[Demonstration]:
+    for item in items:
+        yield item
+        on_item()
+
+
+def _write_questions(world: World, train: Sequence[Question], out_dir: Path, seed: int) -> dict[str, int]:
+    splits = {
+        "questions-train.jsonl": train,
+        "questions-validation.jsonl": generate(world, "validation", VALIDATION_QUESTIONS, seed),
+        "questions-test.jsonl": generate(world, "test", TEST_QUESTIONS, seed),
+    }
+    return {name: write_questions(questions, out_dir / name) for name, questions in splits.items()}
+
+
+def _write(items: Iterable[Demonstration], path: Path) -> int:
+    partial = path.with_name(path.name + ".partial")
+    count = 0
+    with partial.open("w", encoding="utf-8") as file:
+        for item in items:
+            file.write(json.dumps(item.to_row(), ensure_ascii=False) + "\n")
+            count += 1
+    partial.replace(path)
+    return count

@@ -1,0 +1,261 @@
+"""Answers Atlas questions by searching, the way the demo policy is to learn it: plan, search, read, go on, answer.
+
+The teacher knows the world, but states a fact only when one of the passages in front of it says so. Where none does, it
+says that and searches once more in other words; where that fails too, there is no demonstration.
+"""
+
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from searchr1.demo.questions import Question
+from searchr1.demo.world import City, Country, World
+from searchr1.loop.types import Passage
+
+MAX_SEARCHES = 4
+"""Searches of one demonstration, retries among them: the trained number of turns."""
+
+QUERIES: Mapping[str, tuple[str, str]] = {
+    "country": ("country of {x}", "{x} city"),
+    "capital": ("capital of {x}", "capital city and government of {x}"),
+    "continent": ("continent of {x}", "{x} country area and continent"),
+    "currency": ("currency of {x}", "money used in {x}"),
+    "language": ("language of {x}", "languages spoken in {x}"),
+    "neighbour": ("borders of {x}", "neighbouring countries of {x}"),
+    "timezone": ("time zone of {x}", "{x} local time"),
+    "population": ("population of {x}", "{x} inhabitants"),
+}
+"""For each fact the first query and the one for a second try."""
+_NOUNS: Mapping[str, str] = {"timezone": "the time zone", "language": "a language", "neighbour": "a neighbour"}
+_STATEMENTS: Mapping[str, str] = {
+    "country": "{x} is in {value}",
+    "continent": "{x} is in {value}",
+    "neighbour": "{x} borders {value}",
+}
+_KEYWORDS: Mapping[str, re.Pattern[str]] = {
+    "capital": re.compile(r"capital"),
+    "currency": re.compile(r"currency"),
+    "language": re.compile(r"[Ll]anguage"),
+    "neighbour": re.compile(r"border|[Nn]eighbour"),
+    "timezone": re.compile(r"time zone"),
+}
+_ENTITY_TYPES: Mapping[str, str] = {
+    "country": "country",
+    "capital": "city",
+    "currency": "currency",
+    "language": "language",
+    "neighbour": "country",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn: the policy's text, and for a search its query and what it found (title with its quotes)."""
+
+    text: str
+    query: str | None
+    passages: tuple[Passage, ...] = ()
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the turn as JSON has it."""
+        passages = [{"title": passage.title, "text": passage.text} for passage in self.passages]
+        return {"text": self.text, "query": self.query, "passages": passages}
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A whole trajectory of the teacher. The last turn answers, the others search."""
+
+    id: str
+    question: str
+    golden_answers: tuple[str, ...]
+    hops: int
+    kind: str
+    turns: tuple[Turn, ...]
+    entities: Mapping[str, str]
+    """The names that it reasons about, each with its type: country, city, currency or language."""
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text in it: question, answers, turns, and the titles and texts of passages."""
+        yield self.question
+        yield from self.golden_answers
+        for turn in self.turns:
+            yield turn.text
+            for passage in turn.passages:
+                yield passage.title
+                yield passage.text
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the demonstration as one JSONL record."""
+        return {
+            "id": self.id,
+            "question": self.question,
+            "golden_answers": list(self.golden_answers),
+            "hops": self.hops,
+            "kind": self.kind,
+            "turns": [turn.to_row() for turn in self.turns],
+            "entities": dict(self.entities),
+        }
+
+
+Searching = Generator[str, Sequence[Passage], Demonstration | None]
+"""Yields queries, takes their passages, returns the demonstration or None."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entity:
+    phrase: str
+    title: str
+    country: Country | None
+
+
+@dataclass(slots=True)
+class _Notes:
+    turns: list[Turn] = field(default_factory=list)
+    entities: dict[str, str] = field(default_factory=dict)
+
+
+class Teacher:
+    """Turns questions into demonstrations over a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._by_phrase = {country.phrase: country for country in world.countries.values()}
+        self._by_capital = {country.capital: country for country in world.countries.values()}
+
+    def demonstrate(self, question: Question, search: Callable[[str], Sequence[Passage]]) -> Demonstration | None:
+        """Answer ``question`` by ``search``; return None if a fact that it needs is not found."""
+        steps = self.steps(question)
+        try:
+            query = next(steps)
+            while True:
+                query = steps.send(search(query))
+        except StopIteration as done:
+            result: Demonstration | None = done.value
+            return result
+
+    def steps(self, question: Question) -> Searching:
+        """Answer ``question`` as a generator, so that the searches of many questions can be run together."""
+        chain = question.kind.split("-")[1:]
+        start = question.kind.split("-")[0]
+        entity = self._start(start, question.entities[0])
+        notes = _Notes(entities={entity.title: "country" if start == "country" else "city"})
+        think = _plan("I need", chain, entity.phrase)
+        for index, fact in enumerate(chain):
+            found = yield from self._look_up(notes, think, fact, entity)
+            if found is None:
+                return None
+            number, value = found
+            if fact in _ENTITY_TYPES:
+                notes.entities[value.removeprefix("the ")] = _ENTITY_TYPES[fact]
+            stated = f"Doc {number} says {_statement(fact, entity.phrase, value)}."
+            rest = chain[index + 1 :]
+            if rest:
+                entity = self._next_entity(fact, value, entity)
+                think = f"{stated} {_plan('Now I need', rest, entity.phrase)}"
+        notes.turns.append(Turn(f"<think> {stated} This is the answer. </think>\n<answer> {value} </answer>", None))
+        return Demonstration(
+            question.id,
+            question.question,
+            question.golden_answers,
+            question.hops,
+            question.kind,
+            tuple(notes.turns),
+            notes.entities,
+        )
+
+    def _look_up(
+        self, notes: _Notes, think: str, fact: str, entity: _Entity
+    ) -> Generator[str, Sequence[Passage], tuple[int, str] | None]:
+        for wording in QUERIES[fact]:
+            if len(notes.turns) == MAX_SEARCHES:
+                return None
+            query = wording.format(x=entity.phrase)
+            passages = tuple((yield query))
+            text = f"<think> {think} </think>\n<search> {query} </search>"
+            notes.turns.append(Turn(text, query, passages))
+            for number, passage in enumerate(passages, start=1):
+                value = self._read(fact, entity, passage)
+                if value is not None:
+                    return number, value
+            think = f"The passages do not give {_noun(fact)} of {entity.phrase}. I search again."
+        return None
+
+    def _start(self, start: str, phrase: str) -> _Entity:
+        if start == "country":
+            return _of_country(self._by_phrase[phrase])
+        if start == "capital":
+            return _Entity(phrase, phrase, self._by_capital[phrase])
+        return self._of_city(self._world.city_named[phrase])
+
+    def _of_city(self, city: City) -> _Entity:
+        return _Entity(city.name, city.name, self._world.countries[city.country])
+
+    def _next_entity(self, fact: str, value: str, entity: _Entity) -> _Entity:
+        if fact == "capital":
+            return _Entity(value, value, entity.country)
+        return _of_country(self._by_phrase[value])
+
+    def _read(self, fact: str, entity: _Entity, passage: Passage) -> str | None:
+        """Return the value of ``fact`` for ``entity`` as ``passage`` states it, or None if it does not."""
+        title = passage.title.strip('"')
+        country = entity.country
+        if country is None:
+            return None
+        if title != entity.title:
+            is_capital = fact == "country" and title == country.name and entity.phrase == country.capital
+            if not (is_capital and "capital" in passage.text and _at(passage.text, entity.phrase) >= 0):
+                return None
+        keyword = _KEYWORDS.get(fact)
+        if keyword is not None and keyword.search(passage.text) is None:
+            return None
+        text = passage.text
+        if fact in ("continent", "neighbour"):
+            text = text.replace(country.phrase, "").replace(country.name, "")
+        places = [(_at(text, value), -len(value), value) for value in self._values(fact, country)]
+        stated = [place for place in places if place[0] >= 0]
+        return min(stated)[2] if stated else None
+
+    def _values(self, fact: str, country: Country) -> Sequence[str]:
+        if fact == "country":
+            return (country.phrase,)
+        if fact == "capital":
+            return (country.capital,)
+        if fact == "continent":
+            return (country.continent,)
+        if fact == "currency":
+            return (country.currency,)
+        if fact == "language":
+            return country.languages
+        if fact == "neighbour":
+            return [self._world.countries[code].phrase for code in country.neighbours]
+        city = self._world.capital_city(country)
+        if city is None:
+            return ()
+        return (city.timezone,) if fact == "timezone" else (f"{city.population:,}",)
+
+
+def _of_country(country: Country) -> _Entity:
+    return _Entity(country.phrase, country.name, country)
+
+
+def _at(text: str, value: str) -> int:
+    """Return where ``value`` stands in ``text`` as whole words, or -1."""
+    match = re.search(rf"(?<![\w/-]){re.escape(value)}(?![\w/-])", text)
+    return match.start() if match is not None else -1
+
+
+def _noun(fact: str) -> str:
+    return _NOUNS.get(fact, f"the {fact}")
+
+
+def _statement(fact: str, phrase: str, value: str) -> str:
+    return _STATEMENTS.get(fact, f"{_noun(fact)} of {{x}} is {{value}}").format(x=phrase, value=value)
+
+
+def _plan(opening: str, chain: Sequence[str], phrase: str) -> str:
+    """Say what is asked, and where that takes more than one step, what comes first."""
+    asked = " of ".join(_noun(fact) for fact in reversed(chain))
+    first = f" First: {_noun(chain[0])} of {phrase}." if len(chain) > 1 else ""
+    return f"{opening} {asked} of {phrase}.{first}"
