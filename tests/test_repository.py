@@ -18,7 +18,7 @@ MAX_FILE_BYTES = 20 * 2**20
 
 
 def tracked() -> list[Path]:
-    """Committed files that are there; without git, which an unpacked archive lacks, there is nothing to ask."""
+    """The committed files that are in the work tree."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True)
     return [path for name in listed.stdout.split("\0") if name and (path := ROOT / name).is_file()]
 
