@@ -41,7 +41,7 @@ def serve_forever(settings: Settings) -> None:
 def demo_settings(data_dir: Path) -> dict[str, Any]:
     """Settings of the demo: the bundled checkpoint on the Atlas index, which is built once under ``data_dir``."""
     from searchr1.demo.build import build_world
-    from searchr1.retrieval.local import build_index
+    from searchr1.retrieval.index import build_index
 
     atlas = data_dir / "atlas"
     index = atlas / "index"
@@ -50,4 +50,10 @@ def demo_settings(data_dir: Path) -> dict[str, Any]:
         console.print(f"Writing the Atlas world to {atlas} (once)")
         build_world(atlas)
         build_index(atlas / "corpus.jsonl", index)
-    return {"model": str(CHECKPOINT), "served_name": "searchr1-atlas", "retriever": f"index:{index}"}
+    return {
+        "model": str(CHECKPOINT),
+        "served_name": "searchr1-atlas",
+        "retriever": f"index:{index}",
+        "kv_cache_gib": 1.0,
+        "engine_priority": True,
+    }

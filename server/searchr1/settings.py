@@ -22,7 +22,8 @@ class Settings(BaseSettings):
     """Base URL of a running vLLM; without it, vLLM runs in this process."""
     engine_api_key: SecretStr | None = None
     engine_priority: bool = False
-    """The remote vLLM runs ``--scheduling-policy priority``: let later turns go first."""
+    """Let later turns go first, so that their prefixes stay cached. A remote vLLM needs ``--scheduling-policy
+    priority`` for it."""
     tokenizer: str | None = None
     """A folder or hub name; by default the model's."""
     retriever: str
@@ -36,8 +37,8 @@ class Settings(BaseSettings):
     """Of the engine in this process: auto, bfloat16, float16, float32."""
     max_num_seqs: int = Field(default=64, ge=1)
     """Sequences that the engine in this process runs at once."""
-    kv_cache_gib: float = Field(default=1.0, gt=0)
-    """KV cache of the engine in this process, on CPU."""
+    kv_cache_gib: float | None = Field(default=None, gt=0)
+    """KV cache of the engine in this process; by default vLLM's choice. On a CPU, set it."""
     enforce_eager: bool = False
     """Skip the engine's compilation: a faster start, slower tokens."""
 

@@ -1,20 +1,24 @@
 """What a running gateway holds, opened once at start and closed at stop. Routes take it from the app's state."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from fastapi import Request
 
 from searchr1.engines.base import ServedEngine
-from searchr1.engines.open import open_engine
+from searchr1.engines.local import LocalEngine, LocalEngineConfig
+from searchr1.engines.vllm import VllmEngine
 from searchr1.gateway.admission import Admission
 from searchr1.gateway.metrics import Metrics
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.factory import open_retriever
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
+
+
+EngineMetrics = Callable[[], Awaitable[str]]
 
 
 @dataclass(slots=True)
@@ -27,6 +31,8 @@ class Services:
     retriever: Retriever
     admission: Admission
     metrics: Metrics = field(default_factory=Metrics)
+    engine_metrics: EngineMetrics | None = None
+    """Of an engine in this process, whose metrics nobody else can scrape."""
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
 
@@ -42,14 +48,35 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     tokenizer = Tokenizer.load(settings.tokenizer or settings.model)
     async with AsyncExitStack() as stack:
         retriever = await stack.enter_async_context(open_retriever(settings.retriever))
-        engine = await stack.enter_async_context(open_engine(settings))
+        engine = await stack.enter_async_context(_open_engine(settings))
         yield Services(
             settings=settings,
             tokenizer=tokenizer,
             engine=engine,
             retriever=retriever,
             admission=Admission(settings, tokenizer),
+            engine_metrics=engine.metrics_text if isinstance(engine, LocalEngine) else None,
         )
+
+
+def _open_engine(settings: Settings) -> VllmEngine | LocalEngine:
+    """A remote engine, which need not be up yet, or one of our own, which starts before the gateway listens."""
+    if settings.engine_url is not None:
+        key = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
+        return VllmEngine(
+            settings.engine_url, settings.model, api_key=key, priority_scheduling=settings.engine_priority
+        )
+    return LocalEngine(
+        LocalEngineConfig(
+            model=settings.model,
+            dtype=settings.dtype,
+            max_model_len=settings.max_context_tokens + settings.max_completion_tokens,
+            max_num_seqs=settings.max_num_seqs,
+            kv_cache_gib=settings.kv_cache_gib,
+            enforce_eager=settings.enforce_eager,
+            priority_scheduling=settings.engine_priority,
+        )
+    )
 
 
 def services_of(request: Request) -> Services:

@@ -27,9 +27,12 @@ async def readyz(request: Request) -> JSONResponse:
 
 @router.get("/metrics", summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
-    """The gateway's own metrics. A remote engine is scraped where it runs."""
+    """The gateway's metrics, and vLLM's where it runs in this process; a remote engine is scraped where it runs."""
     services = services_of(request)
-    return Response(services.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    text = services.metrics.render()
+    if services.engine_metrics is not None:
+        text += (await services.engine_metrics()).encode()
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/v1/models", dependencies=[Depends(require_key)], summary="List the served models")
