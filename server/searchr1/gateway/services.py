@@ -17,7 +17,6 @@ from searchr1.retrieval.factory import open_retriever
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 
-
 EngineMetrics = Callable[[], Awaitable[str]]
 
 
@@ -48,7 +47,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     tokenizer = Tokenizer.load(settings.tokenizer or settings.model)
     async with AsyncExitStack() as stack:
         retriever = await stack.enter_async_context(open_retriever(settings.retriever))
-        engine = await stack.enter_async_context(_open_engine(settings))
+        engine: VllmEngine | LocalEngine
+        if settings.engine_url is not None:
+            # It need not be up yet: /readyz tells.
+            engine = await stack.enter_async_context(_remote_engine(settings, settings.engine_url))
+        else:
+            engine = await stack.enter_async_context(_own_engine(settings))
         yield Services(
             settings=settings,
             tokenizer=tokenizer,
@@ -59,13 +63,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
 
 
-def _open_engine(settings: Settings) -> VllmEngine | LocalEngine:
-    """A remote engine, which need not be up yet, or one of our own, which starts before the gateway listens."""
-    if settings.engine_url is not None:
-        key = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
-        return VllmEngine(
-            settings.engine_url, settings.model, api_key=key, priority_scheduling=settings.engine_priority
-        )
+def _remote_engine(settings: Settings, url: str) -> VllmEngine:
+    key = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
+    return VllmEngine(url, settings.model, api_key=key, priority_scheduling=settings.engine_priority)
+
+
+def _own_engine(settings: Settings) -> LocalEngine:
     return LocalEngine(
         LocalEngineConfig(
             model=settings.model,
