@@ -5,13 +5,13 @@ The gateway drives users' runs with it, the trainer its rollouts, the evaluator 
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from searchr1.engines.base import Chunk, Engine, SamplingParams
-from searchr1.errors import EngineError
+from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Finish, FinishReason, Generate, LoopEvent, Passage, Search, Status
 from searchr1.retrieval.base import CacheState, FailureKind, Found, Retriever, SearchFailed
@@ -92,8 +92,9 @@ async def drive(
 ) -> AsyncGenerator[DriveEvent, None]:
     """Run ``rollout`` to its end, yielding events as they happen; ``Finished`` comes last.
 
-    Closing this iterator, or cancelling the task that reads it, aborts whatever is in flight. Engine errors and
-    failed searches come as events; nothing but cancellation and bugs is raised.
+    Closing this iterator, or cancelling the task that reads it, aborts whatever is in flight. Engine errors (a
+    completion that the engine aborts or never ends among them) and failed searches come as events; nothing but
+    cancellation and bugs is raised.
     """
     stats = stats if stats is not None else DriveStats()
     clock = _Clock(options.deadline_s)
@@ -127,22 +128,30 @@ async def _generate(
     )
     priority = -action.turn if options.priority_by_turn else 0
     started = time.perf_counter()
-    reason: FinishReason = "stop"
+    reason: FinishReason | None = None
     chunks = engine.generate(action.prompt_ids, params, session=options.session, priority=priority)
     async with aclosing(chunks):
-        while (chunk := await clock.bound(_next_chunk(chunks))) is not None:
+        while (chunk := await clock.bound(lambda: _next_chunk(chunks))) is not None:
             for event in rollout.receive_text(chunk.text, chunk.token_ids):
                 yield event
             if chunk.num_cached_tokens is not None:
                 stats.num_cached_tokens += chunk.num_cached_tokens
-            if chunk.finish is not None:
-                reason = chunk.finish
+            reason = chunk.finish
+            if reason is not None or rollout.completion_settled:
                 break
-            if rollout.completion_settled:
-                break
+    if not rollout.completion_settled:
+        _refuse_torn(reason)
     stats.completion_s.append(time.perf_counter() - started)
-    for event in rollout.end_completion(reason):
+    for event in rollout.end_completion(reason or "stop"):
         yield event
+
+
+def _refuse_torn(reason: FinishReason | None) -> None:
+    """A torn completion is no turn: taken as one, it would put a retry text into the trajectory."""
+    if reason is None:
+        raise EngineError("the engine's stream ended without saying why")
+    if reason == "abort":
+        raise EngineUnavailableError("the engine aborted the completion")
 
 
 async def _next_chunk(chunks: AsyncGenerator[Chunk, None]) -> Chunk | None:
@@ -154,7 +163,7 @@ async def _search(
 ) -> list[DriveEvent]:
     started = time.perf_counter()
     timeout_s = min(options.search_timeout_s, clock.remaining_s())
-    outcome = await clock.bound(retriever.search(action.query, options.top_k, timeout_s))
+    outcome = await clock.bound(lambda: retriever.search(action.query, options.top_k, timeout_s))
     duration_s = time.perf_counter() - started
     stats.search_s.append(duration_s)
     if isinstance(outcome, Found):
@@ -184,14 +193,16 @@ class _Clock:
             return float("inf")
         return max(0.0, self._ends_at - asyncio.get_running_loop().time())
 
-    async def bound(self, awaitable: Awaitable[T]) -> T:
-        """Await until the deadline. Raises ``_DeadlinePassedError`` past it."""
+    async def bound(self, begin: Callable[[], Awaitable[T]]) -> T:
+        """Begin something and await it until the deadline. Raises ``_DeadlinePassedError`` past it."""
         if self._ends_at is None:
-            return await awaitable
+            return await begin()
+        if self.remaining_s() == 0:  # The scope alone would let through what is ready at once.
+            raise _DeadlinePassedError
         scope = asyncio.timeout_at(self._ends_at)
         try:
             async with scope:
-                return await awaitable
+                return await begin()
         except TimeoutError as error:
             if scope.expired():
                 raise _DeadlinePassedError from error

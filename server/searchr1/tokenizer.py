@@ -5,10 +5,11 @@ one. Only the prompt, which the chat template writes, may hold special tokens.
 """
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import Template, TemplateError
 from jinja2.ext import LoopControlExtension
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RawTokenizer
@@ -22,22 +23,21 @@ class ReservedTextError(SearchR1Error):
 
 
 class Tokenizer:
-    """Encodes segments and prompts the way that a checkpoint was trained to read them."""
+    """Encodes segments and prompts the way that a checkpoint was trained to read them.
 
-    def __init__(self, raw: RawTokenizer, *, chat_template: str | None, special: dict[str, Any]) -> None:
-        self._with_special = raw
-        self._plain = RawTokenizer.from_str(raw.to_str())
+    ``special`` holds the special tokens that the chat template may name, such as ``bos_token``, as text.
+    """
+
+    def __init__(self, raw: RawTokenizer, *, chat_template: str | None, special: dict[str, str]) -> None:
+        self._with_special = RawTokenizer.from_str(raw.to_str())
+        # A file may still hold the limits of the run that wrote it; they would silently cut prompts.
+        self._with_special.no_truncation()
+        self._with_special.no_padding()
+        self._plain = RawTokenizer.from_str(self._with_special.to_str())
         self._plain.encode_special_tokens = True
         self._special = special
         self._reserved = tuple(token.content for token in raw.get_added_tokens_decoder().values() if token.special)
-        self._template = None
-        if chat_template is not None:
-            environment = ImmutableSandboxedEnvironment(
-                trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension]
-            )
-            environment.globals["raise_exception"] = _raise_template_error
-            environment.filters["tojson"] = _to_json
-            self._template = environment.from_string(chat_template)
+        self._template = None if chat_template is None else _compile(chat_template)
 
     @classmethod
     def load(cls, name_or_path: str) -> "Tokenizer":
@@ -52,11 +52,8 @@ class Tokenizer:
             raise ConfigurationError(
                 f"{name_or_path}: no tokenizer.json. Pass --tokenizer with a folder or hub name that has one."
             )
-        raw = RawTokenizer.from_file(str(file))
         config = _read_json(folder / "tokenizer_config.json")
-        template = _chat_template(folder, config)
-        special = {k: _content(v) for k, v in config.items() if k.endswith("_token")}
-        return cls(raw, chat_template=template, special=special)
+        return cls(_read_tokenizer(file), chat_template=_chat_template(folder, config), special=_special(config))
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` alone. Special tokens are neither added nor recognised."""
@@ -73,15 +70,20 @@ class Tokenizer:
 
         Raises:
             ReservedTextError: ``user_text`` contains the text of a special token.
+            ConfigurationError: the chat template can't render a single user turn.
         """
         for token in self._reserved:
             if token in user_text:
                 raise ReservedTextError(f"the text {token!r} is reserved for the model's own control tokens")
         if self._template is None:
             return user_text
-        return self._template.render(
-            messages=[{"role": "user", "content": user_text}], add_generation_prompt=True, tools=None, **self._special
-        )
+        messages = [{"role": "user", "content": user_text}]
+        try:
+            return self._template.render(
+                messages=messages, add_generation_prompt=True, tools=None, documents=None, **self._special
+            )
+        except TemplateError as error:
+            raise ConfigurationError(f"the chat template refuses a single user turn: {error}") from error
 
     def encode_prompt(self, rendered: str) -> list[int]:
         """Ids of a rendered prompt, its template's special tokens recognised."""
@@ -111,13 +113,22 @@ def _find(name_or_path: str) -> Path:
         ) from error
 
 
+def _read_tokenizer(file: Path) -> RawTokenizer:
+    try:
+        return RawTokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ConfigurationError(f"{file} can't be read as a tokenizer: {error}. Is the download complete?") from error
+
+
 def _read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        content = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise ConfigurationError(f"{file} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{file} must hold a JSON object, not {type(content).__name__}")
     return content
 
 
@@ -127,13 +138,32 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
         return file.read_text("utf-8")
     template = config.get("chat_template")
     if isinstance(template, list):
-        named = {entry["name"]: entry["template"] for entry in template}
-        template = named.get("default")
+        template = {entry["name"]: entry["template"] for entry in template}
+    if isinstance(template, dict):
+        template = template.get("default")
     return template if isinstance(template, str) else None
 
 
-def _content(token: Any) -> Any:
-    return token.get("content") if isinstance(token, dict) else token
+def _special(config: dict[str, Any]) -> dict[str, str]:
+    """Absent and null tokens are left out: a template prints nothing for them, where None would print its name."""
+    tokens = {name: value for name, value in config.items() if name.endswith("_token")}
+    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
+    return {name: text for name, text in texts.items() if isinstance(text, str)}
+
+
+def _compile(chat_template: str) -> Template:
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension])
+    environment.globals["raise_exception"] = _raise_template_error
+    environment.globals["strftime_now"] = _strftime_now
+    environment.filters["tojson"] = _to_json
+    try:
+        return environment.from_string(chat_template)
+    except TemplateError as error:
+        raise ConfigurationError(f"the chat template is not valid: {error}") from error
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
 
 
 def _raise_template_error(message: str) -> str:

@@ -45,6 +45,8 @@ from searchr1.loop.types import (
     TokenIds,
 )
 
+_FROM_OUTSIDE = (Status.CANCELLED, Status.DEADLINE, Status.FAILED)
+
 
 class Rollout:
     """One question on its way to a terminal status.
@@ -138,12 +140,14 @@ class Rollout:
     def receive_passages(self, passages: Sequence[Passage]) -> list[LoopEvent]:
         """Put a search's passages into the context. A search that failed puts in none."""
         if not isinstance(self._action, Search):
-            raise IllegalInputError(f"passages came while the rollout waits for {self._action}")
+            raise IllegalInputError(f"passages came while the rollout waits for {_name(self._action)}")
         self._append("observation", self._action.turn, self.profile.observation(passages))
         return self._advance()
 
     def stop(self, status: Status) -> list[LoopEvent]:
         """End an open rollout from outside: cancelled, past its deadline, or failed. Text in flight is recorded."""
+        if status not in _FROM_OUTSIDE:
+            raise IllegalInputError(f"only the rollout itself can end as {status}")
         if self.status is not None:
             raise IllegalInputError(f"the rollout has already finished as {self.status}")
         if isinstance(self._action, Generate) and (self._scanner.text or self._sampled_ids):
@@ -158,6 +162,8 @@ class Rollout:
         return [*events, AnswerCompleted(turn, answer), *self._finish(Status.COMPLETED)]
 
     def _take_search(self, turn: int, query: str) -> list[LoopEvent]:
+        if self._tokens_left() == 0:  # No completion is left to read the passages.
+            return self._finish(Status.TRUNCATED)
         self.num_searches += 1
         self._action = Search(turn, query)
         return [SearchRequested(turn, query)]
@@ -220,5 +226,10 @@ class Rollout:
 
     def _expect_generate(self) -> Generate:
         if not isinstance(self._action, Generate):
-            raise IllegalInputError(f"completion text came while the rollout waits for {self._action}")
+            raise IllegalInputError(f"a completion came while the rollout waits for {_name(self._action)}")
         return self._action
+
+
+def _name(action: Action) -> str:
+    """The action's kind alone: its ids would fill pages."""
+    return type(action).__name__

@@ -72,6 +72,24 @@ class Limits:
     max_run_tokens: int | None = None
     """Sampled tokens over all turns; past it the rollout ends as ``truncated``."""
 
+    def __post_init__(self) -> None:
+        """Raise ``ValueError`` for a bound that no rollout can keep."""
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+_LEAST = {
+    "max_turns": 0,
+    "max_searches": 0,
+    "max_completion_tokens": 1,
+    "max_observation_tokens": 0,
+    "max_context_tokens": 1,
+    "max_trajectory_tokens": 1,
+    "max_run_tokens": 1,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:
