@@ -1,7 +1,7 @@
 """Exact match and its looser sibling, as Search-R1 scores them.
 
-The source is the reference's ``verl/utils/reward_score/qa_em.py``. Two ways to find a run's answer exist: the action that
-ended the run, which is the model's own text (what this package uses unless told otherwise), and ``reference_answer``,
+The source is the reference's ``verl/utils/reward_score/qa_em.py``. There are two ways to find a run's answer: the
+action that ended the run, which is the model's own text and the default of this package, and ``reference_answer``,
 which reads prompt and response together as the reference does.
 """
 
