@@ -91,6 +91,49 @@ def ask(
     )
 
 
+@index_app.command("build")
+def index_build(
+    corpus: Annotated[Path, typer.Argument(help='JSON lines of {"id", "contents"}; contents: title line, then text.')],
+    out: Annotated[Path, typer.Argument(help="The index's folder.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an index that is there.")] = False,
+) -> None:
+    """Index a corpus for BM25 search."""
+    from searchr1.retrieval.index import build_index
+
+    info = build_index(corpus, out, overwrite=overwrite)
+    typer.echo(f"{out}: {info.passages:,} passages, {info.terms:,} terms. Serve it with --retriever index:{out}")
+
+
+@retriever_app.command("serve")
+def retriever_serve(
+    retriever: Annotated[str, typer.Argument(help="http://…/retrieve or index:PATH.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8001,
+) -> None:
+    """Offer upstream's POST /retrieve over a retriever."""
+    from searchr1.retrieval.server import serve as run
+
+    run(retriever, host, port)
+
+
+@demo_app.command("build")
+def demo_build(
+    data_dir: DataDir = DATA,
+    demonstrations: Annotated[int, typer.Option(help="Demonstrations for the warm-up; 0 writes the world alone.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the questions and demonstrations.")] = 0,
+) -> None:
+    """Write the Atlas world: corpus, questions, and demonstrations if asked for."""
+    from searchr1.demo.build import build, build_world
+
+    atlas = data_dir / "atlas"
+    if demonstrations:
+        written = build(atlas, num_demonstrations=demonstrations, seed=seed).written
+    else:
+        written = build_world(atlas, seed=seed)
+    for name, lines in written.items():
+        typer.echo(f"{atlas / name}: {lines:,} lines")
+
+
 def main() -> None:
     """The entry point: errors that a user can mend are one line, not a traceback."""
     try:

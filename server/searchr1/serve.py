@@ -1,41 +1,54 @@
 """Running the gateway under uvicorn, and the settings of the demo."""
 
+import contextlib
 import logging
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import uvicorn
+import uvloop
 from rich.console import Console
 from sse_starlette.sse import AppStatus
 
-from searchr1.errors import ConfigurationError
 from searchr1.gateway.app import create_app
+from searchr1.gateway.services import open_services
+from searchr1.retrieval.server import bind
 from searchr1.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = Path(str(files("searchr1.demo") / "checkpoint"))
 
 
 def serve_forever(settings: Settings) -> None:
-    """Serve until a signal. Running requests get ``shutdown_grace_s`` to end."""
+    """Serve until a signal. Running requests get ``shutdown_grace_s`` to end.
+
+    Raises:
+        SearchR1Error: the settings can't work, the port is taken, or the engine does not start.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # Streams end with their runs; the default would cut them at the first signal.
     AppStatus.enable_automatic_graceful_drain = False
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level="info",
-        timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-    )
-    server = uvicorn.Server(config)
-    server.run()
-    if not server.started:
-        raise ConfigurationError("the server did not start; the lines above say why")
+    with contextlib.suppress(KeyboardInterrupt):
+        uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    # Bound first: a port that is taken should not be found out after a minute of starting vLLM.
+    with bind(settings.host, settings.port) as listener:
+        async with open_services(settings) as services:
+            config = uvicorn.Config(
+                create_app(settings, open_services=lambda _: contextlib.nullcontext(services)),
+                http="httptools",
+                ws="none",
+                access_log=False,
+                timeout_graceful_shutdown=int(settings.shutdown_grace_s),
+            )
+            host, port = listener.getsockname()[:2]
+            logger.info("Serving %s at http://%s:%s", settings.public_name, host, port)
+            await uvicorn.Server(config).serve(sockets=[listener])
 
 
 def demo_settings(data_dir: Path) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def serve(spec: str, host: str, port: int) -> None:
 
 
 async def _serve(spec: str, host: str, port: int) -> None:
-    with _bind(host, port) as listener:
+    with bind(host, port) as listener:
         async with open_retriever(spec) as retriever:
             config = uvicorn.Config(create_retrieve_app(retriever), ws="none", access_log=False)
             url = httpx.URL(scheme="http", host=host, port=listener.getsockname()[1], path="/retrieve")
@@ -108,7 +108,8 @@ async def _serve(spec: str, host: str, port: int) -> None:
             await uvicorn.Server(config).serve(sockets=[listener])
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, 0 taking a free port. Raises ``ConfigurationError`` when the address cannot be bound."""
     if not 0 <= port < 2**16:
         raise ConfigurationError(f"cannot listen on {host}:{port}: a port is a number from 0 to 65535")
     try:
