@@ -72,7 +72,7 @@ def test_no_file_is_too_large() -> None:
 def test_no_package_index_is_named() -> None:
     """Where packages come from is the installer's own setting; an address in a file would override it."""
     address = re.compile(
-        rb"https?://[^\s\"'<>)]*/(?:simple|whl)(?:/|\b)|file://\S*/simple|^--(?:index-url|find-links)", re.M
+        rb"https?://[^\s\"'<>)]*/(?:simple|whl)(?:/|\b)|file://[^\s\\]*/simple|^--(?:index-url|find-links)", re.M
     )
     named = [str(path.relative_to(ROOT)) for path in tracked() if address.search(path.read_bytes())]
     assert named == []
