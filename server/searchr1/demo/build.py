@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from rich.progress import Progress
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from searchr1.demo.corpus import CorpusName, write_corpus
 from searchr1.demo.questions import Question, generate, write_questions
@@ -74,7 +75,7 @@ def build(
     written |= _write_questions(world, train, out_dir, seed)
     validation = generate(world, "validation", VALIDATION_QUESTIONS, seed)
     dropped: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as scratch, Progress(disable=not progress) as bar:
+    with tempfile.TemporaryDirectory() as scratch, _progress_bar(progress) as bar:
         search_train = search_train or _index(paths["train"], Path(scratch) / "train")
         search_all = search_all or _index(paths["all"], Path(scratch) / "all")
         task = bar.add_task("demonstrations", total=num_demonstrations)
@@ -131,6 +132,11 @@ def _run_together(runs: Sequence[Searching], search: _CachedSearch) -> list[Demo
                 results[index] = done.value
         waiting = asked
     return results
+
+
+def _progress_bar(shown: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not shown)
 
 
 def _index(corpus: Path, folder: Path) -> SearchBatch:

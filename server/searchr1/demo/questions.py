@@ -80,11 +80,15 @@ def generate(world: World, split: Split, limit: int, seed: int) -> tuple[Questio
 def _fill(
     world: World, split: Split, seed: int, missing: int, taken: set[str], pools: Mapping[str, Sequence[Question]]
 ) -> list[Question]:
+    """Draw more about cities until ``missing`` are found or the split has no more."""
     kinds = [kind for kind in KINDS if kind.startswith("city-country-")]
     extra: list[Question] = []
-    for kind in kinds:
-        more = _ranked(world, split, kind, seed, len(pools[kind]) + math.ceil(missing / len(kinds)))
-        extra += [question for question in more if question.question not in taken]
+    for factor in (1, 2, 4, 8):
+        counts = {kind: len(pools[kind]) + factor * math.ceil(missing / len(kinds)) for kind in kinds}
+        more = [question for kind in kinds for question in _ranked(world, split, kind, seed, counts[kind])]
+        extra = [question for question in more if question.question not in taken]
+        if len(extra) >= missing:
+            break
     return extra[:missing]
 
 

@@ -292,7 +292,7 @@ ASK: dict[str, tuple[str, ...]] = {
         "Name the capital of a country that shares a border with {topic}",
     ),
 }
-"""Questions by what they ask of ``{topic}``, a name or a description of a country. The prompt adds missing question marks."""
+"""Questions by what they ask of ``{topic}``, a name or a description of a country. Prompts end in a question mark."""
 
 
 def template_texts() -> tuple[str, ...]:

@@ -1,0 +1,81 @@
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from searchr1.demo.build import build, build_world, demonstrations
+from searchr1.demo.corpus import Entry
+from searchr1.demo.questions import generate
+from searchr1.demo.world import World
+from searchr1.loop.types import Passage
+
+Oracle = Callable[[str], Sequence[Passage]]
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_build_searches_a_real_index_and_writes_whole_files(tmp_path: Path, world: World) -> None:
+    report = build(tmp_path, num_demonstrations=40, seed=0, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == set(report.written) == {
+        "corpus.jsonl",
+        "corpus-train.jsonl",
+        "questions-train.jsonl",
+        "questions-validation.jsonl",
+        "questions-test.jsonl",
+        "demonstrations-train.jsonl",
+        "demonstrations-validation.jsonl",
+    }  # fmt: skip
+    train = rows_of(tmp_path / "demonstrations-train.jsonl")
+    assert len(train) == report.written["demonstrations-train.jsonl"] >= 35
+    for row in train:
+        assert set(row) >= {"id", "question", "golden_answers", "hops", "kind", "turns"}
+        assert [turn["query"] is None for turn in row["turns"]] == [False] * (len(row["turns"]) - 1) + [True]
+        assert all(len(turn["passages"]) <= 3 for turn in row["turns"])
+    swapped = sum(row["id"].endswith("-swapped") for row in train)
+    assert 0 < swapped < len(train)
+    validation = rows_of(tmp_path / "demonstrations-validation.jsonl")
+    assert len(validation) > 950
+    assert not any(row["id"].endswith("-swapped") for row in validation)
+    assert report.written["questions-test.jsonl"] >= 1000
+    assert all(not world.held_out.occurs_in(part) for row in train for part in texts(row))
+
+
+def texts(row: dict[str, Any]) -> list[str]:
+    passages = [passage for turn in row["turns"] for passage in turn["passages"]]
+    return [
+        row["question"],
+        *row["golden_answers"],
+        *(turn["text"] for turn in row["turns"]),
+        *(passage["title"] for passage in passages),
+        *(passage["text"] for passage in passages),
+    ]
+
+
+def test_the_files_for_serving_are_those_of_the_full_build(
+    tmp_path: Path, world: World, all_entries: Sequence[Entry]
+) -> None:
+    written = build_world(tmp_path, num_train_questions=50)
+    assert written["corpus.jsonl"] == len(all_entries)
+    asked = [row["question"] for row in rows_of(tmp_path / "questions-test.jsonl")]
+    assert asked == [question.question for question in generate(world, "test", 2000, 0)]
+
+
+def test_each_query_is_searched_once_and_failures_are_counted(world: World, oracle: Oracle) -> None:
+    searched: Counter[str] = Counter()
+
+    def search(queries: list[str]) -> list[list[Passage]]:
+        searched.update(queries)
+        return [[] if "continent" in query else list(oracle(query)) for query in queries]
+
+    dropped: Counter[str] = Counter()
+    questions = generate(world, "test", 300, 0)
+    made = list(demonstrations(world, questions, search, dropped))
+    assert set(searched.values()) == {1}
+    lost = [question for question in questions if question.kind.endswith("continent")]
+    assert sum(dropped.values()) == len(lost) == len(questions) - len(made) > 0
+    assert [demonstration.id for demonstration in made] == [
+        question.id for question in questions if question not in lost
+    ]

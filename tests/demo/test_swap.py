@@ -1,0 +1,66 @@
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import pytest
+
+from searchr1.demo.questions import generate
+from searchr1.demo.swap import NamePool, made_up_name, swap_entities
+from searchr1.demo.teacher import Demonstration, Teacher
+from searchr1.demo.world import World
+from searchr1.loop.types import Passage
+
+
+@pytest.fixture(scope="module")
+def pool(world: World) -> NamePool:
+    return NamePool.of(world)
+
+
+@pytest.fixture(scope="module")
+def demonstrations(world: World, oracle: Callable[[str], Sequence[Passage]]) -> list[Demonstration]:
+    teacher = Teacher(world)
+    found = (teacher.demonstrate(question, oracle) for question in generate(world, "test", 200, 0))
+    return [demonstration for demonstration in found if demonstration is not None]
+
+
+def test_a_swap_depends_on_its_arguments_alone(demonstrations: list[Demonstration], pool: NamePool) -> None:
+    [first, *_] = demonstrations
+    assert swap_entities(first, random.Random(1), pool) == swap_entities(first, random.Random(1), pool)
+    assert swap_entities(first, random.Random(1), pool) != swap_entities(first, random.Random(2), pool)
+
+
+def test_names_change_everywhere_and_nothing_else_does(demonstrations: list[Demonstration], pool: NamePool) -> None:
+    for index, old in enumerate(demonstrations):
+        new = swap_entities(old, random.Random(index), pool)
+        assert len(new.entities) == len(old.entities)
+        assert not set(new.entities) & set(old.entities)
+        back = dict(zip(new.entities, old.entities, strict=True))
+        assert [renamed(text, back) for text in new.texts()] == list(old.texts())
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    pattern = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.sub(pattern, lambda match: names[match.group()], text)
+
+
+def test_the_answer_is_still_right_and_still_in_a_passage(demonstrations: list[Demonstration], pool: NamePool) -> None:
+    for index, old in enumerate(demonstrations):
+        new = swap_entities(old, random.Random(index), pool)
+        answer = re.findall(r"<answer> (.*) </answer>", new.turns[-1].text)[0]
+        assert answer.removeprefix("the ") in new.golden_answers
+        assert any(answer in passage.text for passage in new.turns[-2].passages)
+        for turn in new.turns:
+            assert re.fullmatch(r"<think> .* </think>\n<(search|answer)> .* </\1>", turn.text)
+            assert turn.query is None or f"<search> {turn.query} </search>" in turn.text
+
+
+def test_the_pool_names_no_held_out_entity(world: World, pool: NamePool) -> None:
+    assert set(pool.names) == {"country", "city", "currency", "language"}
+    assert not any(world.held_out.occurs_in(name) for names in pool.names.values() for name in names)
+
+
+def test_made_up_names_are_capitalised_words() -> None:
+    rng = random.Random(0)
+    names = {made_up_name(rng) for _ in range(200)}
+    assert len(names) > 190
+    assert all(re.fullmatch(r"[^\W\d_]+(?:[ -][^\W\d_]+)?", name) and name[0].isupper() for name in names)
