@@ -1,28 +1,33 @@
 """What the gateway costs: the same runs by a bare loop straight against vLLM, and through the gateway, side by side.
 
-    python loadtests/overhead.py --engine-url http://127.0.0.1:8100 --url http://127.0.0.1:8080 \
-        --model server/searchr1/demo/checkpoint --index data/atlas/index --questions data/atlas/questions-test.jsonl
+    python -m loadtests.overhead
 
-Both sides ask the same questions greedily of the same engine with the same index. The bare loop is the least that
-answers a question: aiohttp, a regular expression and a string. Rounds alternate, so that a noisy machine hits both.
-Prints throughput and latency ratios (gateway / bare) and the gateway's CPU per streamed token.
+starts vLLM on the demo checkpoint and a gateway in front of it, both on 127.0.0.1. Both sides ask the same questions
+greedily of the same engine with the same index. The bare loop is the least that answers a question: aiohttp, a regular
+expression and a string. Rounds alternate, so that a noisy machine hits both. Prints throughput and latency ratios
+(gateway / bare; medians over rounds) and the gateway's CPU per streamed token.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import re
 import statistics
+import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from loadtests.processes import VLLM_ENVIRONMENT, Server, free_port, running, searchr1, vllm_server
+
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.factory import open_retriever
+from searchr1.serve import CHECKPOINT, demo_settings
 from searchr1.tokenizer import Tokenizer
 
 ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
@@ -88,7 +93,7 @@ async def bare_completion(session: aiohttp.ClientSession, url: str, model: str, 
 
 async def compare(args: argparse.Namespace) -> None:
     """Run the rounds and print the table."""
-    tokenizer = Tokenizer.load(args.model)
+    tokenizer = Tokenizer.load(str(args.checkpoint))
     questions = args.questions
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session, open_retriever(f"index:{args.index}") as index:
@@ -185,24 +190,42 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _read_questions(path: str) -> list[str]:
-    lines = Path(path).read_text("utf-8").splitlines()
+def _read_questions(path: Path) -> list[str]:
+    lines = path.read_text("utf-8").splitlines()
     return list(dict.fromkeys(json.loads(line)["question"] for line in lines))
 
 
+@contextlib.contextmanager
+def _stack(args: argparse.Namespace, logs: Path) -> Iterator[tuple[str, Server]]:
+    """vLLM and a gateway in front of it."""
+    engine_port, port = free_port(), free_port()
+    engine_command = vllm_server(args.checkpoint, engine_port, *args.engine_args.split())
+    with running(
+        engine_command, engine_port, ready="/health", log=logs / "vllm.log", environment=VLLM_ENVIRONMENT
+    ) as engine:
+        gateway_command = searchr1(
+            *("serve", "--engine-url", engine.url, "--model", str(args.checkpoint)),
+            *("--retriever", f"index:{args.index}", "--port", str(port)),
+        )
+        with running(gateway_command, port, ready="/readyz", log=logs / "gateway.log") as gateway:
+            yield engine.url, gateway
+
+
 def main() -> None:
-    """Parse the arguments and compare."""
+    """Parse the arguments, start the servers and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine-url", required=True)
-    parser.add_argument("--url", required=True)
-    parser.add_argument("--gateway-pid", type=int, required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--index", required=True)
-    parser.add_argument("--questions", required=True, type=_read_questions)
+    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--engine-args", default="--max-model-len 4596 --max-num-seqs 64 --no-enable-log-requests")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--runs-per-slot", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    asyncio.run(compare(parser.parse_args()))
+    args = parser.parse_args()
+    args.index = demo_settings(args.data_dir)["retriever"].removeprefix("index:")
+    args.questions = _read_questions(args.data_dir / "atlas" / "questions-test.jsonl")
+    with tempfile.TemporaryDirectory() as logs, _stack(args, Path(logs)) as (engine_url, gateway):
+        args.engine_url, args.url, args.gateway_pid = engine_url, gateway.url, gateway.pid
+        asyncio.run(compare(args))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,93 @@
+"""Servers in processes of their own, for benchmarks and end-to-end tests: started, waited for, and always stopped."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+
+class DidNotStartError(Exception):
+    """A server ended or stayed silent; the message ends with its log."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server."""
+
+    url: str
+    pid: int
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(
+    command: Sequence[str],
+    port: int,
+    *,
+    ready: str,
+    log: Path,
+    timeout_s: float = 300.0,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """Run ``command`` until the block ends, entering it once ``GET {ready}`` answers 200.
+
+    It is stopped by SIGTERM, and its whole process group killed if anything of it is left. Raises
+    ``DidNotStartError``.
+    """
+    url = f"http://127.0.0.1:{port}"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(process, url + ready, log, timeout_s)
+        yield Server(url, process.pid)
+    finally:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, timeout_s: float) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while time.monotonic() < give_up_at and process.poll() is None:
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        time.sleep(0.25)
+    raise DidNotStartError(f"{url} did not answer:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def searchr1(*arguments: str) -> list[str]:
+    """The ``searchr1`` command of this environment."""
+    return [sys.executable, "-m", "searchr1.cli", *arguments]
+
+
+def vllm_server(model: Path, port: int, *arguments: str) -> list[str]:
+    """vLLM's own HTTP server over a checkpoint folder."""
+    entry = "vllm.entrypoints.launchers.api_server.entry"
+    return [sys.executable, "-m", entry, "--model", str(model), "--host", "127.0.0.1", "--port", str(port), *arguments]
+
+
+VLLM_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
