@@ -27,3 +27,11 @@ class EngineOverloadedError(EngineError):
 
 class CorpusError(SearchR1Error):
     """A corpus or an index on disk is missing, malformed or of another version."""
+
+
+class DatasetError(SearchR1Error):
+    """A file of questions or of results is missing or malformed. The message names the file and the line."""
+
+
+class GatewayError(SearchR1Error):
+    """The gateway cannot be reached, or refuses every request for the same reason."""

@@ -1,0 +1,179 @@
+"""What an evaluation keeps of each run: one JSON line, written as soon as the run ends, so that it can be resumed."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.evaluation.datasets import Question, first_problem
+from searchr1.evaluation.metrics import exact_match, reference_answer, sub_exact_match
+from searchr1_client.events import Run, RunStatus
+
+Extractor = Literal["own", "reference"]
+"""Whether a run's answer is its own final action, or what the reference's extractor would read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One question, its run and how it was scored."""
+
+    id: str
+    question: str
+    golden_answers: tuple[str, ...]
+    hops: int | None
+    kind: str | None
+    options: dict[str, Any]
+    """What the gateway was asked for."""
+    extractor: Extractor
+    status: RunStatus
+    wall_s: float
+    """Of the request that was served, as this client saw it."""
+    answer: str | None = None
+    prediction: str | None = None
+    """What was scored: the answer, or what the reference's extractor reads."""
+    exact_match: bool = False
+    sub_exact_match: bool = False
+    error: str | None = None
+    model: str | None = None
+    run_id: str | None = None
+    queries: tuple[str, ...] = ()
+    turns: int = 0
+    searches: int = 0
+    failed_searches: int = 0
+    invalid_turns: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    observation_tokens: int = 0
+    cached_tokens: int = 0
+    duration_ms: float = 0.0
+    """As the server measured it."""
+
+    @property
+    def failed(self) -> bool:
+        """The system failed, not the model: the run scores as wrong, and resuming asks again."""
+        return self.status == "failed"
+
+
+_RECORD = TypeAdapter(Record)
+_LINE_START = b'{"id": "'
+"""By which a record that was cut off is told from a file that is none of ours."""
+
+
+def run_record(question: Question, run: Run, *, options: dict[str, Any], wall_s: float, extractor: Extractor) -> Record:
+    """Score a run."""
+    usage = run.usage
+    prediction = run.answer
+    if extractor == "reference" and run.status != "failed":
+        retried = any(step.invalid is not None and step.turn < usage.turns for step in run.steps)
+        prediction = reference_answer(question.question, run.answer, retried=retried)
+    return Record(
+        **dataclasses.asdict(question),
+        options=options,
+        extractor=extractor,
+        status=run.status,
+        wall_s=wall_s,
+        answer=run.answer,
+        prediction=prediction,
+        exact_match=exact_match(prediction, question.golden_answers),
+        sub_exact_match=sub_exact_match(prediction, question.golden_answers),
+        error=run.error.message if run.error is not None else None,
+        model=run.model,
+        run_id=run.id,
+        queries=tuple(step.query for step in run.steps if step.query is not None),
+        turns=usage.turns,
+        searches=usage.searches,
+        failed_searches=sum(step.search_error is not None for step in run.steps),
+        invalid_turns=sum(step.invalid is not None for step in run.steps),
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        observation_tokens=usage.observation_tokens,
+        cached_tokens=usage.cached_tokens,
+        duration_ms=usage.duration_ms,
+    )
+
+
+def failed_record(
+    question: Question, error: Exception, *, options: dict[str, Any], wall_s: float, extractor: Extractor
+) -> Record:
+    """The record of a request that brought no run back."""
+    return Record(
+        **dataclasses.asdict(question),
+        options=options,
+        extractor=extractor,
+        status="failed",
+        wall_s=wall_s,
+        error=str(error) or type(error).__name__,
+    )
+
+
+class RecordFile:
+    """The records of one evaluation on disk; opening it again goes on where it ended.
+
+    Raises ``ConfigurationError`` where the file can't be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def append(self, record: Record) -> None:
+        """Write one line."""
+        self._file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False).encode() + b"\n")
+        self._file.flush()
+
+    def done(self, questions: Sequence[Question], options: dict[str, Any], extractor: Extractor) -> dict[str, Record]:
+        """The records of ``questions`` whose runs did not fail, by id. A last line that was cut off is removed.
+
+        Raises:
+            DatasetError: a line is not a record.
+            ConfigurationError: the file comes from other questions or other options.
+        """
+        asked = {question.id: question for question in questions}
+        done: dict[str, Record] = {}
+        whole_bytes = 0
+        self._file.seek(0)
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n") and line.startswith(_LINE_START):
+                break
+            whole_bytes += len(line)
+            record = self._parse(line, number)
+            question = asked.get(record.id)
+            if question is not None and not record.failed:
+                self._check(record, question, options, extractor)
+                done[record.id] = record
+        self._file.truncate(whole_bytes)
+        return done
+
+    def _parse(self, line: bytes, number: int) -> Record:
+        try:
+            return _RECORD.validate_json(line)
+        except ValidationError as error:
+            message = f"{self._path}, line {number}: {first_problem(error)}. Is it a file of evaluation results?"
+            raise DatasetError(message) from error
+
+    def _check(self, record: Record, question: Question, options: dict[str, Any], extractor: Extractor) -> None:
+        same_question = (record.question, record.golden_answers) == (question.question, question.golden_answers)
+        same_options = (record.options, record.extractor) == (options, extractor)
+        if not (same_question and same_options):
+            raise ConfigurationError(
+                f"{self._path} holds results of other questions or options, so it cannot be resumed. "
+                "Give another --out, or remove it."
+            )

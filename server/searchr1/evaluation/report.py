@@ -1,0 +1,241 @@
+"""What an evaluation found: numbers over records, and the table that prints them."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from searchr1.evaluation.records import Extractor, Record
+
+SEARCH = "search"
+CLOSED_BOOK = "closed book"
+
+_Z95 = 1.959964
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Scores of some of the questions. Failed runs count as wrong and as without an answer."""
+
+    num_questions: int
+    exact_match: float
+    """Share of the questions, as all scores here."""
+    sub_exact_match: float
+    no_answer: float
+    mean_searches: float
+    """Per run, over the runs that did not fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One pass over the questions. Means are per run, over the runs that did not fail."""
+
+    name: str
+    options: dict[str, Any]
+    """What the gateway was asked for; what is missing was its own choice."""
+    extractor: Extractor
+    models: tuple[str, ...]
+    overall: Group
+    by_hops: dict[str, Group]
+    by_kind: dict[str, Group]
+    statuses: dict[str, int]
+    exact_match_interval: tuple[float, float]
+    """Wilson's 95 % interval for ``overall.exact_match``."""
+    mean_turns: float
+    mean_prompt_tokens: float
+    mean_completion_tokens: float
+    mean_observation_tokens: float
+    mean_cached_tokens: float
+    mean_failed_searches: float
+    mean_invalid_turns: float
+    mean_run_s: float
+    """Wall time of one request, seen by the client."""
+    num_asked: int
+    """Questions asked now; the others were in the results file."""
+    wall_s: float
+    """Wall time of asking them."""
+
+    @property
+    def sampling(self) -> str:
+        """How tokens were chosen, in words."""
+        temperature = self.options.get("temperature")
+        if temperature == 0:
+            return "greedy (temperature 0)"
+        if temperature is None:
+            return "at the server's own temperature"
+        others = [f"{name} {self.options[name]}" for name in ("top_p", "seed") if name in self.options]
+        return f"sampled ({', '.join([f'temperature {temperature}', *others])})"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An evaluation: the questions with search and, where asked for, without."""
+
+    dataset: str
+    split: str
+    url: str
+    searching: Summary
+    closed_book: Summary | None
+
+    def to_json(self) -> str:
+        """Everything, for files."""
+        value = asdict(self)
+        for name in ("searching", "closed_book"):
+            summary: Summary | None = getattr(self, name)
+            if summary is not None:
+                value[name]["sampling"] = summary.sampling
+        return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def summarize(
+    name: str,
+    records: Sequence[Record],
+    *,
+    options: dict[str, Any],
+    extractor: Extractor,
+    num_asked: int,
+    wall_s: float,
+) -> Summary:
+    """Sum up at least one record."""
+    ran = [record for record in records if not record.failed]
+
+    def mean(value: Callable[[Record], float]) -> float:
+        return fmean(map(value, ran)) if ran else 0.0
+
+    return Summary(
+        name=name,
+        options=options,
+        extractor=extractor,
+        models=tuple(sorted({record.model for record in records if record.model is not None})),
+        overall=_group(records),
+        by_hops=_grouped(records, lambda record: _hops(record.hops)),
+        by_kind=_grouped(records, lambda record: record.kind or "no kind"),
+        statuses=dict(Counter(record.status for record in records).most_common()),
+        exact_match_interval=wilson_interval(sum(record.exact_match for record in records), len(records)),
+        mean_turns=mean(lambda record: record.turns),
+        mean_prompt_tokens=mean(lambda record: record.prompt_tokens),
+        mean_completion_tokens=mean(lambda record: record.completion_tokens),
+        mean_observation_tokens=mean(lambda record: record.observation_tokens),
+        mean_cached_tokens=mean(lambda record: record.cached_tokens),
+        mean_failed_searches=mean(lambda record: record.failed_searches),
+        mean_invalid_turns=mean(lambda record: record.invalid_turns),
+        mean_run_s=mean(lambda record: record.wall_s),
+        num_asked=num_asked,
+        wall_s=wall_s,
+    )
+
+
+def wilson_interval(successes: int, total: int) -> tuple[float, float]:
+    """The 95 % interval for a share.
+
+    >>> tuple(round(bound, 3) for bound in wilson_interval(300, 500))
+    (0.556, 0.642)
+    """
+    share, spread = successes / total, _Z95**2 / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def print_report(report: Report, *, by_kind: bool = False, console: Console | None = None) -> None:
+    """Print the scores by hops (and by kind), then the costs; a closed-book pass stands beside the other."""
+    console = console or Console()
+    main = report.searching
+    low, high = main.exact_match_interval
+    title = f"{report.dataset} {report.split}" if report.dataset == "atlas" else report.dataset
+    console.print(f"{title}: {main.overall.num_questions} questions, {main.sampling}", highlight=False, markup=False)
+    models = ", ".join(main.models) or "unknown (no run came back)"
+    console.print(f"model {models}; answers read by the {main.extractor} extractor", highlight=False, markup=False)
+    console.print(_scores(report, by_kind=by_kind))
+    console.print(f"EM {main.overall.exact_match:.3f}, 95 % interval {low:.3f} to {high:.3f}", highlight=False)
+    console.print(_costs([main] if report.closed_book is None else [main, report.closed_book]))
+
+
+def _scores(report: Report, *, by_kind: bool) -> Table:
+    main, closed = report.searching, report.closed_book
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("questions", no_wrap=True)
+    for header in ("n", "EM", "sub-EM", "searches", "no answer"):
+        table.add_column(header, justify="right")
+    if closed is not None:
+        table.add_column("closed-book EM", justify="right")
+        table.add_column("closed-book sub-EM", justify="right")
+
+    def row(name: str, group: Group, other: Group | None) -> None:
+        cells = [
+            f"{group.num_questions}",
+            f"{group.exact_match:.3f}",
+            f"{group.sub_exact_match:.3f}",
+            f"{group.mean_searches:.2f}",
+            f"{group.no_answer:.1%}",
+        ]
+        if other is not None:
+            cells += [f"{other.exact_match:.3f}", f"{other.sub_exact_match:.3f}"]
+        table.add_row(name, *cells)
+
+    row("all", main.overall, closed.overall if closed else None)
+    for name, group in main.by_hops.items():
+        row(name, group, closed.by_hops[name] if closed else None)
+    if by_kind:
+        table.add_section()
+        for name, group in main.by_kind.items():
+            row(name, group, closed.by_kind[name] if closed else None)
+    return table
+
+
+_COSTS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
+    ("searches per run", lambda s: f"{s.overall.mean_searches:.2f}"),
+    ("runs with no answer", lambda s: f"{s.overall.no_answer:.1%}"),
+    ("statuses", lambda s: ", ".join(f"{status} {count}" for status, count in s.statuses.items())),
+    ("turns per run", lambda s: f"{s.mean_turns:.2f}"),
+    ("invalid turns per run", lambda s: f"{s.mean_invalid_turns:.2f}"),
+    ("failed searches per run", lambda s: f"{s.mean_failed_searches:.2f}"),
+    ("prompt tokens per run", lambda s: f"{s.mean_prompt_tokens:.1f}"),
+    ("generated tokens per run", lambda s: f"{s.mean_completion_tokens:.1f}"),
+    ("observed tokens per run", lambda s: f"{s.mean_observation_tokens:.1f}"),
+    ("cached tokens per run", lambda s: f"{s.mean_cached_tokens:.1f}"),
+    ("seconds per run", lambda s: f"{s.mean_run_s:.2f}"),
+    ("wall time", lambda s: f"{s.wall_s:.1f} s for {s.num_asked} questions"),
+)
+
+
+def _costs(summaries: Iterable[Summary]) -> Table:
+    summaries = list(summaries)
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("mean over runs that did not fail", no_wrap=True)
+    for summary in summaries:
+        table.add_column(summary.name, justify="right")
+    for name, cell in _COSTS:
+        table.add_row(name, *map(cell, summaries))
+    return table
+
+
+def _group(records: Sequence[Record]) -> Group:
+    ran = [record for record in records if not record.failed]
+    return Group(
+        num_questions=len(records),
+        exact_match=fmean(record.exact_match for record in records),
+        sub_exact_match=fmean(record.sub_exact_match for record in records),
+        no_answer=fmean(record.answer is None for record in records),
+        mean_searches=fmean(record.searches for record in ran) if ran else 0.0,
+    )
+
+
+def _grouped(records: Sequence[Record], key: Callable[[Record], str]) -> dict[str, Group]:
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(key(record), []).append(record)
+    return {name: _group(groups[name]) for name in sorted(groups)}
+
+
+def _hops(hops: int | None) -> str:
+    if hops is None:
+        return "hops not given"
+    return f"{hops} hop" if hops == 1 else f"{hops} hops"

@@ -1,0 +1,147 @@
+"""Asking the gateway every question of a dataset and scoring what comes back."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from searchr1.errors import ConfigurationError
+from searchr1.evaluation.asker import Asker
+from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
+from searchr1.evaluation.records import Extractor, Record, RecordFile
+from searchr1.evaluation.report import CLOSED_BOOK, SEARCH, Report, Summary, summarize
+from searchr1_client._request import RunOptions
+
+
+def evaluate(
+    dataset: str,
+    *,
+    url: str,
+    split: str = "test",
+    limit: int | None = None,
+    data_dir: Path = DATA_DIR,
+    concurrency: int = 16,
+    api_key: str | None = None,
+    model: str | None = None,
+    max_turns: int | None = None,
+    max_searches: int | None = None,
+    max_tokens: int | None = None,
+    top_k: int | None = None,
+    temperature: float = 0.0,
+    top_p: float | None = None,
+    seed: int | None = None,
+    deadline_s: float | None = None,
+    closed_book: bool = False,
+    extractor: Extractor = "own",
+    out: Path | None = None,
+    progress: bool = True,
+) -> Report:
+    """Ask the gateway at ``url`` the questions of ``dataset`` and score the answers.
+
+    Options left None are the server's choice; temperature 0 is greedy. With ``closed_book`` the same questions are
+    asked again with search off. ``out`` gets one JSON line per question (the closed-book ones go to
+    ``….closed-book.jsonl`` and the summary to ``….summary.json`` beside it); questions that it already answers are not
+    asked again. A run that fails counts as wrong; Ctrl-C loses nothing that ``out`` holds.
+
+    Raises:
+        DatasetError: the questions or ``out`` cannot be read.
+        ConfigurationError: the options or ``out`` do not fit.
+        GatewayError: the gateway cannot be reached or refuses everything.
+    """
+    options = RunOptions(
+        model=model,
+        max_turns=max_turns,
+        max_searches=max_searches,
+        max_tokens=max_tokens,
+        top_k=top_k,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        deadline_s=deadline_s,
+    )
+    if closed_book and max_searches == 0:
+        raise ConfigurationError("max_searches is 0, so every run is closed-book already; leave one of the two out")
+    if concurrency < 1 or (limit is not None and limit < 1):
+        raise ConfigurationError("concurrency and limit must be at least 1")
+    questions = load_questions(dataset, split=split, limit=limit, data_dir=data_dir)
+
+    asker = Asker(url, api_key, options, extractor, concurrency)
+    searching = _one_pass(CLOSED_BOOK if max_searches == 0 else SEARCH, questions, asker, out, progress)
+    closed: Summary | None = None
+    if closed_book:
+        asker = Asker(url, api_key, replace(options, max_searches=0), extractor, concurrency)
+        closed_out = out.with_suffix(f".closed-book{out.suffix}") if out is not None else None
+        closed = _one_pass(CLOSED_BOOK, questions, asker, closed_out, progress)
+    report = Report(dataset=dataset, split=split, url=url, searching=searching, closed_book=closed)
+    if out is not None:
+        out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
+    return report
+
+
+def _one_pass(name: str, questions: Sequence[Question], asker: Asker, out: Path | None, progress: bool) -> Summary:
+    """Ask what ``out`` does not hold yet."""
+    started = time.perf_counter()
+    options, extractor = asker.options.given(), asker.extractor
+    with ExitStack() as stack:
+        file = stack.enter_context(RecordFile(out)) if out is not None else None
+        records = file.done(questions, options, extractor) if file is not None else {}
+        bar = stack.enter_context(_Bar(name, len(questions), records, shown=progress))
+        todo = [question for question in questions if question.id not in records]
+
+        def take(record: Record) -> None:
+            records[record.id] = record
+            if file is not None:
+                file.append(record)
+            bar.add(record)
+
+        asyncio.run(asker.ask_all(todo, take))
+    return summarize(
+        name,
+        [records[question.id] for question in questions],
+        options=options,
+        extractor=extractor,
+        num_asked=len(todo),
+        wall_s=time.perf_counter() - started,
+    )
+
+
+class _Bar:
+    """The progress bar with the exact match so far."""
+
+    def __init__(self, name: str, total: int, done: dict[str, Record], *, shown: bool) -> None:
+        self._right = sum(record.exact_match for record in done.values())
+        self._seen = len(done)
+        self._failed = 0
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[score]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not shown,
+        )
+        self._task = self._progress.add_task(name, total=total, completed=len(done), score=self._score())
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def add(self, record: Record) -> None:
+        self._right += record.exact_match
+        self._failed += record.failed
+        self._seen += 1
+        self._progress.update(self._task, advance=1, score=self._score())
+
+    def _score(self) -> str:
+        score = f"EM {self._right / self._seen:.3f}" if self._seen else "EM -"
+        return f"{score}, {self._failed} failed" if self._failed else score
