@@ -173,10 +173,7 @@ class VllmEngine:
 
     async def _refusal(self, response: aiohttp.ClientResponse) -> EngineError:
         message = _message_of(await response.read())
-        text = f"the engine at {self.base_url} answered {response.status}: {message}"
-        if response.status in (429, 503):
-            return EngineOverloadedError(text)
-        return EngineUnavailableError(text) if response.status >= 500 else EngineError(text)
+        return _error_of_status(response.status, f"the engine at {self.base_url} answered {response.status}: {message}")
 
     def _unavailable(self, error: Exception) -> EngineUnavailableError:
         return EngineUnavailableError(f"the engine at {self.base_url}: {str(error) or type(error).__name__}")
@@ -258,8 +255,17 @@ def _decode(payload: bytes) -> _Event:
     except msgspec.DecodeError as error:
         raise EngineError(f"the engine sent an event that can't be read: {error}") from error
     if event.error is not None:
-        raise EngineError(f"the engine failed within its stream: {_message_of(payload)}")
+        # vLLM validates some requests, and finds its queue full, only after it has answered 200.
+        code = event.error.get("code") if isinstance(event.error, dict) else None
+        text = f"the engine failed within its stream: {_message_of(payload)}"
+        raise _error_of_status(code if isinstance(code, int) else 0, text)
     return event
+
+
+def _error_of_status(status: int, text: str) -> EngineError:
+    if status in (429, 503):
+        return EngineOverloadedError(text)
+    return EngineUnavailableError(text) if status >= 500 else EngineError(text)
 
 
 def _chunk(choice: _Choice) -> Chunk:

@@ -1,0 +1,40 @@
+"""What every test may use: a tiny real model, and one real vLLM for the whole session, since a start takes a minute."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.vllm_server import VllmServer, run_vllm
+
+from searchr1.tokenizer import Tokenizer
+
+MAX_MODEL_LEN = 1024
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Silence what vLLM leaves behind in the process that owns an engine, and that no caller of it can close."""
+    config.addinivalue_line("filterwarnings", "ignore:Unclosed context <zmq:ResourceWarning")
+
+
+@pytest.fixture(scope="session")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model that real engines serve: ``SEARCHR1_TEST_MODEL``, or a random one that is written here."""
+    if chosen := os.environ.get("SEARCHR1_TEST_MODEL"):
+        return Path(chosen)
+    from tests.tiny_model import write_tiny_model
+
+    return write_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(model_dir: Path) -> Tokenizer:
+    """The tokenizer of ``model_dir``."""
+    return Tokenizer.load(str(model_dir))
+
+
+@pytest.fixture(scope="session")
+def vllm_server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """The session's vLLM over HTTP."""
+    with run_vllm(model_dir, tmp_path_factory.mktemp("vllm") / "log.txt", max_model_len=MAX_MODEL_LEN) as server:
+        yield server

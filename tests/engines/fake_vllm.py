@@ -1,0 +1,225 @@
+"""An HTTP server that speaks vLLM's wire without a model, in the shape that vLLM 0.32 was recorded sending."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from searchr1.loop.types import Encode
+
+MODEL = "fake"
+
+
+class Fault(Enum):
+    """What goes wrong, in every completion until ``FakeVllm.fault`` is None again."""
+
+    REFUSE_BUSY = "503"
+    REFUSE_RATE = "429"
+    REFUSE_BROKEN = "500"
+    REFUSE_REQUEST = "400"
+    DROP = "the connection is cut after two chunks"
+    ERROR_IN_STREAM = "an error event after two chunks, then [DONE]"
+    BUSY_IN_STREAM = "an error event with code 503, then [DONE]"
+    UNFINISHED = "the stream ends in good form after two chunks, without a finish reason"
+    GARBAGE = "an event that is not JSON"
+    STALL = "silence after two chunks"
+
+
+_REFUSALS = {
+    Fault.REFUSE_BUSY: (503, "The engine is currently busy"),
+    Fault.REFUSE_RATE: (429, "Too many requests"),
+    Fault.REFUSE_BROKEN: (500, "EngineCore encountered an issue"),
+    Fault.REFUSE_REQUEST: (400, "max_tokens must be at least 1, got 0."),
+}
+
+
+@dataclass
+class FakeVllm:
+    """Replays ``completions``, one a request, each text of a sequence as one chunk.
+
+    A stop string cuts the text but not the ids, as in vLLM. ``max_tokens`` cuts the ids but, without a decoder here,
+    not the text of the chunk that meets it.
+    """
+
+    completions: Iterator[str | Sequence[str]]
+    encode: Encode
+    url: str = ""
+    fault: Fault | None = None
+    num_cached_tokens: int | None = 0
+    """In the usage of each completion; None leaves it out, as a server without prompt tokens details does."""
+    bytes_per_write: int | None = None
+    """Cut the stream into writes of this size, to the disregard of events."""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[CIMultiDictProxy[str]] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    """The client's port of each completion: equal ports are one connection."""
+    num_running: int = 0
+    busy: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while a completion runs."""
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when no completion runs any more."""
+
+    @property
+    def prompts(self) -> list[list[int]]:
+        """The ids of each request, in order."""
+        return [body["prompt"] for body in self.bodies]
+
+
+@asynccontextmanager
+async def serve_fake_vllm(
+    completions: Iterable[str | Sequence[str]], *, encode: Encode, host: str = "127.0.0.1"
+) -> AsyncIterator[FakeVllm]:
+    """Serve on an ephemeral port until the block ends."""
+    fake = FakeVllm(iter(completions), encode)
+    app = web.Application()
+    app.add_routes(
+        [
+            web.post("/v1/completions", _completions(fake)),
+            web.get("/v1/models", _models),
+            web.get("/health", _health(fake)),
+            web.get("/metrics", _metrics(fake)),
+        ]
+    )
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, host, 0)
+    await site.start()
+    fake.url = f"http://{host}:{runner.addresses[0][1]}"
+    try:
+        yield fake
+    finally:
+        await runner.cleanup()
+
+
+def _error(code: int, message: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": "InternalServerError", "param": None, "code": code}}
+
+
+def _completions(fake: FakeVllm) -> Any:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        fake.bodies.append(body)
+        fake.headers.append(request.headers)
+        assert request.transport is not None
+        fake.ports.append(request.transport.get_extra_info("peername")[1])
+        if fake.fault in _REFUSALS:
+            status, message = _REFUSALS[fake.fault]
+            return web.json_response(_error(status, message), status=status)
+        fake.num_running += 1
+        fake.busy.set()
+        fake.idle.clear()
+        try:
+            return await _stream(fake, request, body)
+        finally:
+            fake.num_running -= 1
+            if not fake.num_running:
+                fake.busy.clear()
+                fake.idle.set()
+
+    return handle
+
+
+async def _stream(fake: FakeVllm, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    await response.prepare(request)
+    chunks = list(_chunks(fake, body))
+    events = [_event(body, choices=[chunk], usage=None) for chunk in chunks]
+    if fake.fault is not None:
+        events = events[:2]
+    if fake.fault is Fault.ERROR_IN_STREAM:
+        events.append(json.dumps(_error(500, "EngineCore encountered an issue.")))
+    elif fake.fault is Fault.BUSY_IN_STREAM:
+        events = [json.dumps(_error(503, "The engine is currently busy"))]
+    elif fake.fault is Fault.GARBAGE:
+        events.append('{"choices": [')
+    elif fake.fault is None:
+        events.append(_event(body, choices=[], usage=_usage(fake, body, chunks)))
+    if fake.fault not in (Fault.DROP, Fault.UNFINISHED, Fault.STALL):
+        events.append("[DONE]")
+    await _write(response, "".join(f"data: {event}\n\n" for event in events).encode(), fake.bytes_per_write)
+    if fake.fault is Fault.DROP:
+        assert request.transport is not None
+        request.transport.abort()
+    elif fake.fault is Fault.STALL:
+        await asyncio.Event().wait()
+    return response
+
+
+async def _write(response: web.StreamResponse, data: bytes, size: int | None) -> None:
+    for start in range(0, len(data), size or len(data)):
+        await response.write(data[start : start + (size or len(data))])
+        await asyncio.sleep(0)
+
+
+def _chunks(fake: FakeVllm, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    completion = next(fake.completions)
+    texts = [completion] if isinstance(completion, str) else list(completion)
+    text, num_ids = "", 0
+    for i, piece in enumerate(texts):
+        ids = fake.encode(piece)[: body["max_tokens"] - num_ids]
+        num_ids += len(ids)
+        before, text = text, text + piece
+        stop = _first_stop(text, body["stop"])
+        if stop is not None:
+            piece = text[len(before) : stop[1]]
+        full = num_ids >= body["max_tokens"]
+        finish = "stop" if stop is not None else "length" if full else "stop" if i == len(texts) - 1 else None
+        yield _choice(body, piece, ids, finish, stop[0] if stop is not None else None, first=i == 0)
+        if finish is not None:
+            return
+
+
+def _first_stop(text: str, stops: Sequence[str]) -> tuple[str, int] | None:
+    """The stop string that ends first in ``text``, and where it ends."""
+    ends = [(text.index(stop) + len(stop), stop) for stop in stops if stop in text]
+    return (min(ends)[1], min(ends)[0]) if ends else None
+
+
+def _choice(
+    body: dict[str, Any], text: str, ids: list[int], finish: str | None, stop: str | None, *, first: bool
+) -> dict[str, Any]:
+    logprobs = None
+    if body.get("logprobs") is not None:
+        logprobs = {"text_offset": [0] * len(ids), "token_logprobs": [-0.5] * len(ids), "tokens": [""] * len(ids)}
+    choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish, "stop_reason": stop}
+    if body.get("return_token_ids"):
+        choice |= {"prompt_token_ids": body["prompt"] if first else None, "token_ids": ids}
+    return choice
+
+
+def _usage(fake: FakeVllm, body: dict[str, Any], chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    prompt, completion = len(body["prompt"]), sum(len(chunk["token_ids"]) for chunk in chunks)
+    usage: dict[str, Any] = {"prompt_tokens": prompt, "total_tokens": prompt + completion}
+    usage["completion_tokens"] = completion
+    if fake.num_cached_tokens is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": fake.num_cached_tokens}
+    return usage
+
+
+def _event(body: dict[str, Any], **rest: Any) -> str:
+    shared = {"id": "cmpl-fake", "object": "text_completion", "created": 1795367051, "model": body["model"]}
+    return json.dumps({name: value for name, value in (shared | rest).items() if value is not None})
+
+
+async def _models(_: web.Request) -> web.Response:
+    return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 4096}]})
+
+
+def _health(fake: FakeVllm) -> Any:
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(status=503 if fake.fault is Fault.REFUSE_BROKEN else 200)
+
+    return handle
+
+
+def _metrics(fake: FakeVllm) -> Any:
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(text=f'vllm:num_requests_running{{engine="0"}} {float(fake.num_running)}\n')
+
+    return handle

@@ -1,0 +1,65 @@
+"""What several engine tests do with an engine."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Protocol
+
+from searchr1.engines.base import Chunk, Engine, SamplingParams
+from searchr1.loop.types import TokenIds
+
+PROMPT: TokenIds = tuple(range(10, 80))
+
+
+class Measured(Engine, Protocol):
+    """An engine that shows its vLLM's metrics."""
+
+    async def metrics_text(self) -> str: ...
+
+
+async def complete(engine: Engine, params: SamplingParams, prompt: TokenIds = PROMPT) -> list[Chunk]:
+    """All chunks of one completion."""
+    async with aclosing(engine.generate(prompt, params, session="test")) as chunks:
+        return [chunk async for chunk in chunks]
+
+
+async def read_some(engine: Engine, params: SamplingParams, count: int = 2) -> list[Chunk]:
+    """The first chunks of one completion, which is then closed."""
+    read: list[Chunk] = []
+    async with aclosing(engine.generate(PROMPT, params, session="test")) as chunks:
+        async for chunk in chunks:
+            read.append(chunk)
+            if len(read) == count:
+                break
+    return read
+
+
+def text_of(chunks: Sequence[Chunk]) -> str:
+    return "".join(chunk.text for chunk in chunks)
+
+
+def ids_of(chunks: Sequence[Chunk]) -> TokenIds:
+    return tuple(token for chunk in chunks for token in chunk.token_ids)
+
+
+def metric(text: str, name: str) -> float:
+    """The sum of a metric's samples over its labels."""
+    samples = re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+    assert samples, f"no metric {name}"
+    return sum(map(float, samples))
+
+
+async def num_running(engine: Measured) -> float:
+    """Requests that vLLM holds now, running or waiting."""
+    text = await engine.metrics_text()
+    return metric(text, "vllm:num_requests_running") + metric(text, "vllm:num_requests_waiting")
+
+
+async def until_running(engine: Measured, count: int) -> None:
+    """Wait until vLLM holds exactly ``count`` requests."""
+    for _ in range(3000):
+        if (running := await num_running(engine)) == count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{running} requests run, not {count}")

@@ -1,0 +1,89 @@
+"""What every engine owes its caller, held against the fake, vLLM over HTTP and vLLM in process."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+from tests.engines.fake_vllm import MODEL, serve_fake_vllm
+from tests.engines.helpers import complete, ids_of, read_some, text_of
+from tests.vllm_server import VllmServer
+
+from searchr1.engines.base import SamplingParams, ServedEngine
+from searchr1.engines.scripted import ScriptedEngine
+from searchr1.engines.vllm import VllmEngine
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+TURN = ("<think>", " a ", "</think>", "<answer>", " b ", "</answer>")
+
+
+def encode(text: str) -> list[int]:
+    return [len(text)]
+
+
+@pytest_asyncio.fixture(
+    loop_scope="session",
+    params=[
+        "scripted",
+        "fake-http",
+        pytest.param("http", marks=pytest.mark.vllm),
+        pytest.param("local", marks=pytest.mark.vllm),
+    ],
+)
+async def engine(request: pytest.FixtureRequest) -> AsyncIterator[ServedEngine]:
+    if request.param == "scripted":
+        yield ScriptedEngine(itertools.repeat(TURN), encode=encode)
+    elif request.param == "fake-http":
+        async with (
+            serve_fake_vllm(itertools.repeat(TURN), encode=encode) as fake,
+            VllmEngine(fake.url, MODEL) as client,
+        ):
+            yield client
+    elif request.param == "http":
+        server: VllmServer = request.getfixturevalue("vllm_server")
+        async with VllmEngine(server.url, server.model, priority_scheduling=True) as client:
+            yield client
+    else:
+        local: ServedEngine = request.getfixturevalue("local_engine")
+        yield local
+
+
+async def test_streams_and_ends_with_the_one_chunk_that_has_a_reason(engine: ServedEngine) -> None:
+    chunks = await complete(engine, SamplingParams(max_tokens=40, temperature=0.0))
+    assert len(chunks) > 2
+    assert text_of(chunks)
+    assert [chunk.finish is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+    assert chunks[-1].finish in ("stop", "length")
+
+
+async def test_a_greedy_completion_can_be_repeated(engine: ServedEngine) -> None:
+    params = SamplingParams(max_tokens=40, temperature=0.0)
+    first, second = await complete(engine, params), await complete(engine, params)
+    assert text_of(first) == text_of(second)
+    assert ids_of(first) == ids_of(second)
+
+
+async def test_gives_one_logprob_for_each_id_when_asked_and_none_otherwise(engine: ServedEngine) -> None:
+    asked = await complete(engine, SamplingParams(max_tokens=12, logprobs=True))
+    assert [len(chunk.logprobs or ()) for chunk in asked] == [len(chunk.token_ids) for chunk in asked]
+    assert all(logprob <= 0 for chunk in asked for logprob in chunk.logprobs or ())
+    plain = await complete(engine, SamplingParams(max_tokens=12))
+    assert {chunk.logprobs for chunk in plain} == {None}
+
+
+async def test_serves_many_at_once(engine: ServedEngine) -> None:
+    params = SamplingParams(max_tokens=20, temperature=0.0)
+    alone = text_of(await complete(engine, params))
+    together = await asyncio.gather(*(complete(engine, params) for _ in range(16)))
+    assert {len(text_of(chunks)) > 0 for chunks in together} == {True}
+    assert text_of(together[0])[:2] == alone[:2]
+
+
+async def test_serves_on_after_a_completion_was_closed_early(engine: ServedEngine) -> None:
+    params = SamplingParams(max_tokens=900, temperature=0.0)
+    some = await read_some(engine, params)
+    again = await complete(engine, SamplingParams(max_tokens=40, temperature=0.0))
+    assert len(some) == 2
+    assert text_of(again).startswith(text_of(some))
+    assert await engine.ready()
