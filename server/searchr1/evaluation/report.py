@@ -160,13 +160,13 @@ def print_report(report: Report, *, by_kind: bool = False, console: Console | No
 
 def _scores(report: Report, *, by_kind: bool) -> Table:
     main, closed = report.searching, report.closed_book
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("questions", no_wrap=True)
-    for header in ("n", "EM", "sub-EM", "searches", "no answer"):
-        table.add_column(header, justify="right")
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("questions", overflow="fold")
+    headers = ["n", "EM", "sub-EM", "searches\nper run", "no\nanswer"]
     if closed is not None:
-        table.add_column("closed-book EM", justify="right")
-        table.add_column("closed-book sub-EM", justify="right")
+        headers += ["closed-\nbook EM", "closed-\nbook sub"]
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
 
     def row(name: str, group: Group, other: Group | None) -> None:
         cells = [
@@ -208,8 +208,8 @@ _COSTS: tuple[tuple[str, Callable[[Summary], str]], ...] = (
 
 def _costs(summaries: Iterable[Summary]) -> Table:
     summaries = list(summaries)
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("mean over runs that did not fail", no_wrap=True)
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    table.add_column("means leave out failed runs", no_wrap=True)
     for summary in summaries:
         table.add_column(summary.name, justify="right")
     for name, cell in _COSTS:
