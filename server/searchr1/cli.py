@@ -91,6 +91,45 @@ def ask(
     )
 
 
+@app.command("eval")
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="atlas, or a path to JSON lines of questions.")] = "atlas",
+    split: Annotated[str, typer.Option(help="Of atlas: train, validation or test.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first questions only.")] = None,
+    url: Url = URL,
+    api_key: ApiKey = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Of the sampling.")] = None,
+    max_searches: Annotated[int | None, typer.Option(help="Searches per question.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Passages per search.")] = None,
+    closed_book: Annotated[bool, typer.Option("--closed-book", help="Also ask with search off.")] = False,
+    by_kind: Annotated[bool, typer.Option("--by-kind", help="A row for each kind of question too.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON lines of results; the run resumes from it.")] = None,
+    data_dir: DataDir = DATA,
+) -> None:
+    """Score a served model: exact match, sub-exact match, searches per answer."""
+    from searchr1.evaluation.report import print_report
+    from searchr1.evaluation.run import evaluate as run
+
+    report = run(
+        dataset,
+        url=url,
+        split=split,
+        limit=limit,
+        data_dir=data_dir,
+        concurrency=concurrency,
+        api_key=api_key,
+        temperature=temperature,
+        seed=seed,
+        max_searches=max_searches,
+        top_k=top_k,
+        closed_book=closed_book,
+        out=out,
+    )
+    print_report(report, by_kind=by_kind)
+
+
 @index_app.command("build")
 def index_build(
     corpus: Annotated[Path, typer.Argument(help='JSON lines of {"id", "contents"}; contents: title line, then text.')],
