@@ -155,6 +155,36 @@ def retriever_serve(
     run(retriever, host, port)
 
 
+@train_app.command("warmup")
+def train_warmup(
+    out: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")] = Path("runs/warmup"),
+    data: Annotated[
+        Path, typer.Option(help="Folder with the demonstrations: searchr1 demo build --demonstrations N.")
+    ] = DATA / "atlas",
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.1, help="Minutes of training in all.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Demonstrations per step.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, help="Data-parallel processes; on a CPU one per core.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
+) -> None:
+    """Train a small model from scratch to search and read, on demonstrations."""
+    from searchr1.trainer.warmup import WarmupConfig, warmup
+
+    warmup(
+        WarmupConfig(
+            data_dir=data,
+            out_dir=out,
+            max_steps=max_steps,
+            max_minutes=max_minutes,
+            batch_size=batch_size,
+            num_processes=processes,
+            device=device,
+            seed=seed,
+        )
+    )
+
+
 @demo_app.command("build")
 def demo_build(
     data_dir: DataDir = DATA,
