@@ -9,13 +9,6 @@ from tests.vllm_server import VllmServer, run_vllm
 
 from searchr1.tokenizer import Tokenizer
 
-MAX_MODEL_LEN = 1024
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Silence what vLLM leaves behind in the process that owns an engine, and that no caller of it can close."""
-    config.addinivalue_line("filterwarnings", "ignore:Unclosed context <zmq:ResourceWarning")
-
 
 @pytest.fixture(scope="session")
 def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,5 +29,5 @@ def tokenizer(model_dir: Path) -> Tokenizer:
 @pytest.fixture(scope="session")
 def vllm_server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     """The session's vLLM over HTTP."""
-    with run_vllm(model_dir, tmp_path_factory.mktemp("vllm") / "log.txt", max_model_len=MAX_MODEL_LEN) as server:
+    with run_vllm(model_dir, tmp_path_factory.mktemp("vllm") / "log.txt") as server:
         yield server

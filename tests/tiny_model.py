@@ -10,7 +10,8 @@ from tokenizers import models as tokenizer_models
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-MAX_MODEL_LEN = 1024
+MAX_MODEL_LEN = 32768
+"""Tokens; long, so that a completion that nobody stops outlasts any test."""
 _END = "<|im_end|>"
 _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

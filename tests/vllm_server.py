@@ -31,13 +31,13 @@ class VllmServer:
 
 
 @contextlib.contextmanager
-def run_vllm(model_dir: Path, log: Path, *, max_model_len: int, block_size: int = 32) -> Iterator[VllmServer]:
+def run_vllm(model_dir: Path, log: Path, *, block_size: int = 32) -> Iterator[VllmServer]:
     """Serve ``model_dir`` on an ephemeral port of 127.0.0.1 until the block ends; what it prints goes to ``log``."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(model_dir)]
     command += ["--served-model-name", "tiny", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    command += ["--max-model-len", str(max_model_len), "--max-num-seqs", "64", "--block-size", str(block_size)]
+    command += ["--max-num-seqs", "64", "--block-size", str(block_size)]
     command += ["--kv-cache-memory-bytes", str(256 * 2**20), "--scheduling-policy", "priority", "--enforce-eager"]
     command += ["--enable-prompt-tokens-details", "--shutdown-timeout", "1"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}

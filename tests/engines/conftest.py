@@ -1,12 +1,13 @@
-"""Every engine behind one name, and the real one that runs in this process."""
+"""The real engines, each opened once, on the session's event loop."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
-from tests.conftest import MAX_MODEL_LEN
+from tests.vllm_server import VllmServer
 
 from searchr1.engines.local import LocalEngine, LocalEngineConfig
+from searchr1.engines.vllm import VllmEngine
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -15,7 +16,6 @@ async def local_engine(model_dir: Path) -> AsyncIterator[LocalEngine]:
     config = LocalEngineConfig(
         model=str(model_dir),
         dtype="float32",
-        max_model_len=MAX_MODEL_LEN,
         kv_cache_gib=0.25,
         block_size=32,
         enforce_eager=True,
@@ -23,4 +23,11 @@ async def local_engine(model_dir: Path) -> AsyncIterator[LocalEngine]:
         restart_backoff_s=0.01,
     )
     async with LocalEngine(config) as engine:
+        yield engine
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def http_engine(vllm_server: VllmServer) -> AsyncIterator[VllmEngine]:
+    """The client of the session's vLLM server."""
+    async with VllmEngine(vllm_server.url, vllm_server.model, priority_scheduling=True) as engine:
         yield engine

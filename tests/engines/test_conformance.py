@@ -8,7 +8,6 @@ import pytest
 import pytest_asyncio
 from tests.engines.fake_vllm import MODEL, serve_fake_vllm
 from tests.engines.helpers import complete, ids_of, read_some, text_of
-from tests.vllm_server import VllmServer
 
 from searchr1.engines.base import SamplingParams, ServedEngine
 from searchr1.engines.scripted import ScriptedEngine
@@ -22,31 +21,28 @@ def encode(text: str) -> list[int]:
     return [len(text)]
 
 
-@pytest_asyncio.fixture(
-    loop_scope="session",
+@pytest.fixture
+def scripted_engine() -> ScriptedEngine:
+    return ScriptedEngine(itertools.repeat(TURN), encode=encode)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def fake_http_engine() -> AsyncIterator[VllmEngine]:
+    async with serve_fake_vllm(itertools.repeat(TURN), encode=encode) as fake, VllmEngine(fake.url, MODEL) as client:
+        yield client
+
+
+@pytest.fixture(
     params=[
-        "scripted",
-        "fake-http",
-        pytest.param("http", marks=pytest.mark.vllm),
-        pytest.param("local", marks=pytest.mark.vllm),
-    ],
+        "scripted_engine",
+        "fake_http_engine",
+        pytest.param("http_engine", marks=pytest.mark.vllm),
+        pytest.param("local_engine", marks=pytest.mark.vllm),
+    ]
 )
-async def engine(request: pytest.FixtureRequest) -> AsyncIterator[ServedEngine]:
-    if request.param == "scripted":
-        yield ScriptedEngine(itertools.repeat(TURN), encode=encode)
-    elif request.param == "fake-http":
-        async with (
-            serve_fake_vllm(itertools.repeat(TURN), encode=encode) as fake,
-            VllmEngine(fake.url, MODEL) as client,
-        ):
-            yield client
-    elif request.param == "http":
-        server: VllmServer = request.getfixturevalue("vllm_server")
-        async with VllmEngine(server.url, server.model, priority_scheduling=True) as client:
-            yield client
-    else:
-        local: ServedEngine = request.getfixturevalue("local_engine")
-        yield local
+def engine(request: pytest.FixtureRequest) -> ServedEngine:
+    found: ServedEngine = request.getfixturevalue(request.param)
+    return found
 
 
 async def test_streams_and_ends_with_the_one_chunk_that_has_a_reason(engine: ServedEngine) -> None:
@@ -81,7 +77,7 @@ async def test_serves_many_at_once(engine: ServedEngine) -> None:
 
 
 async def test_serves_on_after_a_completion_was_closed_early(engine: ServedEngine) -> None:
-    params = SamplingParams(max_tokens=900, temperature=0.0)
+    params = SamplingParams(max_tokens=30_000, temperature=0.0)
     some = await read_some(engine, params)
     again = await complete(engine, SamplingParams(max_tokens=40, temperature=0.0))
     assert len(some) == 2

@@ -4,11 +4,9 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from tests.engines.helpers import (
     PROMPT,
     Measured,
@@ -19,6 +17,7 @@ from tests.engines.helpers import (
     text_of,
     until_running,
 )
+from tests.tiny_model import MAX_MODEL_LEN
 from tests.vllm_server import VllmServer
 
 from searchr1.engines.base import Chunk, SamplingParams
@@ -30,13 +29,9 @@ from searchr1.tokenizer import Tokenizer
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 
 GREEDY = SamplingParams(max_tokens=60, temperature=0.0)
+ENDLESS = SamplingParams(max_tokens=30_000, temperature=0.0)
+"""Half a minute and more, if nothing stops it."""
 BLOCK = 32
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def http_engine(vllm_server: VllmServer) -> AsyncIterator[VllmEngine]:
-    async with VllmEngine(vllm_server.url, vllm_server.model, priority_scheduling=True) as engine:
-        yield engine
 
 
 @pytest.fixture(params=["http_engine", "local_engine"])
@@ -98,14 +93,14 @@ def _stop_inside_a_token(chunks: list[Chunk]) -> str:
 async def test_closing_the_iterator_frees_the_engine(engine: Measured) -> None:
     await until_running(engine, 0)
     before = metric(await engine.metrics_text(), "vllm:generation_tokens_total")
-    some = await read_some(engine, SamplingParams(max_tokens=900, temperature=0.0))
+    some = await read_some(engine, ENDLESS)
     await until_running(engine, 0)
     assert len(some) == 2
-    assert metric(await engine.metrics_text(), "vllm:generation_tokens_total") - before < 450
+    assert metric(await engine.metrics_text(), "vllm:generation_tokens_total") - before < ENDLESS.max_tokens
 
 
 async def test_cancelling_the_reader_frees_the_engine(engine: Measured) -> None:
-    reading = asyncio.create_task(complete(engine, SamplingParams(max_tokens=900, temperature=0.0)))
+    reading = asyncio.create_task(complete(engine, ENDLESS))
     await until_running(engine, 1)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -124,8 +119,8 @@ async def test_the_next_turn_finds_every_full_block_of_this_one_in_the_cache(eng
 
 
 async def test_a_request_that_cannot_be_served_is_refused_with_the_engines_words(engine: Measured) -> None:
-    with pytest.raises(EngineError, match=r"1024") as raised:
-        await complete(engine, GREEDY, (5,) * 2000)
+    with pytest.raises(EngineError, match=str(MAX_MODEL_LEN)) as raised:
+        await complete(engine, GREEDY, (5,) * (MAX_MODEL_LEN + 1))
     assert type(raised.value) is EngineError
     with pytest.raises(EngineError, match=r"out of vocabulary|vocab") as raised:
         await complete(engine, GREEDY, (10**6,))
@@ -134,13 +129,12 @@ async def test_a_request_that_cannot_be_served_is_refused_with_the_engines_words
 
 async def test_tells_the_name_and_the_length_of_its_model(http_engine: VllmEngine) -> None:
     models = await http_engine.models()
-    assert [(model.name, model.max_model_len) for model in models] == [("tiny", 1024)]
+    assert [(model.name, model.max_model_len) for model in models] == [("tiny", MAX_MODEL_LEN)]
 
 
 async def test_a_killed_engine_is_a_typed_error_and_comes_back(local_engine: LocalEngine) -> None:
     worker = _worker()
-    endless = SamplingParams(max_tokens=900, temperature=0.0)
-    reading = [asyncio.create_task(complete(local_engine, endless)) for _ in range(3)]
+    reading = [asyncio.create_task(complete(local_engine, ENDLESS)) for _ in range(3)]
     await until_running(local_engine, 3)
     os.kill(worker, signal.SIGKILL)
     errors = await asyncio.gather(*reading, return_exceptions=True)
