@@ -207,8 +207,10 @@ class LocalEngine:
         # A running completion reports the death at once; an idle engine's is found by looking.
         while self._llm is not None and not self._llm.errored:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._died.wait(), _CHECK_EVERY_S)
-        self._died.clear()
+                async with asyncio.timeout(_CHECK_EVERY_S):
+                    await self._died.wait()
+            # Inside the loop: a completion of the engine before this one may report its death late.
+            self._died.clear()
         return time.perf_counter() - started
 
     async def _discard(self, why: str) -> None:
