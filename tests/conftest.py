@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.vllm_server import VllmServer, run_vllm
 
 from searchr1.tokenizer import Tokenizer
+from tests.vllm_server import VllmServer, run_vllm
 
 
 @pytest.fixture(scope="session")

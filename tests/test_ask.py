@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from tests.evaluation.fake_gateway import FakeGateway, Handler, refusal, unused_url
 
 from searchr1.ask import ask
+from tests.evaluation.fake_gateway import FakeGateway, Handler, refusal, unused_url
 
 QUESTION = "Which currency is used in the country where Timbuktu is?"
 PASSAGES = [

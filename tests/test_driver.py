@@ -6,7 +6,6 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 import pytest
-from tests.loop.scripts import encode, joined, new_rollout
 
 from searchr1.driver import (
     DriveEvent,
@@ -37,6 +36,7 @@ from searchr1.loop.types import (
 )
 from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.fake import FakeRetriever
+from tests.loop.scripts import encode, joined, new_rollout
 
 SEARCH = "<think> t </think> <search> Mali </search>"
 ANSWER = "<think> u </think> <answer> Bamako </answer>"

@@ -7,8 +7,6 @@ next request.
 from itertools import chain
 
 import pytest
-from tests.engines.fake_vllm import MODEL, FakeVllm, serve_fake_vllm
-from tests.golden import qwen
 
 from searchr1.driver import DriveOptions, DriveStats, drive
 from searchr1.engines.vllm import VllmEngine
@@ -16,6 +14,8 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Finished, Limits, Passage, Status
 from searchr1.retrieval.fake import FakeRetriever
+from tests.engines.fake_vllm import MODEL, FakeVllm, serve_fake_vllm
+from tests.golden import qwen
 
 Q = qwen.load()
 PROMPT = FAITHFUL.prompt("What is the capital of the country where Timbuktu is")

@@ -34,6 +34,8 @@ class DriveOptions:
     search_timeout_s: float = 10.0
     deadline_s: float | None = None
     """From the start of ``drive``; past it the rollout ends as ``deadline``."""
+    stream_interval: int = 1
+    """Tokens per chunk of a completion, at least. More is cheaper where nobody watches the text arrive."""
     priority_by_turn: bool = False
     """Let later turns run first on the engine, which keeps their prefixes in its cache."""
 
@@ -125,6 +127,7 @@ async def _generate(
         temperature=options.temperature,
         top_p=options.top_p,
         seed=options.seed,
+        stream_interval=options.stream_interval,
     )
     priority = -action.turn if options.priority_by_turn else 0
     started = time.perf_counter()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from loadtests.processes import free_port, running, searchr1
 
 

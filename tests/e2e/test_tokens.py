@@ -1,13 +1,11 @@
 """What real vLLM is sent and what it does with it, by its own word: ids, stops, prefix cache, replays."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from tests.engines.helpers import metric
-from tests.vllm_server import VllmServer
 
 from searchr1.demo.build import build_world
 from searchr1.driver import DriveOptions, drive
@@ -19,7 +17,10 @@ from searchr1.loop.types import Limits, Status, TokenIds
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.factory import open_retriever
 from searchr1.retrieval.index import build_index
+from searchr1.serve import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
+from tests.engines.helpers import metric
+from tests.vllm_server import VllmServer, run_vllm
 
 pytestmark = pytest.mark.vllm
 
@@ -75,9 +76,16 @@ async def retriever(index_folder: Path) -> AsyncIterator[Retriever]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """vLLM over HTTP on the bundled checkpoint."""
+    with run_vllm(CHECKPOINT, tmp_path_factory.mktemp("vllm") / "log.txt") as running:
+        yield running
+
+
 @pytest.fixture
-async def engine(vllm_server: VllmServer) -> AsyncIterator[VllmEngine]:
-    async with VllmEngine(vllm_server.url, vllm_server.model) as opened:
+async def engine(server: VllmServer) -> AsyncIterator[VllmEngine]:
+    async with VllmEngine(server.url, server.model) as opened:
         yield opened
 
 
@@ -96,9 +104,9 @@ async def run(engine: RecordingEngine, retriever: Retriever, tokenizer: Tokenize
     return rollout
 
 
-@pytest.fixture
-def tokenizer(model_dir: Path) -> Tokenizer:
-    return Tokenizer.load(str(model_dir))
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.load(str(CHECKPOINT))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -137,11 +145,11 @@ async def test_nothing_is_generated_after_the_tag_but_what_completes_it(
 
 
 async def test_from_turn_two_on_the_prefix_cache_serves_all_full_blocks(
-    engine: VllmEngine, retriever: Retriever, tokenizer: Tokenizer, vllm_server: VllmServer
+    engine: VllmEngine, retriever: Retriever, tokenizer: Tokenizer, server: VllmServer
 ) -> None:
     recording = RecordingEngine(engine)
     await run(recording, retriever, tokenizer, QUESTIONS[0])
-    block = vllm_server.block_size
+    block = server.block_size
     for earlier, later in zip(recording.completions, recording.completions[1:], strict=False):
         # The last sampled token is never fed back, so its key and value are not in the cache.
         known = [*earlier.prompt_ids, *earlier.ids][:-1]

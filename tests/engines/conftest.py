@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
-from tests.vllm_server import VllmServer
 
 from searchr1.engines.local import LocalEngine, LocalEngineConfig
 from searchr1.engines.vllm import VllmEngine
+from tests.vllm_server import VllmServer
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from tests.engines.fake_vllm import MODEL, serve_fake_vllm
-from tests.engines.helpers import complete, ids_of, read_some, text_of
 
 from searchr1.engines.base import SamplingParams, ServedEngine
 from searchr1.engines.scripted import ScriptedEngine
 from searchr1.engines.vllm import VllmEngine
+from tests.engines.fake_vllm import MODEL, serve_fake_vllm
+from tests.engines.helpers import complete, ids_of, read_some, text_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TURN = ("<think>", " a ", "</think>", "<answer>", " b ", "</answer>")

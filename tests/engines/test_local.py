@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.engines.helpers import complete
 
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.local import LocalEngine, LocalEngineConfig
 from searchr1.errors import ConfigurationError, EngineUnavailableError
+from tests.engines.helpers import complete
 
 CONFIG = LocalEngineConfig(model="some/model", max_restarts=3, restart_backoff_s=0.0)
 

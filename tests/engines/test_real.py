@@ -7,6 +7,12 @@ import signal
 from pathlib import Path
 
 import pytest
+
+from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.local import LocalEngine
+from searchr1.engines.vllm import VllmEngine
+from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.tokenizer import Tokenizer
 from tests.engines.helpers import (
     PROMPT,
     Measured,
@@ -19,12 +25,6 @@ from tests.engines.helpers import (
 )
 from tests.tiny_model import MAX_MODEL_LEN
 from tests.vllm_server import VllmServer
-
-from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.vllm import VllmEngine
-from searchr1.errors import EngineError, EngineUnavailableError
-from searchr1.tokenizer import Tokenizer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 

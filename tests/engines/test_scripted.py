@@ -1,11 +1,11 @@
 import asyncio
 
 import pytest
-from tests.engines.helpers import PROMPT, complete, text_of
 
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.scripted import Hang, ScriptedEngine
 from searchr1.errors import EngineUnavailableError, IllegalInputError
+from tests.engines.helpers import PROMPT, complete, text_of
 
 
 def encode(text: str) -> list[int]:

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
-from tests.evaluation.fake_gateway import FakeGateway, Handler, refusal, run_json, unused_url
 
 from searchr1.errors import ConfigurationError, DatasetError, GatewayError
 from searchr1.evaluation import asker
@@ -17,6 +16,7 @@ from searchr1.evaluation.asker import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
 from searchr1.evaluation.report import Report
 from searchr1.evaluation.run import evaluate
 from searchr1_client._errors import ApiStatusError
+from tests.evaluation.fake_gateway import FakeGateway, Handler, refusal, run_json, unused_url
 
 QUESTIONS = [
     {"id": "q1", "question": "Capital of Mali?", "golden_answers": ["Bamako"], "hops": 1, "kind": "capital"},

@@ -10,11 +10,11 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from tests.golden import qwen
 
 from searchr1.loop.machine import Rollout
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Generate, Limits, Passage, Search, Status
+from tests.golden import qwen
 
 Q = qwen.load()
 SEARCH = "<think> I need Mali. </think>\n<search> capital of Mali </search>"

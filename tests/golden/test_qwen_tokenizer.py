@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.golden import qwen
-from tests.loop.scripts import model_texts
 
 from searchr1.loop.prompts import FAITHFUL, RETRY
 from searchr1.tokenizer import Tokenizer
+from tests.golden import qwen
+from tests.loop.scripts import model_texts
 
 Q = qwen.load()
 

@@ -9,9 +9,9 @@ import re
 
 import pytest
 from hypothesis import assume, given
-from tests.loop.scripts import model_texts
 
 from searchr1.loop.tags import TagScanner, parse_action
+from tests.loop.scripts import model_texts
 
 
 def reference_turn(sampled: str) -> tuple[str, tuple[str, str]]:

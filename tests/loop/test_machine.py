@@ -3,7 +3,6 @@
 import dataclasses
 
 import pytest
-from tests.loop.scripts import PROMPT_IDS, encode, new_rollout, play
 
 from searchr1.errors import IllegalInputError
 from searchr1.loop.prompts import RETRY
@@ -23,6 +22,7 @@ from searchr1.loop.types import (
     Status,
     ThinkDelta,
 )
+from tests.loop.scripts import PROMPT_IDS, encode, new_rollout, play
 
 SEARCH = ["<think> t </think>\n<search> Mali </search>"]
 ANSWER = ["<think> u </think>\n<answer> Bamako </answer>"]

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from tests.loop.scripts import all_limits, chunkings, joined, model_texts, new_rollout, passages, play
 
 from searchr1.errors import IllegalInputError
 from searchr1.loop.machine import Rollout
@@ -23,6 +22,7 @@ from searchr1.loop.types import (
     Search,
     Status,
 )
+from tests.loop.scripts import all_limits, chunkings, joined, model_texts, new_rollout, passages, play
 
 COMPLETIONS = st.lists(model_texts(), min_size=6, max_size=6)
 RESULTS = st.lists(passages(), max_size=5)

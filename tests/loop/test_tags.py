@@ -5,10 +5,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.loop.scripts import chunkings, model_texts
 
 from searchr1.loop.tags import Piece, TagScanner, parse_action
 from searchr1.loop.types import ActionKind
+from tests.loop.scripts import chunkings, model_texts
 
 
 def scan(pieces: list[str]) -> tuple[TagScanner, list[Piece]]:

@@ -20,6 +20,8 @@ class SamplingParams:
     top_p: float = 1.0
     seed: int | None = None
     logprobs: bool = False
+    stream_interval: int = 1
+    """Tokens per chunk, at least; more costs less CPU per token, for callers that need no early text."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -337,6 +337,7 @@ def _sampling(params: SamplingParams) -> Any:
         include_stop_str_in_output=True,
         logprobs=0 if params.logprobs else None,
         output_kind=RequestOutputKind.DELTA,
+        stream_interval=params.stream_interval if params.stream_interval > 1 else None,
         skip_clone=True,
     )
 

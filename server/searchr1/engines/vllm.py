@@ -167,6 +167,8 @@ class VllmEngine:
             body["seed"] = params.seed
         if params.logprobs:
             body["logprobs"] = 0
+        if params.stream_interval > 1:
+            body["stream_interval"] = params.stream_interval
         if self._priority_scheduling:
             body["priority"] = priority
         return msgspec.json.encode(body)

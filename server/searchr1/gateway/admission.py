@@ -16,6 +16,8 @@ from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
 MAX_SEED = 2**63 - 1
+UNWATCHED_INTERVAL = 16
+"""Tokens per chunk of a run whose client waits for its end."""
 
 Number = TypeVar("Number", int, float)
 
@@ -81,8 +83,8 @@ class Admission:
             message = f"The model {name[:200]!r} does not exist here. This server serves {served!r}."
             raise ApiError(404, message, code="model_not_found", param="model")
 
-    def plan(self, question: str, options: RunOptions, *, run_id: str) -> Plan:
-        """Check a question and its options and set up the run."""
+    def plan(self, question: str, options: RunOptions, *, run_id: str, stream: bool) -> Plan:
+        """Check a question and its options and set up the run. Without ``stream`` text may come in larger pieces."""
         question = self._checked_question(question)
         limits = self._limits(options)
         prompt = FAITHFUL.prompt(question)
@@ -99,7 +101,7 @@ class Admission:
                 code="context_length_exceeded",
             )
         rollout = Rollout(prompt=rendered, prompt_ids=ids, encode=self._tokenizer.encode, limits=limits)
-        return Plan(question, rollout, self._drive_options(options, run_id))
+        return Plan(question, rollout, self._drive_options(options, run_id, stream=stream))
 
     def _checked_question(self, question: str) -> str:
         if len(question) > self._settings.max_question_chars:
@@ -128,7 +130,7 @@ class Admission:
             max_run_tokens=_below(options.max_tokens, self._settings.max_run_tokens, "max_tokens"),
         )
 
-    def _drive_options(self, options: RunOptions, run_id: str) -> DriveOptions:
+    def _drive_options(self, options: RunOptions, run_id: str, *, stream: bool) -> DriveOptions:
         settings = self._settings
         deadline_s = settings.deadline_s
         if options.deadline_s is not None:
@@ -142,6 +144,7 @@ class Admission:
             top_k=top_k,
             search_timeout_s=settings.search_timeout_s,
             deadline_s=deadline_s,
+            stream_interval=1 if stream else UNWATCHED_INTERVAL,
             priority_by_turn=settings.engine_priority,
         )
 

@@ -111,7 +111,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     services.admission.check_model(body.model)
     run_id = f"chatcmpl-{uuid.uuid4().hex}"
     options = body.run_options(services.settings.max_run_tokens)
-    plan = services.admission.plan(question_of(body.messages), options, run_id=run_id)
+    plan = services.admission.plan(question_of(body.messages), options, run_id=run_id, stream=body.stream)
     shape = ChatShape(run_id, services.settings.public_name, int(time.time()))
     if body.stream:
         include_usage = body.stream_options is not None and body.stream_options.include_usage

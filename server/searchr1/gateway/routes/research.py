@@ -31,7 +31,7 @@ async def research(request: Request, body: ResearchRequest) -> Response:
     services = services_of(request)
     services.admission.check_model(body.model)
     run_id = f"run_{uuid.uuid4().hex}"
-    plan = services.admission.plan(body.question, body, run_id=run_id)
+    plan = services.admission.plan(body.question, body, run_id=run_id, stream=body.stream)
     if body.stream:
         events = run_events(services, plan, run_id=run_id)
         return await event_stream(_encoded(events), heartbeat_s=services.settings.heartbeat_s)
