@@ -39,6 +39,7 @@ async function ask(question) {
   showRunning(true);
   page.intro.hidden = true;
   page.examples.open = false;
+  page.askForm.classList.add("asked-once");
   const view = new RunView(page.run, question, { announce, onRetry: () => submit(question) });
   try {
     for await (const event of research(question, { key: apiKey(), signal: mine.abort.signal })) {
@@ -68,7 +69,14 @@ function submit(text) {
   }
   page.question.value = question;
   page.keyForm.hidden = true;
+  placeFocus();
   ask(question);
+}
+
+/** What was clicked may go away with the new run; a touch keyboard would cover the steps. */
+function placeFocus() {
+  if (matchMedia("(pointer: coarse)").matches) page.question.blur();
+  else page.question.focus({ preventScroll: true });
 }
 
 function stop() {

@@ -28,14 +28,14 @@ export function webUrl(url) {
 
 /**
  * `text` as before, marked and after. `start` and `end` count code points, as the server does, where JavaScript's
- * own strings count UTF-16 units. `lead`, if given, bounds the code points kept before the mark.
+ * own strings count UTF-16 units. `lead`, if given, bounds the code points kept before the mark, to whole words.
  */
 export function splitAt(text, start, end, lead = Infinity) {
   const points = Array.from(text);
   const from = Math.max(0, start - lead);
-  const cut = from > 0 ? "…" : "";
+  const before = points.slice(from, start).join("");
   return {
-    before: cut + points.slice(from, start).join(""),
+    before: from > 0 ? `…${before.replace(/^\S*\s+(?=\S)/, "")}` : before,
     marked: points.slice(start, end).join(""),
     after: points.slice(end).join(""),
   };

@@ -69,7 +69,7 @@ export class RunView {
   }
 
   searching({ turn, t_ms, query }) {
-    const facts = el("span", { class: "facts" }, "searching…");
+    const facts = el("span", { class: "facts" }, spinner(), "searching…");
     const chip = el("q", { class: "query", dir: "auto" }, query || "(empty query)");
     const node = this.#step("search", "Search", turn, t_ms, facts, chip);
     node.classList.add("busy");
@@ -235,7 +235,7 @@ export class RunView {
   #wait(label) {
     this.#stopWaiting();
     this.#think = null;
-    this.#waiting = el("li", { class: "step waiting busy" }, el("span", { class: "marker" }), `${label}…`);
+    this.#waiting = el("li", { class: "step waiting busy" }, el("span", { class: "marker" }), spinner(), `${label}…`);
     this.#timeline.append(this.#waiting);
   }
 
@@ -266,6 +266,8 @@ const HANDLERS = {
   "run.completed": (view, event) => view.completed(event),
   "run.failed": (view, event) => view.broke(event),
 };
+
+const spinner = () => el("span", { class: "spinner", "aria-hidden": "true" });
 
 function sentence(text) {
   const trimmed = text.trim();
