@@ -48,7 +48,7 @@ async function ask(question) {
     }
   } catch (error) {
     if (mine.abort.signal.aborted) view.stopped();
-    else if (error instanceof ApiError && error.status === 401) askForKey(question, error.message);
+    else if (error instanceof ApiError && error.status === 401) askForKey(question, keyReason(error));
     else if (error instanceof ApiError || error.name === "ConnectionError") view.failed(describe(error));
     else {
       view.failed("This page met an error of its own. The browser's console has the details.");
@@ -99,6 +99,11 @@ function describe(error) {
   return `${error.message}${wait}`;
 }
 
+/** Without a key the server's message tells how to send a header, which is this page's own business. */
+function keyReason(error) {
+  return apiKey() === null ? "This server needs an API key." : error.message;
+}
+
 function askForKey(question, reason) {
   pending = question;
   page.run.hidden = true;
@@ -131,7 +136,7 @@ async function loadModel() {
   try {
     showModel(await modelName({ key: apiKey() }));
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) askForKey(null, error.message);
+    if (error instanceof ApiError && error.status === 401) askForKey(null, keyReason(error));
     else showModel("model unknown");
   }
 }
