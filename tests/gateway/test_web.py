@@ -55,8 +55,9 @@ def test_scripts_make_no_markup_from_text_and_import_only_their_neighbours(scrip
         assert (WEB / path).is_file()
 
 
-def test_the_style_sheet_loads_nothing() -> None:
-    assert re.findall(r"url\(|@import", (WEB / "style.css").read_text("utf-8")) == []
+@pytest.mark.parametrize("sheet", sorted(WEB.glob("*.css")), ids=lambda path: path.name)
+def test_style_sheets_load_nothing(sheet: Path) -> None:
+    assert re.findall(r"url\(|@import", sheet.read_text("utf-8")) == []
 
 
 def test_the_page_shows_every_type_of_event() -> None:
