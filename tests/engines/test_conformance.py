@@ -47,7 +47,7 @@ def engine(request: pytest.FixtureRequest) -> ServedEngine:
 
 async def test_streams_and_ends_with_the_one_chunk_that_has_a_reason(engine: ServedEngine) -> None:
     chunks = await complete(engine, SamplingParams(max_tokens=40, temperature=0.0))
-    assert len(chunks) > 2
+    assert len(chunks) >= 2
     assert text_of(chunks)
     assert [chunk.finish is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     assert chunks[-1].finish in ("stop", "length")

@@ -2,13 +2,14 @@
 
 import asyncio
 import itertools
+import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from searchr1.engines.base import SamplingParams
-from searchr1.engines.vllm import HttpTimeouts, ServedModel, VllmEngine
+from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.vllm import HttpTimeouts, ServedModel, VllmEngine, _CompletionReader
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from tests.engines.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
 from tests.engines.helpers import PROMPT, complete, ids_of, read_some, text_of
@@ -40,16 +41,30 @@ async def test_streams_text_and_the_ids_of_whole_tokens(engine: VllmEngine, fake
     chunks = await complete(engine, PARAMS)
     assert text_of(chunks) == SHOWN
     assert ids_of(chunks) == tuple(encode("".join(TURN[:4])))
-    assert [chunk.finish for chunk in chunks] == [None, None, None, "stop"]
-    assert [chunk.num_cached_tokens for chunk in chunks] == [None, None, None, 64]
+    assert [chunk.finish for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+    assert [chunk.num_cached_tokens for chunk in chunks] == [None] * (len(chunks) - 1) + [64]
     assert all(chunk.logprobs is None for chunk in chunks)
+
+
+def test_events_that_arrive_together_become_one_chunk() -> None:
+    def event(text: str, ids: list[int]) -> bytes:
+        choice = {"text": text, "token_ids": ids, "logprobs": {"token_logprobs": [-1.0] * len(ids)}}
+        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+
+    reader = _CompletionReader()
+    together = reader.feed(event("a", [1]) + event("bc", [2, 3]) + event("d", [4])[:9])
+    assert together == Chunk("abc", (1, 2, 3), None, (-1.0, -1.0, -1.0))
+    assert reader.feed(event("d", [4])[9:]) == Chunk("d", (4,), None, (-1.0,))
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
 async def test_the_cuts_of_the_transport_do_not_matter(engine: VllmEngine, fake: FakeVllm, size: int) -> None:
     whole = await complete(engine, PARAMS)
     fake.bytes_per_write = size
-    assert await complete(engine, PARAMS) == whole
+    cut = await complete(engine, PARAMS)
+    assert text_of(cut) == text_of(whole)
+    assert ids_of(cut) == ids_of(whole)
+    assert cut[-1] == whole[-1]
 
 
 async def test_asks_for_exactly_what_the_loop_needs(engine: VllmEngine, fake: FakeVllm) -> None:
@@ -148,7 +163,7 @@ async def test_a_refused_connection_is_an_unavailable_engine() -> None:
 
 async def test_closing_the_iterator_closes_the_connection(engine: VllmEngine, fake: FakeVllm) -> None:
     fake.fault = Fault.STALL
-    assert len(await read_some(engine, PARAMS)) == 2
+    assert len(await read_some(engine, PARAMS, 1)) == 1
     await fake.idle.wait()
     assert fake.num_running == 0
 

@@ -108,7 +108,7 @@ class VllmEngine:
                     raise await self._refusal(response)
                 reader = _CompletionReader()
                 async for data in response.content.iter_any():
-                    for chunk in reader.feed(data):
+                    if (chunk := reader.feed(data)) is not None:
                         yield chunk
                 # Yielded after the response's end, so that the connection goes back to the pool.
                 last = reader.end()
@@ -226,8 +226,11 @@ class _CompletionReader:
         self._last: Chunk | None = None
         self._num_cached_tokens: int | None = None
 
-    def feed(self, data: bytes) -> list[Chunk]:
-        """Chunks that ``data`` completes, the one with ``finish`` excepted. Raises ``EngineError``."""
+    def feed(self, data: bytes) -> Chunk | None:
+        """What ``data`` completes, the chunk with ``finish`` excepted, as one chunk. Raises ``EngineError``.
+
+        Events arrive together when the reader is behind; joined here, each costs the layers above nothing.
+        """
         chunks: list[Chunk] = []
         for payload in self._splitter.feed(data):
             if payload == b"[DONE]":
@@ -241,7 +244,7 @@ class _CompletionReader:
                     chunks.append(chunk)
                 else:
                     self._last = chunk
-        return chunks
+        return _join(chunks)
 
     def end(self) -> Chunk:
         """The last chunk. Raises ``EngineError`` if the response ended before the completion did."""
@@ -278,6 +281,16 @@ def _chunk(choice: _Choice) -> Chunk:
         raise EngineError(f"the engine ended the completion for an unknown reason: {choice.finish_reason}")
     logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else None
     return Chunk(choice.text, choice.token_ids, finish, logprobs)
+
+
+def _join(chunks: list[Chunk]) -> Chunk | None:
+    if len(chunks) < 2:
+        return chunks[0] if chunks else None
+    logprobs = None
+    if chunks[0].logprobs is not None:
+        logprobs = tuple(value for chunk in chunks for value in chunk.logprobs or ())
+    ids = tuple(token for chunk in chunks for token in chunk.token_ids)
+    return Chunk("".join(chunk.text for chunk in chunks), ids, None, logprobs)
 
 
 def _message_of(body: bytes) -> str:
