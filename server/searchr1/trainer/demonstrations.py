@@ -1,0 +1,144 @@
+"""Demonstrations as training samples: the text of a rollout becomes token ids and a loss mask through the loop itself.
+
+A demonstration is replayed through the same state machine that serves, so a sample's bytes are the served bytes: each
+segment tokenized alone, observations cut as in serving, the mask true on what the policy would have sampled.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from searchr1.errors import CorpusError
+from searchr1.loop.machine import Rollout
+from searchr1.loop.types import Finish, Generate, Limits, Passage, Search
+from searchr1.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class DemonstratedTurn:
+    """What the policy should generate in one turn, and what its search then returned."""
+
+    text: str
+    passages: tuple[Passage, ...]
+    """Empty for a turn that answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """One question and a whole rollout that answers it."""
+
+    question: str
+    turns: tuple[DemonstratedTurn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Tokenized demonstrations, one after the other in flat arrays; sample ``i`` is ``offsets[i]:offsets[i + 1]``."""
+
+    ids: npt.NDArray[np.uint16]
+    """Shape (tokens,)."""
+    loss_mask: npt.NDArray[np.bool_]
+    """Shape (tokens,); true where the policy samples the token."""
+    offsets: npt.NDArray[np.int64]
+    """Shape (samples + 1,)."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each sample, shape (samples,)."""
+        return np.diff(self.offsets)
+
+    def save(self, path: Path) -> None:
+        """Write to ``path`` (npz), atomically."""
+        part = path.with_name(f"{path.stem}.part.npz")
+        np.savez(part, ids=self.ids, loss_mask=self.loss_mask, offsets=self.offsets)
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Samples":
+        """Read what ``save`` wrote."""
+        with np.load(path) as arrays:
+            return cls(arrays["ids"], arrays["loss_mask"], arrays["offsets"])
+
+
+def read_demonstrations(path: Path) -> Iterator[Demonstration]:
+    """Yield the demonstrations of a JSONL file as ``searchr1.demo`` writes it.
+
+    Raises:
+        CorpusError: a line is not a demonstration.
+    """
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield _parse(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise CorpusError(f"{path}, line {number} is not a demonstration: {error!r}") from error
+
+
+def replay(demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | None = None) -> Rollout:
+    """Drive the loop through a demonstration and return the finished rollout.
+
+    Raises:
+        IllegalInputError: the demonstration does what the loop would not allow.
+    """
+    rollout = start_rollout(demonstration.question, tokenizer, limits)
+    for turn in demonstration.turns:
+        if not isinstance(rollout.action, Generate):
+            break
+        rollout.receive_text(turn.text)
+        rollout.end_completion("stop")
+        if isinstance(rollout.action, Search):
+            rollout.receive_passages(turn.passages)
+    if not isinstance(rollout.action, Finish):
+        raise CorpusError(f"the demonstration of {demonstration.question!r} does not reach an answer")
+    return rollout
+
+
+def start_rollout(question: str, tokenizer: Tokenizer, limits: Limits | None = None) -> Rollout:
+    """A fresh rollout of ``question`` with the faithful prompt."""
+    from searchr1.loop.prompts import FAITHFUL
+
+    prompt = tokenizer.render(FAITHFUL.prompt(question))
+    return Rollout(prompt=prompt, prompt_ids=tokenizer.encode_prompt(prompt), encode=tokenizer.encode, limits=limits)
+
+
+def encode_demonstrations(path: Path, tokenizer: Tokenizer, *, max_tokens: int, progress: bool = True) -> Samples:
+    """Tokenize every demonstration of ``path``. Those longer than ``max_tokens`` are left out.
+
+    ids and mask have one entry per token, prompt included.
+    """
+    ids: list[npt.NDArray[np.uint16]] = []
+    masks: list[npt.NDArray[np.bool_]] = []
+    lengths: list[int] = []
+    for demonstration in tqdm(read_demonstrations(path), desc=f"tokenizing {path.name}", disable=not progress):
+        rollout = replay(demonstration, tokenizer)
+        if len(rollout.ids) > max_tokens:
+            continue
+        ids.append(np.array(rollout.ids, dtype=np.uint16))
+        masks.append(np.array(rollout.loss_mask, dtype=np.bool_))
+        lengths.append(len(rollout.ids))
+    if not ids:
+        raise CorpusError(f"{path} holds no demonstration of at most {max_tokens} tokens")
+    return Samples(np.concatenate(ids), np.concatenate(masks), np.cumsum([0, *lengths]))
+
+
+def _parse(record: dict[str, object]) -> Demonstration:
+    turns = record["turns"]
+    if not isinstance(turns, Sequence) or not turns:
+        raise ValueError("no turns")
+    return Demonstration(
+        str(record["question"]),
+        tuple(
+            DemonstratedTurn(
+                turn["text"], tuple(Passage("", p["title"], p["text"]) for p in turn.get("passages") or ())
+            )
+            for turn in turns
+        ),
+    )

@@ -1,0 +1,34 @@
+"""The loss curve of a run as a PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+def plot_losses(records: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Draw train and validation loss (nats per sampled token, log scale) and exact samples over tokens trained on."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    train = [(r["tokens"], r["loss"]) for r in records if "loss" in r]
+    valid = [(r["tokens"], r["validation_loss"], r["validation_exact"]) for r in records if "validation_loss" in r]
+    figure, left = pyplot.subplots(figsize=(8, 4.5))
+    try:
+        if train:
+            left.plot([t / 1e6 for t, _ in train], [v for _, v in train], label="train loss", linewidth=0.8)
+        if valid:
+            left.plot([v[0] / 1e6 for v in valid], [v[1] for v in valid], label="validation loss", marker=".")
+            right = left.twinx()
+            right.plot([v[0] / 1e6 for v in valid], [v[2] for v in valid], "g--", label="validation, exact samples")
+            right.set_ylim(0, 1)
+            right.set_ylabel("share of samples exactly reproduced")
+            right.legend(loc="center right")
+        left.set_yscale("log")
+        left.set_xlabel("tokens processed, millions")
+        left.set_ylabel("nats per sampled token")
+        left.legend(loc="upper right")
+        figure.tight_layout()
+        figure.savefig(path, dpi=110)
+    finally:
+        pyplot.close(figure)

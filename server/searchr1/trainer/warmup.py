@@ -1,0 +1,336 @@
+"""Warm-up: teaches a small model from scratch to search and read, supervised, on demonstrations.
+
+Reads top to bottom: tokenizer, samples, model, loop over batches, checkpoint. Run it again with the same output folder
+and it goes on where it stopped, with the same result as if it had not. Only tokens that the policy would sample are in
+the loss; questions and passages are read, never imitated.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+from tqdm import tqdm
+from transformers import Qwen2ForCausalLM
+
+from searchr1.errors import ConfigurationError
+from searchr1.loop.prompts import FAITHFUL
+from searchr1.tokenizer import Tokenizer
+from searchr1.trainer.batches import BatchPlan
+from searchr1.trainer.demonstrations import Samples, encode_demonstrations, read_demonstrations
+from searchr1.trainer.drill import drill_batch
+from searchr1.trainer.initialise import start_with_induction
+from searchr1.trainer.model import ModelShape, build_model, export_model, masked_loss
+from searchr1.trainer.optimizers import build_optimizers, lr_factor, set_lr
+from searchr1.trainer.plots import plot_losses
+from searchr1.trainer.tokenizer import END_OF_TEXT, IM_END, NUM_SPECIAL, save_tokenizer, train_tokenizer
+
+STATE = "state.pt"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupConfig:
+    """Everything that decides the outcome of a run."""
+
+    data_dir: Path
+    """Folder with ``corpus-train.jsonl`` and ``demonstrations-{train,validation}.jsonl``."""
+    out_dir: Path
+    """Where samples, training state, metrics, the plot and the finished ``checkpoint`` folder go."""
+    shape: ModelShape = field(default_factory=lambda: ModelShape(vocab_size=2048))
+    induction: bool = True
+    """Start from weights that can already copy (``initialise.py``) instead of purely random ones."""
+    max_steps: int | None = None
+    """Optimizer steps of the whole run."""
+    max_minutes: float | None = None
+    """Wall-clock minutes of training in all, resumed time included. The schedule follows whichever bound is nearer."""
+    batch_size: int = 16
+    """Demonstrations per optimizer step, over all processes."""
+    max_tokens: int = 900
+    """Longer demonstrations are left out."""
+    muon_lr: float = 0.01
+    """Peak learning rate of the weight matrices."""
+    adamw_lr: float = 1e-3
+    """Peak learning rate of embedding, norms and biases."""
+    warmup: float = 0.02
+    """Share of the run over which the learning rates rise."""
+    decay: float = 0.6
+    """Share of the run, at its end, over which they fall to zero."""
+    drill: float = 1.0
+    """Share of the run, from its start, in which every step also takes a batch of the copying drill. Stopping it early
+    costs held-out entities: tokens that are rare in the demonstrations fall out of use."""
+    drill_size: int = 8
+    """Rows of a drill batch, over all processes; about 200 tokens each."""
+    max_grad_norm: float = 1.0
+    num_processes: int = 1
+    """Data-parallel processes; one per core on a CPU, where they wait less for each other than threads do."""
+    device: str = "cpu"
+    validate_every_steps: int = 100
+    num_validation_samples: int = 256
+    save_every_steps: int = 200
+    seed: int = 0
+    progress: bool = True
+    """Show progress bars."""
+
+
+def warmup(config: WarmupConfig) -> None:
+    """Train until ``max_steps`` or ``max_minutes`` and leave a servable folder at ``out_dir/checkpoint``.
+
+    Raises:
+        ConfigurationError: no bound is given, or the output folder holds another run.
+    """
+    if config.max_steps is None and config.max_minutes is None:
+        raise ConfigurationError("a run needs max_steps or max_minutes")
+    if config.batch_size % config.num_processes:
+        raise ConfigurationError("batch_size must be a multiple of num_processes")
+    config.out_dir.mkdir(parents=True, exist_ok=True)
+    tokenizer = prepare_tokenizer(config)
+    for split in ("train", "validation"):
+        prepare_samples(config, split, tokenizer)
+    if config.num_processes == 1:
+        _train(0, config)
+        return
+    rendezvous = config.out_dir / "rendezvous"
+    rendezvous.unlink(missing_ok=True)
+    try:
+        spawn(_train_in_group, args=(config, rendezvous), nprocs=config.num_processes, daemon=True)  # type: ignore[no-untyped-call]
+    finally:
+        rendezvous.unlink(missing_ok=True)
+
+
+def prepare_tokenizer(config: WarmupConfig) -> Tokenizer:
+    """Train the tokenizer on training text alone, once per output folder."""
+    folder = config.out_dir / CHECKPOINT
+    if not (folder / "tokenizer.json").is_file():
+        raw = train_tokenizer(_tokenizer_texts(config), vocab_size=config.shape.vocab_size)
+        if raw.get_vocab_size() > config.shape.vocab_size:
+            raise ConfigurationError(f"vocab_size must be at least {raw.get_vocab_size()}")
+        save_tokenizer(raw, folder, max_length_tokens=config.shape.max_position)
+    return Tokenizer.load(str(folder))
+
+
+def prepare_samples(config: WarmupConfig, split: str, tokenizer: Tokenizer) -> None:
+    """Tokenize one split's demonstrations, once per output folder."""
+    path = config.out_dir / f"samples-{split}.npz"
+    if not path.is_file():
+        source = config.data_dir / f"demonstrations-{split}.jsonl"
+        encode_demonstrations(source, tokenizer, max_tokens=config.max_tokens, progress=config.progress).save(path)
+
+
+def _tokenizer_texts(config: WarmupConfig) -> Iterator[str]:
+    """Each passage once, and every eighth demonstration, whose renamed entities show what made-up names look like."""
+    with (config.data_dir / "corpus-train.jsonl").open(encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)["contents"]
+    for number, demonstration in enumerate(read_demonstrations(config.data_dir / "demonstrations-train.jsonl")):
+        if number % 8 == 0:
+            yield FAITHFUL.prompt(demonstration.question)
+            for turn in demonstration.turns:
+                yield turn.text
+                yield FAITHFUL.observation(turn.passages)
+
+
+def _train_in_group(rank: int, config: WarmupConfig, rendezvous: Path) -> None:
+    torch.set_num_threads(1)
+    store = torch._C._distributed_c10d.FileStore(str(rendezvous), config.num_processes)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=config.num_processes)
+    try:
+        _train(rank, config)
+    finally:
+        dist.destroy_process_group()
+
+
+def _train(rank: int, config: WarmupConfig) -> None:
+    device = torch.device(config.device)
+    raw = json.loads((config.out_dir / CHECKPOINT / "tokenizer.json").read_text("utf-8"))
+    special = {token["content"]: token["id"] for token in raw["added_tokens"]}
+    model = build_model(config.shape, end_id=special[IM_END], pad_id=special[END_OF_TEXT], seed=config.seed)
+    if config.induction:
+        start_with_induction(model, seed=config.seed)
+    cast(torch.nn.Module, model).to(device)
+    optimizers = build_optimizers(model, muon_lr=config.muon_lr, adamw_lr=config.adamw_lr)
+    plans = {
+        split: BatchPlan(
+            Samples.load(config.out_dir / f"samples-{split}.npz"),
+            batch_size=config.batch_size,
+            pad_id=special[END_OF_TEXT],
+            seed=config.seed,
+        )
+        for split in ("train", "validation")
+    }
+    run = _Run(config, rank, model, optimizers, device)
+    run.resume()
+    bar = tqdm(
+        initial=run.step, total=config.max_steps, desc="warm-up", unit="step", disable=rank > 0 or not config.progress
+    )
+    with bar:
+        while run.progress < 1:
+            set_lr(optimizers, lr_factor(run.progress, warmup=config.warmup, decay=config.decay))
+            record = run.train_step(plans["train"])
+            bar.update()
+            bar.set_postfix(loss=f"{record['loss']:.3f}", done=f"{run.progress:.1%}", refresh=False)
+            finished = run.progress >= 1
+            if finished or run.step % config.validate_every_steps == 0:
+                record |= run.validate(plans["validation"])
+            run.log(record)
+            if finished or run.step % config.save_every_steps == 0:
+                run.save()
+
+
+class _Run:
+    """One process's part in a run: its model, how far it is, and what it writes (rank 0 only)."""
+
+    def __init__(
+        self,
+        config: WarmupConfig,
+        rank: int,
+        model: Qwen2ForCausalLM,
+        optimizers: tuple[torch.optim.Optimizer, ...],
+        device: torch.device,
+    ) -> None:
+        self.config, self.rank, self.model, self.optimizers, self.device = config, rank, model, optimizers, device
+        self.parameters = list(model.parameters())
+        self.step = 0
+        self.tokens = 0
+        self.elapsed_s = 0.0
+        self._records: list[dict[str, float]] = []
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done, by steps or by time, whichever is further."""
+        steps = self.step / self.config.max_steps if self.config.max_steps else 0.0
+        minutes = self.elapsed_s / 60 / self.config.max_minutes if self.config.max_minutes else 0.0
+        return min(1.0, max(steps, minutes))
+
+    def train_step(self, plan: BatchPlan) -> dict[str, float]:
+        """One optimizer step; all processes take the same one."""
+        started = time.perf_counter()
+        self.model.train()
+        batch = plan.batch(self.step, rank=self.rank, world_size=self.config.num_processes)
+        sums = masked_loss(self.model, batch, self.device)
+        sums.loss.backward()  # type: ignore[no-untyped-call]
+        drill = self._drill() if self.progress < self.config.drill else (0.0, 0)
+        loss, num_tokens, read, drill_loss, drill_tokens = self._share_gradients(
+            sums.loss.item(), sums.num_tokens, batch.ids.numel(), *drill
+        )
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.tokens += int(read)
+        self.elapsed_s = self._slowest(self.elapsed_s + time.perf_counter() - started)
+        record = {
+            "step": self.step,
+            "tokens": self.tokens,
+            "elapsed_s": self.elapsed_s,
+            "loss": loss / num_tokens,
+            "grad_norm": float(norm),
+            "lr": self.optimizers[0].param_groups[0]["lr"],
+        }
+        return record | ({"drill_loss": drill_loss / drill_tokens} if drill_tokens else {})
+
+    def _drill(self) -> tuple[float, int]:
+        batch = drill_batch(
+            self.step * self.config.num_processes + self.rank,
+            rows=self.config.drill_size // self.config.num_processes,
+            num_special=NUM_SPECIAL,
+            vocab_size=self.config.shape.vocab_size,
+            seed=self.config.seed,
+        )
+        sums = masked_loss(self.model, batch, self.device)
+        sums.loss.backward()  # type: ignore[no-untyped-call]
+        return sums.loss.item(), sums.num_tokens
+
+    def validate(self, plan: BatchPlan) -> dict[str, float]:
+        """Loss and the share of exactly reproduced samples on held-out entities."""
+        started = time.perf_counter()
+        self.model.train(False)
+        totals = torch.zeros(4, dtype=torch.float64)
+        with torch.inference_mode():
+            for number in range(max(1, self.config.num_validation_samples // self.config.batch_size)):
+                batch = plan.batch(number, rank=self.rank, world_size=self.config.num_processes)
+                sums = masked_loss(self.model, batch, self.device)
+                totals += torch.tensor([sums.loss.item(), sums.num_tokens, sums.num_right_samples, sums.num_samples])
+        if dist.is_initialized():
+            dist.all_reduce(totals)
+        self.elapsed_s = self._slowest(self.elapsed_s + time.perf_counter() - started)
+        loss, tokens, right, samples = totals.tolist()
+        return {"validation_loss": loss / tokens, "validation_exact": right / samples}
+
+    def log(self, record: dict[str, float]) -> None:
+        """Keep a step's metrics; they reach the disk with the next ``save`` and, line by line, at once."""
+        self._records.append(record)
+        if self.rank == 0:
+            with (self.config.out_dir / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def save(self) -> None:
+        """Write the training state, the servable folder and the plot; each replaces the last one whole."""
+        if self.rank == 0:
+            state = {
+                "config": _identity(self.config),
+                "model": self.model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+                "step": self.step,
+                "tokens": self.tokens,
+                "elapsed_s": self.elapsed_s,
+                "records": self._records,
+                "rng": torch.get_rng_state(),
+            }
+            part = self.config.out_dir / f"{STATE}.part"
+            torch.save(state, part)
+            part.replace(self.config.out_dir / STATE)
+            export_model(self.model, self.config.out_dir / CHECKPOINT)
+            plot_losses(self._records, self.config.out_dir / "loss.png")
+
+    def resume(self) -> None:
+        """Go on from the saved state, if there is one."""
+        path = self.config.out_dir / STATE
+        if not path.is_file():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["config"] != _identity(self.config):
+            raise ConfigurationError(f"{self.config.out_dir} holds a run with other settings; choose another out_dir")
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.tokens, self.elapsed_s = state["step"], state["tokens"], state["elapsed_s"]
+        self._records = state["records"]
+        torch.set_rng_state(state["rng"].cpu())
+        if self.rank == 0:
+            lines = "".join(json.dumps(record) + "\n" for record in self._records)
+            (self.config.out_dir / METRICS).write_text(lines, "utf-8")
+
+    def _share_gradients(self, *sums: float) -> list[float]:
+        """Turn gradient sums into the mean over all tokens in the loss, the drill's too; return the added ``sums``."""
+        shared = torch.tensor(sums, dtype=torch.float64)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if dist.is_initialized():
+            dist.all_reduce(shared)
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            dist.all_reduce(flat)
+            for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+        torch._foreach_div_(gradients, float(shared[1] + shared[4]))
+        return [float(value) for value in shared]
+
+    def _slowest(self, elapsed_s: float) -> float:
+        """All processes must agree on the time, or they would stop at different steps."""
+        if not dist.is_initialized():
+            return elapsed_s
+        shared = torch.tensor(elapsed_s, dtype=torch.float64)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return float(shared)
+
+
+def _identity(config: WarmupConfig) -> dict[str, Any]:
+    """The settings that a resumed run must share with the first; its time and place may differ."""
+    changeable = {"data_dir", "out_dir", "max_minutes", "progress", "device", "num_processes", "save_every_steps"}
+    return {key: value for key, value in asdict(config).items() if key not in changeable}
