@@ -18,12 +18,14 @@ class DidNotStartError(Exception):
     """A server ended or stayed silent; the message ends with its log."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
     """A running server."""
 
     url: str
     pid: int
+    left_processes: bool = False
+    """After it was stopped: whether processes that it had started were still there. They are killed then."""
 
 
 def free_port() -> int:
@@ -57,15 +59,17 @@ def running(
             env={**os.environ, **(environment or {})},
             start_new_session=True,
         )
+    server = Server(url, process.pid)
     try:
         _wait_until_ready(process, url + ready, log, timeout_s)
-        yield Server(url, process.pid)
+        yield server
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=60)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+            server.left_processes = True
         process.wait(timeout=10)
 
 

@@ -1,7 +1,10 @@
 """Running the gateway under uvicorn, and the settings of the demo."""
 
+import asyncio
 import contextlib
 import logging
+import signal
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -31,11 +34,12 @@ def serve_forever(settings: Settings) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # Streams end with their runs; the default would cut them at the first signal.
     AppStatus.enable_automatic_graceful_drain = False
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(asyncio.CancelledError):
         uvloop.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
+    stopping = _Stopping()
     # Bound first: a port that is taken should not be found out after a minute of starting vLLM.
     with bind(settings.host, settings.port) as listener:
         async with open_services(settings) as services:
@@ -48,7 +52,33 @@ async def _serve(settings: Settings) -> None:
             )
             host, port = listener.getsockname()[:2]
             logger.info("Serving %s at http://%s:%s", settings.public_name, host, port)
-            await uvicorn.Server(config).serve(sockets=[listener])
+            stopping.server = _Server(config)
+            await stopping.server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to ``_Stopping``: uvicorn's own way kills the process before an engine could be stopped."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Stopping:
+    """Turns SIGINT and SIGTERM into an orderly end: before the server runs by cancelling, then by draining it."""
+
+    def __init__(self) -> None:
+        self.server: _Server | None = None
+        self._starting = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._stop)
+
+    def _stop(self) -> None:
+        if self.server is not None:
+            self.server.force_exit = self.server.should_exit
+            self.server.should_exit = True
+        elif self._starting is not None:
+            self._starting.cancel()
 
 
 def demo_settings(data_dir: Path) -> dict[str, Any]:

@@ -27,3 +27,4 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         command, port, ready="/readyz", log=folder / "log", environment={"SEARCHR1_ENFORCE_EAGER": "true"}
     ) as server:
         yield Demo(server.url, folder / "data")
+    assert not server.left_processes
