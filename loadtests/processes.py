@@ -67,9 +67,9 @@ def running(
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=60)
+        server.left_processes = _outlived(process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            server.left_processes = True
         process.wait(timeout=10)
 
 
@@ -81,6 +81,17 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, tim
                 return
         time.sleep(0.25)
     raise DidNotStartError(f"{url} did not answer:\n{log.read_text(errors='replace')[-4000:]}")
+
+
+def _outlived(group: int) -> bool:
+    """Whether a process of ``group`` is still there after a moment's grace: helpers end when their parent's pipe does."""
+    for _ in range(50):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def searchr1(*arguments: str) -> list[str]:
