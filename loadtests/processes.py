@@ -84,7 +84,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, tim
 
 
 def _outlived(group: int) -> bool:
-    """Whether a process of ``group`` is still there after a moment's grace: helpers end when their parent's pipe does."""
+    """Whether a process of ``group`` is still there after a moment: helpers end when their parent's pipe does."""
     for _ in range(50):
         try:
             os.killpg(group, 0)
