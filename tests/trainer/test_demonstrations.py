@@ -13,6 +13,8 @@ from searchr1.trainer.demonstrations import (
     replay,
 )
 
+from .conftest import record
+
 
 def test_mask_covers_exactly_the_sampled_tokens(demonstration: Demonstration, tokenizer: Tokenizer) -> None:
     rollout = replay(demonstration, tokenizer)
@@ -58,3 +60,14 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(line + "\n", "utf-8")
     with pytest.raises(CorpusError, match="line 1"):
         list(read_demonstrations(path))
+
+
+def test_only_renamed_demonstrations_can_be_taken(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    path = tmp_path / "demonstrations.jsonl"
+    records = [record("Ada", "Peru"), record("Bob", "Chad") | {"id": "b-swapped"}]
+    path.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    samples = encode_demonstrations(path, tokenizer, max_tokens=4000, only_renamed=True, progress=False)
+    text = tokenizer.decode(tuple(samples.ids.tolist()))
+    assert len(samples) == 1
+    assert "Bob" in text
+    assert "Ada" not in text

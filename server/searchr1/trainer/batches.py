@@ -12,10 +12,14 @@ from searchr1.trainer.demonstrations import Samples
 POOL_BATCHES = 32
 """Batches' worth of shuffled samples that are sorted by length together: little padding, still well mixed."""
 
+WIDTH_STEP = 32
+"""Rows are one longer than a multiple of this, so that what the model reads comes in few shapes: CPU kernels are
+prepared, and kept, once per shape."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples padded on the right to the longest of them. One sample per row: rows never see each other."""
+    """Samples padded on the right to at least the longest of them. One sample per row: rows never see each other."""
 
     ids: torch.Tensor
     """Shape (samples, tokens), int64."""
@@ -64,7 +68,8 @@ class BatchPlan:
 def collate(samples: Samples, rows: npt.NDArray[np.int64], *, pad_id: int) -> Batch:
     """Pad the samples numbered ``rows`` into one batch."""
     spans = [slice(samples.offsets[row], samples.offsets[row + 1]) for row in rows]
-    width = max(span.stop - span.start for span in spans)
+    longest = max(span.stop - span.start for span in spans)
+    width = -(-(longest - 1) // WIDTH_STEP) * WIDTH_STEP + 1
     ids = np.full((len(rows), width), pad_id, dtype=np.int64)
     mask = np.zeros((len(rows), width), dtype=np.bool_)
     for row, span in enumerate(spans):

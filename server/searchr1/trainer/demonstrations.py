@@ -18,6 +18,9 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Finish, Generate, Limits, Passage, Search
 from searchr1.tokenizer import Tokenizer
 
+RENAMED = "-swapped"
+"""How the ids of renamed demonstrations end."""
+
 
 @dataclass(frozen=True, slots=True)
 class DemonstratedTurn:
@@ -34,6 +37,8 @@ class Demonstration:
 
     question: str
     turns: tuple[DemonstratedTurn, ...]
+    renamed: bool = False
+    """Its entities have other names than in the world, so that it can only be read, not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +114,10 @@ def start_rollout(question: str, tokenizer: Tokenizer, limits: Limits | None = N
     return Rollout(prompt=prompt, prompt_ids=tokenizer.encode_prompt(prompt), encode=tokenizer.encode, limits=limits)
 
 
-def encode_demonstrations(path: Path, tokenizer: Tokenizer, *, max_tokens: int, progress: bool = True) -> Samples:
-    """Tokenize every demonstration of ``path``. Those longer than ``max_tokens`` are left out.
+def encode_demonstrations(
+    path: Path, tokenizer: Tokenizer, *, max_tokens: int, only_renamed: bool = False, progress: bool = True
+) -> Samples:
+    """Tokenize the demonstrations of ``path``, or only the renamed ones. Those over ``max_tokens`` are left out.
 
     ids and mask have one entry per token, prompt included.
     """
@@ -118,6 +125,8 @@ def encode_demonstrations(path: Path, tokenizer: Tokenizer, *, max_tokens: int, 
     masks: list[npt.NDArray[np.bool_]] = []
     lengths: list[int] = []
     for demonstration in tqdm(read_demonstrations(path), desc=f"tokenizing {path.name}", disable=not progress):
+        if only_renamed and not demonstration.renamed:
+            continue
         rollout = replay(demonstration, tokenizer)
         if len(rollout.ids) > max_tokens:
             continue
@@ -141,4 +150,5 @@ def _parse(record: dict[str, object]) -> Demonstration:
             )
             for turn in turns
         ),
+        renamed=str(record.get("id", "")).endswith(RENAMED),
     )

@@ -1,4 +1,4 @@
-"""A starting point that can already copy: two attention heads of a fresh model are set up as an induction circuit.
+"""A starting point that can already copy: a few attention heads of a fresh model are set up as an induction circuit.
 
 Copying a name that was never seen takes two heads in a row (Olsson et al., 2022): one that tells every position which
 token came just before it, and a later one that finds where the present token came before and reads what followed. From
@@ -16,44 +16,68 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 EMBEDDING_STD = 0.1
 PREVIOUS_BIAS = (9.0, 3.0)
-"""Biases of query and key on fast and slow rotary pairs; their products peak at distance one."""
+"""Biases of query and key on fast and slow rotary pairs; their products peak at one distance."""
 NUM_FAST_PAIRS = 10
-NUM_MATCH_PAIRS = 18
-"""Slowest rotary pairs, on which the induction head compares tokens, whatever their distance."""
-MATCH_GAIN = 2.0
+NUM_MATCH_PAIRS = (17, 3)
+"""Slowest rotary pairs, on which the induction head compares the last token and the one before, at any distance."""
+MATCH_GAIN = 2.5
 PREVIOUS_GAIN = 0.12
-COPY_GAIN = 2.0
+RECENT_HEADS = (1, 2)
+"""Heads of layer 1 and above that start out looking at the last few dozen tokens, most at the nearest."""
+RECENT_PAIRS = slice(6, 14)
+RECENT_BIAS = 2.2
+COPY_GAIN = (2.0, 0.4)
+"""Of the induction head, and of all others."""
 
 
 @torch.no_grad()
 def start_with_induction(model: Qwen2ForCausalLM, *, seed: int) -> None:
-    """Overwrite head 0 of the first two layers of a freshly built ``model``, and its embedding, in place."""
+    """Overwrite the embedding and parts of the attention layers of a freshly built ``model``, in place.
+
+    Layer 0, heads 0 and 1: look one and two tokens back. Layer 1, head 0: look where these two came before. From layer
+    1 on, every head writes down what it reads, so that what is left to learn is where to look.
+    """
     random = torch.Generator().manual_seed(seed)
-    first, second = (cast(Qwen2Attention, model.model.layers[i].self_attn) for i in (0, 1))
+    first, *others = (cast(Qwen2Attention, layer.self_attn) for layer in model.model.layers)
     hidden, size = model.config.hidden_size, first.head_dim
     theta = cast(dict[str, float], model.config.rope_parameters)["rope_theta"]
-    head = slice(0, size)
     nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD, generator=random)
-    basis = _orthonormal(hidden, random)
-    read, copied = basis[:size], basis[size : 2 * size]
-    shift = _orthonormal(hidden, random)
 
-    _look_back(first, distance=1, theta=theta)
-    first.v_proj.weight[head] = read
-    first.o_proj.weight[:, head] = PREVIOUS_GAIN * shift @ read.T
+    read = _orthonormal(hidden, random)[:size]
+    shifts = [_orthonormal(hidden, random) for _ in range(2)]
+    for number, shift in enumerate(shifts):
+        head = slice(number * size, (number + 1) * size)
+        _look_back(first, head, distance=number + 1, theta=theta)
+        first.v_proj.weight[head] = read
+        first.o_proj.weight[:, head] = PREVIOUS_GAIN * shift @ read.T
 
-    match = torch.zeros(size, hidden)
-    slow = torch.arange(size // 2 - NUM_MATCH_PAIRS, size // 2)
-    rows = torch.cat([slow, slow + size // 2])
-    match[rows] = MATCH_GAIN * read[: 2 * NUM_MATCH_PAIRS]
-    second.q_proj.weight[head] = match
-    second.k_proj.weight[head] = match @ shift.T
-    second.v_proj.weight[head] = copied
-    second.o_proj.weight[:, head] = COPY_GAIN * copied.T
+    for layer in others:
+        basis = _orthonormal(hidden, random)
+        layer.v_proj.weight.copy_(basis)
+        layer.o_proj.weight.copy_(COPY_GAIN[1] * basis.T)
+        for number in RECENT_HEADS:
+            _prefer_recent(layer, slice(number * size, (number + 1) * size))
+    induction = others[0]
+    induction.o_proj.weight[:, :size] *= COPY_GAIN[0] / COPY_GAIN[1]
+    one, two = NUM_MATCH_PAIRS
+    pairs = size // 2
+    last = _on_pairs(read, slice(pairs - one, pairs))
+    before = _on_pairs(read, slice(pairs - one - two, pairs - one))
+    induction.q_proj.weight[:size] = MATCH_GAIN * (last + before @ shifts[0].T)
+    induction.k_proj.weight[:size] = MATCH_GAIN * (last @ shifts[0].T + before @ shifts[1].T)
 
 
-def _look_back(attention: Qwen2Attention, *, distance: int, theta: float) -> None:
-    """Make head 0 attend to the token ``distance`` before, by biases that the rotary positions turn against each other.
+def _on_pairs(rows: torch.Tensor, pairs: slice) -> torch.Tensor:
+    """Place as many ``rows`` as fit onto the two halves of these rotary ``pairs``; the rest of the head stays zero."""
+    placed = torch.zeros_like(rows)
+    half = len(rows) // 2
+    placed[:half][pairs] = rows[:half][pairs]
+    placed[half:][pairs] = rows[half:][pairs]
+    return placed
+
+
+def _look_back(attention: Qwen2Attention, head: slice, *, distance: int, theta: float) -> None:
+    """Make one head attend to the token ``distance`` before, by biases that rotary positions turn against each other.
 
     The score at a distance is a sum of cosines, one per rotary pair, that are all at their peak at ``distance`` only.
     """
@@ -62,9 +86,17 @@ def _look_back(attention: Qwen2Attention, *, distance: int, theta: float) -> Non
     fast, slow = PREVIOUS_BIAS
     size = torch.where(torch.arange(pairs) < NUM_FAST_PAIRS, fast, slow)
     for projection in (attention.q_proj, attention.k_proj):
-        projection.weight[: 2 * pairs] = 0.0
-    attention.k_proj.bias[: 2 * pairs] = torch.cat([size, torch.zeros(pairs)])
-    attention.q_proj.bias[: 2 * pairs] = torch.cat([size * torch.cos(angles), -size * torch.sin(angles)])
+        projection.weight[head] = 0.0
+    attention.k_proj.bias[head] = torch.cat([size, torch.zeros(pairs)])
+    attention.q_proj.bias[head] = torch.cat([size * torch.cos(angles), -size * torch.sin(angles)])
+
+
+def _prefer_recent(attention: Qwen2Attention, head: slice) -> None:
+    """Add biases whose score falls with the distance, by about four nats over a hundred tokens."""
+    bias = torch.zeros(attention.head_dim)
+    bias[RECENT_PAIRS] = RECENT_BIAS
+    attention.q_proj.bias[head] += bias
+    attention.k_proj.bias[head] += bias
 
 
 def _orthonormal(size: int, random: torch.Generator) -> torch.Tensor:

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,6 +53,9 @@ class WarmupConfig:
     """Wall-clock minutes of training in all, resumed time included. The schedule follows whichever bound is nearer."""
     batch_size: int = 16
     """Demonstrations per optimizer step, over all processes."""
+    only_renamed: bool = False
+    """Train on demonstrations with renamed entities alone: from the others a model learns facts by heart instead of
+    reading them, which is of no use for held-out entities."""
     max_tokens: int = 900
     """Longer demonstrations are left out."""
     muon_lr: float = 0.01
@@ -120,7 +124,14 @@ def prepare_samples(config: WarmupConfig, split: str, tokenizer: Tokenizer) -> N
     path = config.out_dir / f"samples-{split}.npz"
     if not path.is_file():
         source = config.data_dir / f"demonstrations-{split}.jsonl"
-        encode_demonstrations(source, tokenizer, max_tokens=config.max_tokens, progress=config.progress).save(path)
+        samples = encode_demonstrations(
+            source,
+            tokenizer,
+            max_tokens=config.max_tokens,
+            only_renamed=config.only_renamed and split == "train",
+            progress=config.progress,
+        )
+        samples.save(path)
 
 
 def _tokenizer_texts(config: WarmupConfig) -> Iterator[str]:
@@ -170,7 +181,7 @@ def _train(rank: int, config: WarmupConfig) -> None:
         initial=run.step, total=config.max_steps, desc="warm-up", unit="step", disable=rank > 0 or not config.progress
     )
     with bar:
-        while run.progress < 1:
+        while run.progress < 1 and not _is_orphan():
             set_lr(optimizers, lr_factor(run.progress, warmup=config.warmup, decay=config.decay))
             record = run.train_step(plans["train"])
             bar.update()
@@ -181,6 +192,12 @@ def _train(rank: int, config: WarmupConfig) -> None:
             run.log(record)
             if finished or run.step % config.save_every_steps == 0:
                 run.save()
+
+
+def _is_orphan() -> bool:
+    """True in a worker whose parent was killed, which could not take its workers along."""
+    parent = parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 class _Run:
