@@ -84,7 +84,6 @@ def tiny_config(data_dir: Path, tmp_path: Path) -> WarmupConfig:
         out_dir=tmp_path / "run",
         shape=TINY,
         max_steps=4,
-        only_renamed=False,
         batch_size=4,
         drill_size=2,
         drill=0.5,

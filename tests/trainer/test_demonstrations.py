@@ -13,8 +13,6 @@ from searchr1.trainer.demonstrations import (
     replay,
 )
 
-from .conftest import record
-
 
 def test_mask_covers_exactly_the_sampled_tokens(demonstration: Demonstration, tokenizer: Tokenizer) -> None:
     rollout = replay(demonstration, tokenizer)
@@ -38,7 +36,7 @@ def test_a_demonstration_without_an_answer_is_refused(demonstration: Demonstrati
 
 def test_samples_survive_a_save(data_dir: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
     source = data_dir / "demonstrations-train.jsonl"
-    samples = encode_demonstrations(source, tokenizer, max_tokens=4000, progress=False)
+    samples = encode_demonstrations(read_demonstrations(source), tokenizer, max_tokens=4000, progress=False)
     samples.save(tmp_path / "samples.npz")
     loaded = Samples.load(tmp_path / "samples.npz")
     assert len(loaded) == 22
@@ -51,7 +49,9 @@ def test_samples_survive_a_save(data_dir: Path, tokenizer: Tokenizer, tmp_path: 
 
 def test_long_demonstrations_are_left_out(data_dir: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(CorpusError, match="no demonstration of at most 10 tokens"):
-        encode_demonstrations(data_dir / "demonstrations-train.jsonl", tokenizer, max_tokens=10, progress=False)
+        encode_demonstrations(
+            read_demonstrations(data_dir / "demonstrations-train.jsonl"), tokenizer, max_tokens=10, progress=False
+        )
 
 
 @pytest.mark.parametrize("line", ["{", "[]", json.dumps({"question": "q", "turns": []}), json.dumps({"turns": [1]})])
@@ -60,14 +60,3 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(line + "\n", "utf-8")
     with pytest.raises(CorpusError, match="line 1"):
         list(read_demonstrations(path))
-
-
-def test_only_renamed_demonstrations_can_be_taken(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    path = tmp_path / "demonstrations.jsonl"
-    records = [record("Ada", "Peru"), record("Bob", "Chad") | {"id": "b-swapped"}]
-    path.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
-    samples = encode_demonstrations(path, tokenizer, max_tokens=4000, only_renamed=True, progress=False)
-    text = tokenizer.decode(tuple(samples.ids.tolist()))
-    assert len(samples) == 1
-    assert "Bob" in text
-    assert "Ada" not in text

@@ -5,7 +5,7 @@ segment tokenized alone, observations cut as in serving, the mask true on what t
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from searchr1.errors import CorpusError
 from searchr1.loop.machine import Rollout
+from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Finish, Generate, Limits, Passage, Search
 from searchr1.tokenizer import Tokenizer
 
@@ -108,25 +109,24 @@ def replay(demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | 
 
 def start_rollout(question: str, tokenizer: Tokenizer, limits: Limits | None = None) -> Rollout:
     """A fresh rollout of ``question`` with the faithful prompt."""
-    from searchr1.loop.prompts import FAITHFUL
-
     prompt = tokenizer.render(FAITHFUL.prompt(question))
     return Rollout(prompt=prompt, prompt_ids=tokenizer.encode_prompt(prompt), encode=tokenizer.encode, limits=limits)
 
 
 def encode_demonstrations(
-    path: Path, tokenizer: Tokenizer, *, max_tokens: int, only_renamed: bool = False, progress: bool = True
+    demonstrations: Iterable[Demonstration], tokenizer: Tokenizer, *, max_tokens: int, progress: bool = True
 ) -> Samples:
-    """Tokenize the demonstrations of ``path``, or only the renamed ones. Those over ``max_tokens`` are left out.
+    """Tokenize ``demonstrations``; those longer than ``max_tokens`` are left out.
 
     ids and mask have one entry per token, prompt included.
+
+    Raises:
+        CorpusError: none is left.
     """
     ids: list[npt.NDArray[np.uint16]] = []
     masks: list[npt.NDArray[np.bool_]] = []
     lengths: list[int] = []
-    for demonstration in tqdm(read_demonstrations(path), desc=f"tokenizing {path.name}", disable=not progress):
-        if only_renamed and not demonstration.renamed:
-            continue
+    for demonstration in tqdm(demonstrations, desc="tokenizing demonstrations", disable=not progress):
         rollout = replay(demonstration, tokenizer)
         if len(rollout.ids) > max_tokens:
             continue
@@ -134,7 +134,7 @@ def encode_demonstrations(
         masks.append(np.array(rollout.loss_mask, dtype=np.bool_))
         lengths.append(len(rollout.ids))
     if not ids:
-        raise CorpusError(f"{path} holds no demonstration of at most {max_tokens} tokens")
+        raise CorpusError(f"no demonstration of at most {max_tokens} tokens")
     return Samples(np.concatenate(ids), np.concatenate(masks), np.cumsum([0, *lengths]))
 
 

@@ -1,7 +1,7 @@
 """Derived names: a currency or a language that is called after its country, as "Egyptian pound" is after Egypt.
 
-Renaming gives every entity a name of its own, so that a model comes to think that a name which begins like the country's
-goes on like it. This puts made-up derived names into some of the renamed demonstrations.
+Renaming gives every entity a name of its own, so that a model comes to think that a name which begins like the
+country's goes on like it. This puts made-up derived names into some of the renamed demonstrations.
 """
 
 import re

@@ -13,6 +13,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
@@ -24,6 +25,7 @@ from searchr1.loop.prompts import FAITHFUL
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.batches import BatchPlan
 from searchr1.trainer.demonstrations import Samples, encode_demonstrations, read_demonstrations
+from searchr1.trainer.demonyms import with_derived_name
 from searchr1.trainer.drill import drill_batch
 from searchr1.trainer.initialise import start_with_induction
 from searchr1.trainer.model import ModelShape, build_model, export_model, masked_loss
@@ -53,9 +55,6 @@ class WarmupConfig:
     """Wall-clock minutes of training in all, resumed time included. The schedule follows whichever bound is nearer."""
     batch_size: int = 16
     """Demonstrations per optimizer step, over all processes."""
-    only_renamed: bool = False
-    """Train on demonstrations with renamed entities alone: from the others a model learns facts by heart instead of
-    reading them, which is of no use for held-out entities."""
     max_tokens: int = 900
     """Longer demonstrations are left out."""
     muon_lr: float = 0.01
@@ -120,16 +119,15 @@ def prepare_tokenizer(config: WarmupConfig) -> Tokenizer:
 
 
 def prepare_samples(config: WarmupConfig, split: str, tokenizer: Tokenizer) -> None:
-    """Tokenize one split's demonstrations, once per output folder."""
+    """Tokenize one split's demonstrations, once per output folder; in training some get derived names."""
     path = config.out_dir / f"samples-{split}.npz"
     if not path.is_file():
-        source = config.data_dir / f"demonstrations-{split}.jsonl"
+        demonstrations = read_demonstrations(config.data_dir / f"demonstrations-{split}.jsonl")
+        if split == "train":
+            random = np.random.default_rng(config.seed)
+            demonstrations = (with_derived_name(demonstration, random) for demonstration in demonstrations)
         samples = encode_demonstrations(
-            source,
-            tokenizer,
-            max_tokens=config.max_tokens,
-            only_renamed=config.only_renamed and split == "train",
-            progress=config.progress,
+            demonstrations, tokenizer, max_tokens=config.max_tokens, progress=config.progress
         )
         samples.save(path)
 
