@@ -95,7 +95,8 @@ async def compare(args: argparse.Namespace) -> None:
     """Run the rounds and print the table."""
     tokenizer = Tokenizer.load(str(args.checkpoint))
     questions = args.questions
-    connector = aiohttp.TCPConnector(limit=0)
+    # Shorter than the five seconds after which vLLM closes an idle connection.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
     async with aiohttp.ClientSession(connector=connector) as session, open_retriever(f"index:{args.index}") as index:
         async with session.get(f"{args.engine_url}/v1/models") as response:
             model = (await response.json())["data"][0]["id"]
@@ -219,7 +220,7 @@ def main() -> None:
     parser.add_argument("--engine-args", default="--max-model-len 4596 --max-num-seqs 64 --no-enable-log-requests")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--runs-per-slot", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     args.index = demo_settings(args.data_dir)["retriever"].removeprefix("index:")
     args.questions = _read_questions(args.data_dir / "atlas" / "questions-test.jsonl")
