@@ -14,6 +14,8 @@ from torch import nn
 from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
+from searchr1.errors import ConfigurationError
+
 EMBEDDING_STD = 0.1
 PREVIOUS_BIAS = (9.0, 3.0)
 """Biases of query and key on fast and slow rotary pairs; their products peak at one distance."""
@@ -36,7 +38,16 @@ def start_with_induction(model: Qwen2ForCausalLM, *, seed: int) -> None:
 
     Layer 0, heads 0 and 1: look one and two tokens back. Layer 1, head 0: look where these two came before. From layer
     1 on, every head writes down what it reads, so that what is left to learn is where to look.
+
+    Raises:
+        ConfigurationError: fewer than two layers or heads, or heads too small for the rotary pairs that this uses.
     """
+    if (
+        len(model.model.layers) < 2
+        or model.config.num_attention_heads < 2
+        or cast(Qwen2Attention, model.model.layers[0].self_attn).head_dim < 2 * sum(NUM_MATCH_PAIRS)
+    ):
+        raise ConfigurationError("starting with induction needs two layers, two heads and a head size of 40 or more")
     random = torch.Generator().manual_seed(seed)
     first, *others = (cast(Qwen2Attention, layer.self_attn) for layer in model.model.layers)
     hidden, size = model.config.hidden_size, first.head_dim
@@ -56,6 +67,8 @@ def start_with_induction(model: Qwen2ForCausalLM, *, seed: int) -> None:
         layer.v_proj.weight.copy_(basis)
         layer.o_proj.weight.copy_(COPY_GAIN[1] * basis.T)
         for number in RECENT_HEADS:
+            if number >= model.config.num_attention_heads:
+                continue
             _prefer_recent(layer, slice(number * size, (number + 1) * size))
     induction = others[0]
     induction.o_proj.weight[:, :size] *= COPY_GAIN[0] / COPY_GAIN[1]
