@@ -56,9 +56,11 @@ async def num_running(engine: Measured) -> float:
     return metric(text, "vllm:num_requests_running") + metric(text, "vllm:num_requests_waiting")
 
 
-async def until_running(engine: Measured, count: int) -> None:
-    """Wait until vLLM holds exactly ``count`` requests."""
+async def until_running(engine: Measured, count: int, reading: asyncio.Task[list[Chunk]] | None = None) -> None:
+    """Wait until vLLM holds exactly ``count`` requests. If ``reading`` ends first, raise what ended it."""
     for _ in range(3000):
+        if reading is not None and reading.done():
+            reading.result()
         if (running := await num_running(engine)) == count:
             return
         await asyncio.sleep(0.01)

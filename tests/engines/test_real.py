@@ -101,7 +101,7 @@ async def test_closing_the_iterator_frees_the_engine(engine: Measured) -> None:
 
 async def test_cancelling_the_reader_frees_the_engine(engine: Measured) -> None:
     reading = asyncio.create_task(complete(engine, ENDLESS))
-    await until_running(engine, 1)
+    await until_running(engine, 1, reading)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading

@@ -103,7 +103,7 @@ class VllmEngine:
             "X-Session-ID": session,
         }
         try:
-            async with self._http.post(f"{self.base_url}/v1/completions", data=body, headers=headers) as response:
+            async with await self._post(body, headers) as response:
                 if response.status != 200:
                     raise await self._refusal(response)
                 reader = _CompletionReader()
@@ -135,6 +135,16 @@ class VllmEngine:
     async def metrics_text(self) -> str:
         """The server's metrics in Prometheus' text format. Raises ``EngineError``."""
         return (await self._get("/metrics")).decode()
+
+    async def _post(self, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        """Send a completion request; once more if a pooled connection turns out to be closed before any answer."""
+        url = f"{self.base_url}/v1/completions"
+        try:
+            return await self._http.post(url, data=body, headers=headers)
+        except aiohttp.ClientConnectorError:
+            raise
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            return await self._http.post(url, data=body, headers=headers)
 
     async def _get(self, path: str) -> bytes:
         timeout = aiohttp.ClientTimeout(total=self._timeouts.probe_s)
