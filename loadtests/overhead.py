@@ -81,7 +81,11 @@ async def bare_completion(session: aiohttp.ClientSession, url: str, model: str, 
         "return_token_ids": True,
     }
     text, num_tokens = "", 0
-    async with session.post(f"{url}/v1/completions", json=body) as response:
+    try:
+        answering = await session.post(f"{url}/v1/completions", json=body)
+    except aiohttp.ServerDisconnectedError:  # A pooled connection that vLLM had just closed.
+        answering = await session.post(f"{url}/v1/completions", json=body)
+    async with answering as response:
         response.raise_for_status()
         async for line in response.content:
             if line.startswith(b"data: {"):
