@@ -221,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--engine-args", default="--max-model-len 4596 --max-num-seqs 64 --no-enable-log-requests")
+    parser.add_argument("--engine-args", default="--max-model-len 4596 --max-num-seqs 64 --no-enable-prefix-caching")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--runs-per-slot", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
