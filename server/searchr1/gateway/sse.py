@@ -37,9 +37,7 @@ async def event_stream(chunks: AsyncGenerator[bytes, None], *, heartbeat_s: floa
             async for chunk in chunks:
                 yield chunk
 
-    return EventSourceResponse(
-        all_chunks(), ping=heartbeat_s, ping_message_factory=_heartbeat, sep="\n", headers={"Cache-Control": "no-store"}
-    )
+    return EventSourceResponse(all_chunks(), ping=heartbeat_s, ping_message_factory=_heartbeat, sep="\n")
 
 
 def _heartbeat() -> ServerSentEvent:
