@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from searchr1.engines.local import one_process_environment
+
 
 class DidNotStartError(Exception):
     """A server ended or stayed silent; the message ends with its log."""
@@ -100,9 +102,17 @@ def searchr1(*arguments: str) -> list[str]:
 
 
 def vllm_server(model: Path, port: int, *arguments: str) -> list[str]:
-    """vLLM's own HTTP server over a checkpoint folder."""
+    """vLLM's own HTTP server over a checkpoint folder; ``VLLM_ENVIRONMENT`` belongs to it."""
     entry = "vllm.entrypoints.launchers.api_server.entry"
-    return [sys.executable, "-m", entry, "--model", str(model), "--host", "127.0.0.1", "--port", str(port), *arguments]
+    return [
+        *(sys.executable, "-m", entry, "--model", str(model), "--host", "127.0.0.1", "--port", str(port)),
+        *("--distributed-executor-backend", "uni", *arguments),
+    ]
 
 
-VLLM_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+VLLM_ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    **one_process_environment(),
+}

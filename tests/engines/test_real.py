@@ -4,14 +4,14 @@ import asyncio
 import multiprocessing
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
-from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.base import SamplingParams
 from searchr1.engines.local import LocalEngine
 from searchr1.engines.vllm import VllmEngine
 from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
 from tests.engines.helpers import (
     PROMPT,
@@ -65,7 +65,7 @@ async def test_both_ways_give_the_same_logprobs(http_engine: VllmEngine, local_e
 
 async def test_a_stop_string_ends_the_text_and_only_the_ids_overrun_it(engine: Measured, tokenizer: Tokenizer) -> None:
     free = await complete(engine, GREEDY)
-    stop = _stop_inside_a_token(free)
+    stop = _stop_inside_a_token(ids_of(free), tokenizer)
     params = SamplingParams(max_tokens=60, temperature=0.0, stop=("never</search>", stop))
     chunks = await complete(engine, params)
     text = text_of(free)
@@ -78,14 +78,13 @@ async def test_a_stop_string_ends_the_text_and_only_the_ids_overrun_it(engine: M
     assert len(tokenizer.decode(ids_of(chunks)[:-1])) < len(text_of(chunks))
 
 
-def _stop_inside_a_token(chunks: list[Chunk]) -> str:
+def _stop_inside_a_token(ids: TokenIds, tokenizer: Tokenizer) -> str:
     """Text that ends before the end of a token of several characters, at its first occurrence."""
-    text = text_of(chunks)
-    end = 0
-    for chunk in chunks:
-        end += len(chunk.text)
-        stop = text[end - len(chunk.text) - 2 : end - 1]
-        if len(chunk.token_ids) == 1 and len(chunk.text) > 1 and end > 12 and text.index(stop) + len(stop) == end - 1:
+    text = tokenizer.decode(ids)
+    for count in range(2, len(ids)):
+        start, end = len(tokenizer.decode(ids[: count - 1])), len(tokenizer.decode(ids[:count]))
+        stop = text[start - 2 : end - 1]
+        if end - start > 1 and end > 12 and text.index(stop) + len(stop) == end - 1:
             return stop
     raise AssertionError(f"no token in {text!r} can hold a stop's end")
 
@@ -133,10 +132,10 @@ async def test_tells_the_name_and_the_length_of_its_model(http_engine: VllmEngin
 
 
 async def test_a_killed_engine_is_a_typed_error_and_comes_back(local_engine: LocalEngine) -> None:
-    worker = _worker()
+    core = _engine_core()
     reading = [asyncio.create_task(complete(local_engine, ENDLESS)) for _ in range(3)]
     await until_running(local_engine, 3)
-    os.kill(worker, signal.SIGKILL)
+    os.kill(core, signal.SIGKILL)
     errors = await asyncio.gather(*reading, return_exceptions=True)
     assert [type(error) for error in errors] == [EngineUnavailableError] * 3
     assert not await local_engine.ready()
@@ -146,15 +145,12 @@ async def test_a_killed_engine_is_a_typed_error_and_comes_back(local_engine: Loc
         if await local_engine.ready():
             break
         await asyncio.sleep(0.1)
-    assert _worker() != worker
+    assert _engine_core() != core
     assert len(ids_of(await complete(local_engine, GREEDY))) == 60
 
 
-def _worker() -> int:
-    """The process id of the worker under the engine core that this process has started."""
-    core = next(child for child in multiprocessing.active_children() if child.name == "EngineCore")
-    lists = Path(f"/proc/{core.pid}/task").glob("*/children")
-    children = [int(pid) for found in lists for pid in found.read_text().split()]
-    workers = [pid for pid in children if Path(f"/proc/{pid}/comm").read_text().startswith("VLLM::Worker")]
-    assert len(workers) == 1
-    return workers[0]
+def _engine_core() -> int:
+    """The process id of the engine core that this process has started."""
+    pid = next(child for child in multiprocessing.active_children() if child.name == "EngineCore").pid
+    assert pid is not None
+    return pid

@@ -1,4 +1,4 @@
-"""vLLM in this process's care: ``AsyncLLM`` here, its engine core and worker in processes that we start and stop.
+"""vLLM in this process's care: ``AsyncLLM`` here, its engine core in a process that we start and stop.
 
 On one host this costs less CPU per token than vLLM's HTTP server, and it is the trainer's engine. vLLM is imported
 when an engine starts, so that nothing else needs it installed. Processes are spawned: a program that starts an engine
@@ -242,7 +242,7 @@ def _import_vllm(config: LocalEngineConfig) -> None:
 
     A call of its own: vLLM keeps errors of optional imports, and through their tracebacks whatever the callers hold.
     """
-    with _environment(config):
+    with _environment(_environment_of(config)):
         try:
             import vllm.v1.engine.async_llm  # noqa: F401
         except ImportError as error:
@@ -255,11 +255,16 @@ def _import_vllm(config: LocalEngineConfig) -> None:
 def _start_llm(config: LocalEngineConfig) -> "AsyncLLM":
     """Start vLLM and wait until it can serve; blocks."""
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    with _environment(config):
+    args, environment = _engine_args(config), _environment_of(config)
+    if current_platform.is_cpu():
+        args["distributed_executor_backend"] = "uni"
+        environment |= one_process_environment()
+    with _environment(environment):
         try:
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_args(config)))
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
         except (ValueError, OSError) as error:
             raise ConfigurationError(f"vLLM can't serve {config.model}: {error}") from error
         except (RuntimeError, TimeoutError) as error:
@@ -299,10 +304,20 @@ def _without_errors_of(name: str) -> Iterator[None]:
         log.setLevel(level)
 
 
-@contextmanager
-def _environment(config: LocalEngineConfig) -> Iterator[None]:
-    """What vLLM and its processes read from the environment while they start. The operator's own values stand."""
-    wanted = {
+def one_process_environment() -> dict[str, str]:
+    """With ``--distributed-executor-backend uni``, what makes vLLM on CPU run its model in the engine core's process.
+
+    Left alone, vLLM gives the model a process of its own. Each of the two then waits for the other in a loop that
+    calls ``sched_yield``, for a second after every step: on two cores, that starves every other process of both. So
+    that the rest of the machine has a core too, the model computes on all but one.
+    """
+    num_threads = max(1, len(os.sched_getaffinity(0)) - 1)
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(num_threads)}
+
+
+def _environment_of(config: LocalEngineConfig) -> dict[str, str]:
+    """What vLLM and its processes read from the environment while they start."""
+    environment = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
@@ -314,7 +329,13 @@ def _environment(config: LocalEngineConfig) -> Iterator[None]:
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }
     if Path(config.model).is_dir():
-        wanted["HF_HUB_OFFLINE"] = "1"
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+@contextmanager
+def _environment(wanted: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a while. The operator's own values stand."""
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(missing)
     try:
