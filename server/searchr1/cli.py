@@ -71,7 +71,7 @@ def serve(
     for name in ("model", "retriever"):
         if name not in given:
             raise SystemExit(f"searchr1 serve: --{name} is missing. Give it, or use --demo. See searchr1 serve --help.")
-    serve_forever(Settings(**given))
+    serve_forever(Settings.load(**given))
 
 
 @app.command()

@@ -1,12 +1,20 @@
-"""Every setting of the server, in one class. Each is also an environment variable: ``SEARCHR1_`` and its name."""
+"""Every setting of the server, in one class. Each is also an environment variable: ``SEARCHR1_`` and its name.
 
+Secrets may be files instead: with ``SEARCHR1_SECRETS_DIR=/run/secrets``, ``/run/secrets/searchr1_tavily_api_key``.
+"""
+
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from searchr1.loop.types import Limits
+from searchr1.retrieval.config import CacheConfig, ResilienceConfig, SearchConfig
+
+PROVIDER_KEYS = ("tavily", "searxng", "brave", "serper", "exa", "opensearch", "elasticsearch", "qdrant", "retrieve")
+"""Providers that may have a key: each has a setting ``<name>_api_key``."""
 
 
 class Settings(BaseSettings):
@@ -27,11 +35,67 @@ class Settings(BaseSettings):
     tokenizer: str | None = None
     """A folder or hub name; by default the model's."""
     retriever: str
-    """``http://…/retrieve`` or ``index:PATH``."""
+    """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys that clients may use, comma-separated in the environment; none means that no key is asked for."""
+    tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
+    """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
+
+    sanitize: bool = True
+    """Neutralise tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
+    tavily_api_key: SecretStr | None = None
+    searxng_api_key: SecretStr | None = None
+    brave_api_key: SecretStr | None = None
+    serper_api_key: SecretStr | None = None
+    exa_api_key: SecretStr | None = None
+    opensearch_api_key: SecretStr | None = None
+    elasticsearch_api_key: SecretStr | None = None
+    qdrant_api_key: SecretStr | None = None
+    retrieve_api_key: SecretStr | None = None
+    """Sent to a ``/retrieve`` server as a bearer token."""
+    passage_chars: int = Field(default=2000, ge=50)
+    """Characters of a web result's text that are kept, in whole sentences."""
+
+    redis_url: SecretStr | None = None
+    """Where searches are cached: ``redis://``, ``rediss://``, ``redis+sentinel://`` or ``redis+cluster://``; by default
+    in this process's memory."""
+    cache: bool = True
+    """Keep what searches found."""
+    cache_soft_ttl_s: float = Field(default=86_400.0, gt=0)
+    """Age up to which an entry is a hit. An older one is served as stale while one refresh runs."""
+    cache_hard_ttl_s: float = Field(default=604_800.0, gt=0)
+    """Age at which an entry is dropped."""
+    cache_empty_ttl_s: float = Field(default=300.0, gt=0)
+    """Of searches that found nothing."""
+    cache_ttls_s: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """(soft, hard) of single providers, as JSON: ``{"tavily": [3600, 86400]}``."""
+    cache_max_entry_bytes: int = Field(default=262_144, ge=1024)
+    cache_memory_mib: int = Field(default=64, ge=1)
+    """Bound of the cache in memory."""
+
+    search_attempts: int = Field(default=3, ge=1, le=10)
+    """Calls of a provider per search, retries included."""
+    search_breaker_failures: int = Field(default=5, ge=1)
+    """Failures in a row after which a provider is left alone."""
+    search_breaker_reset_s: float = Field(default=30.0, gt=0)
+    """How long it is left alone."""
+    search_max_concurrent: int = Field(default=64, ge=1)
+    """Calls at once, per provider."""
+    search_rate_per_s: float | None = Field(default=None, gt=0)
+    """Calls per second, per provider."""
+    search_hedge: bool = False
+    """Send a second, identical call when one takes longer than 95 of 100 did."""
+    search_costs_usd: dict[str, float] = Field(default_factory=dict)
+    """Price of one search by provider, as JSON: ``{"tavily": 0.008}``."""
+    search_budget_window_s: float = Field(default=86_400.0, gt=0)
+    """Length of the window in which budgets count; it starts with its first search."""
+    search_budget_per_key: int | None = Field(default=None, ge=0)
+    """Searches of one API key per window that reach a provider; cached ones are free."""
+    search_budget_per_tenant: int | None = Field(default=None, ge=0)
+    search_budget_usd_per_key: float | None = Field(default=None, ge=0)
+    search_budget_usd_per_tenant: float | None = Field(default=None, ge=0)
 
     dtype: str = "auto"
     """Of the engine in this process: auto, bfloat16, float16, float32."""
@@ -73,6 +137,20 @@ class Settings(BaseSettings):
     def _split_keys(cls, value: object) -> object:
         return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _check_ttls(self) -> Self:
+        pairs = {"": (self.cache_soft_ttl_s, self.cache_hard_ttl_s), **self.cache_ttls_s}
+        for provider, (soft, hard) in pairs.items():
+            if not 0 < soft <= hard:
+                where = f"cache_ttls_s[{provider!r}]" if provider else "cache_soft_ttl_s and cache_hard_ttl_s"
+                raise ValueError(f"{where}: the soft limit must be positive and no longer than the hard one")
+        return self
+
+    @classmethod
+    def load(cls, **given: Any) -> "Settings":
+        """Settings from ``given``, then the environment, then the files of ``SEARCHR1_SECRETS_DIR``."""
+        return cls(**{"_secrets_dir": os.environ.get("SEARCHR1_SECRETS_DIR"), **given})
+
     @property
     def public_name(self) -> str:
         """The model's name on the API."""
@@ -90,4 +168,33 @@ class Settings(BaseSettings):
             max_observation_tokens=self.max_observation_tokens,
             max_context_tokens=self.max_context_tokens,
             max_run_tokens=self.max_run_tokens,
+        )
+
+    def search(self) -> SearchConfig:
+        """How the search layer is set up."""
+        keys = {name: getattr(self, f"{name}_api_key") for name in PROVIDER_KEYS}
+        return SearchConfig(
+            retriever=self.retriever,
+            timeout_s=self.search_timeout_s,
+            passage_chars=self.passage_chars,
+            secrets={name: key.get_secret_value() for name, key in keys.items() if key is not None},
+            cache=CacheConfig(
+                enabled=self.cache,
+                redis_url=self.redis_url.get_secret_value() if self.redis_url else None,
+                soft_ttl_s=self.cache_soft_ttl_s,
+                hard_ttl_s=self.cache_hard_ttl_s,
+                empty_ttl_s=self.cache_empty_ttl_s,
+                ttls_s=self.cache_ttls_s,
+                max_entry_bytes=self.cache_max_entry_bytes,
+                memory_bytes=self.cache_memory_mib * 2**20,
+            ),
+            resilience=ResilienceConfig(
+                attempts=self.search_attempts,
+                breaker_failures=self.search_breaker_failures,
+                breaker_reset_s=self.search_breaker_reset_s,
+                max_concurrent=self.search_max_concurrent,
+                rate_per_s=self.search_rate_per_s,
+                hedge=self.search_hedge,
+            ),
+            costs_usd=self.search_costs_usd,
         )
