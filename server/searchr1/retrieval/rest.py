@@ -1,0 +1,185 @@
+"""JSON calls to a search engine over REST: pooled, bounded in time and in size, with typed failures."""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from searchr1.errors import ConfigurationError
+from searchr1.loop.types import Passage
+from searchr1.retrieval.base import FailureKind, Found, SearchFailed, SearchOutcome
+from searchr1.retrieval.text import clean_text
+
+MAX_BODY_BYTES = 4 * 1024 * 1024
+_MAX_CONNECTIONS = 256
+_KINDS: Mapping[int, FailureKind] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
+"""Statuses whose meaning is not that of their class."""
+
+
+class RestError(Exception):
+    """A call that did not work. ``message`` completes "the engine …" and holds no secrets."""
+
+    def __init__(self, kind: FailureKind, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.message, self.retry_after_s = kind, message, retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of any status. ``body`` is None where it was not JSON."""
+
+    status: int
+    body: Any
+    content_type: str
+    retry_after_s: float | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is a 2xx."""
+        return 200 <= self.status < 300
+
+    def error(self, detail: str = "", kind: FailureKind | None = None) -> RestError:
+        """Return what this reply means as a failure; ``detail`` is the engine's word for it."""
+        said = f" ({clean_text(detail)[:100]})" if detail else ""
+        return RestError(kind or _kind_of(self.status), f"answered HTTP {self.status}{said}", self.retry_after_s)
+
+
+class RestApi:
+    """An engine's HTTP interface.
+
+    ``label`` is the engine's name for people, ``provider`` for metrics. Connections are the caller's ``client``, or our
+    own until ``aclose``; our own ignores proxy variables and ``.netrc``. Credentials in ``url`` become HTTP Basic
+    authentication. Raises ``ConfigurationError`` for a URL that cannot be called or a header that cannot be sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        label: str,
+        provider: str,
+        headers: Mapping[str, str] | None = None,
+        basic_auth: tuple[str, str] | None = None,
+        client: httpx.AsyncClient | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        parsed = _parse_url(url, label)
+        if parsed.username and basic_auth is None:
+            basic_auth = (parsed.username, parsed.password)
+        self._base = parsed.copy_with(userinfo=b"", query=None, fragment=None)
+        self.provider, self._label = provider, f"{label} at {self._base}"
+        self._headers = _checked(headers or {}, label)
+        self._auth = httpx.BasicAuth(*basic_auth) if basic_auth else httpx.USE_CLIENT_DEFAULT
+        self._max_body_bytes = max_body_bytes
+        self._owns_client = client is None
+        self._client = client or httpx.AsyncClient(
+            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS), trust_env=False, follow_redirects=False
+        )
+
+    async def within(self, deadline_s: float, work: Awaitable[tuple[Passage, ...]]) -> SearchOutcome:
+        """Await ``work`` for at most ``deadline_s`` seconds, and turn what goes wrong into ``SearchFailed``."""
+        try:
+            async with asyncio.timeout(deadline_s if math.isfinite(deadline_s) else None):
+                return Found(await work, provider=self.provider)
+        except (TimeoutError, httpx.TimeoutException):
+            return self._failed("timeout", f"did not answer within {deadline_s:g} s")
+        except httpx.TransportError as error:
+            return self._failed("unavailable", f"cannot be reached: {error or type(error).__name__}")
+        except httpx.HTTPError as error:
+            return self._failed("bad_response", f"answered with something unreadable: {error}")
+        except RestError as error:
+            return self._failed(error.kind, error.message, error.retry_after_s)
+
+    def _failed(self, kind: FailureKind, message: str, retry_after_s: float | None = None) -> SearchFailed:
+        return SearchFailed(kind, f"{self._label} {message}", retry_after_s, self.provider)
+
+    async def post(self, path: str, payload: object, params: Mapping[str, str] | None = None) -> Reply:
+        """POST ``payload`` to ``path`` below the URL. Raises ``RestError`` and httpx's errors, for ``within``."""
+        if self._client.is_closed:
+            raise RestError("unavailable", "was closed on our side")
+        url = f"{str(self._base).rstrip('/')}/{path}"
+        # The deadline around the call is the only timeout; httpx's own would cut a slow but timely answer.
+        async with self._client.stream(
+            "POST", url, json=payload, params=params, headers=self._headers, auth=self._auth, timeout=None
+        ) as response:
+            body = await self._read(response)
+        return Reply(
+            response.status_code,
+            _parse_json(body),
+            clean_text(response.headers.get("content-type", "no content type")),
+            retry_after_s(response.headers.get("retry-after")),
+        )
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise RestError("bad_response", f"answered with more than {self._max_body_bytes} bytes")
+        return bytes(body)
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are the caller's."""
+        if self._owns_client:
+            await self._client.aclose()
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Return the seconds from now that a ``Retry-After`` header names, as a number or as a date."""
+    if value is None:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
+
+
+def finite(value: object) -> float | None:
+    """Return ``value`` as a score, or None for what is not a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _kind_of(status: int) -> FailureKind:
+    if status in _KINDS:
+        return _KINDS[status]
+    if status >= 500:
+        return "unavailable"
+    return "rejected" if status >= 400 else "bad_response"
+
+
+def _parse_json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _parse_url(url: str, label: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ConfigurationError(f"the URL of {label} is malformed: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ConfigurationError(f"the URL of {label} must look like http://HOST:PORT")
+    return parsed
+
+
+def _checked(headers: Mapping[str, str], label: str) -> dict[str, str]:
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigurationError(f"the key of {label} cannot be sent: its header {name} must be printable ASCII")
+    return dict(headers)
