@@ -56,12 +56,12 @@ def build_dense(
     *,
     progress: bool = True,
     overwrite: bool = False,
-    precision: Precision = "float16",
+    precision: Precision = "float32",
 ) -> DenseInfo:
     """Encode the JSONL ``corpus`` into the folder ``out``, which appears complete or not at all.
 
-    ``precision`` is that of the stored vectors: half precision halves size and reading, and moves scores by less than
-    0.001. The progress bar goes to stderr. Raises ``CorpusError`` for a malformed corpus (file and line named), for an
+    ``precision`` is that of the stored vectors: half of it halves their size, moves scores by less than 0.001, and takes
+    ten times as long for a single search, since every vector is widened again. The progress bar goes to stderr. Raises ``CorpusError`` for a malformed corpus (file and line named), for an
     ``out`` that exists (only an index is ever replaced, and only with ``overwrite``), and for a disk that refuses.
     """
     with new_folder(out, overwrite=overwrite) as work, progress_bar(progress) as bar:
