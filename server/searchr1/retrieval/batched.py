@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import FailureKind, Found, SearchFailed, SearchOutcome
@@ -71,7 +72,6 @@ class BatchedRetriever:
             return
         worker = asyncio.create_task(self._work(self._wait_s if self._workers else 0.0))
         self._workers.add(worker)
-        worker.add_done_callback(self._workers.discard)
 
     async def _work(self, wait_s: float) -> None:
         if wait_s > 0:
@@ -80,6 +80,8 @@ class BatchedRetriever:
             for pending, outcome in zip(batch, await self._outcomes(batch), strict=True):
                 if not pending.outcome.done():
                     pending.outcome.set_result(outcome)
+        # Not in a callback of the task: a search that came before it ran would start no worker, and wait for nothing.
+        self._workers.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def _outcomes(self, batch: Sequence[_Pending]) -> list[SearchOutcome]:
         queries = [pending.query for pending in batch]

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchObserver, SearchOutcome
+from searchr1.retrieval.base import Found, Retriever, SearchObserver, SearchOutcome
 from searchr1.retrieval.deadline import Deadline, search_within
 
 _CREDIT_MAX = 10.0
@@ -16,7 +16,7 @@ class HedgedRetriever:
 
     After ``min_samples`` answered searches, one that takes longer than the ``after_quantile`` of the last ``window``
     gets a second call with the time left. At most ``max_share`` of the searches do. The call that loses is cancelled
-    and awaited; the time it took by then counts as a sample, failures do not.
+    and awaited; a first call that loses counts with the time it had taken, failures do not count.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class HedgedRetriever:
         after_s = self.hedge_after_s()
         if after_s is None or after_s >= deadline_s or self._credit < 1:
             return await self._timed_search(query, k, deadline_s)
+        had_s = deadline.left_s()
         first = asyncio.create_task(self._timed_search(query, k, deadline_s))
         calls = [first]
         try:
@@ -60,7 +61,10 @@ class HedgedRetriever:
             self._credit -= 1
             calls.append(asyncio.create_task(self._timed_search(query, k, deadline.left_s())))
             winner = await _first_useful(calls)
-            self._observer.hedge(self._name, won=winner is not first)
+            won = winner is not first and isinstance(winner.result(), Found)
+            if won:
+                self._samples_s.append(had_s - deadline.left_s())
+            self._observer.hedge(self._name, won=won)
             return winner.result()
         finally:
             await _end(calls)
@@ -68,24 +72,21 @@ class HedgedRetriever:
     async def _timed_search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        try:
-            outcome = await search_within(self._inner, query, k, deadline_s, self._name)
-        except asyncio.CancelledError:
-            self._samples_s.append(loop.time() - began_s)
-            raise
+        outcome = await search_within(self._inner, query, k, deadline_s, self._name)
         if isinstance(outcome, Found):
             self._samples_s.append(loop.time() - began_s)
         return outcome
 
 
-async def _first_useful(calls: Iterable["asyncio.Task[SearchOutcome]"]) -> "asyncio.Task[SearchOutcome]":
-    """The first call that found something, or the one that failed last."""
+async def _first_useful(calls: Sequence["asyncio.Task[SearchOutcome]"]) -> "asyncio.Task[SearchOutcome]":
+    """The first call that found something, or the first call where both fail."""
     waiting = set(calls)
     while True:
-        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        useful = [call for call in done if not isinstance(call.result(), SearchFailed)]
+        _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        ended = [call for call in calls if call.done()]
+        useful = [call for call in ended if isinstance(call.result(), Found)]
         if useful or not waiting:
-            return (useful or list(done))[0]
+            return (useful or ended)[0]
 
 
 async def _end(calls: Iterable["asyncio.Task[SearchOutcome]"]) -> None:

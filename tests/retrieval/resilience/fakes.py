@@ -1,0 +1,140 @@
+"""Time that jumps to the next timer, a retriever that follows a script, and an observer that takes notes."""
+
+import asyncio
+import functools
+import selectors
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, ParamSpec, TypeVar
+from unittest.mock import patch
+
+from searchr1.loop.types import Passage
+from searchr1.retrieval.base import BreakerState, Found, NullObserver, SearchFailed, SearchOutcome
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+TICK_S = 1e-3
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    now_s = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now_s += 1e-9  # as on a real clock, where whoever waits for a rounding error sees it pass
+        if ready := super().select(0):
+            return ready
+        assert timeout is not None, "every task waits, and nothing will wake one"
+        self.now_s += timeout
+        return []
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop on which no wait takes time."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+
+    def time(self) -> float:
+        return self._jumping.now_s
+
+
+def virtual(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Run an async test in virtual time, that of circuit breakers included."""
+
+    @functools.wraps(test)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            clock = SimpleNamespace(time=runner.get_loop().time)
+            with patch("purgatory.domain.model.time", clock), patch("searchr1.retrieval.breaker.time", clock):
+                return runner.run(test(*args, **kwargs))
+
+    return run
+
+
+def now_s() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def found(*texts: str, provider: str = "") -> Found:
+    return Found(tuple(Passage.from_contents(text) for text in texts or ("a\nb",)), provider=provider)
+
+
+def failed(kind: str, retry_after_s: float | None = None, message: str = "it failed") -> SearchFailed:
+    return SearchFailed(kind, message, retry_after_s)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Answer with ``outcome`` after ``takes_s``; keep the deadline unless ``stubborn``."""
+
+    outcome: SearchOutcome
+    takes_s: float = 0.01
+    stubborn: bool = False
+
+
+@dataclass
+class Script:
+    """A ``Retriever`` whose n-th call follows the n-th step; the last step repeats."""
+
+    steps: Sequence[Step | SearchOutcome]
+    deadlines_s: list[float] = field(default_factory=list)
+    began_s: list[float] = field(default_factory=list)
+    running: int = 0
+    most_running: int = 0
+    cancelled: int = 0
+
+    @property
+    def calls(self) -> int:
+        return len(self.deadlines_s)
+
+    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+        step = self.steps[min(self.calls, len(self.steps) - 1)]
+        step = step if isinstance(step, Step) else Step(step)
+        self.deadlines_s.append(deadline_s)
+        self.began_s.append(now_s())
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            if step.takes_s > deadline_s and not step.stubborn:
+                await asyncio.sleep(deadline_s)
+                return failed("timeout")
+            await asyncio.sleep(step.takes_s)
+            return step.outcome
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+
+
+class Notes(NullObserver):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.attempts: list[str] = []
+        self.states: list[BreakerState] = []
+        self.retries = 0
+        self.hedges: list[bool] = []
+        self.costs: list[tuple[str, float]] = []
+        self.refused: list[str] = []
+
+    def attempt(self, provider: str, outcome: str, duration_s: float) -> None:
+        self.attempts.append(outcome)
+
+    def breaker(self, provider: str, state: BreakerState) -> None:
+        self.states.append(state)
+
+    def retry(self, provider: str) -> None:
+        self.retries += 1
+
+    def hedge(self, provider: str, won: bool) -> None:
+        self.hedges.append(won)
+
+    def cost(self, provider: str, usd: float) -> None:
+        self.costs.append((provider, usd))
+
+    def budget_refused(self, scope: str) -> None:
+        self.refused.append(scope)
