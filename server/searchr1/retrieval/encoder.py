@@ -71,9 +71,12 @@ class HuggingFaceEncoder:
     """
 
     def __init__(self, path: Path, settings: EncoderSettings | None = None, *, threads: int = 1) -> None:
-        # Imported here, because together they take half a second that most servers do not need.
-        import onnxruntime  # type: ignore[import-untyped]
-        from tokenizers import Tokenizer
+        # Imported here, because most servers need neither.
+        try:
+            import onnxruntime  # type: ignore[import-untyped]
+            from tokenizers import Tokenizer
+        except ImportError as error:
+            raise ConfigurationError(f"an encoder needs the package {error.name}, which is not installed") from error
 
         model, tokenizer = _files(path)
         settings = settings or _load_settings(path)

@@ -109,6 +109,12 @@ def test_the_model_may_lie_in_a_folder_of_its_own(folder: Path) -> None:
     assert HuggingFaceEncoder(folder).info.dimension > 0
 
 
+def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ConfigurationError, match="needs the package onnxruntime"):
+        HuggingFaceEncoder(folder)
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
 def test_a_damaged_file_is_a_configuration_error(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"not a model")
