@@ -60,8 +60,8 @@ def build_dense(
 ) -> DenseInfo:
     """Encode the JSONL ``corpus`` into the folder ``out``, which appears complete or not at all.
 
-    ``precision`` is that of the stored vectors: half of it halves their size, moves scores by less than 0.001, and makes
-    a single search ten times as long, since every vector is widened again. The progress bar goes to stderr.
+    ``precision`` is that of the stored vectors: half of it halves their size, moves scores by less than 0.001, and
+    makes a single search ten times as long, since every vector is widened again. The progress bar goes to stderr.
 
     Raises ``CorpusError`` for a malformed corpus (file and line named), for an ``out`` that exists (only an index is
     ever replaced, and only with ``overwrite``), and for a disk that refuses.
