@@ -39,8 +39,8 @@ class OpenSearchRetriever:
     """A ``Retriever`` over one index (or alias) of an OpenSearch or Elasticsearch cluster.
 
     ``fields`` are searched by BM25 and may carry boosts (``title^2``). ``mode="knn"`` needs ``vector_field`` and the
-    ``encoder`` that the field's vectors came from. ``api_key`` is an encoded Elasticsearch API key; ``basic_auth`` is
-    user and password, as credentials in ``url`` are. It uses the caller's pooled ``client``, or owns one until
+    ``encoder`` that the field's vectors came from. ``api_key`` is an encoded Elasticsearch API key, or
+    ``USER:PASSWORD``; ``basic_auth`` is user and password, as credentials in ``url`` are. It uses the caller's pooled ``client``, or owns one until
     ``aclose``. Raises ``ConfigurationError`` for a combination that cannot work.
     """
 
@@ -66,6 +66,9 @@ class OpenSearchRetriever:
             raise ConfigurationError(f"{_LABELS[flavour]} needs an encoder and a vector field to search by vectors")
         if mode == "bm25" and not fields:
             raise ConfigurationError(f"{_LABELS[flavour]} needs at least one text field to search")
+        if api_key and ":" in api_key:  # an encoded key never holds a colon
+            user, _, password = api_key.partition(":")
+            api_key, basic_auth = None, (user, password)
         self.name = name or flavour
         self._mode, self._flavour, self._fields = mode, flavour, tuple(fields)
         self._vector_field, self._encoder = vector_field, encoder

@@ -341,9 +341,10 @@ async def test_credentials_are_sent_and_never_told(
             failure(await ask(url, index="x", api_key="s3cret")).message,
             failure(await ask(url, index="x", basic_auth=("ann", "p@ss"))).message,
             failure(await ask(with_user, index="x")).message,
+            failure(await ask(url, index="x", api_key="ann:p@ss")).message,
         ]
     sent = [headers.get("Authorization") for headers in engine.headers]
-    assert sent == ["ApiKey s3cret", basic("ann", "p@ss"), basic("ann", "p@ss")]
+    assert sent == ["ApiKey s3cret", *[basic("ann", "p@ss")] * 3]
     told = " ".join(messages) + caplog.text
     assert not any(secret in told for secret in ("s3cret", "p@ss", "p%40ss", sent[1] or "-"))
 
