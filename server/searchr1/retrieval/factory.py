@@ -1,41 +1,59 @@
-"""From the words of a setting to a retriever."""
+"""From the words of a setting to a retriever, and from the whole configuration to the search layer."""
 
-import asyncio
 import contextlib
 import math
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from searchr1.errors import ConfigurationError
-from searchr1.retrieval.base import Retriever
-from searchr1.retrieval.http import RetrieveClient
-
-FORMS = "http://HOST:PORT/retrieve, https://HOST/retrieve, or index:PATH (a folder that `searchr1 index build` wrote)"
+from searchr1.retrieval.base import NullObserver, Retriever, SearchObserver
+from searchr1.retrieval.config import SearchConfig
+from searchr1.retrieval.fallback import FallbackRetriever
+from searchr1.retrieval.hedged import HedgedRetriever
+from searchr1.retrieval.providers import FORMS, ProviderSpec, open_provider, parse_spec
+from searchr1.retrieval.resilient import ResiliencePolicy, ResilientRetriever
 
 
 @contextlib.asynccontextmanager
 async def open_retriever(spec: str, *, timeout_s: float = math.inf) -> AsyncIterator[Retriever]:
-    """Open the retriever that ``spec`` names, and close it at the end of the block.
+    """Open the one retriever that ``spec`` names, bare, and close it at the end of the block.
 
     ``timeout_s`` bounds each search over HTTP whose deadline is further away. Raises ``ConfigurationError`` for a
     ``spec`` of no known form, and ``CorpusError`` for an index that cannot be opened.
     """
-    kind, _, rest = spec.partition(":")
-    if kind in ("http", "https"):
-        async with contextlib.aclosing(RetrieveClient(spec, timeout_s=timeout_s)) as client:
-            yield client
-    elif kind == "index" and rest:
-        async with _open_index(rest) as retriever:
-            yield retriever
-    else:
-        raise ConfigurationError(f"no retriever is called {spec!r}; use one of {FORMS}")
+    async with open_provider(parse_spec(spec, timeout_s=timeout_s)) as retriever:
+        yield retriever
+
+
+def parse_chain(config: SearchConfig) -> list[ProviderSpec]:
+    """The providers that ``config`` names, in their order. Raises ``ConfigurationError``."""
+    words = [word.strip() for word in config.retriever.split(",") if word.strip()]
+    if not words:
+        raise ConfigurationError(f"no retriever is named; use one of {FORMS}")
+    return [parse_spec(word, secrets=config.secrets, passage_chars=config.passage_chars) for word in words]
 
 
 @contextlib.asynccontextmanager
-async def _open_index(path: str) -> AsyncIterator[Retriever]:
-    # Imported here, because numpy and numba take half a second that an HTTP retriever does not need.
-    from searchr1.retrieval.local import LocalIndex, LocalRetriever
+async def open_chain(config: SearchConfig, observer: SearchObserver | None = None) -> AsyncIterator[Retriever]:
+    """Open all providers of ``config``, each behind its retries and breaker, as one retriever."""
+    observer = observer or NullObserver()
+    async with contextlib.AsyncExitStack() as stack:
+        retrievers: list[Retriever] = []
+        for spec in parse_chain(config):
+            retriever = await stack.enter_async_context(open_provider(spec))
+            retrievers.append(retriever if spec.is_local else _guarded(retriever, spec, config, observer))
+        yield retrievers[0] if len(retrievers) == 1 else FallbackRetriever(retrievers)
 
-    index = await asyncio.to_thread(lambda: LocalIndex.open(Path(path).expanduser()))
-    async with contextlib.aclosing(LocalRetriever(index)) as retriever:
-        yield retriever
+
+def _guarded(inner: Retriever, spec: ProviderSpec, config: SearchConfig, observer: SearchObserver) -> Retriever:
+    wanted = config.resilience
+    policy = ResiliencePolicy(
+        attempts=wanted.attempts,
+        breaker_failures=wanted.breaker_failures,
+        breaker_reset_s=wanted.breaker_reset_s,
+        max_concurrent=wanted.max_concurrent,
+        rate_per_s=wanted.rate_per_s,
+        # Half of the time, so that a call that hangs leaves some to try again.
+        attempt_timeout_s=config.timeout_s / 2 if wanted.attempts > 1 else None,
+    )
+    guarded: Retriever = ResilientRetriever(inner, name=spec.kind, policy=policy, observer=observer)
+    return HedgedRetriever(guarded, name=spec.kind, observer=observer) if wanted.hedge else guarded

@@ -15,6 +15,7 @@ import httpx
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
+from searchr1.retrieval.rest import retry_after_s
 from searchr1.retrieval.text import clean_text
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -31,8 +32,9 @@ class RetrieveClient:
     """A ``Retriever`` over a ``/retrieve`` URL.
 
     It uses the pooled ``client`` of the caller, or owns one until ``aclose``. ``timeout_s`` bounds a search whose
-    deadline is further away. ``max_body_bytes`` bounds what is read of a response. An owned client ignores proxy
-    variables and ``.netrc``. Raises ``ConfigurationError`` for a URL that cannot be called.
+    deadline is further away. ``max_body_bytes`` bounds what is read of a response. ``api_key`` is sent as a bearer
+    token. An owned client ignores proxy variables and ``.netrc``. Raises ``ConfigurationError`` for a URL that cannot
+    be called.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class RetrieveClient:
         client: httpx.AsyncClient | None = None,
         timeout_s: float = math.inf,
         max_body_bytes: int = MAX_BODY_BYTES,
+        api_key: str | None = None,
     ) -> None:
         self._url = _parse_url(url)
         self._name = f"the retriever at {self._url.copy_with(userinfo=b'', query=None, fragment=None)}"
         self._timeout_s, self._max_body_bytes = timeout_s, max_body_bytes
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else None
         self._owns_client = client is None
         self._client = client or httpx.AsyncClient(
             limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEPALIVE_S), trust_env=False
@@ -76,7 +80,9 @@ class RetrieveClient:
     async def _post(self, query: str, k: int) -> SearchOutcome:
         payload = {"queries": [clean_text(query)], "topk": k, "return_scores": True}
         # The deadline around the call is the only timeout; httpx's own would cut a slow but timely answer.
-        async with self._client.stream("POST", self._url, json=payload, timeout=None) as response:
+        async with self._client.stream(
+            "POST", self._url, json=payload, headers=self._headers, timeout=None
+        ) as response:
             if (failure := self._failure_of(response)) is not None:
                 return failure
             body = await self._read(response)
@@ -88,7 +94,7 @@ class RetrieveClient:
         if response.is_success:
             return None
         if status == httpx.codes.TOO_MANY_REQUESTS:
-            return SearchFailed("rate_limited", message)
+            return SearchFailed("rate_limited", message, retry_after_s(response.headers.get("retry-after")))
         if status == httpx.codes.GATEWAY_TIMEOUT:
             return SearchFailed("timeout", message)
         if response.is_server_error:

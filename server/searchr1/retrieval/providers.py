@@ -1,0 +1,176 @@
+"""From one provider's setting, such as ``tavily:?topic=news``, to its retriever. Each is imported when it is opened."""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+from searchr1.errors import ConfigurationError
+from searchr1.retrieval.base import Retriever
+
+if TYPE_CHECKING:
+    from searchr1.retrieval.encoder import Encoder
+
+FORMS = (
+    "http://HOST:PORT/retrieve, index:PATH, dense:PATH?encoder=FOLDER, tavily:, searxng:http://HOST:PORT, brave:, "
+    "serper:, exa:, opensearch:http://HOST:PORT/INDEX, elasticsearch:http://HOST:PORT/INDEX, "
+    "qdrant:http://HOST:PORT/COLLECTION?encoder=FOLDER"
+)
+LOCAL = ("index", "dense")
+"""Kinds that search on this machine: nothing to retry, to pay or to cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSpec:
+    """One provider as the operator names it."""
+
+    kind: str
+    target: str
+    """What comes after the kind: a path, or a URL without its options."""
+    options: Mapping[str, str]
+    secret: str | None
+    timeout_s: float
+    passage_chars: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it searches on this machine."""
+        return self.kind in LOCAL
+
+    def take(self, *names: str) -> dict[str, str]:
+        """The options called ``names``. Raises ``ConfigurationError`` for any other option."""
+        if unknown := sorted(set(self.options) - set(names)):
+            known = f"it takes {', '.join(names)}" if names else "it takes none"
+            raise ConfigurationError(f"{self.kind}: has no option {unknown[0]!r}; {known}")
+        return dict(self.options)
+
+    def require_secret(self) -> str:
+        """The provider's key. Raises ``ConfigurationError`` without one."""
+        if not self.secret:
+            raise ConfigurationError(f"{self.kind}: needs a key; set SEARCHR1_{self.kind.upper()}_API_KEY")
+        return self.secret
+
+
+Opener = Callable[[ProviderSpec], AbstractAsyncContextManager[Retriever]]
+
+
+def parse_spec(
+    spec: str, *, secrets: Mapping[str, str] | None = None, timeout_s: float = math.inf, passage_chars: int = 2000
+) -> ProviderSpec:
+    """Read one provider's setting. Raises ``ConfigurationError`` for one of no known form."""
+    kind, colon, rest = spec.strip().partition(":")
+    options: dict[str, str] = {}
+    if kind in ("http", "https"):
+        kind, rest = "retrieve", spec.strip()
+    else:
+        rest, _, query = rest.partition("?")
+        options = dict(parse_qsl(query, keep_blank_values=True))
+    if kind not in OPENERS or not (colon or rest) or (kind in _NEED_TARGET and not rest):
+        raise ConfigurationError(f"no retriever is called {spec!r}; use one of {FORMS}")
+    return ProviderSpec(kind, rest, options, (secrets or {}).get(kind), timeout_s, passage_chars)
+
+
+@contextlib.asynccontextmanager
+async def open_provider(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    """Open what ``spec`` names and close it at the end of the block.
+
+    Raises:
+        ConfigurationError: an option or a key is missing or cannot work.
+        CorpusError: an index cannot be opened.
+    """
+    async with OPENERS[spec.kind](spec) as retriever:
+        yield retriever
+
+
+@contextlib.asynccontextmanager
+async def _retrieve(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    from searchr1.retrieval.http import RetrieveClient
+
+    async with contextlib.aclosing(
+        RetrieveClient(spec.target, timeout_s=spec.timeout_s, api_key=spec.secret)
+    ) as client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def _index(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    # Imported here, because numpy and numba take half a second that an HTTP retriever does not need.
+    from searchr1.retrieval.local import LocalIndex, LocalRetriever
+
+    spec.take()
+    index = await asyncio.to_thread(lambda: LocalIndex.open(Path(spec.target).expanduser()))
+    async with contextlib.aclosing(LocalRetriever(index)) as retriever:
+        yield retriever
+
+
+@contextlib.asynccontextmanager
+async def _dense(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    from searchr1.retrieval.dense import DenseIndex, DenseRetriever
+
+    spec.take("encoder")
+    encoder = await _encoder(spec)
+    index = await asyncio.to_thread(lambda: DenseIndex.open(Path(spec.target).expanduser(), encoder))
+    async with contextlib.aclosing(DenseRetriever(index)) as retriever:
+        yield retriever
+
+
+async def _encoder(spec: ProviderSpec) -> "Encoder":
+    from searchr1.retrieval.encoder import HuggingFaceEncoder
+
+    path = spec.options.get("encoder")
+    if not path:
+        raise ConfigurationError(f"{spec.kind}: needs the folder of its encoder: {spec.kind}:…?encoder=FOLDER")
+    return await asyncio.to_thread(lambda: HuggingFaceEncoder(Path(path).expanduser()))
+
+
+def _opensearch(flavour: Any) -> Opener:
+    @contextlib.asynccontextmanager
+    async def opened(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+        from searchr1.retrieval.opensearch import OpenSearchRetriever
+
+        options = spec.take("mode", "vector_field", "encoder")
+        mode = options.get("mode", "bm25")
+        if mode not in ("bm25", "knn"):
+            raise ConfigurationError(f"{spec.kind}: mode is {mode!r}; it must be bm25 or knn")
+        url, _, index = spec.target.rpartition("/")
+        retriever = OpenSearchRetriever(
+            url,
+            index,
+            mode="knn" if mode == "knn" else "bm25",
+            flavour=flavour,
+            vector_field=options.get("vector_field"),
+            encoder=await _encoder(spec) if mode == "knn" else None,
+            api_key=spec.secret,
+        )
+        async with contextlib.aclosing(retriever):
+            yield retriever
+
+    return opened
+
+
+@contextlib.asynccontextmanager
+async def _qdrant(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    from searchr1.retrieval.qdrant import QdrantRetriever
+
+    options = spec.take("encoder", "vector_name")
+    url, _, collection = spec.target.rpartition("/")
+    encoder = await _encoder(spec)
+    retriever = QdrantRetriever(url, collection, encoder, vector_name=options.get("vector_name"), api_key=spec.secret)
+    async with contextlib.aclosing(retriever):
+        yield retriever
+
+
+OPENERS: Mapping[str, Opener] = {
+    "retrieve": _retrieve,
+    "index": _index,
+    "dense": _dense,
+    "opensearch": _opensearch("opensearch"),
+    "elasticsearch": _opensearch("elasticsearch"),
+    "qdrant": _qdrant,
+}
+_NEED_TARGET = frozenset(OPENERS) - {"tavily", "brave", "serper", "exa"}
