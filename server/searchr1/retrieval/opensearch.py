@@ -40,8 +40,8 @@ class OpenSearchRetriever:
 
     ``fields`` are searched by BM25 and may carry boosts (``title^2``). ``mode="knn"`` needs ``vector_field`` and the
     ``encoder`` that the field's vectors came from. ``api_key`` is an encoded Elasticsearch API key, or
-    ``USER:PASSWORD``; ``basic_auth`` is user and password, as credentials in ``url`` are. It uses the caller's pooled ``client``, or owns one until
-    ``aclose``. Raises ``ConfigurationError`` for a combination that cannot work.
+    ``USER:PASSWORD``; ``basic_auth`` is user and password, as credentials in ``url`` are. It uses the caller's pooled
+    ``client``, or owns one until ``aclose``. Raises ``ConfigurationError`` for a combination that cannot work.
     """
 
     def __init__(
