@@ -18,12 +18,14 @@ from searchr1.retrieval.breaker import Breaker, Verdict
 from searchr1.retrieval.deadline import Deadline, search_within, timeout
 
 _RETRIED: frozenset[FailureKind] = frozenset({"timeout", "unavailable", "rate_limited", "bad_response"})
-_ACCOUNT_STATUS = re.compile(r"\bHTTP (401|402|403|432|433)\b")
+_STATUS = re.compile(r"\bHTTP (\d+)")
+_ACCOUNT_STATUSES = frozenset({"401", "402", "403", "432", "433"})
 
 
 def refuses_our_account(failure: SearchFailed) -> bool:
-    """Tell whether the message names a status that refuses the key or the plan, and so every later search too."""
-    return failure.kind == "rejected" and _ACCOUNT_STATUS.search(failure.message) is not None
+    """Tell whether the first ``HTTP …`` of the message refuses the key or the plan, and so every later search too."""
+    status = _STATUS.search(failure.message)
+    return failure.kind == "rejected" and status is not None and status[1] in _ACCOUNT_STATUSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,6 +197,7 @@ async def test_refused_requests_do_not_open_the_circuit() -> None:
 def test_only_a_rejection_can_refuse_the_account() -> None:
     assert not refuses_our_account(SearchFailed("unavailable", "web answered HTTP 401"))
     assert not refuses_our_account(SearchFailed("rejected", "web answered HTTP 4010"))
+    assert not refuses_our_account(SearchFailed("rejected", "web answered HTTP 400: not HTTP 401"))
 
 
 @virtual
