@@ -136,4 +136,4 @@ async def test_a_failure_in_the_thread_reaches_the_search(gated: GatedIndex) -> 
 async def test_a_closed_retriever_says_so(index: LocalIndex) -> None:
     retriever = LocalRetriever(index)
     await retriever.aclose()
-    assert await retriever.search("Mali", 1, 30) == SearchFailed("unavailable", "the local index was closed")
+    assert await retriever.search("Mali", 1, 30) == SearchFailed("unavailable", "index was closed", provider="index")

@@ -1,10 +1,7 @@
 """BM25 over an index on this machine: ``LocalIndex`` answers batches, ``LocalRetriever`` makes a retriever of it."""
 
-import asyncio
 import mmap
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +11,8 @@ import numpy.typing as npt
 
 from searchr1.errors import CorpusError
 from searchr1.loop.types import Passage
-from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
+from searchr1.retrieval.base import SearchOutcome
+from searchr1.retrieval.batched import BatchedRetriever
 from searchr1.retrieval.index import BM25, OFFSETS, PASSAGES, IndexInfo, build_index, default_backend, load_manifest
 from searchr1.retrieval.tokenizer import Tokenizer
 
@@ -105,13 +103,6 @@ def _top_rows(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
     return np.concatenate((above, level))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pending:
-    query: str
-    k: int
-    outcome: "asyncio.Future[SearchOutcome]"
-
-
 class LocalRetriever:
     """A ``Retriever`` over a ``LocalIndex``. Searches that wait while all workers are busy run as one batch.
 
@@ -119,57 +110,17 @@ class LocalRetriever:
     with ``aclose``.
     """
 
-    def __init__(self, index: LocalIndex, *, max_workers: int = 2, max_batch: int = 64) -> None:
-        self.index = index
-        self._max_workers, self._max_batch = max_workers, max_batch
-        self._executor = ThreadPoolExecutor(max_workers, thread_name_prefix="local-retriever")
-        self._pending: list[_Pending] = []
-        self._workers: set[asyncio.Task[None]] = set()
-        self._closed = False
+    def __init__(self, index: LocalIndex, *, name: str = "index", max_workers: int = 2, max_batch: int = 64) -> None:
+        self.index, self.name = index, name
+        # A search takes a millisecond: waiting for company would cost more than it saves.
+        self._batched = BatchedRetriever(
+            index.search_batch, name=name, max_batch=max_batch, max_concurrent=max_workers, wait_s=0.0
+        )
 
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         """See ``Retriever.search``."""
-        if self._closed:
-            return SearchFailed("unavailable", "the local index was closed")
-        if not query.strip() or k < 1:
-            return Found(())
-        pending = _Pending(query, k, asyncio.get_running_loop().create_future())
-        self._pending.append(pending)
-        if len(self._workers) < self._max_workers:
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
-        try:
-            async with asyncio.timeout(deadline_s):
-                return await pending.outcome
-        except TimeoutError:
-            return SearchFailed("timeout", f"the local index did not answer within {deadline_s:g} s")
+        return await self._batched.search(query, k, deadline_s)
 
     async def aclose(self) -> None:
         """Refuse new searches, finish those under way, and release the threads."""
-        self._closed = True
-        await asyncio.gather(*self._workers)
-        self._executor.shutdown(wait=False)
-
-    async def _work(self) -> None:
-        while batch := self._take_batch():
-            for pending, outcome in zip(batch, await self._outcomes(batch), strict=True):
-                if not pending.outcome.done():
-                    pending.outcome.set_result(outcome)
-
-    async def _outcomes(self, batch: list[_Pending]) -> list[SearchOutcome]:
-        queries = [pending.query for pending in batch]
-        found = asyncio.get_running_loop().run_in_executor(self._executor, self.index.search_batch, queries, batch[0].k)
-        # Whatever goes wrong in the thread must reach the searches, or they would wait for their deadlines.
-        [answers] = await asyncio.gather(found, return_exceptions=True)
-        if isinstance(answers, BaseException):
-            return [SearchFailed("unavailable", f"the local index failed: {answers!r}")] * len(batch)
-        return [Found(tuple(passages)) for passages in answers]
-
-    def _take_batch(self) -> list[_Pending]:
-        """Take the oldest waiting search and others of its ``k``; those nobody waits for any more are dropped."""
-        waiting = [pending for pending in self._pending if not pending.outcome.done()]
-        batch = [pending for pending in waiting if pending.k == waiting[0].k][: self._max_batch]
-        taken = set(batch)
-        self._pending = [pending for pending in waiting if pending not in taken]
-        return batch
+        await self._batched.aclose()
