@@ -115,13 +115,14 @@ async def test_the_order_of_events() -> None:
     assert events == [
         ThinkDelta(1, "t"),
         SearchRequested(1, "Mali"),
-        PassagesReceived(1, "Mali", (MALI,), "miss", found.duration_s),
+        PassagesReceived(1, "Mali", (MALI,), "miss", found.duration_s, found.early_s),
         ThinkDelta(2, "u"),
         AnswerDelta(2, "Bamako"),
         AnswerCompleted(2, "Bamako"),
         Finished(2, Status.COMPLETED),
     ]
     assert (len(stats.completion_s), stats.search_s) == (2, [found.duration_s])
+    assert (stats.early_s, stats.num_early_dropped) == ([found.early_s], 0)
     assert engine.num_running == 0
 
 

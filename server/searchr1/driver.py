@@ -1,9 +1,13 @@
 """The only place where the loop awaits: it takes what a rollout asks for to the engine and the retriever.
 
 The gateway drives users' runs with it, the trainer its rollouts, the evaluator its questions.
+
+A search is sent as soon as its query is settled, while the engine still writes the closing tag and ends its stream. If
+the rollout then asks for another query, or for none, that search is cancelled and awaited.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -13,8 +17,20 @@ from typing import TypeVar
 from searchr1.engines.base import Chunk, Engine, SamplingParams
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.loop.machine import Rollout
-from searchr1.loop.types import Finish, FinishReason, Generate, LoopEvent, Passage, Search, Status
-from searchr1.retrieval.base import CacheState, FailureKind, Found, Retriever, SearchFailed
+from searchr1.loop.types import (
+    Action,
+    Finish,
+    FinishReason,
+    Generate,
+    Passage,
+    QuerySettled,
+    Search,
+    Status,
+    VisibleEvent,
+)
+from searchr1.retrieval.base import CacheState, FailureKind, Retriever, SearchFailed, SearchOutcome
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -49,6 +65,13 @@ class PassagesReceived:
     passages: tuple[Passage, ...]
     cache: CacheState
     duration_s: float
+    """From sending the query to its outcome."""
+    early_s: float = 0.0
+    """How much of that lay before the rollout asked for the search: the wait that was saved."""
+    age_s: float | None = None
+    """Seconds since the provider answered, where a cache did."""
+    provider: str = ""
+    """Name of the provider that found the passages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +83,11 @@ class SearchBroke:
     kind: FailureKind
     message: str
     duration_s: float
+    """From sending the query to its outcome."""
+    early_s: float = 0.0
+    """As of ``PassagesReceived``."""
+    provider: str = ""
+    """Name of the provider that failed, where one did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +98,7 @@ class EngineBroke:
     error: EngineError
 
 
-DriveEvent = LoopEvent | PassagesReceived | SearchBroke | EngineBroke
+DriveEvent = VisibleEvent | PassagesReceived | SearchBroke | EngineBroke
 
 
 @dataclass(slots=True)
@@ -82,7 +110,11 @@ class DriveStats:
     completion_s: list[float] = field(default_factory=list)
     """Wall time of each completion, in turn order."""
     search_s: list[float] = field(default_factory=list)
-    """Wall time of each search, in turn order."""
+    """Wall time of each search that the rollout asked for, from sending it to its outcome, in turn order."""
+    early_s: list[float] = field(default_factory=list)
+    """For each search, the part of its wall time that lay before the rollout asked for it: the wait that was saved."""
+    num_early_dropped: int = 0
+    """Searches that were sent early and that the rollout did not ask for."""
 
 
 async def drive(
@@ -100,26 +132,30 @@ async def drive(
     """
     stats = stats if stats is not None else DriveStats()
     clock = _Clock(options.deadline_s)
-    while not isinstance(action := rollout.action, Finish):
-        try:
-            if isinstance(action, Generate):
-                async with aclosing(_generate(rollout, action, engine, options, clock, stats)) as completion:
-                    async for event in completion:
+    searcher = _Searcher(retriever, options, clock, stats)
+    async with aclosing(searcher):
+        while not isinstance(action := rollout.action, Finish):
+            try:
+                if isinstance(action, Generate):
+                    async with aclosing(_generate(rollout, action, engine, options, searcher)) as completion:
+                        async for event in completion:
+                            yield event
+                else:
+                    for event in await _search(rollout, action, searcher):
                         yield event
-            else:
-                for event in await _search(rollout, action, retriever, options, clock, stats):
+            except _DeadlinePassedError:
+                await searcher.aclose()
+                for event in rollout.stop(Status.DEADLINE):
                     yield event
-        except _DeadlinePassedError:
-            for event in rollout.stop(Status.DEADLINE):
-                yield event
-        except EngineError as error:
-            yield EngineBroke(action.turn, error)
-            for event in rollout.stop(Status.FAILED):
-                yield event
+            except EngineError as error:
+                await searcher.aclose()
+                yield EngineBroke(action.turn, error)
+                for event in rollout.stop(Status.FAILED):
+                    yield event
 
 
 async def _generate(
-    rollout: Rollout, action: Generate, engine: Engine, options: DriveOptions, clock: "_Clock", stats: DriveStats
+    rollout: Rollout, action: Generate, engine: Engine, options: DriveOptions, searcher: "_Searcher"
 ) -> AsyncGenerator[DriveEvent, None]:
     params = SamplingParams(
         max_tokens=action.max_tokens,
@@ -129,6 +165,7 @@ async def _generate(
         seed=options.seed,
         stream_interval=options.stream_interval,
     )
+    clock, stats = searcher.clock, searcher.stats
     priority = -action.turn if options.priority_by_turn else 0
     started = time.perf_counter()
     reason: FinishReason | None = None
@@ -136,7 +173,10 @@ async def _generate(
     async with aclosing(chunks):
         while (chunk := await clock.bound(lambda: _next_chunk(chunks))) is not None:
             for event in rollout.receive_text(chunk.text, chunk.token_ids):
-                yield event
+                if isinstance(event, QuerySettled):
+                    searcher.send_early(event.query)
+                else:
+                    yield event
             if chunk.num_cached_tokens is not None:
                 stats.num_cached_tokens += chunk.num_cached_tokens
             reason = chunk.finish
@@ -145,7 +185,9 @@ async def _generate(
     if not rollout.completion_settled:
         _refuse_torn(reason)
     stats.completion_s.append(time.perf_counter() - started)
-    for event in rollout.end_completion(reason or "stop"):
+    events = rollout.end_completion(reason or "stop")
+    await searcher.now_asked(rollout.action)
+    for event in events:
         yield event
 
 
@@ -161,23 +203,87 @@ async def _next_chunk(chunks: AsyncGenerator[Chunk, None]) -> Chunk | None:
     return await anext(chunks, None)
 
 
-async def _search(
-    rollout: Rollout, action: Search, retriever: Retriever, options: DriveOptions, clock: "_Clock", stats: DriveStats
-) -> list[DriveEvent]:
-    started = time.perf_counter()
-    timeout_s = min(options.search_timeout_s, clock.remaining_s())
-    outcome = await clock.bound(lambda: retriever.search(action.query, options.top_k, timeout_s))
-    duration_s = time.perf_counter() - started
-    stats.search_s.append(duration_s)
-    if isinstance(outcome, Found):
-        passages = outcome.passages[: options.top_k]
-        after = rollout.receive_passages(passages)
-        return [PassagesReceived(action.turn, action.query, passages, outcome.cache, duration_s), *after]
-    return [_broke(action, outcome, duration_s), *rollout.receive_passages(())]
+async def _search(rollout: Rollout, action: Search, searcher: "_Searcher") -> list[DriveEvent]:
+    turn, query = action.turn, action.query
+    outcome, duration_s, early_s = await searcher.outcome(query)
+    if isinstance(outcome, SearchFailed):
+        broke = SearchBroke(turn, query, outcome.kind, outcome.message, duration_s, early_s, outcome.provider)
+        return [broke, *rollout.receive_passages(())]
+    passages = outcome.passages[: searcher.options.top_k]
+    received = PassagesReceived(
+        turn, query, passages, outcome.cache, duration_s, early_s, outcome.age_s, outcome.provider
+    )
+    return [received, *rollout.receive_passages(passages)]
 
 
-def _broke(action: Search, outcome: SearchFailed, duration_s: float) -> SearchBroke:
-    return SearchBroke(action.turn, action.query, outcome.kind, outcome.message, duration_s)
+@dataclass(slots=True)
+class _EarlySearch:
+    """A search under way. Times are of ``time.perf_counter``."""
+
+    query: str
+    task: asyncio.Task[tuple[SearchOutcome, float]]
+    """The outcome and the search's wall time in seconds."""
+    started: float
+    lead_s: float = 0.0
+    """From sending it to the rollout's asking for it."""
+
+
+class _Searcher:
+    """Sends a run's searches, at most one at a time, and leaves none behind."""
+
+    def __init__(self, retriever: Retriever, options: DriveOptions, clock: "_Clock", stats: DriveStats) -> None:
+        self.options, self.clock, self.stats = options, clock, stats
+        self._retriever = retriever
+        self._early: _EarlySearch | None = None
+
+    def send_early(self, query: str) -> None:
+        """Send a search that the rollout may ask for."""
+        if self.clock.remaining_s() > 0:
+            self._early = _EarlySearch(query, asyncio.create_task(self._timed(query)), time.perf_counter())
+
+    async def now_asked(self, action: Action) -> None:
+        """The turn is over, and the rollout waits for ``action``: an early search is either that one, or dropped."""
+        if self._early is None:
+            return
+        if isinstance(action, Search) and action.query == self._early.query:
+            self._early.lead_s = time.perf_counter() - self._early.started
+        else:
+            await self.aclose()
+
+    async def outcome(self, query: str) -> tuple[SearchOutcome, float, float]:
+        """The outcome of a search, its wall time in seconds, and how much of that was saved by sending it early."""
+        early, lead_s = self._early, 0.0
+        if early is None:
+            found, duration_s = await self.clock.bound(lambda: self._timed(query))
+        else:
+            try:
+                found, duration_s = await self.clock.bound(lambda: early.task)
+            finally:
+                if early.task.done():
+                    self._early = None
+            lead_s = early.lead_s
+        early_s = min(lead_s, duration_s)
+        self.stats.search_s.append(duration_s)
+        self.stats.early_s.append(early_s)
+        return found, duration_s, early_s
+
+    async def aclose(self) -> None:
+        """Cancel the early search that nobody asked for, if there is one, and await its end."""
+        early, self._early = self._early, None
+        if early is None:
+            return
+        self.stats.num_early_dropped += 1
+        early.task.cancel()
+        await asyncio.wait((early.task,))
+        if not early.task.cancelled() and (error := early.task.exception()) is not None:
+            # A run must not fail by a search that it never asked for.
+            logger.error("a search that was sent early failed", exc_info=error)
+
+    async def _timed(self, query: str) -> tuple[SearchOutcome, float]:
+        started = time.perf_counter()
+        timeout_s = min(self.options.search_timeout_s, self.clock.remaining_s())
+        outcome = await self._retriever.search(query, self.options.top_k, timeout_s)
+        return outcome, time.perf_counter() - started
 
 
 class _DeadlinePassedError(Exception):

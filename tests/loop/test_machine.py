@@ -16,7 +16,9 @@ from searchr1.loop.types import (
     FinishReason,
     Generate,
     Limits,
+    LoopEvent,
     Passage,
+    QuerySettled,
     Search,
     SearchRequested,
     Status,
@@ -35,6 +37,7 @@ def test_a_search_and_an_answer() -> None:
     record = play(new_rollout(), [SEARCH, ANSWER], [[MALI]])
     assert record.events == (
         ThinkDelta(1, "t"),
+        QuerySettled(1, "Mali"),
         SearchRequested(1, "Mali"),
         ThinkDelta(2, "u"),
         AnswerDelta(2, "Bamako"),
@@ -270,3 +273,64 @@ def test_errors_do_not_print_the_prompt() -> None:
 def test_limits_that_cannot_be_kept(bad: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         dataclasses.replace(Limits(), **bad)
+
+
+def told_so_far(text: str, limits: Limits | None = None) -> list[LoopEvent]:
+    return new_rollout(limits).receive_text(text, (1,))
+
+
+def test_a_query_is_settled_before_its_closing_tag_is_whole() -> None:
+    rollout = new_rollout()
+    assert rollout.receive_text("<search> Ma") == []
+    assert rollout.receive_text("li </sear") == []
+    assert rollout.receive_text("ch") == [QuerySettled(1, "Mali")]
+    assert rollout.receive_text(">") == []
+    assert rollout.end_completion("stop") == [SearchRequested(1, "Mali")]
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("<search> q </search", "q"),
+        ("<search></search", ""),
+        ("<search> a </sea </search", "a </sea"),
+        ("<search> a <search> b </search", "a <search> b"),
+        ("<search> <answer> a </search", "<answer> a"),
+    ],
+)
+def test_settled_queries(text: str, query: str) -> None:
+    assert told_so_far(text) == [QuerySettled(1, query)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<search> q </sear",
+        "</search",
+        "<Search> q </search",
+        "<search> q </Search",
+        "<search> q </answer> </search",
+        "<search> q </ search",
+    ],
+)
+def test_a_query_that_is_not_settled(text: str) -> None:
+    assert [e for e in told_so_far(text) if isinstance(e, QuerySettled)] == []
+
+
+def test_a_search_inside_an_answer_is_not_settled_early() -> None:
+    """Its text streams as an answer, so its query would be told between two deltas that depend on the chunking."""
+    record = play(new_rollout(), [["<answer> a <search> b </search>"]])
+    assert [e for e in record.events if isinstance(e, QuerySettled)] == []
+    assert record.actions[1] == Search(1, "b")
+
+
+def test_a_settled_query_may_go_on() -> None:
+    rollout = new_rollout()
+    assert rollout.receive_text("<search> q </search") == [QuerySettled(1, "q")]
+    assert rollout.receive_text("ing </search>") == []
+    assert rollout.end_completion("stop") == [SearchRequested(1, "q </searching")]
+
+
+@pytest.mark.parametrize("limits", [Limits(max_turns=0), Limits(max_searches=0)])
+def test_no_query_is_settled_with_search_off(limits: Limits) -> None:
+    assert told_so_far("<search> q </search>", limits) == []

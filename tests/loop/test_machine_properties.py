@@ -19,6 +19,7 @@ from searchr1.loop.types import (
     Limits,
     LoopEvent,
     Passage,
+    QuerySettled,
     Search,
     Status,
 )
@@ -54,6 +55,23 @@ def test_passages_never_move_the_state(
     assert one.events == other.events
     sampled = [[s for s in record.rollout.segments if s.sampled] for record in (one, other)]
     assert sampled[0] == sampled[1]
+
+
+@given(all_limits(), COMPLETIONS)
+def test_a_search_whose_query_was_settled_asks_for_it_unless_its_text_went_on(limits: Limits, texts: list[str]) -> None:
+    record = play(new_rollout(limits), [list(text) for text in texts])
+    asked = {action.turn: action.query for action in record.actions if isinstance(action, Search)}
+    settled = [event for event in record.events if isinstance(event, QuerySettled)]
+    written = {s.turn: s.text for s in record.rollout.segments if s.sampled}
+    assert len({event.turn for event in settled}) == len(settled)
+    for event in settled:
+        head, _, rest = written[event.turn].partition("<search>")[2].partition("</search")
+        assert event.query == head.strip()
+        if rest == ">" and event.turn in asked:
+            assert asked[event.turn] == event.query
+    for turn in asked:
+        opened_by = min((written[turn].find(tag), tag) for tag in ("<search>", "<answer>") if tag in written[turn])[1]
+        assert (turn in {event.turn for event in settled}) == (opened_by == "<search>")
 
 
 @given(all_limits(), COMPLETIONS)

@@ -11,6 +11,7 @@ Rules
    text, each tokenized alone and cut to its first ``max_observation_tokens``. No token is merged across two segments.
 4. The engine gets the last ``max_context_tokens`` ids of prompt + segments.
 5. Only text that the policy generated moves the state. Passages are data: nothing in them is scanned.
+   ``QuerySettled`` moves nothing either: it says early which query a turn is likely to ask for.
 6. An answer ends the rollout as ``completed``; the last turn without one as ``exhausted``; a spent token budget as
    ``truncated``. ``stop`` ends it from outside. ``Finished`` is always the last event.
 
@@ -36,6 +37,7 @@ from searchr1.loop.types import (
     Limits,
     LoopEvent,
     Passage,
+    QuerySettled,
     Search,
     SearchRequested,
     Segment,
@@ -43,6 +45,7 @@ from searchr1.loop.types import (
     Status,
     ThinkDelta,
     TokenIds,
+    VisibleEvent,
 )
 
 _FROM_OUTSIDE = (Status.CANCELLED, Status.DEADLINE, Status.FAILED)
@@ -122,9 +125,14 @@ class Rollout:
         turn = self._expect_generate().turn
         self._sampled_ids.extend(ids)
         self._num_sampled += len(ids)
-        return self._visible(turn, self._scanner.feed(text))
+        was_settled = self._scanner.query is not None
+        events: list[LoopEvent] = [*self._visible(turn, self._scanner.feed(text))]
+        query = self._scanner.query
+        if query is not None and not was_settled and not self._search_is_off(turn):
+            events.append(QuerySettled(turn, query))
+        return events
 
-    def end_completion(self, reason: FinishReason) -> list[LoopEvent]:
+    def end_completion(self, reason: FinishReason) -> list[VisibleEvent]:
         """The completion is over: record it, take its action and move on."""
         asked = self._expect_generate()
         events = [] if self._scanner.settled else self._visible(asked.turn, self._scanner.close())
@@ -137,14 +145,14 @@ class Rollout:
             return events + self._take_search(asked.turn, content)
         return events + self._take_invalid(asked.turn, wanted_search=kind == "search", reason=reason)
 
-    def receive_passages(self, passages: Sequence[Passage]) -> list[LoopEvent]:
+    def receive_passages(self, passages: Sequence[Passage]) -> list[VisibleEvent]:
         """Put a search's passages into the context. A search that failed puts in none."""
         if not isinstance(self._action, Search):
             raise IllegalInputError(f"passages came while the rollout waits for {_name(self._action)}")
         self._append("observation", self._action.turn, self.profile.observation(passages))
         return self._advance()
 
-    def stop(self, status: Status) -> list[LoopEvent]:
+    def stop(self, status: Status) -> list[VisibleEvent]:
         """End an open rollout from outside: cancelled, past its deadline, or failed. Text in flight is recorded."""
         if status not in _FROM_OUTSIDE:
             raise IllegalInputError(f"only the rollout itself can end as {status}")
@@ -154,30 +162,30 @@ class Rollout:
             self._append("completion", self._action.turn, self._scanner.text, sampled_ids=tuple(self._sampled_ids))
         return self._finish(status)
 
-    def _take_answer(self, turn: int, answer: str) -> list[LoopEvent]:
+    def _take_answer(self, turn: int, answer: str) -> list[VisibleEvent]:
         self.answer = answer
-        events: list[LoopEvent] = []
+        events: list[VisibleEvent] = []
         if answer and not self._streamed_answer:
             events.append(AnswerDelta(turn, answer))
         return [*events, AnswerCompleted(turn, answer), *self._finish(Status.COMPLETED)]
 
-    def _take_search(self, turn: int, query: str) -> list[LoopEvent]:
+    def _take_search(self, turn: int, query: str) -> list[VisibleEvent]:
         if self._tokens_left() == 0:  # No completion is left to read the passages.
             return self._finish(Status.TRUNCATED)
         self.num_searches += 1
         self._action = Search(turn, query)
         return [SearchRequested(turn, query)]
 
-    def _take_invalid(self, turn: int, *, wanted_search: bool, reason: FinishReason) -> list[LoopEvent]:
+    def _take_invalid(self, turn: int, *, wanted_search: bool, reason: FinishReason) -> list[VisibleEvent]:
         self.num_invalid += 1
-        events: list[LoopEvent] = [ActionInvalid(turn, "search_off" if wanted_search else "no_action")]
+        events: list[VisibleEvent] = [ActionInvalid(turn, "search_off" if wanted_search else "no_action")]
         if self._search_is_off(turn):
             cut_short = reason == "length" and self._tokens_left() == 0
             return events + self._finish(Status.TRUNCATED if cut_short else Status.EXHAUSTED)
         self._append("retry", turn, self.profile.retry())
         return events + self._advance()
 
-    def _advance(self) -> list[LoopEvent]:
+    def _advance(self) -> list[VisibleEvent]:
         if self._tokens_left() == 0:
             return self._finish(Status.TRUNCATED)
         self._action = self._next_turn()
@@ -193,7 +201,7 @@ class Rollout:
             max_tokens = min(max_tokens, left)
         return Generate(self.num_turns, self._context(), max_tokens, STOP_STRINGS)
 
-    def _finish(self, status: Status) -> list[LoopEvent]:
+    def _finish(self, status: Status) -> list[VisibleEvent]:
         self._action = Finish(status)
         return [Finished(self.num_turns, status)]
 
@@ -214,8 +222,8 @@ class Rollout:
             ids = ids[: self.limits.max_observation_tokens]
         self._segments.append(Segment(kind, turn, text, ids, sampled=kind == "completion", sampled_ids=sampled_ids))
 
-    def _visible(self, turn: int, pieces: list[Piece]) -> list[LoopEvent]:
-        events: list[LoopEvent] = []
+    def _visible(self, turn: int, pieces: list[Piece]) -> list[VisibleEvent]:
+        events: list[VisibleEvent] = []
         for piece in pieces:
             if piece.kind == "answer":
                 self._streamed_answer += piece.text

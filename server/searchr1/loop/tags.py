@@ -6,6 +6,8 @@ Rules
 * The action is the first match of ``<(search|answer)>(.*?)</\\1>`` in that text, its content stripped
   (reference: ``search_r1/llm_agent/generation.py``, ``postprocess_predictions``).
 * Tags are matched as text, never as tokens, and only exactly: other cases and spacings are ordinary text.
+* Once ``<search>`` was a turn's first action tag, the query is settled where ``</search`` first stands after it: it is
+  the action's content if ``>`` follows. ``</searching`` may follow instead, or nothing more.
 * Text inside ``<answer>`` streams as answer text, text inside ``<search>`` is held back, everything else is reasoning.
   ``<think>`` and ``</think>`` are dropped from it, and so is white space at its edges.
 """
@@ -22,6 +24,7 @@ STOP_STRINGS = ("</search>", "</answer>")
 
 _ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 _OPENING: dict[str, Mode] = {"<search>": "search", "<answer>": "answer"}
+_CLOSING_QUERY = "</search"
 _DROPPED = ("<think>", "</think>")
 _TAGS_OF_MODE: dict[Mode, tuple[str, ...]] = {
     "think": (*_DROPPED, *_OPENING, *STOP_STRINGS),
@@ -52,13 +55,18 @@ def parse_action(text: str) -> tuple[ActionKind, str]:
 
 
 class TagScanner:
-    """Scans one turn's text as it streams. ``settled`` once the text that follows can't matter any more."""
+    """Scans one turn's text as it streams. ``settled`` once the text that follows can't matter any more.
+
+    ``query`` is the settled query, stripped; None before it is settled, and in a turn whose first action is no search.
+    """
 
     def __init__(self) -> None:
         self._mode: Mode = "think"
         self._pending = ""
         self._kept: list[str] = []
         self._edge = _Edge()
+        self._num_before_query = 0
+        self.query: str | None = None
         self.settled = False
 
     @property
@@ -73,6 +81,7 @@ class TagScanner:
         self._pending += text
         pieces: list[Piece] = []
         while not self.settled and (match := _PATTERN_OF_MODE[self._mode].search(self._pending)):
+            self._settle_query(match.end())
             self._show(self._pending[: match.start()], pieces)
             self._kept.append(match[0])
             self._pending = self._pending[match.end() :]
@@ -80,6 +89,7 @@ class TagScanner:
         if self.settled:
             self._pending = ""
             return pieces
+        self._settle_query(len(self._pending))
         safe = len(self._pending) - _partial_tag_length(self._pending, _TAGS_OF_MODE[self._mode])
         self._show(self._pending[:safe], pieces)
         self._pending = self._pending[safe:]
@@ -99,6 +109,15 @@ class TagScanner:
         elif tag in _OPENING:
             self._mode = _OPENING[tag]
             self._edge = _Edge()
+            self._num_before_query = len(self._kept)
+
+    def _settle_query(self, end: int) -> None:
+        """Look for the query's end in the pending text before ``end``. What was kept can't hold a part of it."""
+        if self._mode != "search" or self.query is not None:
+            return
+        cut = self._pending.find(_CLOSING_QUERY, 0, end)
+        if cut >= 0:
+            self.query = ("".join(self._kept[self._num_before_query :]) + self._pending[:cut]).strip()
 
     def _show(self, text: str, pieces: list[Piece]) -> None:
         if not text:

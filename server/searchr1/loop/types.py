@@ -159,6 +159,18 @@ class SearchRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class QuerySettled:
+    """Told at most once a turn, as soon as ``</search`` stands after an open ``<search>``, and only with search on.
+
+    A turn that ends in ``Search`` mostly asks for this query, but nothing is sure before: ``</searching`` is no tag,
+    and a budget may end the text. So it may start a search early, and nothing else.
+    """
+
+    turn: int
+    query: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerCompleted:
     """The turn's action is an answer: the final one."""
 
@@ -183,4 +195,6 @@ class Finished:
     status: Status
 
 
-LoopEvent = ThinkDelta | AnswerDelta | SearchRequested | AnswerCompleted | ActionInvalid | Finished
+VisibleEvent = ThinkDelta | AnswerDelta | SearchRequested | AnswerCompleted | ActionInvalid | Finished
+"""What whoever watches a run is told."""
+LoopEvent = VisibleEvent | QuerySettled
