@@ -21,6 +21,8 @@ class RunOptions:
     top_p: float | None = None
     seed: int | None = None
     deadline_s: float | None = None
+    cache: str | None = None
+    """``only`` answers searches from the server's cache alone."""
 
     def given(self) -> dict[str, Any]:
         """The options that were chosen, as JSON values."""

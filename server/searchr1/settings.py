@@ -11,7 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from searchr1.loop.types import Limits
-from searchr1.retrieval.config import CacheConfig, ResilienceConfig, SearchConfig
+from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 
 PROVIDER_KEYS = ("tavily", "searxng", "brave", "serper", "exa", "opensearch", "elasticsearch", "qdrant", "retrieve")
 """Providers that may have a key: each has a setting ``<name>_api_key``."""
@@ -196,5 +196,12 @@ class Settings(BaseSettings):
                 rate_per_s=self.search_rate_per_s,
                 hedge=self.search_hedge,
             ),
-            costs_usd=self.search_costs_usd,
+            budget=BudgetConfig(
+                costs_usd=self.search_costs_usd,
+                window_s=self.search_budget_window_s,
+                per_key=self.search_budget_per_key,
+                per_tenant=self.search_budget_per_tenant,
+                usd_per_key=self.search_budget_usd_per_key,
+                usd_per_tenant=self.search_budget_usd_per_tenant,
+            ),
         )

@@ -18,6 +18,8 @@ from searchr1.gateway.app import create_app
 from searchr1.gateway.services import Services
 from searchr1.loop.types import Passage, TokenIds
 from searchr1.retrieval.base import Found, SearchOutcome
+from searchr1.retrieval.budget import Budgets
+from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 
@@ -102,14 +104,19 @@ def byte_tokenizer() -> Tokenizer:
 
 @asynccontextmanager
 async def running_stage(
-    *, engine: StageEngine | None = None, retriever: StageRetriever | None = None, **settings: object
+    *,
+    engine: StageEngine | None = None,
+    retriever: StageRetriever | None = None,
+    budgets: Budgets | None = None,
+    **settings: object,
 ) -> AsyncIterator[Stage]:
     """Serve on an ephemeral port until the block ends."""
     engine, retriever = engine or StageEngine(), retriever or StageRetriever()
     given = {"model": MODEL, "retriever": "index:none", "port": 0, **settings}
     config = Settings.model_validate(given)
     tokenizer = byte_tokenizer()
-    services = Services(config, tokenizer, engine, retriever, Admission(config, tokenizer))
+    search = SearchLayer(retriever, budgets=budgets)
+    services = Services(config, tokenizer, engine, search, Admission(config, tokenizer, search))
 
     @asynccontextmanager
     async def open_services(_: Settings) -> AsyncIterator[Services]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,8 @@ from searchr1.gateway.errors import ApiError, invalid
 from searchr1.loop.machine import Rollout
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Limits
+from searchr1.retrieval.base import Retriever
+from searchr1.retrieval.layer import Caller, SearchLayer
 from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
@@ -37,6 +39,9 @@ class RunOptions(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     deadline_s: float | None = Field(default=None, gt=0, description="Seconds after which the run ends as `deadline`.")
+    cache: Literal["default", "only"] = Field(
+        default="default", description="`only` answers searches from the cache alone and calls no provider."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +51,18 @@ class Plan:
     question: str
     rollout: Rollout
     options: DriveOptions
+    retriever: Retriever
+    """This caller's view of the search layer."""
 
 
 class Admission:
     """Turns requests into plans, or refuses them with an ``ApiError`` that says what to change."""
 
-    def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
+    def __init__(self, settings: Settings, tokenizer: Tokenizer, search: SearchLayer) -> None:
         self._settings = settings
         self._tokenizer = tokenizer
+        self._search = search
+        self._profile = FAITHFUL
         self._num_running = 0
 
     @property
@@ -83,11 +92,11 @@ class Admission:
             message = f"The model {name[:200]!r} does not exist here. This server serves {served!r}."
             raise ApiError(404, message, code="model_not_found", param="model")
 
-    def plan(self, question: str, options: RunOptions, *, run_id: str, stream: bool) -> Plan:
+    def plan(self, question: str, options: RunOptions, *, caller: Caller, run_id: str, stream: bool) -> Plan:
         """Check a question and its options and set up the run. Without ``stream`` text may come in larger pieces."""
         question = self._checked_question(question)
         limits = self._limits(options)
-        prompt = FAITHFUL.prompt(question)
+        prompt = self._profile.prompt(question)
         try:
             rendered = self._tokenizer.render(prompt)
         except ReservedTextError as error:
@@ -100,8 +109,11 @@ class Admission:
                 param="question",
                 code="context_length_exceeded",
             )
-        rollout = Rollout(prompt=rendered, prompt_ids=ids, encode=self._tokenizer.encode, limits=limits)
-        return Plan(question, rollout, self._drive_options(options, run_id, stream=stream))
+        rollout = Rollout(
+            prompt=rendered, prompt_ids=ids, encode=self._tokenizer.encode, limits=limits, profile=self._profile
+        )
+        retriever = self._search.view(caller, cache_only=options.cache == "only")
+        return Plan(question, rollout, self._drive_options(options, run_id, stream=stream), retriever)
 
     def _checked_question(self, question: str) -> str:
         if len(question) > self._settings.max_question_chars:

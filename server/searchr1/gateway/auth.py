@@ -1,23 +1,45 @@
 """API keys: ``Authorization: Bearer KEY``, compared in constant time. Without configured keys everyone may call."""
 
+import hashlib
 import hmac
 
 from fastapi import Request
 
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.services import services_of
+from searchr1.retrieval.layer import ANYONE, Caller
+from searchr1.settings import Settings
 
 
 async def require_key(request: Request) -> None:
-    """Refuse a request that does not carry one of the operator's keys."""
-    keys = services_of(request).settings.api_keys
+    """Refuse a request that does not carry one of the operator's keys; note whose it is."""
+    settings = services_of(request).settings
+    request.state.caller = _caller(settings, request.headers.get("authorization", ""))
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sent ``request``, as ``require_key`` found."""
+    caller: Caller = request.state.caller
+    return caller
+
+
+def _caller(settings: Settings, header: str) -> Caller:
+    keys = _keys(settings)
     if not keys:
-        return
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        return ANYONE
+    scheme, _, given = header.partition(" ")
     if scheme.lower() != "bearer" or not given.strip():
         message = "No API key was given. Send it as 'Authorization: Bearer KEY'."
         raise ApiError(401, message, code="missing_api_key")
     presented = given.strip().encode("utf-8", "surrogateescape")
-    matches = [hmac.compare_digest(presented, key.get_secret_value().encode()) for key in keys]
-    if not any(matches):
+    # All are compared, so that the time tells nothing about which one matched.
+    matches = [tenant for tenant, key in keys if hmac.compare_digest(presented, key)]
+    if not matches:
         raise ApiError(401, "The API key is not one of this server's keys.", code="invalid_api_key")
+    return Caller(tenant=matches[0], key_id=hashlib.sha256(presented).hexdigest()[:16])
+
+
+def _keys(settings: Settings) -> list[tuple[str, bytes]]:
+    """All keys with their tenants; keys of no tenant have the empty one."""
+    owned = [(tenant, key) for tenant, keys in settings.tenant_keys.items() for key in keys]
+    return [(t, key.get_secret_value().encode()) for t, key in [*owned, *(("", key) for key in settings.api_keys)]]

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from searchr1.driver import DriveEvent, DriveStats, PassagesReceived, SearchBroke
+from searchr1.gateway.search_metrics import SearchMetrics
 from searchr1.loop.machine import Rollout
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -31,6 +32,7 @@ class Metrics:
         self.completion_s = Histogram(
             "searchr1_completion_seconds", "Wall time of one completion.", buckets=_SECONDS, registry=registry
         )
+        self.search = SearchMetrics(registry)
         self.searches_per_run = Histogram(
             "searchr1_searches_per_run", "Searches that a run made.", buckets=_COUNTS, registry=registry
         )

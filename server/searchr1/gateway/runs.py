@@ -32,7 +32,7 @@ async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGen
     with services.admission.slot(), metrics.running.track_inprogress():
         try:
             yield narrator.started()
-            async with aclosing(drive(rollout, services.engine, services.retriever, plan.options, stats)) as events:
+            async with aclosing(drive(rollout, services.engine, plan.retriever, plan.options, stats)) as events:
                 async for event in events:
                     if first_text_s is None and isinstance(event, ThinkDelta | AnswerDelta):
                         first_text_s = time.perf_counter() - started

@@ -12,8 +12,8 @@ from searchr1.engines.local import LocalEngine, LocalEngineConfig
 from searchr1.engines.vllm import VllmEngine
 from searchr1.gateway.admission import Admission
 from searchr1.gateway.metrics import Metrics
-from searchr1.retrieval.base import Retriever
-from searchr1.retrieval.factory import open_retriever
+from searchr1.retrieval.factory import open_search
+from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ class Services:
     settings: Settings
     tokenizer: Tokenizer
     engine: ServedEngine
-    retriever: Retriever
+    search: SearchLayer
     admission: Admission
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
@@ -46,7 +46,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """
     tokenizer = Tokenizer.load(settings.tokenizer or settings.model)
     async with AsyncExitStack() as stack:
-        retriever = await stack.enter_async_context(open_retriever(settings.retriever))
+        metrics = Metrics()
+        search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
         engine: VllmEngine | LocalEngine
         if settings.engine_url is not None:
             # It need not be up yet: /readyz tells.
@@ -57,8 +58,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             settings=settings,
             tokenizer=tokenizer,
             engine=engine,
-            retriever=retriever,
-            admission=Admission(settings, tokenizer),
+            search=search,
+            admission=Admission(settings, tokenizer, search),
+            metrics=metrics,
             engine_metrics=engine.metrics_text if isinstance(engine, LocalEngine) else None,
         )
 

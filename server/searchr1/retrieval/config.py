@@ -42,6 +42,19 @@ class ResilienceConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetConfig:
+    """What may be spent in a window of ``window_s`` seconds; None is no limit."""
+
+    costs_usd: Mapping[str, float] = field(default_factory=dict)
+    """Price of one search, by provider name."""
+    window_s: float = 86_400.0
+    per_key: int | None = None
+    per_tenant: int | None = None
+    usd_per_key: float | None = None
+    usd_per_tenant: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SearchConfig:
     """The whole search layer."""
 
@@ -54,5 +67,4 @@ class SearchConfig:
     """Keys by provider name."""
     cache: CacheConfig = field(default_factory=CacheConfig)
     resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
-    costs_usd: Mapping[str, float] = field(default_factory=dict)
-    """Price of one search, by provider name."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import NullObserver, Retriever, SearchObserver
-from searchr1.retrieval.config import SearchConfig
+from searchr1.retrieval.budget import Budgets, CostTable, Limit
+from searchr1.retrieval.config import BudgetConfig, SearchConfig
+from searchr1.retrieval.counters import MemoryCounters
 from searchr1.retrieval.fallback import FallbackRetriever
 from searchr1.retrieval.hedged import HedgedRetriever
+from searchr1.retrieval.layer import SearchLayer
 from searchr1.retrieval.providers import FORMS, ProviderSpec, open_provider, parse_spec
 from searchr1.retrieval.resilient import ResiliencePolicy, ResilientRetriever
 
@@ -42,6 +45,38 @@ async def open_chain(config: SearchConfig, observer: SearchObserver | None = Non
             retriever = await stack.enter_async_context(open_provider(spec))
             retrievers.append(retriever if spec.is_local else _guarded(retriever, spec, config, observer))
         yield retrievers[0] if len(retrievers) == 1 else FallbackRetriever(retrievers)
+
+
+@contextlib.asynccontextmanager
+async def open_search(config: SearchConfig, observer: SearchObserver | None = None) -> AsyncIterator[SearchLayer]:
+    """Open the whole search layer, and close it at the end of the block.
+
+    Raises:
+        ConfigurationError: a provider, an option or a key is missing or cannot work.
+        CorpusError: an index cannot be opened.
+    """
+    observer = observer or NullObserver()
+    async with open_chain(config, observer) as source:
+        yield SearchLayer(source, budgets=_budgets(config.budget, observer))
+
+
+def _budgets(config: BudgetConfig, observer: SearchObserver) -> Budgets | None:
+    per_key = Limit(config.per_key, config.usd_per_key)
+    per_tenant = Limit(config.per_tenant, config.usd_per_tenant)
+    if per_key == per_tenant == Limit() and not config.costs_usd:
+        return None
+    try:
+        costs = CostTable(config.costs_usd)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    return Budgets(
+        MemoryCounters(),
+        costs,
+        observer=observer,
+        per_key=per_key,
+        per_tenant=per_tenant,
+        window_s=config.window_s,
+    )
 
 
 def _guarded(inner: Retriever, spec: ProviderSpec, config: SearchConfig, observer: SearchObserver) -> Retriever:

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.gateway.admission import MAX_SEED, RunOptions
+from searchr1.gateway.auth import caller_of
 from searchr1.gateway.errors import engine_status, error_body, invalid
 from searchr1.gateway.openai_shapes import ChatShape, encode_data
 from searchr1.gateway.runs import run_events, whole_run
@@ -54,6 +55,13 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class WebSearchOptions(BaseModel):
+    """How to search."""
+
+    external_web_access: bool = True
+    """False answers searches from the cache alone."""
+
+
 class ChatRequest(BaseModel):
     """What of OpenAI's request this server acts on. Other fields are ignored, as OpenAI-compatible servers do."""
 
@@ -73,6 +81,7 @@ class ChatRequest(BaseModel):
     max_searches: int | None = Field(default=None, ge=0)
     top_k: int | None = Field(default=None, ge=1)
     deadline_s: float | None = Field(default=None, gt=0)
+    web_search_options: WebSearchOptions | None = None
 
     def run_options(self, max_run_tokens: int) -> RunOptions:
         """The same wishes in the native form. A token limit above the operator's is cut, as OpenAI clients expect."""
@@ -86,6 +95,7 @@ class ChatRequest(BaseModel):
             top_p=self.top_p,
             seed=self.seed,
             deadline_s=self.deadline_s,
+            cache="only" if self.web_search_options and not self.web_search_options.external_web_access else "default",
         )
 
 
@@ -111,7 +121,9 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     services.admission.check_model(body.model)
     run_id = f"chatcmpl-{uuid.uuid4().hex}"
     options = body.run_options(services.settings.max_run_tokens)
-    plan = services.admission.plan(question_of(body.messages), options, run_id=run_id, stream=body.stream)
+    plan = services.admission.plan(
+        question_of(body.messages), options, caller=caller_of(request), run_id=run_id, stream=body.stream
+    )
     shape = ChatShape(run_id, services.settings.public_name, int(time.time()))
     if body.stream:
         include_usage = body.stream_options is not None and body.stream_options.include_usage

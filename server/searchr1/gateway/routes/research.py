@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from searchr1.gateway.admission import RunOptions
+from searchr1.gateway.auth import caller_of
 from searchr1.gateway.runs import run_events, whole_run
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import encode_event, event_stream
@@ -31,7 +32,7 @@ async def research(request: Request, body: ResearchRequest) -> Response:
     services = services_of(request)
     services.admission.check_model(body.model)
     run_id = f"run_{uuid.uuid4().hex}"
-    plan = services.admission.plan(body.question, body, run_id=run_id, stream=body.stream)
+    plan = services.admission.plan(body.question, body, caller=caller_of(request), run_id=run_id, stream=body.stream)
     if body.stream:
         events = run_events(services, plan, run_id=run_id)
         return await event_stream(_encoded(events), heartbeat_s=services.settings.heartbeat_s)

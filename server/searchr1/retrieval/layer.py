@@ -1,0 +1,70 @@
+"""The search layer as a request meets it: one caller's view of providers, cache and budgets."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchOutcome
+from searchr1.retrieval.budget import BudgetedRetriever, Budgets
+from searchr1.retrieval.deadline import Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks. Callers of one tenant share cached searches and that tenant's budget."""
+
+    tenant: str = ""
+    key_id: str = ""
+    """Tells keys apart without being one."""
+
+
+ANYONE = Caller()
+
+
+class Cache(Protocol):
+    """A cache in front of the providers."""
+
+    def view(self, scope: str = "", only: bool = False) -> Retriever:
+        """The cache as ``scope`` sees it; with ``only``, it answers alone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchLayer:
+    """What searches go through: ``source`` stands for the providers, ``cache`` and ``budgets`` come before it."""
+
+    source: Retriever
+    cache: Cache | None = None
+    budgets: Budgets | None = None
+
+    def view(self, caller: Caller = ANYONE, *, cache_only: bool = False) -> Retriever:
+        """The retriever of one run. With ``cache_only`` no provider is called."""
+        cached: Retriever = _NOTHING_CACHED if self.cache is None else self.cache.view(caller.tenant, only=True)
+        if cache_only:
+            return cached
+        retriever = self.source if self.cache is None else self.cache.view(caller.tenant)
+        if self.budgets is None:
+            return retriever
+        return _WithinBudget(BudgetedRetriever(retriever, self.budgets, caller), cached)
+
+
+class _WithinBudget:
+    """Answers from the cache alone once the budget is used up."""
+
+    def __init__(self, paid: Retriever, cached: Retriever) -> None:
+        self._paid, self._cached = paid, cached
+
+    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+        deadline = Deadline(deadline_s)
+        outcome = await self._paid.search(query, k, deadline.left_s())
+        if isinstance(outcome, SearchFailed) and outcome.kind == "budget":
+            free = await self._cached.search(query, k, deadline.left_s())
+            return free if isinstance(free, Found) else outcome
+        return outcome
+
+
+class _NothingCached:
+    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+        return SearchFailed("not_cached", "this server keeps no searches")
+
+
+_NOTHING_CACHED = _NothingCached()
