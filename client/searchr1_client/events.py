@@ -97,6 +97,10 @@ class SearchCompleted(Event):
     query: str
     passages: list[WirePassage]
     cache: CacheState
+    age_s: float | None = None
+    """Seconds since the provider answered, where a cache did."""
+    provider: str = ""
+    """Who found the passages."""
     duration_ms: float
 
 
@@ -106,6 +110,8 @@ class SearchFailed(Event):
     type: Literal["search.failed"] = "search.failed"
     query: str
     error: WireError
+    provider: str = ""
+    """Who failed, where one provider did."""
     duration_ms: float
 
 
@@ -235,6 +241,8 @@ class Step(_Wire):
     query: str | None = None
     passages: list[WirePassage] = Field(default_factory=list)
     cache: CacheState | None = None
+    age_s: float | None = None
+    provider: str | None = None
     duration_ms: float | None = None
     search_error: WireError | None = None
     invalid: str | None = None

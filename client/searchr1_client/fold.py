@@ -53,10 +53,11 @@ class RunFold:
             case SearchCompleted():
                 step = self._step(event.turn)
                 step.query, step.passages, step.cache = event.query, event.passages, event.cache
-                step.duration_ms = event.duration_ms
+                step.age_s, step.provider, step.duration_ms = event.age_s, event.provider, event.duration_ms
             case SearchFailed():
                 step = self._step(event.turn)
-                step.query, step.search_error, step.duration_ms = event.query, event.error, event.duration_ms
+                step.query, step.search_error = event.query, event.error
+                step.provider, step.duration_ms = event.provider, event.duration_ms
             case ActionInvalid():
                 self._step(event.turn).invalid = event.reason
             case AnswerCompleted():

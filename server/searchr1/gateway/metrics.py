@@ -29,6 +29,12 @@ class Metrics:
         self.search_s = Histogram(
             "searchr1_search_seconds", "Wall time of a search.", buckets=_SECONDS, registry=registry
         )
+        self.search_early_s = Histogram(
+            "searchr1_search_early_seconds",
+            "Time won by sending a query before its completion had ended.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.completion_s = Histogram(
             "searchr1_completion_seconds", "Wall time of one completion.", buckets=_SECONDS, registry=registry
         )
@@ -56,6 +62,8 @@ class Metrics:
             self.completion_s.observe(seconds)
         for seconds in stats.search_s:
             self.search_s.observe(seconds)
+        for seconds in stats.early_s:
+            self.search_early_s.observe(seconds)
         self.searches_per_run.observe(rollout.num_searches)
         self.invalid_actions.inc(rollout.num_invalid)
         self.tokens.labels("sampled").inc(rollout.num_sampled_tokens)

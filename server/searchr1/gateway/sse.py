@@ -90,12 +90,18 @@ class Narrator:
                     query=event.query,
                     passages=self._number(event.passages),
                     cache=event.cache,
+                    age_s=None if event.age_s is None else round(event.age_s, 3),
+                    provider=event.provider,
                     duration_ms=_ms(event.duration_s),
                 )
             case SearchBroke():
                 error = wire.WireError(code=event.kind, message=event.message)
                 return wire.SearchFailed(
-                    **self._stamp(), query=event.query, error=error, duration_ms=_ms(event.duration_s)
+                    **self._stamp(),
+                    query=event.query,
+                    error=error,
+                    provider=event.provider,
+                    duration_ms=_ms(event.duration_s),
                 )
             case loop.ActionInvalid():
                 return wire.ActionInvalid(**self._stamp(), reason=event.reason)
