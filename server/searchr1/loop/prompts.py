@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from searchr1.loop.sanitize import neutralise
 from searchr1.loop.types import Passage
 
 PROMPT = (
@@ -70,4 +71,29 @@ class FaithfulProfile:
         return RETRY
 
 
+@dataclass(frozen=True, slots=True)
+class SanitizedProfile:
+    """The texts of ``base``, with passages that hold tag-like text neutralised before the model reads them.
+
+    For serving, where passages come from strangers. Training, evaluation and replays keep ``FAITHFUL``. Passages
+    without tag-like text read the same in both; ``sanitize.py`` has the rules.
+    """
+
+    base: Profile
+    name: str = "sanitized"
+
+    def prompt(self, question: str) -> str:
+        """As ``base`` has it."""
+        return self.base.prompt(question)
+
+    def observation(self, passages: Sequence[Passage]) -> str:
+        """As ``base`` writes the neutralised passages."""
+        return self.base.observation(neutralise(passages))
+
+    def retry(self) -> str:
+        """As ``base`` has it."""
+        return self.base.retry()
+
+
 FAITHFUL = FaithfulProfile()
+SANITIZED = SanitizedProfile(FAITHFUL)
