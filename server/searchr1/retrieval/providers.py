@@ -165,7 +165,80 @@ async def _qdrant(spec: ProviderSpec) -> AsyncIterator[Retriever]:
         yield retriever
 
 
+@contextlib.asynccontextmanager
+async def _tavily(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    from searchr1.retrieval.tavily import TavilyProvider
+
+    options: dict[str, Any] = spec.take("depth", "topic", "include_domains", "exclude_domains")
+    for name in ("include_domains", "exclude_domains"):
+        options[name] = [domain for domain in options.get(name, "").split("+") if domain]
+    async with contextlib.aclosing(
+        TavilyProvider(spec.require_secret(), max_chars=spec.passage_chars, **options)
+    ) as provider:
+        yield provider
+
+
+@contextlib.asynccontextmanager
+async def _searxng(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    from searchr1.retrieval.searxng import SearxngProvider
+
+    options = spec.take("engines", "language")
+    async with contextlib.aclosing(
+        SearxngProvider(
+            spec.target,
+            api_key=spec.secret,
+            engines=options.get("engines", ""),
+            language=options.get("language", ""),
+            max_chars=spec.passage_chars,
+        )
+    ) as provider:
+        yield provider
+
+
+@contextlib.asynccontextmanager
+async def _brave(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    from searchr1.retrieval.brave import BraveProvider
+
+    country = spec.take("country").get("country", "")
+    async with contextlib.aclosing(
+        BraveProvider(spec.require_secret(), country=country, max_chars=spec.passage_chars)
+    ) as provider:
+        yield provider
+
+
+@contextlib.asynccontextmanager
+async def _serper(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    from searchr1.retrieval.serper import SerperProvider
+
+    options = spec.take("gl", "hl")
+    async with contextlib.aclosing(
+        SerperProvider(
+            spec.require_secret(),
+            gl=options.get("gl", ""),
+            hl=options.get("hl", ""),
+            max_chars=spec.passage_chars,
+        )
+    ) as provider:
+        yield provider
+
+
+@contextlib.asynccontextmanager
+async def _exa(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+    from searchr1.retrieval.exa import ExaProvider
+
+    highlights = spec.take("contents").get("contents", "text") == "highlights"
+    async with contextlib.aclosing(
+        ExaProvider(spec.require_secret(), max_chars=spec.passage_chars, highlights=highlights)
+    ) as provider:
+        yield provider
+
+
 OPENERS: Mapping[str, Opener] = {
+    "tavily": _tavily,
+    "searxng": _searxng,
+    "brave": _brave,
+    "serper": _serper,
+    "exa": _exa,
     "retrieve": _retrieve,
     "index": _index,
     "dense": _dense,

@@ -101,12 +101,21 @@ class RestApi:
 
     async def post(self, path: str, payload: object, params: Mapping[str, str] | None = None) -> Reply:
         """POST ``payload`` to ``path`` below the URL. Raises ``RestError`` and httpx's errors, for ``within``."""
+        return await self._call("POST", path, params, payload)
+
+    async def get(self, path: str, params: Mapping[str, str]) -> Reply:
+        """GET ``path`` below the URL. Raises as ``post`` does."""
+        return await self._call("GET", path, params)
+
+    async def _call(
+        self, method: str, path: str, params: Mapping[str, str] | None, payload: object | None = None
+    ) -> Reply:
         if self._client.is_closed:
             raise RestError("unavailable", "was closed on our side")
         url = f"{str(self._base).rstrip('/')}/{path}"
         # The deadline around the call is the only timeout; httpx's own would cut a slow but timely answer.
         async with self._client.stream(
-            "POST", url, json=payload, params=params, headers=self._headers, auth=self._auth, timeout=None
+            method, url, json=payload, params=params, headers=self._headers, auth=self._auth, timeout=None
         ) as response:
             body = await self._read(response)
         return Reply(

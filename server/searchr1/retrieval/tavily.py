@@ -1,0 +1,134 @@
+"""Tavily, through its own SDK on our HTTP client.
+
+The SDK drops ``Retry-After``, gives 432 and 433 (plan and pay-as-you-go limits) the same error as 403, reads bodies of
+any size, and without a key calls Tavily anonymously. So statuses are read before it sees them, bodies are bounded
+below it, and a missing key is refused.
+"""
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Literal
+
+import httpx
+from tavily import AsyncTavilyClient  # type: ignore[import-untyped]
+from tavily.errors import TimeoutError as TavilyTimeoutError  # type: ignore[import-untyped]
+
+from searchr1.errors import ConfigurationError
+from searchr1.loop.types import Passage
+from searchr1.retrieval.base import Found, SearchOutcome
+from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite, retry_after_s
+from searchr1.retrieval.text import clean_text
+from searchr1.retrieval.web import WebResult, objects, passages_from, text_of
+
+Depth = Literal["basic", "advanced", "fast", "ultra-fast"]
+Topic = Literal["general", "news", "finance"]
+URL = "https://api.tavily.com"
+_MAX_RESULTS = 20
+_LONGEST_S = 120.0
+"""The SDK allows no longer call."""
+_HINTS = {401: "the key is refused", 403: "the key may not do this", 432: "the plan's limit", 433: "the spending limit"}
+
+
+class TavilyProvider:
+    """A ``Retriever`` over Tavily. Raises ``ConfigurationError`` without a key."""
+
+    name = "tavily"
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        depth: Depth = "basic",
+        topic: Topic = "general",
+        include_domains: Sequence[str] = (),
+        exclude_domains: Sequence[str] = (),
+        max_chars: int = 2000,
+        base_url: str = URL,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        if not api_key.strip():
+            raise ConfigurationError("Tavily needs a key; without one its SDK would call it anonymously")
+        self._max_chars = max_chars
+        self._options: dict[str, Any] = {"search_depth": depth, "topic": topic}
+        if include_domains:
+            self._options["include_domains"] = list(include_domains)
+        if exclude_domains:
+            self._options["exclude_domains"] = list(exclude_domains)
+        # A client of its own: the SDK writes the key into its headers.
+        self._http = httpx.AsyncClient(
+            base_url=base_url,
+            transport=_Bounded(max_body_bytes),
+            trust_env=False,
+            event_hooks={"response": [_refuse]},
+        )
+        self._api = RestApi(base_url, label="Tavily", provider=self.name, client=self._http)
+        self._sdk = AsyncTavilyClient(api_key=api_key, client=self._http)
+
+    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+        """See ``Retriever.search``."""
+        if k < 1 or not query.strip():
+            return Found((), provider=self.name)
+        return await self._api.within(deadline_s, self._search(clean_text(query), k, deadline_s))
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _search(self, query: str, k: int, deadline_s: float) -> tuple[Passage, ...]:
+        if self._http.is_closed:
+            raise RestError("unavailable", "was closed on our side")
+        timeout_s = deadline_s if math.isfinite(deadline_s) else _LONGEST_S
+        try:
+            body: Any = await self._sdk.search(
+                query, max_results=min(k, _MAX_RESULTS), timeout=timeout_s, **self._options
+            )
+        except TavilyTimeoutError as error:
+            raise RestError("timeout", f"did not answer within {timeout_s:g} s") from error
+        # The SDK reads any JSON as an object.
+        except (ValueError, RecursionError, AttributeError, TypeError) as error:
+            raise RestError("bad_response", "answered with something that is not a JSON object") from error
+        results = objects(body.get("results") if isinstance(body, dict) else None, "results")
+        return passages_from((_result(item) for item in results), k, self._max_chars)
+
+
+def _result(item: dict[str, object]) -> WebResult:
+    return WebResult(
+        text_of(item.get("title")), text_of(item.get("url")), text_of(item.get("content")), finite(item.get("score"))
+    )
+
+
+async def _refuse(response: httpx.Response) -> None:
+    if response.status_code == 200:
+        return
+    after_s = retry_after_s(response.headers.get("retry-after"))
+    raise Reply(response.status_code, None, "", after_s).error(_HINTS.get(response.status_code, ""))
+
+
+class _Bounded(httpx.AsyncHTTPTransport):
+    """Cuts bodies off."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        super().__init__(trust_env=False)
+        self._max_body_bytes = max_body_bytes
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _BoundedStream(response.stream, self._max_body_bytes)
+        return response
+
+
+class _BoundedStream(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, max_bytes: int) -> None:
+        self._stream, self._max_bytes = stream, max_bytes
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        num_bytes = 0
+        async for chunk in self._stream:
+            num_bytes += len(chunk)
+            if num_bytes > self._max_bytes:
+                raise RestError("bad_response", f"answered with more than {self._max_bytes} bytes")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
