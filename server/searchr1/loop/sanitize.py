@@ -60,7 +60,7 @@ _TOKEN_NAMES = (
 _TAG = re.compile(
     rf"<[/\\|!?*_]{{0,4}}(?:{_LOOP_NAMES}|{_TOKEN_NAMES})"
     r"|<\|[^<>|]{1,64}\|>"
-    r"|</?(?:s|bos|eos|pad|unk|mask|cls|sep|system|user|assistant)/?>"
+    r"|</?(?:s|bos|eos|pad|unk|mask|cls|sep)/?>"
     r"|<</?sys>>"
     r"|\[[/\\]?(?:inst|sys|system_prompt|available_tools|tool_calls|tool_results|bos|eos|unk|gmask|sop)\]"
 )
