@@ -141,9 +141,9 @@ class Settings(BaseSettings):
     def _check_ttls(self) -> Self:
         pairs = {"": (self.cache_soft_ttl_s, self.cache_hard_ttl_s), **self.cache_ttls_s}
         for provider, (soft, hard) in pairs.items():
-            if not 0 < soft <= hard:
+            if not 0 < soft < hard:
                 where = f"cache_ttls_s[{provider!r}]" if provider else "cache_soft_ttl_s and cache_hard_ttl_s"
-                raise ValueError(f"{where}: the soft limit must be positive and no longer than the hard one")
+                raise ValueError(f"{where}: the soft limit must be positive and shorter than the hard one")
         return self
 
     @classmethod

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from searchr1.driver import DriveOptions
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.prompts import FAITHFUL, SANITIZED, Profile
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.layer import Caller, SearchLayer
@@ -62,7 +62,7 @@ class Admission:
         self._settings = settings
         self._tokenizer = tokenizer
         self._search = search
-        self._profile = FAITHFUL
+        self._profile: Profile = SANITIZED if settings.sanitize else FAITHFUL
         self._num_running = 0
 
     @property
