@@ -7,12 +7,16 @@ from collections.abc import AsyncIterator
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import NullObserver, Retriever, SearchObserver
 from searchr1.retrieval.budget import Budgets, CostTable, Limit
+from searchr1.retrieval.cached import CachedRetriever, CachePolicy
 from searchr1.retrieval.config import BudgetConfig, SearchConfig
 from searchr1.retrieval.counters import MemoryCounters
 from searchr1.retrieval.fallback import FallbackRetriever
 from searchr1.retrieval.hedged import HedgedRetriever
 from searchr1.retrieval.layer import SearchLayer
+from searchr1.retrieval.memory import MemoryStore
 from searchr1.retrieval.providers import FORMS, ProviderSpec, open_provider, parse_spec
+from searchr1.retrieval.redis import RedisClient, RedisStore, open_redis
+from searchr1.retrieval.redis_counters import RedisCounters
 from searchr1.retrieval.resilient import ResiliencePolicy, ResilientRetriever
 
 
@@ -51,16 +55,60 @@ async def open_chain(config: SearchConfig, observer: SearchObserver | None = Non
 async def open_search(config: SearchConfig, observer: SearchObserver | None = None) -> AsyncIterator[SearchLayer]:
     """Open the whole search layer, and close it at the end of the block.
 
+    Searches of this machine's own indexes alone are not cached: they cost less than a cache on the network.
+
     Raises:
-        ConfigurationError: a provider, an option or a key is missing or cannot work.
+        ConfigurationError: a provider, an option, a key or the Redis URL is missing or cannot work.
         CorpusError: an index cannot be opened.
     """
     observer = observer or NullObserver()
-    async with open_chain(config, observer) as source:
-        yield SearchLayer(source, budgets=_budgets(config.budget, observer))
+    async with contextlib.AsyncExitStack() as stack:
+        source = await stack.enter_async_context(open_chain(config, observer))
+        redis = await stack.enter_async_context(_redis(config.cache.redis_url))
+        cache: CachedRetriever | None = None
+        if config.cache.enabled and not all(spec.is_local for spec in parse_chain(config)):
+            cache = await stack.enter_async_context(contextlib.aclosing(_cached(source, config, redis, observer)))
+        yield SearchLayer(source, cache, _budgets(config.budget, redis, observer))
 
 
-def _budgets(config: BudgetConfig, observer: SearchObserver) -> Budgets | None:
+@contextlib.asynccontextmanager
+async def _redis(url: str | None) -> AsyncIterator[RedisClient | None]:
+    if url is None:
+        yield None
+        return
+    client = open_redis(url)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+def _cached(
+    source: Retriever, config: SearchConfig, redis: RedisClient | None, observer: SearchObserver
+) -> CachedRetriever:
+    wanted, first = config.cache, parse_chain(config)[0].kind
+    # What a stand-in found is kept for as long as an outage may last, and not for as long as its own answers would be.
+    stand_ins = {spec.kind for spec in parse_chain(config)} - {first} - set(wanted.ttls_s)
+    policy = CachePolicy(
+        soft_ttl_s=wanted.soft_ttl_s,
+        hard_ttl_s=wanted.hard_ttl_s,
+        empty_ttl_s=wanted.empty_ttl_s,
+        ttls_s={**wanted.ttls_s, **dict.fromkeys(stand_ins, (wanted.empty_ttl_s / 2, wanted.empty_ttl_s))},
+        max_entry_bytes=wanted.max_entry_bytes,
+        refresh_s=config.timeout_s,
+    )
+    store = MemoryStore(wanted.memory_bytes) if redis is None else RedisStore(redis)
+    return CachedRetriever(
+        source,
+        store,
+        provider=config.retriever,
+        filters={"passage_chars": str(config.passage_chars)},
+        policy=policy,
+        observer=observer,
+    )
+
+
+def _budgets(config: BudgetConfig, redis: RedisClient | None, observer: SearchObserver) -> Budgets | None:
     per_key = Limit(config.per_key, config.usd_per_key)
     per_tenant = Limit(config.per_tenant, config.usd_per_tenant)
     if per_key == per_tenant == Limit() and not config.costs_usd:
@@ -69,8 +117,9 @@ def _budgets(config: BudgetConfig, observer: SearchObserver) -> Budgets | None:
         costs = CostTable(config.costs_usd)
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
+    store = MemoryCounters() if redis is None else RedisCounters(redis)
     return Budgets(
-        MemoryCounters(),
+        store,
         costs,
         observer=observer,
         per_key=per_key,
