@@ -6,7 +6,7 @@ from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.rest import MAX_BODY_BYTES, RestApi
 from searchr1.retrieval.text import clean_text
-from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of
+from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of, usable_key
 
 URL = "https://api.search.brave.com"
 _MAX_COUNT = 20
@@ -15,7 +15,10 @@ _MAX_QUERY_CHARS, _MAX_QUERY_WORDS = 400, 50
 
 
 class BraveProvider:
-    """A ``Retriever`` over Brave Search."""
+    """A ``Retriever`` over Brave Search. Raises ``ConfigurationError`` for a key that cannot be sent.
+
+    ``extra_snippets`` asks for more excerpts of each page; not every plan of Brave's has them.
+    """
 
     name = "brave"
 
@@ -24,6 +27,7 @@ class BraveProvider:
         api_key: str,
         *,
         country: str = "",
+        extra_snippets: bool = False,
         max_chars: int = 2000,
         base_url: str = URL,
         client: httpx.AsyncClient | None = None,
@@ -31,11 +35,13 @@ class BraveProvider:
     ) -> None:
         self._max_chars = max_chars
         self._options = {"country": country} if country else {}
+        if extra_snippets:
+            self._options["extra_snippets"] = "true"
         self._api = RestApi(
             base_url,
             label="Brave Search",
             provider=self.name,
-            headers={"X-Subscription-Token": api_key, "Accept": "application/json"},
+            headers={"X-Subscription-Token": usable_key(api_key, "Brave Search"), "Accept": "application/json"},
             client=client,
             max_body_bytes=max_body_bytes,
         )

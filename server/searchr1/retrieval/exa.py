@@ -6,14 +6,17 @@ from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.rest import MAX_BODY_BYTES, RestApi, finite
 from searchr1.retrieval.text import clean_text
-from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of
+from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of, usable_key
 
 URL = "https://api.exa.ai"
 _MAX_RESULTS = 100
 
 
 class ExaProvider:
-    """A ``Retriever`` over Exa. ``highlights`` takes the excerpts that fit the query instead of the page's start."""
+    """A ``Retriever`` over Exa. Raises ``ConfigurationError`` for a key that cannot be sent.
+
+    ``highlights`` takes the excerpts that fit the query instead of the page's start.
+    """
 
     name = "exa"
 
@@ -35,7 +38,7 @@ class ExaProvider:
             base_url,
             label="Exa",
             provider=self.name,
-            headers={"x-api-key": api_key},
+            headers={"x-api-key": usable_key(api_key, "Exa")},
             client=client,
             max_body_bytes=max_body_bytes,
         )

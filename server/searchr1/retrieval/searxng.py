@@ -6,7 +6,7 @@ from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.rest import MAX_BODY_BYTES, RestApi, RestError, finite
 from searchr1.retrieval.text import clean_text
-from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of
+from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of, usable_key
 
 _FORBIDDEN = "does its settings.yml list json among search.formats?"
 
@@ -29,7 +29,9 @@ class SearxngProvider:
     ) -> None:
         self._max_chars = max_chars
         self._options = {name: value for name, value in (("engines", engines), ("language", language)) if value}
-        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        headers = {"Accept": "application/json"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {usable_key(api_key, 'SearXNG')}"
         self._api = RestApi(
             base_url,
             label="SearXNG",

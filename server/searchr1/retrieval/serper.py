@@ -6,13 +6,16 @@ from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.rest import MAX_BODY_BYTES, RestApi
 from searchr1.retrieval.text import clean_text
-from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of
+from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of, usable_key
 
 URL = "https://google.serper.dev"
 
 
 class SerperProvider:
-    """A ``Retriever`` over Serper. A direct answer, and what Google knows of the thing asked for, come first."""
+    """A ``Retriever`` over Serper. Raises ``ConfigurationError`` for a key that cannot be sent.
+
+    A direct answer, and what Google knows of the thing asked for, come first.
+    """
 
     name = "serper"
 
@@ -33,7 +36,7 @@ class SerperProvider:
             base_url,
             label="Serper",
             provider=self.name,
-            headers={"X-API-KEY": api_key},
+            headers={"X-API-KEY": usable_key(api_key, "Serper")},
             client=client,
             max_body_bytes=max_body_bytes,
         )

@@ -1,24 +1,22 @@
 """Tavily, through its own SDK on our HTTP client.
 
 The SDK drops ``Retry-After``, gives 432 and 433 (plan and pay-as-you-go limits) the same error as 403, reads bodies of
-any size, and without a key calls Tavily anonymously. So statuses are read before it sees them, bodies are bounded
-below it, and a missing key is refused.
+any size, and without a key takes one from the environment or calls Tavily anonymously. So statuses are read and bodies
+are bounded below it, and a missing key is refused.
 """
 
-import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import httpx
 from tavily import AsyncTavilyClient  # type: ignore[import-untyped]
 from tavily.errors import TimeoutError as TavilyTimeoutError  # type: ignore[import-untyped]
 
-from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite, retry_after_s
 from searchr1.retrieval.text import clean_text
-from searchr1.retrieval.web import WebResult, objects, passages_from, text_of
+from searchr1.retrieval.web import WebResult, objects, passages_from, text_of, usable_key
 
 Depth = Literal["basic", "advanced", "fast", "ultra-fast"]
 Topic = Literal["general", "news", "finance"]
@@ -30,7 +28,7 @@ _HINTS = {401: "the key is refused", 403: "the key may not do this", 432: "the p
 
 
 class TavilyProvider:
-    """A ``Retriever`` over Tavily. Raises ``ConfigurationError`` without a key."""
+    """A ``Retriever`` over Tavily. Raises ``ConfigurationError`` without a key that can be sent."""
 
     name = "tavily"
 
@@ -46,8 +44,7 @@ class TavilyProvider:
         base_url: str = URL,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        if not api_key.strip():
-            raise ConfigurationError("Tavily needs a key; without one its SDK would call it anonymously")
+        key = usable_key(api_key, "Tavily")
         self._max_chars = max_chars
         self._options: dict[str, Any] = {"search_depth": depth, "topic": topic}
         if include_domains:
@@ -55,14 +52,9 @@ class TavilyProvider:
         if exclude_domains:
             self._options["exclude_domains"] = list(exclude_domains)
         # A client of its own: the SDK writes the key into its headers.
-        self._http = httpx.AsyncClient(
-            base_url=base_url,
-            transport=_Bounded(max_body_bytes),
-            trust_env=False,
-            event_hooks={"response": [_refuse]},
-        )
+        self._http = httpx.AsyncClient(transport=_Guarded(max_body_bytes), trust_env=False)
         self._api = RestApi(base_url, label="Tavily", provider=self.name, client=self._http)
-        self._sdk = AsyncTavilyClient(api_key=api_key, client=self._http)
+        self._sdk = AsyncTavilyClient(api_key=key, api_base_url=base_url, client=self._http)
 
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         """See ``Retriever.search``."""
@@ -77,7 +69,7 @@ class TavilyProvider:
     async def _search(self, query: str, k: int, deadline_s: float) -> tuple[Passage, ...]:
         if self._http.is_closed:
             raise RestError("unavailable", "was closed on our side")
-        timeout_s = deadline_s if math.isfinite(deadline_s) else _LONGEST_S
+        timeout_s = min(deadline_s, _LONGEST_S)
         try:
             body: Any = await self._sdk.search(
                 query, max_results=min(k, _MAX_RESULTS), timeout=timeout_s, **self._options
@@ -97,15 +89,8 @@ def _result(item: dict[str, object]) -> WebResult:
     )
 
 
-async def _refuse(response: httpx.Response) -> None:
-    if response.status_code == 200:
-        return
-    after_s = retry_after_s(response.headers.get("retry-after"))
-    raise Reply(response.status_code, None, "", after_s).error(_HINTS.get(response.status_code, ""))
-
-
-class _Bounded(httpx.AsyncHTTPTransport):
-    """Cuts bodies off."""
+class _Guarded(httpx.AsyncHTTPTransport):
+    """Raises ``RestError`` for what is not a success, unread, and for a body over the bound once it is unpacked."""
 
     def __init__(self, max_body_bytes: int) -> None:
         super().__init__(trust_env=False)
@@ -113,22 +98,19 @@ class _Bounded(httpx.AsyncHTTPTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _BoundedStream(response.stream, self._max_body_bytes)
-        return response
+        try:
+            status = response.status_code
+            if status != httpx.codes.OK:
+                after_s = retry_after_s(response.headers.get("retry-after"))
+                raise Reply(status, None, "", after_s).error(_HINTS.get(status, ""))
+            return httpx.Response(status, content=await self._read(response))
+        finally:
+            await response.aclose()
 
-
-class _BoundedStream(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, max_bytes: int) -> None:
-        self._stream, self._max_bytes = stream, max_bytes
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        num_bytes = 0
-        async for chunk in self._stream:
-            num_bytes += len(chunk)
-            if num_bytes > self._max_bytes:
-                raise RestError("bad_response", f"answered with more than {self._max_bytes} bytes")
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+    async def _read(self, response: httpx.Response) -> bytes:
+        body = bytearray()
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise RestError("bad_response", f"answered with more than {self._max_body_bytes} bytes")
+        return bytes(body)

@@ -1,16 +1,17 @@
-"""What web providers share: a result of any of them as a passage in the trained form."""
+"""What web providers share: keys that can be sent, and a result of any of them as a passage in the trained form."""
 
 import html
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.documents import passage_of
 from searchr1.retrieval.rest import Reply, RestError
 
 _MARKUP = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
-_SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)\]]*(?=\s|$)")
+_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)|[。！？][」』”’）]*")
 _READ_AHEAD = 4
 """Characters that are read for one that is kept: markup and white space are dropped."""
 
@@ -40,6 +41,20 @@ def passages_from(results: Iterable[WebResult], k: int, max_chars: int) -> tuple
         if len(passages) == k:
             break
     return tuple(passages.values())
+
+
+def usable_key(api_key: str, label: str) -> str:
+    """The key without the white space around it, which secrets made by ``echo`` end in.
+
+    Raises ``ConfigurationError`` for a key that is empty or no header can hold: the HTTP library would refuse it when
+    it is sent, in an error that quotes it.
+    """
+    key = api_key.strip()
+    if not key:
+        raise ConfigurationError(f"{label} needs a key")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"the key of {label} cannot be sent: it must be printable ASCII")
+    return key
 
 
 def plain_text(markup: str) -> str:
