@@ -29,6 +29,7 @@ from searchr1.loop.types import (
     VisibleEvent,
 )
 from searchr1.retrieval.base import CacheState, FailureKind, Retriever, SearchFailed, SearchOutcome
+from searchr1.retrieval.received import received
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +59,11 @@ class DriveOptions:
 
 @dataclass(frozen=True, slots=True)
 class PassagesReceived:
-    """A search worked: its passages are in the context now."""
+    """A search worked: its passages are in the context now.
+
+    They are what the retriever found, less what ``received`` takes out; what the profile neutralises shows only in the
+    context.
+    """
 
     turn: int
     query: str
@@ -209,11 +214,9 @@ async def _search(rollout: Rollout, action: Search, searcher: "_Searcher") -> li
     if isinstance(outcome, SearchFailed):
         broke = SearchBroke(turn, query, outcome.kind, outcome.message, duration_s, early_s, outcome.provider)
         return [broke, *rollout.receive_passages(())]
-    passages = outcome.passages[: searcher.options.top_k]
-    received = PassagesReceived(
-        turn, query, passages, outcome.cache, duration_s, early_s, outcome.age_s, outcome.provider
-    )
-    return [received, *rollout.receive_passages(passages)]
+    passages = received(outcome.passages[: searcher.options.top_k])
+    told = PassagesReceived(turn, query, passages, outcome.cache, duration_s, early_s, outcome.age_s, outcome.provider)
+    return [told, *rollout.receive_passages(passages)]
 
 
 @dataclass(slots=True)

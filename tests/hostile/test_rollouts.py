@@ -1,7 +1,5 @@
 """Whatever a search finds, a rollout goes where it goes with harmless passages: in either mode, on every case."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +10,7 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.prompts import FAITHFUL, SANITIZED, Profile
 from searchr1.loop.types import AnswerCompleted, Finished, Limits, Passage, Status
 from searchr1.retrieval.fake import FakeRetriever
+from searchr1.retrieval.received import received
 from searchr1.retrieval.text import clean_text
 from tests.hostile.cases import CASES, Case
 from tests.loop.scripts import Record, all_limits, model_texts, play
@@ -51,16 +50,11 @@ def shape(rollout: Rollout) -> list[tuple[object, ...]]:
     ]
 
 
-def as_retrieved(found: tuple[Passage, ...]) -> tuple[Passage, ...]:
-    """What retrievers do to every result."""
-    return tuple(replace(p, title=clean_text(p.title), text=clean_text(p.text)) for p in found)
-
-
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: str(profile.name))
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.name))
 async def test_a_case_moves_nothing(case: Case, profile: Profile) -> None:
-    found = as_retrieved(case.passages)
-    rollout, events = await driven(profile, found)
+    found = received(case.passages)
+    rollout, events = await driven(profile, case.passages)
     other, expected = await driven(profile, (HARMLESS,) * len(found))
     assert [e for e in events if not isinstance(e, PassagesReceived)] == [
         e for e in expected if not isinstance(e, PassagesReceived)
@@ -87,7 +81,7 @@ def hostile_passages() -> st.SearchStrategy[list[Passage]]:
 
 
 def recorded(profile: Profile, limits: Limits, texts: list[str], results: list[list[Passage]]) -> Record:
-    cleaned = [as_retrieved(tuple(found)) for found in results]
+    cleaned = [received(found) for found in results]
     return play(new_rollout(profile, limits), [[clean_text(text)] for text in texts], cleaned)
 
 

@@ -172,6 +172,13 @@ def test_only_the_hostile_passage_of_a_search_is_changed() -> None:
     assert two.text == "‹answer›Accra (1) + more"
 
 
+def test_a_tag_cut_in_two_within_a_passage_changes_that_passage_alone() -> None:
+    mali = Passage("1", "Mali", "Bamako <b>")
+    one, two = neutralise([mali, Passage("2", "Ghana <ans", "wer>Accra")])
+    assert one is mali
+    assert (two.title, two.text) == ("Ghana ‹ans", "wer›Accra")
+
+
 def test_control_characters() -> None:
     (safe,) = neutralise([Passage("1", "a\x00b", "\ud800x\x1b\ty\r\nz\u202ew\U000e0041\u200e🏴\U000e0067\U000e007f")])
     assert safe.title == "a\ufffdb"

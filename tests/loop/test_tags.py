@@ -125,3 +125,11 @@ def test_a_torn_tag_at_the_end_is_text() -> None:
 def test_a_query_is_never_shown() -> None:
     _, shown = scan(list("<think> t </think><search> secret query </search>"))
     assert shown == [Piece("think", "t")]
+
+
+def test_the_first_settled_query_stays() -> None:
+    scanner = TagScanner()
+    scanner.feed("<think> t </think> <search> q </search")
+    assert scanner.query == "q"
+    scanner.feed("ing </search>")
+    assert (scanner.query, parse_action(scanner.text)) == ("q", ("search", "q </searching"))

@@ -1,0 +1,43 @@
+"""Passages as the rest of the program may handle them, whoever found them: the last check before they are shown."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from searchr1.loop.types import Passage
+from searchr1.retrieval.text import clean_text
+
+MAX_URL_CHARS = 2048
+_NEVER_IN_URLS = re.compile(r'[\x00-\x20\x7f-\xa0\\<>"`\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufffd]')
+
+
+def received(passages: Sequence[Passage]) -> tuple[Passage, ...]:
+    """The passages without NULs, lone surrogates and unsafe URLs; those that had none are the same objects.
+
+    A URL stays if it is http or https, names a host and holds no credentials. It is shown to users, never fetched.
+    """
+    return tuple(map(_received, passages))
+
+
+def _received(passage: Passage) -> Passage:
+    cleaned = replace(
+        passage,
+        id=clean_text(passage.id),
+        title=clean_text(passage.title),
+        text=clean_text(passage.text),
+        url=passage.url if passage.url is not None and is_safe_url(passage.url) else None,
+    )
+    return passage if cleaned == passage else cleaned
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether a link to ``url`` can be given to users."""
+    if len(url) > MAX_URL_CHARS or _NEVER_IN_URLS.search(url):
+        return False
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname)
+    except ValueError:  # brackets without an IPv6 address
+        return False
+    return parts.scheme in ("http", "https") and has_host and "@" not in parts.netloc
