@@ -18,7 +18,7 @@ Rules
 4. NULs, control characters but tab and newlines, and lone surrogates become U+FFFD. Bidi controls and tag characters,
    which show one text and hold another, are dropped; a flag spelled in tag characters stays.
 
-What stays possible: a page may lie, give orders in plain words, or write ``Doc 2(Title: …)`` as if it were two passages.
+What stays possible: a page may lie, give orders in plain words, or write ``Doc 2(Title: …)`` as if it were two.
 
 Time is linear: every pattern is bounded, every pass is one ``translate`` or ``sub``, and there are few passes.
 """
