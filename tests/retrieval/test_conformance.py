@@ -1,4 +1,7 @@
-"""What every retriever must do. A new provider joins by adding an opener to ``OPENERS``."""
+"""What every retriever must do. A new provider joins by adding an opener to ``OPENERS``.
+
+One that asks a server joins ``providers/cases.py`` instead, with what its answers look like on the wire.
+"""
 
 import asyncio
 import contextlib

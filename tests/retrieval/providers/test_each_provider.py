@@ -1,0 +1,109 @@
+"""What only one provider does."""
+
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from searchr1.errors import ConfigurationError
+from searchr1.retrieval.base import Found, SearchFailed
+from searchr1.retrieval.tavily import TavilyProvider
+from tests.retrieval.providers.cases import KEY, WEB_CASES, search, status
+from tests.retrieval.providers.site import serving
+
+TAVILY, SEARXNG, BRAVE, SERPER, EXA = WEB_CASES
+
+
+def test_tavily_without_a_key_is_refused_and_not_called_anonymously() -> None:
+    with pytest.raises(ConfigurationError, match="needs a key"):
+        TavilyProvider(" ")
+
+
+async def test_tavilys_limits_are_told_apart() -> None:
+    plan, _ = await search(TAVILY, status(432))
+    spending, _ = await search(TAVILY, status(433))
+    assert isinstance(plan, SearchFailed)
+    assert isinstance(spending, SearchFailed)
+    assert "plan" in plan.message
+    assert "spending" in spending.message
+
+
+async def test_a_searxng_without_json_says_what_to_set() -> None:
+    outcome, _ = await search(SEARXNG, status(403))
+    assert isinstance(outcome, SearchFailed)
+    assert "search.formats" in outcome.message
+
+
+async def test_a_searxng_whose_engines_are_silent_has_failed() -> None:
+    body = {"results": [], "unresponsive_engines": [["google", "timeout"], ["bing", "CAPTCHA"]]}
+    outcome, _ = await search(SEARXNG, lambda _: web.json_response(body))
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "unavailable"
+    assert "2 of its engines" in outcome.message
+
+
+async def test_braves_markup_and_query_limits() -> None:
+    row = {"title": "<strong>Mali</strong> &amp; co", "url": "https://example.org", "description": "x &lt;b&gt;"}
+    body = {"web": {"results": [row | {"extra_snippets": ["<b>more</b>."]}]}}
+    async with serving(lambda _: web.json_response(body)) as site, aclosing(BRAVE.open(site.url)) as provider:
+        outcome = await provider.search("w " * 70, 3, 20)
+        await provider.search("w" * 900, 3, 20)
+    assert isinstance(outcome, Found)
+    assert outcome.passages[0].contents == '"Mali & co"\nx <b> more.'
+    assert [len(asked["q"].split()) for *_, asked in site.requests] == [50, 1]
+    assert len(site.requests[1][3]["q"]) == 400
+
+
+async def test_serpers_boxes_come_first() -> None:
+    body = {
+        "answerBox": {"title": "Mali currency", "answer": "CFA franc", "link": "https://example.org/a"},
+        "knowledgeGraph": {"title": "Mali", "description": "A country.", "descriptionLink": "https://example.org/b"},
+        "organic": [{"title": "T", "link": "https://example.org/c", "snippet": "s"}],
+    }
+    outcome, _ = await search(SERPER, lambda _: web.json_response(body))
+    assert isinstance(outcome, Found)
+    assert [p.text for p in outcome.passages] == ["CFA franc", "A country.", "s"]
+
+
+async def test_exas_highlights() -> None:
+    body = {"results": [{"title": "T", "url": "https://example.org", "highlights": ["one.", "two."]}]}
+    outcome, site = await search(EXA, lambda _: web.json_response(body), highlights=True)
+    assert isinstance(outcome, Found)
+    assert outcome.passages[0].text == "one. two."
+    assert site.requests[0][3]["contents"] == {"highlights": True}
+
+
+@pytest.mark.parametrize("key", ["", " "])
+def test_tavily_takes_no_key_from_the_environment(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("TAVILY_API_KEY", KEY)
+    with pytest.raises(ConfigurationError, match="needs a key"):
+        TavilyProvider(key)
+
+
+async def test_tavily_is_asked_for_what_was_set_and_nothing_more() -> None:
+    options: dict[str, Any] = {
+        "depth": "advanced",
+        "topic": "news",
+        "include_domains": ["a.org"],
+        "exclude_domains": ["b.org"],
+    }
+    _, site = await search(TAVILY, lambda _: web.json_response({"results": []}), k=50, **options)
+    [(_, _, headers, asked)] = site.requests
+    assert asked == {
+        "query": "currency of Mali",
+        "search_depth": "advanced",
+        "topic": "news",
+        "include_domains": ["a.org"],
+        "exclude_domains": ["b.org"],
+        "max_results": 20,
+    }
+    assert "X-Tavily-Access-Mode" not in headers
+
+
+@pytest.mark.parametrize(("options", "sent"), [({}, None), ({"extra_snippets": True}, "true")])
+async def test_brave_is_asked_for_extra_snippets_only_where_wanted(options: dict[str, Any], sent: str | None) -> None:
+    _, site = await search(BRAVE, lambda _: web.json_response({}), k=50, **options)
+    [(*_, asked)] = site.requests
+    assert asked.get("extra_snippets") == sent
+    assert asked["count"] == "20"

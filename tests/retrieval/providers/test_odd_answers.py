@@ -1,0 +1,210 @@
+"""What any retriever over HTTP does when its server answers oddly, late, or not at all."""
+
+import asyncio
+import gzip
+import json
+import time
+from contextlib import aclosing
+from email.utils import formatdate
+
+import httpx
+import pytest
+from aiohttp import web
+
+from searchr1.retrieval.base import Found, SearchFailed
+from tests.retrieval.providers.cases import KEY, OTHER_CASES, ROWS, WEB_CASES, Case, Row, results, search, status
+from tests.retrieval.providers.site import Site, serving
+
+
+@pytest.fixture(params=[*WEB_CASES, *OTHER_CASES], ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> Case:
+    chosen: Case = request.param
+    return chosen
+
+
+async def left(site: Site) -> None:
+    """Wait until the site saw its client leave."""
+    async with asyncio.timeout(10):
+        while site.num_left == 0:  # noqa: ASYNC110 (the server has no event for a client that left)
+            await asyncio.sleep(0.01)
+
+
+async def test_more_results_than_asked_for_are_cut(case: Case) -> None:
+    rows: list[Row] = [(f"T{i}", f"https://example.org/{i}", "text", None) for i in range(30)]
+    outcome, _ = await search(case, results(case, rows), k=2)
+    assert isinstance(outcome, Found)
+    assert [p.title.strip('"') for p in outcome.passages] == ["T0", "T1"]
+
+
+@pytest.mark.parametrize("after", ["7", formatdate(time.time() + 8, usegmt=True)], ids=["seconds", "date"])
+async def test_a_429_tells_when_to_come_back(case: Case, after: str) -> None:
+    outcome, _ = await search(case, status(429, **{"Retry-After": after}))
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "rate_limited"
+    assert outcome.retry_after_s is not None
+    assert 0 < outcome.retry_after_s <= 8
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        *((code, "rejected") for code in (400, 401, 402, 403, 422, 432, 433)),
+        *((code, "unavailable") for code in (500, 503)),
+        (504, "timeout"),
+        (302, "bad_response"),
+    ],
+)
+async def test_a_status_says_what_kind_of_failure_it_is(case: Case, code: int, kind: str) -> None:
+    echoed = json.dumps({"detail": {"error": f"bad key {KEY}"}, "message": KEY})
+    outcome, _ = await search(case, status(code, echoed, Location="http://127.0.0.1:9/"))
+    assert isinstance(outcome, SearchFailed)
+    assert (outcome.kind, outcome.provider) == (kind, case.provider)
+    assert f"HTTP {code}" in outcome.message
+    assert KEY not in outcome.message
+
+
+@pytest.mark.parametrize(
+    "body", ["<html>hi</html>", "", "[1]", '"x"', "null", "[" * 100_000, '{"results": 5, "organic": 5}']
+)
+async def test_a_body_that_is_not_the_format_is_a_bad_response(case: Case, body: str) -> None:
+    outcome, _ = await search(case, status(200, body))
+    if case.name == "brave" and body.startswith("{"):
+        assert outcome == Found((), provider="brave")  # A web section that is left out is an empty one.
+        return
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "bad_response"
+
+
+async def test_a_huge_body_is_not_read_to_its_end(case: Case) -> None:
+    outcome, _ = await search(case, status(200, "x" * 300_000), max_body_bytes=10_000)
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "bad_response"
+    assert "10000 bytes" in outcome.message
+
+
+async def test_half_a_body_is_a_failure(case: Case) -> None:
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
+        await response.prepare(request)
+        await response.write(b'{"results": [')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    outcome, _ = await search(case, half)
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "unavailable"
+
+
+async def test_a_slow_drip_ends_at_the_deadline_and_the_server_is_let_go(case: Case) -> None:
+    async def drip(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+
+    async with serving(drip) as site, aclosing(case.open(site.url)) as provider:
+        outcome = await provider.search("q", 3, 0.3)
+        await left(site)
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "timeout"
+
+
+async def test_cancelling_lets_the_server_go(case: Case) -> None:
+    asked = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        asked.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async with serving(hang) as site, aclosing(case.open(site.url)) as provider:
+        searching = asyncio.create_task(provider.search("q", 3, 60))
+        await asked.wait()
+        searching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await searching
+        await left(site)
+
+
+async def test_nobody_there_is_unavailable(case: Case) -> None:
+    async with serving(status(200)) as site:
+        url = site.url
+    async with aclosing(case.open(url)) as provider:
+        outcome = await provider.search("q", 3, 20)
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "unavailable"
+
+
+async def test_a_closed_provider_says_so(case: Case) -> None:
+    provider = case.open("http://127.0.0.1:9")
+    await provider.aclose()
+    outcome = await provider.search("q", 3, 20)
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "unavailable"
+
+
+async def test_ten_megabytes_are_refused_without_being_asked_to(case: Case) -> None:
+    outcome, _ = await search(case, results(case, [("T", "https://example.org", "x" * 10_000_000, None)]))
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "bad_response"
+    assert "bytes" in outcome.message
+
+
+async def test_a_small_body_that_unpacks_to_a_huge_one_is_refused(case: Case) -> None:
+    packed = gzip.compress(json.dumps(case.body([("T", "https://example.org", "x" * 3_000_000, None)])).encode())
+    assert len(packed) < 10_000
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    outcome, _ = await search(case, lambda _: web.Response(body=packed, headers=headers), max_body_bytes=100_000)
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "bad_response"
+    assert "100000 bytes" in outcome.message
+
+
+async def test_a_packed_body_is_read(case: Case) -> None:
+    packed = gzip.compress(json.dumps(case.body(ROWS)).encode())
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    outcome, _ = await search(case, lambda _: web.Response(body=packed, headers=headers))
+    assert isinstance(outcome, Found)
+    assert len(outcome.passages) == 2
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0])
+async def test_a_passed_deadline_is_a_timeout(case: Case, deadline_s: float) -> None:
+    outcome, _ = await search(case, results(case, ROWS), deadline_s=deadline_s)
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "timeout"
+
+
+async def test_a_search_without_a_deadline_is_answered(case: Case) -> None:
+    outcome, _ = await search(case, results(case, ROWS), deadline_s=float("inf"))
+    assert isinstance(outcome, Found)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in [*WEB_CASES, *OTHER_CASES] if case.takes_client], ids=lambda case: case.name
+)
+async def test_a_cancelled_search_gives_its_connection_back(case: Case) -> None:
+    asked = asyncio.Event()
+
+    async def hang_once(_: web.Request) -> web.Response:
+        if asked.is_set():
+            return web.json_response(case.body(ROWS))
+        asked.set()
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async with (
+        serving(hang_once) as site,
+        httpx.AsyncClient(limits=httpx.Limits(max_connections=1), trust_env=False) as client,
+        aclosing(case.open(site.url, client=client)) as provider,
+    ):
+        searching = asyncio.create_task(provider.search("q", 3, 60))
+        await asked.wait()
+        searching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await searching
+        assert isinstance(await provider.search("q", 3, 20), Found)
+        await provider.aclose()
+        assert not client.is_closed
