@@ -173,7 +173,8 @@ class CachedRetriever:
             outcome = await self._flights.wait(search.key, flight, search.deadline.left_s())
             if outcome is None:
                 return SearchFailed("timeout", "the search did not end within its deadline")
-            if leads:
+            if leads:  # what it found is kept by then, if the store is well
+                await self._flights.end(flight, search.deadline.left_s())
                 return outcome
             if _ran_out(outcome, flight.deadline) and search.deadline.left_s() > _WORTH_A_CALL_S:
                 continue

@@ -1,6 +1,7 @@
 """One call for all who ask for the same thing at the same time, in this process."""
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
@@ -42,7 +43,7 @@ class Flights(Generic[T]):
         """Return the answer of ``flight``, None if there is none within ``timeout_s``; an exception of it is raised."""
         flight.waiters += 1
         try:
-            await asyncio.wait((flight.answer,), timeout=max(timeout_s, 0.0) if timeout_s < float("inf") else None)
+            await asyncio.wait((flight.answer,), timeout=_bound_s(timeout_s))
             answered = flight.answer.done() and not flight.answer.cancelled()
             return flight.answer.result() if answered else None
         finally:
@@ -51,6 +52,11 @@ class Flights(Generic[T]):
                 self.forget(key, flight)
                 assert flight.task is not None
                 flight.task.cancel()
+
+    async def end(self, flight: Flight[T], timeout_s: float) -> None:
+        """Wait until ``flight`` has done what it does after its answer, or ``timeout_s`` have passed."""
+        assert flight.task is not None
+        await asyncio.wait((flight.task,), timeout=_bound_s(timeout_s))
 
     def forget(self, key: str, flight: Flight[T]) -> None:
         """Let nobody join ``flight`` any more."""
@@ -74,3 +80,7 @@ class Flights(Generic[T]):
         finally:
             flight.answer.cancel()
             self.forget(key, flight)
+
+
+def _bound_s(timeout_s: float) -> float | None:
+    return max(timeout_s, 0.0) if math.isfinite(timeout_s) else None

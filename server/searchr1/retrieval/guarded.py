@@ -1,7 +1,6 @@
 """A byte store that can go wrong, kept from holding searches up."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +14,7 @@ class _Operation(Generic[T]):
 
     def __init__(self, call: Callable[[], Awaitable[T]], asked_s: float, probes: bool) -> None:
         self.call, self.asked_s, self.probes = call, asked_s, probes
-        self.started = False
+        self.started_s: float | None = None
         self.task: asyncio.Task[T]
 
 
@@ -36,9 +35,8 @@ class GuardedStore:
         rest_s: float = 1.0,
         patience_s: float = 2.0,
         max_concurrent: int = 8,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._inner, self._clock = inner, clock
+        self._inner = inner
         self._bypass_s, self._rest_s, self._patience_s = bypass_s, rest_s, patience_s
         self._slots = asyncio.Semaphore(max_concurrent)
         self._rests_until_s: float | None = None
@@ -80,7 +78,7 @@ class GuardedStore:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     def _start(self, call: Callable[[], Awaitable[T]]) -> _Operation[T]:
-        operation = _Operation(call, self._clock(), self._admit())
+        operation = _Operation(call, _now_s(), self._admit())
         operation.task = asyncio.create_task(self._run(operation))
         self._running.add(operation.task)
         operation.task.add_done_callback(self._forget)
@@ -90,17 +88,17 @@ class GuardedStore:
         """Tell whether the operation is the probe; raise ``StoreError`` if it may not run."""
         if self._rests_until_s is None:
             return False
-        if self._probing or self._clock() < self._rests_until_s:
+        if self._probing or _now_s() < self._rests_until_s:
             raise StoreError("the store did not answer a moment ago")
         self._probing = True
         return True
 
     async def _run(self, operation: _Operation[T]) -> T:
         async with self._slots:
-            waits_no_more = self._clock() - operation.asked_s > self._bypass_s
+            waits_no_more = _now_s() - operation.asked_s > self._bypass_s
             if not operation.probes and (waits_no_more or self._rests_until_s is not None):
                 raise StoreError("the store was too busy, or did not answer a moment ago")
-            operation.started = True
+            operation.started_s = _now_s()
             async with asyncio.timeout(self._patience_s):
                 return await operation.call()
 
@@ -128,8 +126,13 @@ class GuardedStore:
         return result
 
     def _rest(self, operation: _Operation[Any]) -> None:
-        if operation.started or operation.probes:
-            self._rests_until_s = self._clock() + self._rest_s
+        began_s = operation.started_s
+        if operation.probes or (began_s is not None and (operation.task.done() or self._is_late(began_s))):
+            self._rests_until_s = _now_s() + self._rest_s
+
+    def _is_late(self, began_s: float) -> bool:
+        """Tell whether an operation had at least half of its time, and did not spend it waiting for a place."""
+        return _now_s() - began_s >= self._bypass_s / 2
 
     def _recover(self, operation: _Operation[Any]) -> None:
         if operation.probes:
@@ -139,3 +142,7 @@ class GuardedStore:
         self._running.discard(task)
         if not task.cancelled():
             task.exception()  # so that asyncio does not report what nobody waits for any more
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
