@@ -116,7 +116,7 @@ def _open(parts: SplitResult) -> RedisClient:
             return _sentinel(parts, options, tls=tls)
         case "redis" | "rediss", "cluster":
             return _cluster(parts, options, tls=tls)
-    raise ConfigurationError(f"a Redis URL cannot start with {parts.scheme or 'nothing'!r}; expected {_FORMS}")
+    raise ConfigurationError(f"the Redis URL's scheme is {parts.scheme!r}; expected {_FORMS}")
 
 
 def _options(parts: SplitResult, kind: str, *, tls: bool) -> dict[str, Any]:

@@ -292,8 +292,8 @@ async def test_nobody_waits_beyond_the_own_deadline() -> None:
     assert isinstance(await patient, Found)
 
 
-def replicas(store: MemoryStore | Moody, count: int, **policy: float) -> list[Cache]:
-    return [make(store, provider=Provider(takes_s=1.0), **policy) for _ in range(count)]
+def replicas(store: MemoryStore | Moody, count: int) -> list[Cache]:
+    return [make(store, provider=Provider(takes_s=1.0)) for _ in range(count)]
 
 
 def calls(caches: Sequence[Cache]) -> int:
