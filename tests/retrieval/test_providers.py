@@ -58,3 +58,14 @@ async def test_the_chain_goes_on_where_a_provider_fails(
             outcome = await retriever.search("Timbuktu", 1, 30)
     assert isinstance(outcome, Found)
     assert outcome.passages[0].id == "timbuktu"
+
+
+@pytest.mark.parametrize("key", ["s3cr\u00e9t", "s3cr\net", "  "])
+def test_a_key_that_cannot_be_sent_is_refused_unquoted(key: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse_spec("opensearch:http://h:1/i", secrets={"opensearch": key})
+    assert "s3cr" not in str(raised.value)
+
+
+def test_a_keys_white_space_is_dropped() -> None:
+    assert parse_spec("tavily:", secrets={"tavily": " s3cret\n"}).secret == "s3cret"

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import Retriever
+from searchr1.retrieval.web import usable_key
 
 if TYPE_CHECKING:
     from searchr1.retrieval.encoder import Encoder
@@ -62,7 +63,7 @@ Opener = Callable[[ProviderSpec], AbstractAsyncContextManager[Retriever]]
 def parse_spec(
     spec: str, *, secrets: Mapping[str, str] | None = None, timeout_s: float = math.inf, passage_chars: int = 2000
 ) -> ProviderSpec:
-    """Read one provider's setting. Raises ``ConfigurationError`` for one of no known form."""
+    """Read one provider's setting. Raises ``ConfigurationError`` for an unknown one, or an unusable key."""
     kind, colon, rest = spec.strip().partition(":")
     options: dict[str, str] = {}
     if kind in ("http", "https"):
@@ -72,7 +73,9 @@ def parse_spec(
         options = dict(parse_qsl(query, keep_blank_values=True))
     if kind not in OPENERS or not (colon or rest) or (kind in _NEED_TARGET and not rest):
         raise ConfigurationError(f"no retriever is called {spec!r}; use one of {FORMS}")
-    return ProviderSpec(kind, rest, options, (secrets or {}).get(kind), timeout_s, passage_chars)
+    secret = (secrets or {}).get(kind)
+    key = None if secret is None else usable_key(secret, kind)
+    return ProviderSpec(kind, rest, options, key, timeout_s, passage_chars)
 
 
 @contextlib.asynccontextmanager
@@ -199,9 +202,14 @@ async def _searxng(spec: ProviderSpec) -> AsyncIterator[Retriever]:
 async def _brave(spec: ProviderSpec) -> AsyncIterator[Retriever]:
     from searchr1.retrieval.brave import BraveProvider
 
-    country = spec.take("country").get("country", "")
+    options = spec.take("country", "extra_snippets")
     async with contextlib.aclosing(
-        BraveProvider(spec.require_secret(), country=country, max_chars=spec.passage_chars)
+        BraveProvider(
+            spec.require_secret(),
+            country=options.get("country", ""),
+            extra_snippets=options.get("extra_snippets") == "true",
+            max_chars=spec.passage_chars,
+        )
     ) as provider:
         yield provider
 

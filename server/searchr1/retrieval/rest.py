@@ -18,6 +18,7 @@ from searchr1.retrieval.text import clean_text
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _MAX_CONNECTIONS = 256
+_LONGEST_WAIT_S = 86_400.0
 _KINDS: Mapping[int, FailureKind] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
 """Statuses whose meaning is not that of their class."""
 
@@ -130,6 +131,8 @@ class RestApi:
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > self._max_body_bytes:
+                if not response.is_success:
+                    break  # The status and its headers say enough.
                 raise RestError("bad_response", f"answered with more than {self._max_body_bytes} bytes")
         return bytes(body)
 
@@ -144,7 +147,7 @@ def retry_after_s(value: str | None) -> float | None:
     if value is None:
         return None
     if value.strip().isdecimal():
-        return float(value)
+        return min(float(value), _LONGEST_WAIT_S)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError):
