@@ -79,7 +79,6 @@ class Moody:
         self.hangs = self.fails = self.refuses = False
         self.delay_s = 0.0
         self.asked: list[str] = []
-        self.late = 0
 
     async def get(self, key: str) -> bytes | None:
         return await self._do("get", lambda: self.inner.get(key))
