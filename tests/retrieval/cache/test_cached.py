@@ -280,6 +280,16 @@ async def test_a_timeout_of_the_provider_itself_is_shared_like_any_failure() -> 
 
 
 @virtual
+async def test_a_provider_that_is_a_little_late_is_heard() -> None:
+    class Late(Provider):
+        async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+            await asyncio.sleep(deadline_s + 0.01)
+            return SearchFailed("timeout", "its own words")
+
+    assert await make(provider=Late()).search(deadline_s=1.0) == SearchFailed("timeout", "its own words")
+
+
+@virtual
 async def test_nobody_waits_beyond_the_own_deadline() -> None:
     cache = make(provider=Provider(takes_s=5.0))
     patient = asyncio.create_task(cache.search(deadline_s=10))
@@ -307,6 +317,33 @@ async def test_identical_searches_of_several_processes_are_one_call() -> None:
     assert calls(caches) == 1
     assert sorted(outcome.cache for outcome in outcomes) == ["hit"] * 199 + ["miss"]
     assert sum(cache.events.counts["coalesced"] for cache in caches) == 199
+
+
+@virtual
+async def test_what_another_process_kept_before_the_claim_is_seen() -> None:
+    class Slow(Recorded):
+        async def get(self, key: str) -> bytes | None:
+            value = await super().get(key)
+            await asyncio.sleep(0.03)
+            return value
+
+        async def claim(self, key: str, token: str, ttl_s: float) -> str:
+            await asyncio.sleep(0.01)
+            return await super().claim(key, token, ttl_s)
+
+    store, elsewhere = Slow(), Recorded()
+    await make(elsewhere).search()
+    [key] = set(elsewhere.keys)
+    data = await elsewhere.get(key)
+    assert data is not None
+    cache = make(store)
+    one = asyncio.create_task(cache.found())
+    await asyncio.sleep(0.031)
+    other = asyncio.create_task(cache.found())
+    await asyncio.sleep(0.001)
+    await store.set(key, data, 60)
+    assert {outcome.cache for outcome in await asyncio.gather(one, other)} == {"hit"}
+    assert cache.provider.calls == 0
 
 
 @virtual

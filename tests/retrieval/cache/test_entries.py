@@ -1,3 +1,4 @@
+import tracemalloc
 import zlib
 
 import msgspec
@@ -54,7 +55,13 @@ def test_damage_anywhere_makes_an_entry_none(over: int) -> None:
 
 def test_a_body_that_inflates_beyond_the_bound_is_none() -> None:
     bomb = zlib.compress(b"\x93" + bytes(50_000_000), 9)
-    assert unpack(framed(bomb, b"z"), Entry, max_bytes=MAX) is None
+    data = framed(bomb, b"z")
+    tracemalloc.start()
+    try:
+        assert unpack(data, Entry, max_bytes=MAX) is None
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_more_after_the_deflated_body_is_none() -> None:

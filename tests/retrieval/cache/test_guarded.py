@@ -162,3 +162,17 @@ async def test_closing_leaves_no_task() -> None:
     await bypassed_s(store)
     await store.aclose()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@virtual
+async def test_nobody_joins_a_read_of_a_store_that_rests() -> None:
+    inner = Moody()
+    inner.hangs = True
+    store = GuardedStore(inner, bypass_s=0.05, rest_s=1.0)
+    late = asyncio.create_task(bypassed_s(store, "a"))
+    await asyncio.sleep(0.03)
+    later = asyncio.create_task(bypassed_s(store, "b"))
+    await asyncio.sleep(0.03)
+    assert await bypassed_s(store, "b") <= TICK_S
+    await asyncio.gather(late, later)
+    await store.aclose()
