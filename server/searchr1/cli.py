@@ -41,7 +41,11 @@ def serve(
         str | None, typer.Option(help="A folder or hub name. Default: the model's.", envvar="SEARCHR1_TOKENIZER")
     ] = None,
     retriever: Annotated[
-        str | None, typer.Option(help="http://…/retrieve or index:PATH.", envvar="SEARCHR1_RETRIEVER")
+        str | None,
+        typer.Option(
+            help="http://…/retrieve, index:PATH, tavily:, …, comma-separated; see docs/search.md.",
+            envvar="SEARCHR1_RETRIEVER",
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Default: 127.0.0.1.", envvar="SEARCHR1_HOST")] = None,
     port: Annotated[int | None, typer.Option(help="Default: 8000.", envvar="SEARCHR1_PORT")] = None,
@@ -159,14 +163,18 @@ def _index_build_dense(corpus: Path, out: Path, encoder: Path, *, overwrite: boo
 
 @retriever_app.command("serve")
 def retriever_serve(
-    retriever: Annotated[str, typer.Argument(help="http://…/retrieve or index:PATH.")],
+    retriever: Annotated[str, typer.Argument(help="As of `searchr1 serve`; see docs/search.md.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8001,
 ) -> None:
-    """Offer upstream's POST /retrieve over a retriever."""
-    from searchr1.retrieval.server import serve as run
+    """Offer upstream's POST /retrieve over a retriever or a chain of them, cached as `searchr1 serve` would.
 
-    run(retriever, host, port)
+    Keys, cache and the rest are set by environment variables: see docs/settings.md.
+    """
+    from searchr1.retrieval.server import serve as run
+    from searchr1.settings import Settings
+
+    run(Settings.load(model="none", retriever=retriever).search(), host, port)
 
 
 @train_app.command("warmup")

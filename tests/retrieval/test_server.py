@@ -16,6 +16,7 @@ from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import SearchFailed
 from searchr1.retrieval.fake import FakeRetriever
+from searchr1.retrieval.config import SearchConfig
 from searchr1.retrieval.server import RetrieveLimits, create_retrieve_app, serve
 
 PASSAGES = [Passage(str(i), f'"T{i}"', f"text {i}", score=9.0 - i) for i in range(8)]
@@ -132,17 +133,20 @@ async def test_the_schema_describes_the_body(client: httpx.AsyncClient) -> None:
 
 def test_serve_names_what_cannot_work(tmp_path: Path) -> None:
     with pytest.raises(CorpusError):
-        serve(f"index:{tmp_path}", "127.0.0.1", 0)
+        serve(SearchConfig(f"index:{tmp_path}"), "127.0.0.1", 0)
     with pytest.raises(ConfigurationError, match="no retriever is called"):
-        serve("nothing", "127.0.0.1", 0)
+        serve(SearchConfig("nothing"), "127.0.0.1", 0)
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="cannot listen on"):
-        serve(f"index:{tmp_path}", "127.0.0.1", taken.getsockname()[1])
+        serve(SearchConfig(f"index:{tmp_path}"), "127.0.0.1", taken.getsockname()[1])
     with pytest.raises(ConfigurationError, match="cannot listen on"):
-        serve(f"index:{tmp_path}", "127.0.0.1", 70000)
+        serve(SearchConfig(f"index:{tmp_path}"), "127.0.0.1", 70000)
 
 
 def test_serve_answers_until_interrupted(index_path: Path) -> None:
-    code = f"from searchr1.retrieval.server import serve; serve({f'index:{index_path}'!r}, '127.0.0.1', 0)"
+    code = (
+        "from searchr1.retrieval.config import SearchConfig\nfrom searchr1.retrieval.server import serve\n"
+        f"serve(SearchConfig({f'index:{index_path}'!r}), '127.0.0.1', 0)"
+    )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None

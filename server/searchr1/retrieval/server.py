@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import FailureKind, Found, Retriever, SearchFailed
-from searchr1.retrieval.factory import open_retriever
+from searchr1.retrieval.config import SearchConfig
+from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.text import clean_text
 
 DEFAULT_TOP_K = 3
@@ -89,23 +90,23 @@ def create_retrieve_app(retriever: Retriever, *, limits: RetrieveLimits | None =
     return app
 
 
-def serve(spec: str, host: str, port: int) -> None:
-    """Serve the retriever ``spec`` on ``host:port`` (0 picks a free port, see the log) until SIGINT or SIGTERM.
+def serve(config: SearchConfig, host: str, port: int) -> None:
+    """Serve what ``config`` sets up on ``host:port`` (0 picks a free port, see the log) until SIGINT or SIGTERM.
 
-    Raises what ``open_retriever`` raises, and ``ConfigurationError`` when the address cannot be bound.
+    Raises what ``open_search`` raises, and ``ConfigurationError`` when the address cannot be bound.
     """
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(spec, host, port))
+        asyncio.run(_serve(config, host, port))
 
 
-async def _serve(spec: str, host: str, port: int) -> None:
+async def _serve(config: SearchConfig, host: str, port: int) -> None:
     with bind(host, port) as listener:
-        async with open_retriever(spec) as retriever:
-            config = uvicorn.Config(create_retrieve_app(retriever), ws="none", access_log=False)
+        async with open_search(config) as layer:
+            server = uvicorn.Config(create_retrieve_app(layer.view()), ws="none", access_log=False)
             url = httpx.URL(scheme="http", host=host, port=listener.getsockname()[1], path="/retrieve")
             # uvicorn names no address when it is given a socket; its logger is the one that Config has set up.
             logging.getLogger("uvicorn.error").info("Serving %s", url)
-            await uvicorn.Server(config).serve(sockets=[listener])
+            await uvicorn.Server(server).serve(sockets=[listener])
 
 
 def bind(host: str, port: int) -> socket.socket:
