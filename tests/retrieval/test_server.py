@@ -15,8 +15,8 @@ import pytest
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import SearchFailed
-from searchr1.retrieval.fake import FakeRetriever
 from searchr1.retrieval.config import SearchConfig
+from searchr1.retrieval.fake import FakeRetriever
 from searchr1.retrieval.server import RetrieveLimits, create_retrieve_app, serve
 
 PASSAGES = [Passage(str(i), f'"T{i}"', f"text {i}", score=9.0 - i) for i in range(8)]
