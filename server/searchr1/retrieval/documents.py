@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 
 from searchr1.loop.types import Passage
+from searchr1.retrieval.received import is_safe_url
 from searchr1.retrieval.text import clean_text
 
 TEXT_FIELDS = ("contents", "title", "text", "url")
@@ -34,8 +35,7 @@ def _safe_url(url: object) -> str | None:
     if not isinstance(url, str):
         return None
     try:
-        parsed = httpx.URL(clean_text(url))
+        normal = str(httpx.URL(clean_text(url)))
     except httpx.InvalidURL:
         return None
-    is_safe = parsed.scheme in ("http", "https") and bool(parsed.host) and not parsed.userinfo
-    return str(parsed) if is_safe else None
+    return normal if is_safe_url(normal) else None

@@ -15,7 +15,7 @@ import httpx
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
-from searchr1.retrieval.rest import retry_after_s
+from searchr1.retrieval.rest import finite, retry_after_s
 from searchr1.retrieval.text import clean_text
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -137,7 +137,7 @@ def _parse_body(body: bytes, content_type: str) -> tuple[Passage, ...]:
 def _passage(entry: Any) -> Passage:
     wrapped = isinstance(entry, dict) and "document" in entry
     document = entry["document"] if wrapped else entry
-    score = _score(entry.get("score")) if isinstance(entry, dict) else None
+    score = finite(entry.get("score")) if isinstance(entry, dict) else None
     if isinstance(document, str):
         return Passage.from_contents(clean_text(document), score=score)
     contents = document.get("contents") if isinstance(document, dict) else None
@@ -150,11 +150,3 @@ def _passage(entry: Any) -> Passage:
         url=clean_text(url) if isinstance(url, str) else None,
         score=score,
     )
-
-
-def _score(value: Any) -> float | None:
-    try:
-        score = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        return None
-    return score if math.isfinite(score) else None

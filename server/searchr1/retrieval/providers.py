@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import parse_qsl
 
 from searchr1.errors import ConfigurationError
@@ -57,7 +56,15 @@ class ProviderSpec:
         return self.secret
 
 
-Opener = Callable[[ProviderSpec], AbstractAsyncContextManager[Retriever]]
+class OpenRetriever(Retriever, Protocol):
+    """A retriever that holds something open."""
+
+    async def aclose(self) -> None:
+        """Let go of it."""
+        ...
+
+
+Opener = Callable[[ProviderSpec], Awaitable[OpenRetriever]]
 
 
 def parse_spec(
@@ -86,40 +93,32 @@ async def open_provider(spec: ProviderSpec) -> AsyncIterator[Retriever]:
         ConfigurationError: an option or a key is missing or cannot work.
         CorpusError: an index cannot be opened.
     """
-    async with OPENERS[spec.kind](spec) as retriever:
+    async with contextlib.aclosing(await OPENERS[spec.kind](spec)) as retriever:
         yield retriever
 
 
-@contextlib.asynccontextmanager
-async def _retrieve(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _retrieve(spec: ProviderSpec) -> OpenRetriever:
     from searchr1.retrieval.http import RetrieveClient
 
-    async with contextlib.aclosing(
-        RetrieveClient(spec.target, timeout_s=spec.timeout_s, api_key=spec.secret)
-    ) as client:
-        yield client
+    return RetrieveClient(spec.target, timeout_s=spec.timeout_s, api_key=spec.secret)
 
 
-@contextlib.asynccontextmanager
-async def _index(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _index(spec: ProviderSpec) -> OpenRetriever:
     # Imported here, because numpy and numba take half a second that an HTTP retriever does not need.
     from searchr1.retrieval.local import LocalIndex, LocalRetriever
 
     spec.take()
     index = await asyncio.to_thread(lambda: LocalIndex.open(Path(spec.target).expanduser()))
-    async with contextlib.aclosing(LocalRetriever(index)) as retriever:
-        yield retriever
+    return LocalRetriever(index)
 
 
-@contextlib.asynccontextmanager
-async def _dense(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _dense(spec: ProviderSpec) -> OpenRetriever:
     from searchr1.retrieval.dense import DenseIndex, DenseRetriever
 
     spec.take("encoder")
     encoder = await _encoder(spec)
     index = await asyncio.to_thread(lambda: DenseIndex.open(Path(spec.target).expanduser(), encoder))
-    async with contextlib.aclosing(DenseRetriever(index)) as retriever:
-        yield retriever
+    return DenseRetriever(index)
 
 
 async def _encoder(spec: ProviderSpec) -> "Encoder":
@@ -131,114 +130,85 @@ async def _encoder(spec: ProviderSpec) -> "Encoder":
     return await asyncio.to_thread(lambda: HuggingFaceEncoder(Path(path).expanduser()))
 
 
-def _opensearch(flavour: Any) -> Opener:
-    @contextlib.asynccontextmanager
-    async def opened(spec: ProviderSpec) -> AsyncIterator[Retriever]:
-        from searchr1.retrieval.opensearch import OpenSearchRetriever
+async def _opensearch(spec: ProviderSpec) -> OpenRetriever:
+    from searchr1.retrieval.opensearch import OpenSearchRetriever
 
-        options = spec.take("mode", "vector_field", "encoder")
-        mode = options.get("mode", "bm25")
-        if mode not in ("bm25", "knn"):
-            raise ConfigurationError(f"{spec.kind}: mode is {mode!r}; it must be bm25 or knn")
-        url, _, index = spec.target.rpartition("/")
-        retriever = OpenSearchRetriever(
-            url,
-            index,
-            mode="knn" if mode == "knn" else "bm25",
-            flavour=flavour,
-            vector_field=options.get("vector_field"),
-            encoder=await _encoder(spec) if mode == "knn" else None,
-            api_key=spec.secret,
-        )
-        async with contextlib.aclosing(retriever):
-            yield retriever
-
-    return opened
+    options = spec.take("mode", "vector_field", "encoder")
+    mode = options.get("mode", "bm25")
+    if mode not in ("bm25", "knn"):
+        raise ConfigurationError(f"{spec.kind}: mode is {mode!r}; it must be bm25 or knn")
+    url, _, index = spec.target.rpartition("/")
+    return OpenSearchRetriever(
+        url,
+        index,
+        mode="knn" if mode == "knn" else "bm25",
+        flavour="opensearch" if spec.kind == "opensearch" else "elasticsearch",
+        vector_field=options.get("vector_field"),
+        encoder=await _encoder(spec) if mode == "knn" else None,
+        api_key=spec.secret,
+    )
 
 
-@contextlib.asynccontextmanager
-async def _qdrant(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _qdrant(spec: ProviderSpec) -> OpenRetriever:
     from searchr1.retrieval.qdrant import QdrantRetriever
 
     options = spec.take("encoder", "vector_name")
     url, _, collection = spec.target.rpartition("/")
     encoder = await _encoder(spec)
-    retriever = QdrantRetriever(url, collection, encoder, vector_name=options.get("vector_name"), api_key=spec.secret)
-    async with contextlib.aclosing(retriever):
-        yield retriever
+    return QdrantRetriever(url, collection, encoder, vector_name=options.get("vector_name"), api_key=spec.secret)
 
 
-@contextlib.asynccontextmanager
-async def _tavily(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _tavily(spec: ProviderSpec) -> OpenRetriever:
     from searchr1.retrieval.tavily import TavilyProvider
 
     options: dict[str, Any] = spec.take("depth", "topic", "include_domains", "exclude_domains")
     for name in ("include_domains", "exclude_domains"):
         options[name] = [domain for domain in options.get(name, "").split("+") if domain]
-    async with contextlib.aclosing(
-        TavilyProvider(spec.require_secret(), max_chars=spec.passage_chars, **options)
-    ) as provider:
-        yield provider
+    return TavilyProvider(spec.require_secret(), max_chars=spec.passage_chars, **options)
 
 
-@contextlib.asynccontextmanager
-async def _searxng(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _searxng(spec: ProviderSpec) -> OpenRetriever:
     from searchr1.retrieval.searxng import SearxngProvider
 
     options = spec.take("engines", "language")
-    async with contextlib.aclosing(
-        SearxngProvider(
-            spec.target,
-            api_key=spec.secret,
-            engines=options.get("engines", ""),
-            language=options.get("language", ""),
-            max_chars=spec.passage_chars,
-        )
-    ) as provider:
-        yield provider
+    return SearxngProvider(
+        spec.target,
+        api_key=spec.secret,
+        engines=options.get("engines", ""),
+        language=options.get("language", ""),
+        max_chars=spec.passage_chars,
+    )
 
 
-@contextlib.asynccontextmanager
-async def _brave(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _brave(spec: ProviderSpec) -> OpenRetriever:
     from searchr1.retrieval.brave import BraveProvider
 
     options = spec.take("country", "extra_snippets")
-    async with contextlib.aclosing(
-        BraveProvider(
-            spec.require_secret(),
-            country=options.get("country", ""),
-            extra_snippets=options.get("extra_snippets") == "true",
-            max_chars=spec.passage_chars,
-        )
-    ) as provider:
-        yield provider
+    return BraveProvider(
+        spec.require_secret(),
+        country=options.get("country", ""),
+        extra_snippets=options.get("extra_snippets") == "true",
+        max_chars=spec.passage_chars,
+    )
 
 
-@contextlib.asynccontextmanager
-async def _serper(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _serper(spec: ProviderSpec) -> OpenRetriever:
     from searchr1.retrieval.serper import SerperProvider
 
     options = spec.take("gl", "hl")
-    async with contextlib.aclosing(
-        SerperProvider(
-            spec.require_secret(),
-            gl=options.get("gl", ""),
-            hl=options.get("hl", ""),
-            max_chars=spec.passage_chars,
-        )
-    ) as provider:
-        yield provider
+    return SerperProvider(
+        spec.require_secret(),
+        gl=options.get("gl", ""),
+        hl=options.get("hl", ""),
+        max_chars=spec.passage_chars,
+    )
 
 
-@contextlib.asynccontextmanager
-async def _exa(spec: ProviderSpec) -> AsyncIterator[Retriever]:
+async def _exa(spec: ProviderSpec) -> OpenRetriever:
     from searchr1.retrieval.exa import ExaProvider
 
     highlights = spec.take("contents").get("contents", "text") == "highlights"
-    async with contextlib.aclosing(
-        ExaProvider(spec.require_secret(), max_chars=spec.passage_chars, highlights=highlights)
-    ) as provider:
-        yield provider
+    return ExaProvider(spec.require_secret(), max_chars=spec.passage_chars, highlights=highlights)
 
 
 OPENERS: Mapping[str, Opener] = {
@@ -250,8 +220,8 @@ OPENERS: Mapping[str, Opener] = {
     "retrieve": _retrieve,
     "index": _index,
     "dense": _dense,
-    "opensearch": _opensearch("opensearch"),
-    "elasticsearch": _opensearch("elasticsearch"),
+    "opensearch": _opensearch,
+    "elasticsearch": _opensearch,
     "qdrant": _qdrant,
 }
 _NEED_TARGET = frozenset(OPENERS) - {"tavily", "brave", "serper", "exa"}

