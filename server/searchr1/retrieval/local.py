@@ -1,6 +1,5 @@
 """BM25 over an index on this machine: ``LocalIndex`` answers batches, ``LocalRetriever`` makes a retriever of it."""
 
-import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,8 @@ from searchr1.errors import CorpusError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import SearchOutcome
 from searchr1.retrieval.batched import BatchedRetriever
-from searchr1.retrieval.index import BM25, OFFSETS, PASSAGES, IndexInfo, build_index, default_backend, load_manifest
+from searchr1.retrieval.index import BM25, IndexInfo, build_index, default_backend, load_manifest
+from searchr1.retrieval.storage import PassageStore
 from searchr1.retrieval.tokenizer import Tokenizer
 
 __all__ = ["IndexInfo", "LocalIndex", "LocalRetriever", "build_index"]
@@ -31,11 +31,10 @@ class LocalIndex:
         self,
         info: IndexInfo,
         ranker: Any,
-        passages: mmap.mmap,
-        offsets: npt.NDArray[np.int64],
+        passages: PassageStore,
     ) -> None:
         self.info = info
-        self._ranker, self._passages, self._offsets = ranker, passages, offsets
+        self._ranker, self._passages = ranker, passages
         self._tokenizer = Tokenizer(info.tokenizer)
 
     @classmethod
@@ -49,12 +48,10 @@ class LocalIndex:
         try:
             backend = backend or default_backend(info.passages)
             ranker = bm25s.BM25.load(path / BM25, mmap=True, backend=backend)
-            offsets = np.load(path / OFFSETS, mmap_mode="r")
-            with (path / PASSAGES).open("rb") as file:
-                passages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            passages = PassageStore(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"the index {path} cannot be opened: {error}") from error
-        index = cls(info, ranker, passages, offsets)
+        index = cls(info, ranker, passages)
         index._rank([[next(iter(ranker.vocab_dict))]], 1)  # compiles, so that no search has to wait for it
         return index
 
@@ -87,12 +84,7 @@ class LocalIndex:
 
     def _passages_of(self, rows: npt.NDArray[np.integer[Any]], scores: npt.NDArray[np.float32]) -> list[Passage]:
         ranked = sorted(zip(scores.tolist(), rows.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))
-        return [self._passage(row, score) for score, row in ranked if score > 0]
-
-    def _passage(self, row: int, score: float) -> Passage:
-        start, middle, end = self._offsets[2 * row : 2 * row + 3].tolist()
-        contents = self._passages[middle:end].decode("utf-8")
-        return Passage.from_contents(contents, id=self._passages[start:middle].decode("utf-8"), score=score)
+        return [self._passages.passage(row, score) for score, row in ranked if score > 0]
 
 
 def _top_rows(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:

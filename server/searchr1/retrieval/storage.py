@@ -107,21 +107,24 @@ def _move_into_place(work: Path, out: Path) -> None:
     shutil.rmtree(aside)
 
 
-def write_manifest(folder: Path, format: str, values: dict[str, Any]) -> None:
+def write_manifest(folder: Path, format: str | int, values: dict[str, Any]) -> None:
     """Write the manifest of ``folder``, once all its other files are there."""
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     manifest = {"format": format, **values, "files": sizes}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def read_manifest(folder: Path, format: str) -> dict[str, Any]:
+def read_manifest(folder: Path, format: str | int) -> dict[str, Any]:
     """Read the manifest of ``folder`` and check format and sizes; raise ``CorpusError`` for what is not as it says."""
     if not folder.is_dir():
         raise CorpusError(f"the index {folder} does not exist or is not a folder")
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != format:
-            raise CorpusError(f"the index {folder} has format {manifest['format']!r}, expected {format!r}")
+        if (found_format := manifest["format"]) != format:
+            # The kinds of index count their formats in different types.
+            is_of_this_kind = type(found_format) is type(format)
+            wanted = f"this version reads {format!r}; build it again" if is_of_this_kind else f"expected {format!r}"
+            raise CorpusError(f"the index {folder} has format {found_format!r}, {wanted}")
         files: dict[str, int] = manifest["files"]
         for name, size in files.items():
             if (found := (folder / name).stat().st_size) != size:
