@@ -66,8 +66,11 @@ async def open_search(config: SearchConfig, observer: SearchObserver | None = No
         source = await stack.enter_async_context(open_chain(config, observer))
         redis = await stack.enter_async_context(_redis(config.cache.redis_url))
         cache: CachedRetriever | None = None
-        if config.cache.enabled and not all(spec.is_local for spec in parse_chain(config)):
-            cache = await stack.enter_async_context(contextlib.aclosing(_cached(source, config, redis, observer)))
+        specs = parse_chain(config)
+        if config.cache.enabled and not all(spec.is_local for spec in specs):
+            cache = await stack.enter_async_context(
+                contextlib.aclosing(_cached(source, specs, config, redis, observer))
+            )
         yield SearchLayer(source, cache, _budgets(config.budget, redis, observer))
 
 
@@ -84,11 +87,15 @@ async def _redis(url: str | None) -> AsyncIterator[RedisClient | None]:
 
 
 def _cached(
-    source: Retriever, config: SearchConfig, redis: RedisClient | None, observer: SearchObserver
+    source: Retriever,
+    specs: list[ProviderSpec],
+    config: SearchConfig,
+    redis: RedisClient | None,
+    observer: SearchObserver,
 ) -> CachedRetriever:
-    wanted, first = config.cache, parse_chain(config)[0].kind
+    wanted = config.cache
     # What a stand-in found is kept for as long as an outage may last, and not for as long as its own answers would be.
-    stand_ins = {spec.kind for spec in parse_chain(config)} - {first} - set(wanted.ttls_s)
+    stand_ins = {spec.kind for spec in specs} - {specs[0].kind} - set(wanted.ttls_s)
     policy = CachePolicy(
         soft_ttl_s=wanted.soft_ttl_s,
         hard_ttl_s=wanted.hard_ttl_s,
