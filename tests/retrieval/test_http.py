@@ -149,6 +149,28 @@ async def test_sends_upstreams_request_and_cleans_the_query() -> None:
     assert outcome.kind == "unavailable"
 
 
+async def test_a_urls_query_and_credentials_and_a_padded_key_are_sent() -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(200, json={"result": [[]]})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        base = "retriever.test/a/retrieve?corpus=a%20b&flag"
+        await RetrieveClient(f"http://{base}", client=http, api_key="k3y\n").search("q", 3, 30)
+        await RetrieveClient(f"http://:pw@{base}", client=http).search("q", 3, 30)
+    assert [str(request.url) for request in sent] == [f"http://{base}"] * 2
+    assert [request.headers["authorization"] for request in sent] == ["Bearer k3y", "Basic OnB3"]
+
+
+@pytest.mark.parametrize("key", ["  ", "schlüssel", "line\nbreak"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_told(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="key") as refused:
+        RetrieveClient("http://retriever.test/retrieve", api_key=key)
+    assert key not in str(refused.value)
+
+
 @pytest.mark.parametrize("url", ["", "retriever", "ftp://h/retrieve", "http:///retrieve", "http://h", "http://h:x/r"])
 def test_a_url_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="URL"):

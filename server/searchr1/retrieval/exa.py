@@ -1,63 +1,33 @@
 """Exa: ``POST /search`` with the pages' text."""
 
-import httpx
+from collections.abc import Iterable
+from typing import Unpack
 
-from searchr1.loop.types import Passage
-from searchr1.retrieval.base import Found, SearchOutcome
-from searchr1.retrieval.rest import MAX_BODY_BYTES, RestApi, finite
-from searchr1.retrieval.text import clean_text
-from searchr1.retrieval.web import WebResult, object_of, objects, passages_from, text_of, usable_key
+from searchr1.retrieval.rest import finite, usable_key
+from searchr1.retrieval.web import WebOptions, WebProvider, WebResult, object_of, objects, text_of
 
 URL = "https://api.exa.ai"
 _MAX_RESULTS = 100
 
 
-class ExaProvider:
+class ExaProvider(WebProvider):
     """A ``Retriever`` over Exa. Raises ``ConfigurationError`` for a key that cannot be sent.
 
     ``highlights`` takes the excerpts that fit the query instead of the page's start.
     """
 
-    name = "exa"
+    name, label = "exa", "Exa"
 
     def __init__(
-        self,
-        api_key: str,
-        *,
-        highlights: bool = False,
-        max_chars: int = 2000,
-        base_url: str = URL,
-        client: httpx.AsyncClient | None = None,
-        max_body_bytes: int = MAX_BODY_BYTES,
+        self, api_key: str, *, highlights: bool = False, base_url: str = URL, **options: Unpack[WebOptions]
     ) -> None:
-        self._max_chars = max_chars
-        self._contents: dict[str, object] = (
-            {"highlights": True} if highlights else {"text": {"maxCharacters": max_chars}}
-        )
-        self._api = RestApi(
-            base_url,
-            label="Exa",
-            provider=self.name,
-            headers={"x-api-key": usable_key(api_key, "Exa")},
-            client=client,
-            max_body_bytes=max_body_bytes,
-        )
+        super().__init__(base_url, headers={"x-api-key": usable_key(api_key, self.label)}, **options)
+        self._contents = {"highlights": True} if highlights else {"text": {"maxCharacters": self._max_chars}}
 
-    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
-        """See ``Retriever.search``."""
-        if k < 1 or not query.strip():
-            return Found((), provider=self.name)
-        return await self._api.within(deadline_s, self._search(clean_text(query), k))
-
-    async def aclose(self) -> None:
-        """Close the connections, unless they are the caller's."""
-        await self._api.aclose()
-
-    async def _search(self, query: str, k: int) -> tuple[Passage, ...]:
+    async def _results(self, query: str, k: int) -> Iterable[WebResult]:
         wanted = {"query": query, "numResults": min(k, _MAX_RESULTS), "type": "auto", "contents": self._contents}
         body = object_of(await self._api.post("search", wanted))
-        results = objects(body.get("results"), "results")
-        return passages_from((_result(item) for item in results), k, self._max_chars)
+        return map(_result, objects(body.get("results"), "results"))
 
 
 def _result(item: dict[str, object]) -> WebResult:

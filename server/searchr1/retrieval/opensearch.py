@@ -20,7 +20,7 @@ from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.documents import TEXT_FIELDS, passage_of
 from searchr1.retrieval.encoder import Encoder
-from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite
+from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite, usable_key
 from searchr1.retrieval.text import clean_text
 
 Flavour = Literal["opensearch", "elasticsearch"]
@@ -77,7 +77,7 @@ class OpenSearchRetriever:
             url,
             label=_LABELS[flavour],
             provider=self.name,
-            headers={"Authorization": f"ApiKey {api_key}"} if api_key else None,
+            headers={"Authorization": f"ApiKey {usable_key(api_key, _LABELS[flavour])}"} if api_key else None,
             basic_auth=basic_auth,
             client=client,
             max_body_bytes=max_body_bytes,
@@ -114,9 +114,7 @@ class OpenSearchRetriever:
 def _passages(reply: Reply) -> tuple[Passage, ...]:
     if not reply.is_success:
         raise _error_of(reply)
-    body = reply.body
-    if not isinstance(body, dict):
-        raise RestError("bad_response", f"answered with something that is not a JSON object ({reply.content_type})")
+    body = reply.json_object()
     if body.get("timed_out") is True:
         raise RestError("timeout", "did not search all of the index in time")
     if failed := _failed_shards(body.get("_shards")):

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import Retriever
-from searchr1.retrieval.web import usable_key
+from searchr1.retrieval.rest import usable_key
 
 if TYPE_CHECKING:
     from searchr1.retrieval.encoder import Encoder

@@ -18,7 +18,7 @@ from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.documents import TEXT_FIELDS, passage_of
 from searchr1.retrieval.encoder import Encoder
-from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite
+from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite, usable_key
 
 _MAX_POINTS = 10_000
 
@@ -51,7 +51,7 @@ class QdrantRetriever:
             url,
             label="Qdrant",
             provider=name,
-            headers={"api-key": api_key} if api_key else None,
+            headers={"api-key": usable_key(api_key, "Qdrant")} if api_key else None,
             client=client,
             max_body_bytes=max_body_bytes,
         )
@@ -78,9 +78,7 @@ class QdrantRetriever:
 def _passages(reply: Reply) -> tuple[Passage, ...]:
     if not reply.is_success:
         raise reply.error(_reason(reply.body))
-    if not isinstance(reply.body, dict):
-        raise RestError("bad_response", f"answered with something that is not a JSON object ({reply.content_type})")
-    result = reply.body.get("result")
+    result = reply.json_object().get("result")
     points = result.get("points") if isinstance(result, dict) else None
     if not isinstance(points, list):
         raise RestError("bad_response", 'answered without a list "points"')

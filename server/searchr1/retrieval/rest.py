@@ -18,6 +18,8 @@ from searchr1.retrieval.text import clean_text
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _MAX_CONNECTIONS = 256
+_KEEPALIVE_S = 4.0
+"""Shorter than uvicorn's 5 s, so that we never send on a connection that the server is about to close."""
 _LONGEST_WAIT_S = 86_400.0
 _KINDS: Mapping[int, FailureKind] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
 """Statuses whose meaning is not that of their class."""
@@ -50,13 +52,21 @@ class Reply:
         said = f" ({clean_text(detail)[:100]})" if detail else ""
         return RestError(kind or _kind_of(self.status), f"answered HTTP {self.status}{said}", self.retry_after_s)
 
+    def json_object(self) -> dict[str, Any]:
+        """Return the body. Raises ``RestError`` if it is not a JSON object."""
+        if not isinstance(self.body, dict):
+            said = f"answered with something that is not a JSON object ({self.content_type[:80]})"
+            raise RestError("bad_response", said)
+        return self.body
+
 
 class RestApi:
     """An engine's HTTP interface.
 
     ``label`` is the engine's name for people, ``provider`` for metrics. Connections are the caller's ``client``, or our
     own until ``aclose``; our own ignores proxy variables and ``.netrc``. Credentials in ``url`` become HTTP Basic
-    authentication. Raises ``ConfigurationError`` for a URL that cannot be called or a header that cannot be sent.
+    authentication. ``headers`` go with every call; a key among them is a ``usable_key``. Raises ``ConfigurationError``
+    for a URL that cannot be called.
     """
 
     def __init__(
@@ -71,16 +81,17 @@ class RestApi:
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         parsed = _parse_url(url, label)
-        if parsed.username and basic_auth is None:
+        if parsed.userinfo and basic_auth is None:
             basic_auth = (parsed.username, parsed.password)
-        self._base = parsed.copy_with(userinfo=b"", query=None, fragment=None)
+        self._url = parsed.copy_with(userinfo=b"", fragment=None)
+        self._base = self._url.copy_with(query=None)
         self.provider, self._label = provider, f"{label} at {self._base}"
-        self._headers = _checked(headers or {}, label)
+        self._headers = dict(headers or {})
         self._auth = httpx.BasicAuth(*basic_auth) if basic_auth else httpx.USE_CLIENT_DEFAULT
         self._max_body_bytes = max_body_bytes
         self._owns_client = client is None
         self._client = client or httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS), trust_env=False, follow_redirects=False
+            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEPALIVE_S), trust_env=False
         )
 
     async def within(self, deadline_s: float, work: Awaitable[tuple[Passage, ...]]) -> SearchOutcome:
@@ -101,7 +112,10 @@ class RestApi:
         return SearchFailed(kind, f"{self._label} {message}", retry_after_s, self.provider)
 
     async def post(self, path: str, payload: object, params: Mapping[str, str] | None = None) -> Reply:
-        """POST ``payload`` to ``path`` below the URL. Raises ``RestError`` and httpx's errors, for ``within``."""
+        """POST ``payload`` to ``path`` below the URL, or to the URL itself, with its query, where ``path`` is empty.
+
+        Raises ``RestError`` and httpx's errors, for ``within``.
+        """
         return await self._call("POST", path, params, payload)
 
     async def get(self, path: str, params: Mapping[str, str]) -> Reply:
@@ -113,7 +127,7 @@ class RestApi:
     ) -> Reply:
         if self._client.is_closed:
             raise RestError("unavailable", "was closed on our side")
-        url = f"{str(self._base).rstrip('/')}/{path}"
+        url = f"{str(self._base).rstrip('/')}/{path}" if path else self._url
         # The deadline around the call is the only timeout; httpx's own would cut a slow but timely answer.
         async with self._client.stream(
             method, url, json=payload, params=params, headers=self._headers, auth=self._auth, timeout=None
@@ -127,19 +141,41 @@ class RestApi:
         )
 
     async def _read(self, response: httpx.Response) -> bytes:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > self._max_body_bytes:
-                if not response.is_success:
-                    break  # The status and its headers say enough.
-                raise RestError("bad_response", f"answered with more than {self._max_body_bytes} bytes")
-        return bytes(body)
+        try:
+            return await read_body(response, self._max_body_bytes)
+        except (RestError, httpx.HTTPError):
+            if response.is_success:
+                raise
+            return b""  # The status and its headers say enough.
 
     async def aclose(self) -> None:
         """Close the connections, unless they are the caller's."""
         if self._owns_client:
             await self._client.aclose()
+
+
+async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
+    """Read a body, unpacked. Raises ``RestError`` once it is over ``max_bytes``, and httpx's errors."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > max_bytes:
+            raise RestError("bad_response", f"answered with more than {max_bytes} bytes")
+    return bytes(body)
+
+
+def usable_key(api_key: str, label: str) -> str:
+    """The key without the white space around it, which secrets made by ``echo`` end in.
+
+    Raises ``ConfigurationError`` for a key that is empty or no header can hold: the HTTP library would refuse it when
+    it is sent, in an error that quotes it.
+    """
+    key = api_key.strip()
+    if not key:
+        raise ConfigurationError(f"{label} needs a key")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"the key of {label} cannot be sent: it must be printable ASCII")
+    return key
 
 
 def retry_after_s(value: str | None) -> float | None:
@@ -188,10 +224,3 @@ def _parse_url(url: str, label: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigurationError(f"the URL of {label} must look like http://HOST:PORT")
     return parsed
-
-
-def _checked(headers: Mapping[str, str], label: str) -> dict[str, str]:
-    for name, value in headers.items():
-        if not (value.isascii() and value.isprintable()):
-            raise ConfigurationError(f"the key of {label} cannot be sent: its header {name} must be printable ASCII")
-    return dict(headers)

@@ -5,32 +5,29 @@ any size, and without a key takes one from the environment or calls Tavily anony
 are bounded below it, and a missing key is refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import httpx
 from tavily import AsyncTavilyClient  # type: ignore[import-untyped]
 from tavily.errors import TimeoutError as TavilyTimeoutError  # type: ignore[import-untyped]
 
-from searchr1.loop.types import Passage
-from searchr1.retrieval.base import Found, SearchOutcome
-from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite, retry_after_s
-from searchr1.retrieval.text import clean_text
-from searchr1.retrieval.web import WebResult, objects, passages_from, text_of, usable_key
+from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestError, finite, read_body, retry_after_s, usable_key
+from searchr1.retrieval.web import MAX_CHARS, WebProvider, WebResult, objects, text_of
 
 Depth = Literal["basic", "advanced", "fast", "ultra-fast"]
 Topic = Literal["general", "news", "finance"]
 URL = "https://api.tavily.com"
 _MAX_RESULTS = 20
 _LONGEST_S = 120.0
-"""The SDK allows no longer call."""
+"""The SDK allows no longer call; a nearer deadline ends one from outside."""
 _HINTS = {401: "the key is refused", 403: "the key may not do this", 432: "the plan's limit", 433: "the spending limit"}
 
 
-class TavilyProvider:
+class TavilyProvider(WebProvider):
     """A ``Retriever`` over Tavily. Raises ``ConfigurationError`` without a key that can be sent."""
 
-    name = "tavily"
+    name, label = "tavily", "Tavily"
 
     def __init__(
         self,
@@ -40,12 +37,11 @@ class TavilyProvider:
         topic: Topic = "general",
         include_domains: Sequence[str] = (),
         exclude_domains: Sequence[str] = (),
-        max_chars: int = 2000,
+        max_chars: int = MAX_CHARS,
         base_url: str = URL,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        key = usable_key(api_key, "Tavily")
-        self._max_chars = max_chars
+        key = usable_key(api_key, self.label)
         self._options: dict[str, Any] = {"search_depth": depth, "topic": topic}
         if include_domains:
             self._options["include_domains"] = list(include_domains)
@@ -53,34 +49,26 @@ class TavilyProvider:
             self._options["exclude_domains"] = list(exclude_domains)
         # A client of its own: the SDK writes the key into its headers.
         self._http = httpx.AsyncClient(transport=_Guarded(max_body_bytes), trust_env=False)
-        self._api = RestApi(base_url, label="Tavily", provider=self.name, client=self._http)
+        super().__init__(base_url, max_chars=max_chars, client=self._http)
         self._sdk = AsyncTavilyClient(api_key=key, api_base_url=base_url, client=self._http)
-
-    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
-        """See ``Retriever.search``."""
-        if k < 1 or not query.strip():
-            return Found((), provider=self.name)
-        return await self._api.within(deadline_s, self._search(clean_text(query), k, deadline_s))
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 
-    async def _search(self, query: str, k: int, deadline_s: float) -> tuple[Passage, ...]:
+    async def _results(self, query: str, k: int) -> Iterable[WebResult]:
         if self._http.is_closed:
             raise RestError("unavailable", "was closed on our side")
-        timeout_s = min(deadline_s, _LONGEST_S)
         try:
             body: Any = await self._sdk.search(
-                query, max_results=min(k, _MAX_RESULTS), timeout=timeout_s, **self._options
+                query, max_results=min(k, _MAX_RESULTS), timeout=_LONGEST_S, **self._options
             )
         except TavilyTimeoutError as error:
-            raise RestError("timeout", f"did not answer within {timeout_s:g} s") from error
+            raise RestError("timeout", f"did not answer within {_LONGEST_S:g} s") from error
         # The SDK reads any JSON as an object.
         except (ValueError, RecursionError, AttributeError, TypeError) as error:
             raise RestError("bad_response", "answered with something that is not a JSON object") from error
-        results = objects(body.get("results") if isinstance(body, dict) else None, "results")
-        return passages_from((_result(item) for item in results), k, self._max_chars)
+        return map(_result, objects(body.get("results") if isinstance(body, dict) else None, "results"))
 
 
 def _result(item: dict[str, object]) -> WebResult:
@@ -103,14 +91,6 @@ class _Guarded(httpx.AsyncHTTPTransport):
             if status != httpx.codes.OK:
                 after_s = retry_after_s(response.headers.get("retry-after"))
                 raise Reply(status, None, "", after_s).error(_HINTS.get(status, ""))
-            return httpx.Response(status, content=await self._read(response))
+            return httpx.Response(status, content=await read_body(response, self._max_body_bytes))
         finally:
             await response.aclose()
-
-    async def _read(self, response: httpx.Response) -> bytes:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > self._max_body_bytes:
-                raise RestError("bad_response", f"answered with more than {self._max_body_bytes} bytes")
-        return bytes(body)

@@ -1,15 +1,25 @@
-"""What web providers share: keys that can be sent, and a result of any of them as a passage in the trained form."""
+"""What web providers share: how they are called, and a result of any of them as a passage in the trained form.
 
+To write one, derive from ``WebProvider`` and say in ``_results`` how to ask and how to read the answer.
+"""
+
+import abc
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, TypedDict
 
-from searchr1.errors import ConfigurationError
+import httpx
+
 from searchr1.loop.types import Passage
+from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.documents import passage_of
-from searchr1.retrieval.rest import Reply, RestError
+from searchr1.retrieval.rest import MAX_BODY_BYTES, Reply, RestApi, RestError
+from searchr1.retrieval.text import clean_text
 
+MAX_CHARS = 2000
+"""Characters of a passage's text."""
 _MARKUP = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)|[。！？][」』”’）]*")
 _READ_AHEAD = 4
@@ -27,6 +37,68 @@ class WebResult:
     markup: bool = False
 
 
+class WebOptions(TypedDict, total=False):
+    """What every web provider takes beside its own options."""
+
+    max_chars: int
+    """Bound of a passage's text."""
+    client: httpx.AsyncClient | None
+    """The caller's connections; the provider's own by default."""
+    max_body_bytes: int
+    """Bound of what is read of an answer."""
+
+
+class WebProvider(abc.ABC):
+    """A ``Retriever`` over a web search's HTTP interface at ``base_url``; ``headers`` go with every call.
+
+    Raises ``ConfigurationError`` for a URL that cannot be called.
+    """
+
+    name: ClassVar[str]
+    """What outcomes and metrics call it."""
+    label: ClassVar[str]
+    """What people call it."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        max_chars: int = MAX_CHARS,
+        client: httpx.AsyncClient | None = None,
+        max_body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        self._max_chars = max_chars
+        self._api = RestApi(
+            base_url,
+            label=self.label,
+            provider=self.name,
+            headers=headers,
+            client=client,
+            max_body_bytes=max_body_bytes,
+        )
+
+    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+        """See ``Retriever.search``. An empty query is not sent."""
+        if k < 1 or not query.strip():
+            return Found((), provider=self.name)
+        return await self._api.within(deadline_s, self._passages(clean_text(query), k))
+
+    async def aclose(self) -> None:
+        """Close the connections, unless they are the caller's."""
+        await self._api.aclose()
+
+    async def _passages(self, query: str, k: int) -> tuple[Passage, ...]:
+        return passages_from(await self._results(query, k), k, self._max_chars)
+
+    @abc.abstractmethod
+    async def _results(self, query: str, k: int) -> Iterable[WebResult]:
+        """Ask for ``k`` results and read the answer, best first; the caller bounds their number, length and time.
+
+        Raises ``RestError`` and httpx's errors.
+        """
+
+
 def passages_from(results: Iterable[WebResult], k: int, max_chars: int) -> tuple[Passage, ...]:
     """The first ``k`` results with a text or a title, one per URL, their texts cut to ``max_chars``."""
     passages: dict[str, Passage] = {}
@@ -41,20 +113,6 @@ def passages_from(results: Iterable[WebResult], k: int, max_chars: int) -> tuple
         if len(passages) == k:
             break
     return tuple(passages.values())
-
-
-def usable_key(api_key: str, label: str) -> str:
-    """The key without the white space around it, which secrets made by ``echo`` end in.
-
-    Raises ``ConfigurationError`` for a key that is empty or no header can hold: the HTTP library would refuse it when
-    it is sent, in an error that quotes it.
-    """
-    key = api_key.strip()
-    if not key:
-        raise ConfigurationError(f"{label} needs a key")
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"the key of {label} cannot be sent: it must be printable ASCII")
-    return key
 
 
 def plain_text(markup: str) -> str:
@@ -75,18 +133,14 @@ def trim(text: str, max_chars: int) -> str:
     return words or head
 
 
-def object_of(reply: Reply, hint: str = "") -> dict[str, object]:
+def object_of(reply: Reply, hint: str = "") -> dict[str, Any]:
     """The JSON object of a successful reply. Raises ``RestError``, with ``hint`` where the provider refuses us.
 
     What a provider says in an error is left out: some repeat the key.
     """
     if not reply.is_success:
         raise reply.error(hint if 400 <= reply.status < 500 else "")
-    if not isinstance(reply.body, dict):
-        raise RestError(
-            "bad_response", f"answered with something that is not a JSON object ({reply.content_type[:80]})"
-        )
-    return reply.body
+    return reply.json_object()
 
 
 def objects(value: object, name: str) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from email.utils import formatdate
 
@@ -51,7 +52,7 @@ async def test_a_429_tells_when_to_come_back(case: Case, is_date: bool) -> None:
     [
         *((code, "rejected") for code in (400, 401, 402, 403, 422, 432, 433)),
         *((code, "unavailable") for code in (500, 503)),
-        (504, "timeout"),
+        *((code, "timeout") for code in (408, 504)),
         (302, "bad_response"),
     ],
 )
@@ -83,18 +84,29 @@ async def test_a_huge_body_is_not_read_to_its_end(case: Case) -> None:
     assert "10000 bytes" in outcome.message
 
 
-async def test_half_a_body_is_a_failure(case: Case) -> None:
-    async def half(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": "1000", "Content-Type": "application/json"})
+def half_a_body(code: int, **headers: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        sent = {"Content-Length": "1000", "Content-Type": "application/json", **headers}
+        response = web.StreamResponse(status=code, headers=sent)
         await response.prepare(request)
         await response.write(b'{"results": [')
         assert request.transport is not None
         request.transport.close()
         return response
 
-    outcome, _ = await search(case, half)
+    return answer
+
+
+async def test_half_a_body_is_a_failure(case: Case) -> None:
+    outcome, _ = await search(case, half_a_body(200))
     assert isinstance(outcome, SearchFailed)
     assert outcome.kind == "unavailable"
+
+
+async def test_a_refusal_is_heard_though_its_body_breaks_off(case: Case) -> None:
+    outcome, _ = await search(case, half_a_body(429, **{"Retry-After": "7"}))
+    assert isinstance(outcome, SearchFailed)
+    assert (outcome.kind, outcome.retry_after_s) == ("rate_limited", 7)
 
 
 async def test_a_slow_drip_ends_at_the_deadline_and_the_server_is_let_go(case: Case) -> None:
