@@ -45,10 +45,16 @@ class Usage(_Wire):
     """Tokens that the model generated, over all turns."""
     observation_tokens: int = 0
     """Tokens put in after actions: passages and retry texts."""
+    reasoning_tokens: int = 0
+    """Those of ``completion_tokens`` that are not the answer's own text: reasoning, queries, tags."""
     cached_tokens: int = 0
     """Input tokens, summed over turns, that the engine served from its prefix cache, where it tells."""
     turns: int = 0
     searches: int = 0
+    cost_usd: float | None = None
+    """Price of the searches that reached a provider; None where the operator has set no prices."""
+    first_token_ms: float | None = None
+    """From the run's start to the model's first visible text."""
     duration_ms: float = 0.0
 
 
@@ -218,19 +224,22 @@ def parse_event(data: str | bytes) -> KnownEvent | UnknownEvent:
 
 
 class Run(_Wire):
-    """A whole run as one JSON object: what ``stream: false`` returns."""
+    """A whole run as one JSON object: what ``stream: false`` returns, and what a stored run is."""
 
     id: str
     object: Literal["research.run"] = "research.run"
     created: int
+    """Unix time, seconds."""
     model: str
     question: str
-    status: RunStatus
+    status: RunStatus | Literal["running"]
     answer: str | None = None
     citations: list[Citation] = Field(default_factory=list)
     steps: list["Step"] = Field(default_factory=list)
     usage: Usage
     error: WireError | None = None
+    trajectory: "Trajectory | None" = None
+    """Every token of the run, once it has ended; only ``GET /v1/research/{run_id}`` gives it."""
 
 
 class Step(_Wire):
@@ -246,3 +255,107 @@ class Step(_Wire):
     duration_ms: float | None = None
     search_error: WireError | None = None
     invalid: str | None = None
+
+
+class TrajectoryPassage(_Wire):
+    """A passage as the search gave it, uncut. ``title`` and ``text`` are what the model's context was made of."""
+
+    id: str
+    title: str
+    text: str
+    url: str | None = None
+    score: float | None = None
+
+
+class TrajectorySearch(_Wire):
+    """One search of a run: its passages, or why there are none."""
+
+    turn: int
+    query: str
+    passages: list[TrajectoryPassage] = Field(default_factory=list)
+    cache: CacheState | None = None
+    age_s: float | None = None
+    provider: str = ""
+    error: WireError | None = None
+    duration_ms: float
+
+
+class TrajectorySegment(_Wire):
+    """A run of tokens that was tokenized alone. All segments' ``token_ids`` in order are the trajectory."""
+
+    kind: Literal["prompt", "completion", "observation", "retry"]
+    turn: int
+    """0 for the prompt."""
+    text: str
+    token_ids: list[int]
+    """What stands in the context."""
+    loss_mask: list[Literal[0, 1]]
+    """One for each of ``token_ids``: 1 where the policy sampled it, so that training may take a loss on it."""
+    sampled_ids: list[int] = Field(default_factory=list)
+    """What the engine sampled, before the cut at the closing tag; empty for text that was put in."""
+    logprobs: list[float] | None = None
+    """The engine's, one for each of ``sampled_ids``, where the request asked for them."""
+
+
+class TrajectoryOptions(_Wire):
+    """How the run was sampled and bounded."""
+
+    max_turns: int
+    max_searches: int | None = None
+    max_tokens: int | None = None
+    top_k: int
+    temperature: float
+    top_p: float = 1.0
+    seed: int | None = None
+
+
+class TrajectoryTimings(_Wire):
+    """Wall times in milliseconds, in turn order."""
+
+    completions_ms: list[float] = Field(default_factory=list)
+    searches_ms: list[float] = Field(default_factory=list)
+    early_ms: list[float] = Field(default_factory=list)
+    """Of each search, the part that passed while the model was still writing."""
+    total_ms: float = 0.0
+
+
+class Trajectory(_Wire):
+    """All that a run was made of: the training record, and what a replay needs."""
+
+    schema_version: Literal[1] = 1
+    profile: str
+    """Name of the format that the checkpoint expects."""
+    options: TrajectoryOptions
+    segments: list[TrajectorySegment]
+    searches: list[TrajectorySearch] = Field(default_factory=list)
+    timings: TrajectoryTimings = Field(default_factory=TrajectoryTimings)
+    policy_version: str | None = None
+    """Which weights sampled it, where the server knows."""
+
+
+class RunSummary(_Wire):
+    """A stored run in a listing."""
+
+    id: str
+    created: int
+    status: RunStatus | Literal["running"]
+    question: str
+    answer: str | None = None
+
+
+class RunList(_Wire):
+    """One page of stored runs, newest first."""
+
+    object: Literal["list"] = "list"
+    data: list[RunSummary]
+    has_more: bool = False
+    last_id: str | None = None
+    """Pass it as ``after`` for the next page."""
+
+
+class RunDeleted(_Wire):
+    """A stored run is gone."""
+
+    id: str
+    object: Literal["research.run.deleted"] = "research.run.deleted"
+    deleted: bool = True

@@ -74,10 +74,20 @@ class RunFold:
         """The whole run.
 
         Raises:
-            ValueError: the run has not started or not finished.
+            ValueError: the run has not finished.
         """
-        if self._started is None or self._status is None:
-            raise ValueError("the run is not finished: its first or its last event is missing")
+        if self._status is None:
+            raise ValueError("the run is not finished: its last event is missing")
+        return self.so_far()
+
+    def so_far(self) -> Run:
+        """The run as it stands: ``running`` until its last event.
+
+        Raises:
+            ValueError: the run has not started.
+        """
+        if self._started is None:
+            raise ValueError("the run has not started: its first event is missing")
         for turn, parts in self._reasoning.items():
             self._steps[turn].reasoning = "".join(parts)
         return Run(
@@ -85,7 +95,7 @@ class RunFold:
             created=self._created,
             model=self._started.model,
             question=self._started.question,
-            status=self._status,
+            status=self._status or "running",
             answer=self._answer,
             citations=self._citations,
             steps=[self._steps[turn] for turn in sorted(self._steps)],

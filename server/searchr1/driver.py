@@ -53,6 +53,8 @@ class DriveOptions:
     """From the start of ``drive``; past it the rollout ends as ``deadline``."""
     stream_interval: int = 1
     """Tokens per chunk of a completion, at least. More is cheaper where nobody watches the text arrive."""
+    logprobs: bool = False
+    """Record the sampled tokens' logprobs in the segments."""
     priority_by_turn: bool = False
     """Let later turns run first on the engine, which keeps their prefixes in its cache."""
 
@@ -168,6 +170,7 @@ async def _generate(
         temperature=options.temperature,
         top_p=options.top_p,
         seed=options.seed,
+        logprobs=options.logprobs,
         stream_interval=options.stream_interval,
     )
     clock, stats = searcher.clock, searcher.stats
@@ -177,7 +180,7 @@ async def _generate(
     chunks = engine.generate(action.prompt_ids, params, session=options.session, priority=priority)
     async with aclosing(chunks):
         while (chunk := await clock.bound(lambda: _next_chunk(chunks))) is not None:
-            for event in rollout.receive_text(chunk.text, chunk.token_ids):
+            for event in rollout.receive_text(chunk.text, chunk.token_ids, chunk.logprobs):
                 if isinstance(event, QuerySettled):
                     searcher.send_early(event.query)
                 else:

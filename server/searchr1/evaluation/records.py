@@ -66,7 +66,9 @@ _LINE_START = b'{"id": "'
 
 
 def run_record(question: Question, run: Run, *, options: dict[str, Any], wall_s: float, extractor: Extractor) -> Record:
-    """Score a run."""
+    """Score a run. Raises ``ValueError`` for one that has not ended."""
+    if run.status == "running":
+        raise ValueError(f"the run {run.id} has not ended")
     usage = run.usage
     prediction = run.answer
     if extractor == "reference" and run.status != "failed":

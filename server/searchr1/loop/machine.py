@@ -81,6 +81,7 @@ class Rollout:
         self._segments = [Segment("prompt", 0, prompt, tuple(prompt_ids), sampled=False)]
         self._scanner = TagScanner()
         self._sampled_ids: list[int] = []
+        self._logprobs: list[float] = []
         self._num_sampled = 0
         self._streamed_answer = ""
         self._action: Action = self._next_turn()
@@ -120,10 +121,13 @@ class Rollout:
         """True when the current turn's text is complete, so that more of it would be dropped."""
         return self._scanner.settled
 
-    def receive_text(self, text: str, ids: Sequence[int] = ()) -> list[LoopEvent]:
-        """Take a piece of the completion, with the ids that the engine sampled for it."""
+    def receive_text(
+        self, text: str, ids: Sequence[int] = (), logprobs: Sequence[float] | None = None
+    ) -> list[LoopEvent]:
+        """Take a piece of the completion, with the ids that the engine sampled for it, and their logprobs if known."""
         turn = self._expect_generate().turn
         self._sampled_ids.extend(ids)
+        self._logprobs.extend(logprobs or ())
         self._num_sampled += len(ids)
         was_settled = self._scanner.query is not None
         events: list[LoopEvent] = [*self._visible(turn, self._scanner.feed(text))]
@@ -137,7 +141,7 @@ class Rollout:
         asked = self._expect_generate()
         events = [] if self._scanner.settled else self._visible(asked.turn, self._scanner.close())
         text = self._scanner.text
-        self._append("completion", asked.turn, text, sampled_ids=tuple(self._sampled_ids))
+        self._append_completion(asked.turn, text)
         kind, content = parse_action(text)
         if kind == "answer":
             return events + self._take_answer(asked.turn, content)
@@ -159,7 +163,7 @@ class Rollout:
         if self.status is not None:
             raise IllegalInputError(f"the rollout has already finished as {self.status}")
         if isinstance(self._action, Generate) and (self._scanner.text or self._sampled_ids):
-            self._append("completion", self._action.turn, self._scanner.text, sampled_ids=tuple(self._sampled_ids))
+            self._append_completion(self._action.turn, self._scanner.text)
         return self._finish(status)
 
     def _take_answer(self, turn: int, answer: str) -> list[VisibleEvent]:
@@ -194,7 +198,7 @@ class Rollout:
     def _next_turn(self) -> Generate:
         self.num_turns += 1
         self._scanner = TagScanner()
-        self._sampled_ids = []
+        self._sampled_ids, self._logprobs = [], []
         self._streamed_answer = ""
         max_tokens = self.limits.max_completion_tokens
         if (left := self._tokens_left()) is not None:
@@ -216,11 +220,16 @@ class Rollout:
     def _context(self) -> TokenIds:
         return self.ids[-self.limits.max_context_tokens :]
 
-    def _append(self, kind: SegmentKind, turn: int, text: str, *, sampled_ids: TokenIds = ()) -> None:
-        ids = tuple(self._encode(text))
-        if kind in ("observation", "retry"):
-            ids = ids[: self.limits.max_observation_tokens]
-        self._segments.append(Segment(kind, turn, text, ids, sampled=kind == "completion", sampled_ids=sampled_ids))
+    def _append(self, kind: SegmentKind, turn: int, text: str) -> None:
+        ids = tuple(self._encode(text))[: self.limits.max_observation_tokens]
+        self._segments.append(Segment(kind, turn, text, ids, sampled=False))
+
+    def _append_completion(self, turn: int, text: str) -> None:
+        ids, sampled_ids = tuple(self._encode(text)), tuple(self._sampled_ids)
+        logprobs = tuple(self._logprobs) if self._logprobs and len(self._logprobs) == len(sampled_ids) else None
+        self._segments.append(
+            Segment("completion", turn, text, ids, sampled=True, sampled_ids=sampled_ids, logprobs=logprobs)
+        )
 
     def _visible(self, turn: int, pieces: list[Piece]) -> list[VisibleEvent]:
         events: list[VisibleEvent] = []

@@ -104,6 +104,8 @@ class Segment:
     """True when the policy generated it: the loss mask of each of its tokens."""
     sampled_ids: TokenIds = ()
     """What the engine sampled, before the cut and the re-tokenization; empty for text that was put in."""
+    logprobs: tuple[float, ...] | None = None
+    """The engine's, one for each of ``sampled_ids``, where it gave them."""
 
 
 @dataclass(frozen=True, slots=True)
