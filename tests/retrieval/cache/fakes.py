@@ -1,4 +1,4 @@
-"""A provider that counts its calls, an observer that counts events, and a store that misbehaves on demand."""
+"""A provider that counts its calls, an observer that counts events, and stores that note keys or misbehave."""
 
 import asyncio
 from collections import Counter
@@ -102,6 +102,18 @@ class Moody:
             await asyncio.sleep(3600)
         await asyncio.sleep(self.delay_s)
         return await operation()
+
+
+class Recorded(MemoryStore):
+    """A store in memory that notes the keys that it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: list[str] = []
+
+    async def get(self, key: str) -> bytes | None:
+        self.keys.append(key)
+        return await super().get(key)
 
 
 @dataclass
