@@ -323,6 +323,8 @@ class Trajectory(_Wire):
     """All that a run was made of: the training record, and what a replay needs."""
 
     schema_version: Literal[1] = 1
+    question: str
+    """As the model was asked: after the conversation before it, where there was one."""
     profile: str
     """Name of the format that the checkpoint expects."""
     options: TrajectoryOptions

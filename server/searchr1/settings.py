@@ -59,8 +59,8 @@ class Settings(BaseSettings):
     """Characters of a web result's text that are kept, in whole sentences."""
 
     redis_url: SecretStr | None = None
-    """Where searches are cached: ``redis://``, ``rediss://``, ``redis+sentinel://`` or ``redis+cluster://``; by default
-    in this process's memory."""
+    """Where searches are cached and runs are kept: ``redis://``, ``rediss://``, ``redis+sentinel://`` or
+    ``redis+cluster://``; by default in this process's memory."""
     cache: bool = True
     """Keep what searches found."""
     cache_soft_ttl_s: float = Field(default=86_400.0, gt=0)
@@ -129,6 +129,16 @@ class Settings(BaseSettings):
     """More than these get a 503 with ``Retry-After``."""
     shutdown_grace_s: float = Field(default=30.0, ge=0)
     """How long running requests may go on after a SIGTERM."""
+    store_runs: bool = True
+    """Keep what native and Responses runs did, so that they can be resumed, shared, replayed and exported."""
+    run_ttl_s: float = Field(default=86_400.0, gt=0)
+    """How long runs are kept: in Redis where ``redis_url`` is set, else in memory."""
+    run_memory_mib: int = Field(default=64, ge=1)
+    """Bound of the runs in memory; the oldest go first."""
+    resume_grace_s: float = Field(default=10.0, ge=0)
+    """How long a run whose reader has left goes on, so that the reader can come back."""
+    max_choices: int = Field(default=4, ge=1, le=64)
+    """Most choices (``n``) of one chat completion; each is a run of its own."""
     heartbeat_s: float = Field(default=15.0, gt=0)
     """Silence on a stream after which a comment line is sent."""
 

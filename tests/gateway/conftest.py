@@ -58,7 +58,8 @@ class StageEngine:
                 if last and self.hold is not None:
                     await self.hold.wait()
                 await asyncio.sleep(0)
-                yield Chunk(word if last else word + " ", (i,), "stop" if last else None)
+                logprobs = (-0.5,) if params.logprobs else None
+                yield Chunk(word if last else word + " ", (i,), "stop" if last else None, logprobs)
         finally:
             self.num_open -= 1
 

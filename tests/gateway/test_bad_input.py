@@ -102,7 +102,7 @@ async def test_a_body_over_the_limit_is_refused_even_without_its_length() -> Non
 async def test_unknown_paths_and_methods_have_the_same_shape(stage: Stage) -> None:
     for response, status in (
         (await stage.client.get("/v1/nothing"), 404),
-        (await stage.client.get("/v1/research"), 405),
+        (await stage.client.put("/v1/research"), 405),
     ):
         assert response.status_code == status
         assert set(response.json()["error"]) == {"message", "type", "param", "code"}

@@ -39,6 +39,7 @@ class RunOptions(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     deadline_s: float | None = Field(default=None, gt=0, description="Seconds after which the run ends as `deadline`.")
+    logprobs: bool = Field(default=False, description="Record the sampled tokens' logprobs in the trajectory.")
     cache: Literal["default", "only"] = Field(
         default="default", description="`only` answers searches from the cache alone and calls no provider."
     )
@@ -156,6 +157,7 @@ class Admission:
             top_k=top_k,
             search_timeout_s=settings.search_timeout_s,
             deadline_s=deadline_s,
+            logprobs=options.logprobs,
             stream_interval=1 if stream else UNWATCHED_INTERVAL,
             priority_by_turn=settings.engine_priority,
         )

@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 
 from searchr1.gateway.auth import require_key
 from searchr1.gateway.errors import install_error_handlers
+from searchr1.gateway.hub import RunHub, open_run_store
 from searchr1.gateway.middleware import BodyLimit, PageHeaders, RequestId
 from searchr1.gateway.routes import chat, ops, research
 from searchr1.gateway.services import Services, open_services
@@ -26,8 +27,8 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services:
-            app.state.services = services
+        async with open_services(settings) as services, RunHub(services, open_run_store(settings)) as hub:
+            app.state.services, app.state.hub = services, hub
             yield
 
     app = FastAPI(

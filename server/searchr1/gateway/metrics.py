@@ -43,6 +43,9 @@ class Metrics:
             "searchr1_searches_per_run", "Searches that a run made.", buckets=_COUNTS, registry=registry
         )
         self.invalid_actions = Counter("searchr1_invalid_actions", "Turns without an action.", registry=registry)
+        self.run_store_errors = Counter(
+            "searchr1_run_store_errors", "Calls of the run store that it did not answer.", registry=registry
+        )
         self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
 
     def saw(self, event: DriveEvent) -> None:

@@ -1,9 +1,10 @@
-"""One run from plan to wire events, with its slot, its metrics and its clean-up. Every route goes through here."""
+"""One run from plan to wire events, with its metrics and its clean-up. Every route goes through here."""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
+from typing import TypeVar
 
 from fastapi import Request
 from starlette.requests import ClientDisconnect
@@ -11,36 +12,83 @@ from starlette.requests import ClientDisconnect
 from searchr1.driver import DriveStats, drive
 from searchr1.gateway.admission import Plan
 from searchr1.gateway.errors import ApiError, engine_status
+from searchr1.gateway.record import Recorder
 from searchr1.gateway.services import Services
 from searchr1.gateway.sse import Narrator
-from searchr1.loop.types import AnswerDelta, ThinkDelta
-from searchr1_client.events import KnownEvent, Run
+from searchr1.loop.types import AnswerDelta, Status, ThinkDelta
+from searchr1_client.events import KnownEvent, Run, Trajectory, Usage
 from searchr1_client.fold import RunFold
+
+T = TypeVar("T")
+
+
+class RunDrive:
+    """An admitted run being driven. It holds no slot: whoever drives it does."""
+
+    def __init__(self, services: Services, plan: Plan, *, run_id: str, asked: str | None = None) -> None:
+        """``asked`` is the question as people put it, where the model is asked more than that."""
+        self._services, self._plan = services, plan
+        self._stats = DriveStats()
+        self._recorder = Recorder(plan.rollout, plan.options, self._stats)
+        self._narrator = Narrator(
+            run_id=run_id,
+            model=services.settings.public_name,
+            question=plan.question if asked is None else asked,
+            rollout=plan.rollout,
+            stats=self._stats,
+            prices_usd=services.settings.search_costs_usd,
+        )
+        self._started = time.perf_counter()
+
+    async def events(self) -> AsyncGenerator[KnownEvent, None]:
+        """Yield the wire events, the first one at once. Closing it, or cancelling its reader, frees the engine."""
+        services, plan, narrator, stats = self._services, self._plan, self._narrator, self._stats
+        metrics = services.metrics
+        first_text_s: float | None = None
+        with metrics.running.track_inprogress():
+            try:
+                yield narrator.started()
+                async with aclosing(
+                    drive(plan.rollout, services.engine, plan.retriever, plan.options, stats)
+                ) as driving:
+                    async for event in driving:
+                        if first_text_s is None and isinstance(event, ThinkDelta | AnswerDelta):
+                            first_text_s = time.perf_counter() - self._started
+                        metrics.saw(event)
+                        self._recorder.saw(event)
+                        if (told := narrator.tell(event)) is not None:
+                            yield told
+            finally:
+                duration_s = time.perf_counter() - self._started
+                metrics.run_ended(plan.rollout, stats, duration_s=duration_s, first_text_s=first_text_s)
+
+    def cancelled(self) -> KnownEvent:
+        """End a run whose ``events`` were closed before their end; return its last event."""
+        if self._plan.rollout.status is None:
+            self._plan.rollout.stop(Status.CANCELLED)
+        return self._narrator.ended(Status.CANCELLED)
+
+    def broke(self) -> KnownEvent:
+        """End a run that met an error of the server's own; return its last event."""
+        if self._plan.rollout.status is None:
+            self._plan.rollout.stop(Status.FAILED)
+        return self._narrator.broke("internal", "The server met an error of its own; its log has the details.")
+
+    def trajectory(self, usage: Usage) -> Trajectory:
+        """All that the run was made of."""
+        return self._recorder.trajectory(self._plan.question, total_ms=usage.duration_ms)
 
 
 async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGenerator[KnownEvent, None]:
-    """Drive ``plan`` and yield its wire events, the first one at once. Closing it frees the engine.
+    """Drive ``plan`` in a slot and yield its wire events, the first one at once. Closing it frees the engine.
 
     Raises:
         ApiError: no slot is free; raised before the first event.
     """
-    settings, metrics, rollout = services.settings, services.metrics, plan.rollout
-    stats = DriveStats()
-    narrator = Narrator(run_id=run_id, model=settings.public_name, question=plan.question, rollout=rollout, stats=stats)
-    started = time.perf_counter()
-    first_text_s: float | None = None
-    with services.admission.slot(), metrics.running.track_inprogress():
-        try:
-            yield narrator.started()
-            async with aclosing(drive(rollout, services.engine, plan.retriever, plan.options, stats)) as events:
-                async for event in events:
-                    if first_text_s is None and isinstance(event, ThinkDelta | AnswerDelta):
-                        first_text_s = time.perf_counter() - started
-                    metrics.saw(event)
-                    if (told := narrator.tell(event)) is not None:
-                        yield told
-        finally:
-            metrics.run_ended(rollout, stats, duration_s=time.perf_counter() - started, first_text_s=first_text_s)
+    with services.admission.slot():
+        async with aclosing(RunDrive(services, plan, run_id=run_id).events()) as events:
+            async for event in events:
+                yield event
 
 
 async def whole_run(services: Services, plan: Plan, *, run_id: str, request: Request) -> Run:
@@ -50,20 +98,37 @@ async def whole_run(services: Services, plan: Plan, *, run_id: str, request: Req
         ApiError: no slot is free, or the engine failed.
         ClientDisconnect: the client left.
     """
-    folding = asyncio.ensure_future(_fold(services, plan, run_id=run_id))
-    leaving = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({folding, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not folding.done():
-            raise ClientDisconnect
-        run = folding.result()
-    finally:
-        for task in (folding, leaving):
-            task.cancel()
-        await asyncio.gather(folding, leaving, return_exceptions=True)
+    return unbroken(await unless_left(_fold(services, plan, run_id=run_id), request))
+
+
+def unbroken(run: Run) -> Run:
+    """``run``, unless it failed.
+
+    Raises:
+        ApiError: it failed; the error says how.
+    """
     if run.error is not None:
         raise ApiError(engine_status(run.error.code), run.error.message, code=run.error.code)
     return run
+
+
+async def unless_left(work: Coroutine[None, None, T], request: Request) -> T:
+    """Await ``work``; cancel it if the client leaves first.
+
+    Raises:
+        ClientDisconnect: the client left.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _fold(services: Services, plan: Plan, *, run_id: str) -> Run:

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -12,6 +12,7 @@ from sse_starlette.sse import EventSourceResponse
 from searchr1.driver import DriveEvent, DriveStats, EngineBroke, PassagesReceived, SearchBroke
 from searchr1.errors import EngineError
 from searchr1.gateway.errors import engine_code
+from searchr1.gateway.record import ms
 from searchr1.loop import types as loop
 from searchr1.loop.machine import Rollout
 from searchr1_client import events as wire
@@ -57,12 +58,25 @@ class Narrator:
     It also numbers passages over the whole run and finds which of them the answer can be read in.
     """
 
-    def __init__(self, *, run_id: str, model: str, question: str, rollout: Rollout, stats: DriveStats) -> None:
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        model: str,
+        question: str,
+        rollout: Rollout,
+        stats: DriveStats,
+        prices_usd: Mapping[str, float],
+    ) -> None:
         self._run_id = run_id
         self._model = model
         self._question = question
         self._rollout = rollout
         self._stats = stats
+        self._prices_usd = prices_usd
+        self._cost_usd = 0.0
+        self._first_token_ms: float | None = None
+        self._answer_tokens = 0
         self._seq = 0
         self._turn = 0
         self._started = time.perf_counter()
@@ -79,12 +93,14 @@ class Narrator:
         self._turn = event.turn
         match event:
             case loop.ThinkDelta():
-                return wire.ThinkDelta(**self._stamp(), text=event.text)
+                return wire.ThinkDelta(**self._first_text(), text=event.text)
             case loop.AnswerDelta():
-                return wire.AnswerDelta(**self._stamp(), text=event.text)
+                return wire.AnswerDelta(**self._first_text(), text=event.text)
             case loop.SearchRequested():
                 return wire.SearchStarted(**self._stamp(), query=event.query)
             case PassagesReceived():
+                if event.cache == "miss":
+                    self._cost_usd += self._prices_usd.get(event.provider, 0.0)
                 return wire.SearchCompleted(
                     **self._stamp(),
                     query=event.query,
@@ -92,7 +108,7 @@ class Narrator:
                     cache=event.cache,
                     age_s=None if event.age_s is None else round(event.age_s, 3),
                     provider=event.provider,
-                    duration_ms=_ms(event.duration_s),
+                    duration_ms=ms(event.duration_s),
                 )
             case SearchBroke():
                 error = wire.WireError(code=event.kind, message=event.message)
@@ -101,22 +117,27 @@ class Narrator:
                     query=event.query,
                     error=error,
                     provider=event.provider,
-                    duration_ms=_ms(event.duration_s),
+                    duration_ms=ms(event.duration_s),
                 )
             case loop.ActionInvalid():
                 return wire.ActionInvalid(**self._stamp(), reason=event.reason)
             case loop.AnswerCompleted():
+                self._answer_tokens = self._rollout.count_tokens(event.text)
                 return wire.AnswerCompleted(**self._stamp(), text=event.text, citations=self._cite(event.text))
             case EngineBroke():
                 self._engine_error = event.error
                 return None
             case loop.Finished():
-                return self._finished(event.status)
+                if self._engine_error is not None:
+                    return self.broke(engine_code(self._engine_error), str(self._engine_error))
+                return self.ended(event.status)
 
-    def _finished(self, status: loop.Status) -> wire.RunCompleted | wire.RunFailed:
-        if self._engine_error is not None:
-            error = wire.WireError(code=engine_code(self._engine_error), message=str(self._engine_error))
-            return wire.RunFailed(**self._stamp(), error=error, usage=self.usage())
+    def broke(self, code: str, message: str) -> wire.RunFailed:
+        """The last event of a run that failed."""
+        return wire.RunFailed(**self._stamp(), error=wire.WireError(code=code, message=message), usage=self.usage())
+
+    def ended(self, status: loop.Status) -> wire.RunCompleted:
+        """The last event of any other run."""
         return wire.RunCompleted(**self._stamp(), status=status.value, usage=self.usage())
 
     def usage(self) -> wire.Usage:
@@ -128,20 +149,30 @@ class Narrator:
         return wire.Usage(
             prompt_tokens=counts["prompt"],
             completion_tokens=self._rollout.num_sampled_tokens,
+            reasoning_tokens=max(0, self._rollout.num_sampled_tokens - self._answer_tokens),
             observation_tokens=counts["observation"] + counts["retry"],
             cached_tokens=self._stats.num_cached_tokens,
             turns=self._rollout.num_turns,
             searches=self._rollout.num_searches,
-            duration_ms=self._elapsed_ms(),
+            cost_usd=round(self._cost_usd, 6) if self._prices_usd else None,
+            first_token_ms=self._first_token_ms,
+            duration_ms=self.elapsed_ms(),
         )
+
+    def elapsed_ms(self) -> float:
+        """Since the run started."""
+        return ms(time.perf_counter() - self._started)
 
     def _stamp(self) -> dict[str, Any]:
         seq = self._seq
         self._seq += 1
-        return {"seq": seq, "run_id": self._run_id, "turn": self._turn, "t_ms": self._elapsed_ms()}
+        return {"seq": seq, "run_id": self._run_id, "turn": self._turn, "t_ms": self.elapsed_ms()}
 
-    def _elapsed_ms(self) -> float:
-        return _ms(time.perf_counter() - self._started)
+    def _first_text(self) -> dict[str, Any]:
+        stamp = self._stamp()
+        if self._first_token_ms is None:
+            self._first_token_ms = stamp["t_ms"]
+        return stamp
 
     def _number(self, passages: tuple[loop.Passage, ...]) -> list[wire.WirePassage]:
         numbered = [
@@ -171,7 +202,3 @@ class Narrator:
                     for p, m in found
                 ]
         return []
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)

@@ -116,6 +116,10 @@ class Rollout:
         """Tokens that the engine generated so far, in all turns, what was cut off included."""
         return self._num_sampled
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens ``text`` has when it is tokenized alone."""
+        return len(self._encode(text))
+
     @property
     def completion_settled(self) -> bool:
         """True when the current turn's text is complete, so that more of it would be dropped."""

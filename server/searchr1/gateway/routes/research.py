@@ -1,46 +1,248 @@
-"""``POST /v1/research``: a run as native events, or as one JSON object."""
+"""``/v1/research``: runs as native events, or as one JSON object; and the stored ones, to follow, cancel and replay."""
 
+import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Annotated, Any, Literal, Self
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from searchr1.gateway.admission import RunOptions
+from searchr1.gateway.admission import Plan, RunOptions
 from searchr1.gateway.auth import caller_of
-from searchr1.gateway.runs import run_events, whole_run
+from searchr1.gateway.conversation import Turn, fold_conversation
+from searchr1.gateway.errors import invalid
+from searchr1.gateway.hub import RunHandle, hub_of, scope_of
+from searchr1.gateway.runs import unbroken, unless_left
+from searchr1.gateway.runstore.base import RunMeta
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import encode_event, event_stream
-from searchr1_client.events import KnownEvent, Run
+from searchr1.loop.types import Passage
+from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
+from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
 
 router = APIRouter()
 
+MAX_SEQ = 2**31
+MAX_TURNS_BACK = 16
+"""Earlier runs that a follow-up question is put after."""
 
-class ResearchRequest(RunOptions):
+RunId = Annotated[str, Path(max_length=128, examples=["run_0123456789abcdef0123456789abcdef"])]
+
+
+class RunRequest(RunOptions):
+    """How to run and what to do with the run."""
+
+    stream: bool = Field(default=False, description="Server-Sent Events instead of one JSON object.")
+    store: bool = Field(default=True, description="Keep the run, to be resumed, fetched, shared, replayed, exported.")
+
+
+class ResearchRequest(RunRequest):
     """A question and how to run it."""
 
     question: str = Field(description="What to find out.", examples=["Which currency is used in Mali?"])
     model: str | None = Field(default=None, description="The served model; may be left out.")
-    stream: bool = Field(default=False, description="Server-Sent Events instead of one JSON object.")
+    previous_run_id: str | None = Field(
+        default=None, max_length=128, description="A stored run that this question follows; its own ones count too."
+    )
+
+
+class ReplayRequest(RunRequest):
+    """A run to run again, with the searches that it made then. What is not set is as it was."""
+
+    run_id: str | None = Field(default=None, max_length=128, description="A stored run.")
+    run: Run | None = Field(default=None, description="Or a run with its `trajectory`, as the server gave it.")
+    on_miss: Literal["fail", "search"] = Field(
+        default="fail", description="For a query that the record lacks: let the search fail, or search."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.run_id is None) == (self.run is None):
+            raise ValueError("give either 'run_id' or 'run'")
+        return self
 
 
 @router.post("/v1/research", response_model=Run, summary="Ask a question")
 async def research(request: Request, body: ResearchRequest) -> Response:
-    """Run the question to its end. With ``stream``, events arrive as they happen; closing the connection cancels."""
+    """Run the question to its end. With ``stream``, events arrive as they happen.
+
+    The run's id is in ``x-run-id``. A stream whose reader is gone can be resumed for a while, then
+    the run is cancelled.
+    """
     services = services_of(request)
     services.admission.check_model(body.model)
-    run_id = f"run_{uuid.uuid4().hex}"
-    plan = services.admission.plan(body.question, body, caller=caller_of(request), run_id=run_id, stream=body.stream)
+    question = await _after(request, body.previous_run_id, body.question)
+    run_id = _new_id()
+    plan = services.admission.plan(question, body, caller=caller_of(request), run_id=run_id, stream=body.stream)
+    stored = {"previous_run_id": body.previous_run_id}
+    return await _answer(request, body, plan, _meta(request, run_id, body.question.strip(), stored))
+
+
+@router.post("/v1/research/replay", response_model=Run, summary="Run a stored run again")
+async def replay(request: Request, body: ReplayRequest) -> Response:
+    """Run a question again with its searches answered from the record. Greedy runs then repeat token by token."""
+    services = services_of(request)
+    if body.run is not None:
+        old = body.run
+    else:
+        assert body.run_id is not None
+        old = await (await hub_of(request).find(body.run_id, caller_of(request), "research")).run()
+    if old.trajectory is None:
+        raise invalid("The run has no trajectory: it has not ended.", param="run" if body.run else "run_id")
+    options = body.model_copy(update=_unset(body, old.trajectory))
+    run_id = _new_id()
+    plan = services.admission.plan(
+        old.trajectory.question, options, caller=caller_of(request), run_id=run_id, stream=body.stream
+    )
+    live = plan.retriever if body.on_miss == "search" else None
+    frozen = FrozenRetriever(_searches(old.trajectory), live)
+    plan = Plan(plan.question, plan.rollout, plan.options, frozen)
+    return await _answer(request, body, plan, _meta(request, run_id, old.question, {"replay_of": old.id[:128]}))
+
+
+@router.get("/v1/research", summary="List stored runs")
+async def list_runs(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: Annotated[str | None, Query(max_length=128, description="The `last_id` of the page before.")] = None,
+) -> RunList:
+    """The caller's own runs, newest first."""
+    states = await hub_of(request).list_runs(caller_of(request), after, limit + 1)
+    page = [
+        RunSummary.model_validate(
+            {
+                "id": state.meta.id,
+                "created": state.meta.created,
+                "status": state.status,
+                "question": state.meta.question,
+                "answer": state.answer,
+            }
+        )
+        for state in states[:limit]
+    ]
+    return RunList(data=page, has_more=len(states) > limit, last_id=page[-1].id if page else None)
+
+
+@router.get("/v1/research/{run_id}", response_model=Run, summary="Get a stored run")
+async def retrieve(request: Request, run_id: RunId) -> Response:
+    """The run as it stands; once it has ended, with its whole ``trajectory``."""
+    handle = await hub_of(request).find(run_id, caller_of(request), "research")
+    return _json(await handle.run())
+
+
+@router.get("/v1/research/{run_id}/events", summary="Follow a stored run", response_class=Response)
+async def follow(
+    request: Request,
+    run_id: RunId,
+    after: Annotated[int, Query(ge=-1, le=MAX_SEQ, description="Only events with a higher `seq`.")] = -1,
+    last_event_id: Annotated[str | None, Header(description="As `after`, which it overrules.")] = None,
+) -> Response:
+    """Its events, from the first or after a given one, to its end: a resumed stream, or one that is long over."""
+    if last_event_id is not None:
+        if not last_event_id.isdecimal() or int(last_event_id) > MAX_SEQ:
+            raise invalid("'Last-Event-ID' must be the 'id' of an event of this run.", param="Last-Event-ID")
+        after = int(last_event_id)
+    handle = await hub_of(request).find(run_id, caller_of(request), "research")
+    return await _stream(request, handle, after)
+
+
+@router.post("/v1/research/{run_id}/cancel", response_model=Run, summary="Cancel a run")
+async def cancel(request: Request, run_id: RunId) -> Response:
+    """Free the engine at once; the run's stream ends as ``cancelled``. A run that has ended stays as it is."""
+    handle = await hub_of(request).find(run_id, caller_of(request), "research")
+    await handle.cancel()
+    return _json(await handle.run())
+
+
+@router.delete("/v1/research/{run_id}", summary="Delete a stored run")
+async def delete(request: Request, run_id: RunId) -> RunDeleted:
+    """End the run if need be, and forget it."""
+    hub = hub_of(request)
+    handle = await hub.find(run_id, caller_of(request), "research")
+    await hub.delete(handle)
+    return RunDeleted(id=handle.meta.id)
+
+
+async def _answer(request: Request, body: RunRequest, plan: Plan, meta: RunMeta) -> Response:
+    hub = hub_of(request)
     if body.stream:
-        events = run_events(services, plan, run_id=run_id)
-        return await event_stream(_encoded(events), heartbeat_s=services.settings.heartbeat_s)
-    run = await whole_run(services, plan, run_id=run_id, request=request)
+        handle = hub.start(plan, meta, when_left="grace" if body.store else "cancel", store=body.store)
+        response = await _stream(request, handle, -1)
+    else:
+        handle = hub.start(plan, meta, when_left="cancel", store=body.store)
+        run = unbroken(await unless_left(_to_end(handle), request))
+        response = _json(run.model_copy(update={"trajectory": None}))
+    response.headers["x-run-id"] = meta.id
+    return response
+
+
+async def _to_end(handle: RunHandle) -> Run:
+    async with aclosing(handle.batches()) as batches:
+        async for _ in batches:
+            pass
+    return await handle.run()
+
+
+async def _stream(request: Request, handle: RunHandle, after: int) -> Response:
+    heartbeat_s = services_of(request).settings.heartbeat_s
+    return await event_stream(_encoded(handle, after), heartbeat_s=heartbeat_s)
+
+
+async def _encoded(handle: RunHandle, after: int) -> AsyncGenerator[bytes, None]:
+    async with aclosing(handle.batches(after)) as batches:
+        async for batch in batches:
+            yield b"".join(map(encode_event, batch))
+
+
+async def _after(request: Request, previous: str | None, question: str) -> str:
+    """``question`` put after the runs that it follows."""
+    turns: list[Turn] = []
+    while previous is not None and len(turns) < 2 * MAX_TURNS_BACK:
+        handle = await hub_of(request).find(previous, caller_of(request), "research")
+        run = await handle.run()
+        if run.status == "running":
+            raise invalid("The previous run has not ended.", param="previous_run_id")
+        turns = [Turn("user", handle.meta.question), Turn("assistant", run.answer or ""), *turns]
+        previous = handle.meta.request.get("previous_run_id")
+    return fold_conversation([*turns, Turn("user", question)]) if turns else question
+
+
+def _meta(request: Request, run_id: str, question: str, stored: dict[str, Any]) -> RunMeta:
+    return RunMeta(
+        id=run_id,
+        kind="research",
+        created=int(time.time()),
+        model=services_of(request).settings.public_name,
+        question=question,
+        scope=scope_of(caller_of(request)),
+        request=stored,
+    )
+
+
+def _unset(body: ReplayRequest, trajectory: Trajectory) -> dict[str, Any]:
+    """The old run's options, where the request sets none."""
+    old = trajectory.options.model_dump(exclude_none=True)
+    return {name: value for name, value in old.items() if getattr(body, name) is None}
+
+
+def _searches(trajectory: Trajectory) -> list[FrozenSearch]:
+    return [
+        FrozenSearch(
+            query=search.query,
+            passages=tuple(Passage(p.id, p.title, p.text, p.url, p.score) for p in search.passages),
+            provider=search.provider,
+            error=None if search.error is None else search.error.message,
+        )
+        for search in trajectory.searches
+    ]
+
+
+def _new_id() -> str:
+    return f"run_{uuid.uuid4().hex}"
+
+
+def _json(run: Run) -> Response:
     return Response(run.model_dump_json(), media_type="application/json")
-
-
-async def _encoded(events: AsyncGenerator[KnownEvent, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(events):
-        async for event in events:
-            yield encode_event(event)

@@ -1,0 +1,243 @@
+"""The runs that are stored: started here, followed, resumed and cancelled from any replica.
+
+A run is a task of the replica that took it, its owner. Its events go to a list that readers of this process follow
+without delay, and in batches to the ``RunStore``, which readers elsewhere follow. The store may fail: the run goes on,
+and what the store missed is written when it answers again.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import ExitStack, aclosing
+from dataclasses import replace
+from typing import Literal, Protocol
+
+from fastapi import Request
+
+from searchr1.gateway.admission import Plan
+from searchr1.gateway.errors import ApiError
+from searchr1.gateway.live import LiveRun
+from searchr1.gateway.runs import RunDrive
+from searchr1.gateway.runstore.base import RunKind, RunMeta, RunState, RunStore, RunStoreError
+from searchr1.gateway.runstore.memory import MemoryRunStore
+from searchr1.gateway.runstore.redis import RedisRunStore
+from searchr1.gateway.services import Services
+from searchr1.gateway.stored import StoredRun
+from searchr1.retrieval.layer import Caller
+from searchr1.retrieval.redis import open_redis
+from searchr1.settings import Settings
+from searchr1_client.events import KnownEvent, Run
+
+logger = logging.getLogger(__name__)
+
+WhenLeft = Literal["cancel", "grace", "keep"]
+"""What becomes of a run when its last reader leaves: it ends now, it ends unless one comes back, or it goes on."""
+
+_FLUSH_S = 0.25
+"""How often events go to the store; readers on other replicas are behind by as much."""
+_HELLO_S = 1.0
+_RETRY_S = 0.5
+_LAST_FLUSHES = 10
+"""Tries to store a run that has ended."""
+
+
+class RunHandle(Protocol):
+    """A run that lives here, or one that is stored or lives elsewhere."""
+
+    @property
+    def meta(self) -> RunMeta:
+        """What it is."""
+        ...
+
+    def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
+        """Yield its events with a ``seq`` above ``after`` as they come, several at once where they have piled up.
+
+        Ends after the terminal event, or without one where the store does not answer for long.
+        """
+        ...
+
+    async def cancel(self) -> None:
+        """Have it end; returns when it has, or after a short wait where it lives elsewhere."""
+        ...
+
+    async def run(self) -> Run:
+        """The run as it stands, with its trajectory once it has ended."""
+        ...
+
+
+async def events_of(handle: RunHandle, after: int = -1) -> AsyncGenerator[KnownEvent, None]:
+    """The events of ``handle`` one by one."""
+    async with aclosing(handle.batches(after)) as batches:
+        async for batch in batches:
+            for event in batch:
+                yield event
+
+
+def scope_of(caller: Caller) -> str:
+    """Whose runs ``caller`` may see: its tenant's, or else its key's own."""
+    return f"t:{caller.tenant}" if caller.tenant else f"k:{caller.key_id}"
+
+
+class RunHub:
+    """All stored runs. Use it as a context manager: leaving it ends the runs that live here."""
+
+    def __init__(self, services: Services, store: RunStore) -> None:
+        self._services, self._store = services, store
+        self._replica = secrets.token_hex(8)
+        self._live: dict[str, LiveRun] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._inbox: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "RunHub":
+        self._inbox = asyncio.create_task(self._serve_inbox())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._inbox is not None
+        self._inbox.cancel()
+        await asyncio.gather(self._inbox, return_exceptions=True)
+        for live in list(self._live.values()):
+            live.end()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_FLUSHES * _RETRY_S)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._store.aclose()
+
+    def start(self, plan: Plan, meta: RunMeta, *, when_left: WhenLeft, store: bool = True) -> RunHandle:
+        """Begin a run. Without ``store`` it can be found only while it goes on, and only on this replica.
+
+        Raises:
+            ApiError: no slot is free.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(self._services.admission.slot())
+            meta = replace(meta, replica=self._replica)
+            drive = RunDrive(self._services, plan, run_id=meta.id, asked=meta.question)
+            leave_s = {"cancel": 0.0, "grace": self._services.settings.resume_grace_s, "keep": None}[when_left]
+            live = LiveRun(meta, drive, leave_s=leave_s)
+            self._live[meta.id] = live
+            slot = stack.pop_all()
+        kept = store and self._services.settings.store_runs
+        self._spawn(self._own(live, slot.close, kept=kept))
+        return live
+
+    async def find(self, run_id: str, caller: Caller, kind: RunKind) -> RunHandle:
+        """The run of that id, if it is the caller's own.
+
+        Raises:
+            ApiError: there is none, or the store does not answer.
+        """
+        handle: RunHandle | None = self._live.get(run_id)
+        if handle is None:
+            state = await self._ask_store(run_id)
+            handle = None if state is None else StoredRun(state, self._store)
+        if handle is None or handle.meta.scope != scope_of(caller) or handle.meta.kind != kind:
+            message = f"There is no stored run {run_id[:100]!r}. It may have expired, or belong to another key."
+            raise ApiError(404, message, code="run_not_found" if kind == "research" else "not_found")
+        return handle
+
+    async def list_runs(self, caller: Caller, after: str | None, limit: int) -> list[RunState]:
+        """The caller's stored runs, newest first. Raises ``ApiError`` where the store does not answer."""
+        try:
+            return await self._store.list_runs(scope_of(caller), after, limit)
+        except RunStoreError as error:
+            raise unavailable() from error
+
+    async def delete(self, handle: RunHandle) -> None:
+        """End a run and forget it. Raises ``ApiError`` where the store does not answer."""
+        if isinstance(handle, LiveRun):
+            handle.kept = False
+            handle.end()
+            await handle.closed.wait()  # Nothing is written after it is forgotten.
+        else:
+            await handle.cancel()
+        try:
+            await self._store.delete(handle.meta)
+        except RunStoreError as error:
+            raise unavailable() from error
+
+    async def _ask_store(self, run_id: str) -> RunState | None:
+        try:
+            return await self._store.state(run_id)
+        except RunStoreError as error:
+            raise unavailable() from error
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _own(self, live: LiveRun, free_slot: Callable[[], None], *, kept: bool) -> None:
+        """Drive a run to its end while its events are stored."""
+        live.kept = kept
+        try:
+            mirror = asyncio.ensure_future(self._mirror(live)) if kept else None
+            try:
+                await live.drive_to_end()
+            finally:
+                free_slot()
+            if mirror is not None:
+                await mirror
+        finally:
+            del self._live[live.meta.id]
+            live.closed.set()
+
+    async def _mirror(self, live: LiveRun) -> None:
+        """Write a run's events to the store as they come, then its record."""
+        created, tries_left = False, _LAST_FLUSHES
+        while live.kept and tries_left:
+            await live.news(_FLUSH_S)
+            try:
+                if not created:
+                    await self._store.create(live.meta)
+                    created = True
+                if events := live.unstored():
+                    await self._store.append(live.meta.id, events)
+                    live.stored(events)
+                if live.ended and not live.unstored():
+                    record = live.record()
+                    await self._store.finish(RunState(live.meta, record.status, record.answer), _json(record))
+                    return
+            except RunStoreError:
+                self._services.metrics.run_store_errors.inc()
+                tries_left -= live.ended
+                await asyncio.sleep(_RETRY_S)
+        if live.kept:
+            logger.warning("run %s was not stored: the store does not answer", live.meta.id)
+
+    async def _serve_inbox(self) -> None:
+        """Show that this replica lives, and cancel what other replicas ask it to."""
+        while True:
+            try:
+                for run_id in await self._store.hello(self._replica, _HELLO_S):
+                    if (live := self._live.get(run_id)) is not None:
+                        live.end()
+            except RunStoreError:
+                self._services.metrics.run_store_errors.inc()
+                await asyncio.sleep(_HELLO_S)
+
+
+def hub_of(request: Request) -> RunHub:
+    """The stored runs of the app that serves ``request``."""
+    hub: RunHub = request.app.state.hub
+    return hub
+
+
+def open_run_store(settings: Settings) -> RunStore:
+    """The store that the settings ask for. It connects with its first call."""
+    if settings.redis_url is None:
+        return MemoryRunStore(ttl_s=settings.run_ttl_s, max_bytes=settings.run_memory_mib * 2**20)
+    url = settings.redis_url.get_secret_value()
+    return RedisRunStore(open_redis(url), open_redis(url), ttl_s=settings.run_ttl_s)
+
+
+def _json(run: Run) -> bytes:
+    return run.model_dump_json().encode()
+
+
+def unavailable() -> ApiError:
+    """The error for a run that lives elsewhere while the store does not answer."""
+    return ApiError(503, "Stored runs can't be reached just now; try again shortly.", code="store_unavailable")

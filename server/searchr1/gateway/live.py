@@ -1,0 +1,139 @@
+"""A run that lives in this process: its task writes events, any number of readers follow them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from searchr1.gateway.runs import RunDrive
+from searchr1.gateway.runstore.base import LoggedEvent, RunMeta
+from searchr1_client.events import KnownEvent, Run
+from searchr1_client.fold import RunFold
+
+logger = logging.getLogger(__name__)
+
+
+class LiveRun:
+    """See ``RunHandle``.
+
+    ``leave_s`` is how long it goes on when its last reader has left; None: to its end.
+    """
+
+    def __init__(self, meta: RunMeta, drive: RunDrive, *, leave_s: float | None) -> None:
+        self.meta = meta
+        self.ended = False
+        self.closed = asyncio.Event()
+        """Set once nothing of it is written any more."""
+        self.kept = False
+        """Whether it goes to the store."""
+        self._drive = drive
+        self._leave_s = leave_s
+        self._events: list[KnownEvent] = []
+        self._num_stored = 0
+        self._num_readers = 0
+        self._news = asyncio.Event()
+        self._driving: asyncio.Task[None] | None = None
+        self._leaving: asyncio.TimerHandle | None = None
+        self._end_wanted = False
+        self._record: Run | None = None
+
+    async def drive_to_end(self) -> None:
+        """Drive the run; returns once its terminal event is there, however it comes about."""
+        self._driving = asyncio.ensure_future(self._drive_events())
+        if self._end_wanted:
+            self._driving.cancel()
+        try:
+            await asyncio.wait((self._driving,))
+            if self._driving.cancelled():
+                self._add(self._drive.cancelled())
+            elif (error := self._driving.exception()) is not None:
+                logger.error("run %s failed by an error of the server's own", self.meta.id, exc_info=error)
+                self._add(self._drive.broke())
+        finally:
+            self._driving.cancel()
+            self.ended = True
+            self._news.set()
+
+    def end(self) -> None:
+        """Have the run end as cancelled. Does nothing for one that has ended."""
+        self._end_wanted = True
+        if self._driving is not None:
+            self._driving.cancel()
+
+    async def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
+        """See ``RunHandle.batches``."""
+        at = after + 1
+        self._num_readers += 1
+        try:
+            while True:
+                if batch := self._events[at:]:
+                    at += len(batch)
+                    yield batch
+                elif self.ended:
+                    return
+                else:
+                    self._news.clear()
+                    await self._news.wait()
+        finally:
+            self._num_readers -= 1
+            self._maybe_leave()
+
+    async def cancel(self) -> None:
+        """See ``RunHandle.cancel``."""
+        self.end()
+        async with aclosing(self.batches(len(self._events) - 1)) as batches:
+            async for _ in batches:
+                pass
+
+    async def run(self) -> Run:
+        """See ``RunHandle.run``."""
+        return self.record() if self.ended else self._fold().so_far()
+
+    def record(self) -> Run:
+        """The whole run. Call it only once it has ended."""
+        if self._record is None:
+            run = self._fold().run()
+            self._record = run.model_copy(update={"trajectory": self._drive.trajectory(run.usage)})
+        return self._record
+
+    def unstored(self) -> list[LoggedEvent]:
+        """Events that the store does not have."""
+        return [LoggedEvent(e.seq, e.model_dump_json().encode()) for e in self._events[self._num_stored :]]
+
+    def stored(self, events: list[LoggedEvent]) -> None:
+        """The store has these now."""
+        self._num_stored += len(events)
+
+    async def news(self, at_most_s: float) -> None:
+        """Wait for the run's end, at most so long."""
+        if not self.ended and self._driving is not None:
+            await asyncio.wait((self._driving,), timeout=at_most_s)
+        else:
+            await asyncio.sleep(0)
+
+    async def _drive_events(self) -> None:
+        async with aclosing(self._drive.events()) as events:
+            async for event in events:
+                self._add(event)
+
+    def _add(self, event: KnownEvent) -> None:
+        self._events.append(event)
+        self._news.set()
+
+    def _fold(self) -> RunFold:
+        fold = RunFold(created=self.meta.created)
+        for event in self._events:
+            fold.add(event)
+        return fold
+
+    def _maybe_leave(self) -> None:
+        """Plan the end of a run that nobody reads any more."""
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        if self._num_readers == 0 and not self.ended and self._leave_s is not None:
+            self._leaving = asyncio.get_running_loop().call_later(self._leave_s, self._leave)
+
+    def _leave(self) -> None:
+        if self._num_readers == 0:
+            self.end()

@@ -1,0 +1,113 @@
+"""Runs in this process's memory: for one replica. The oldest are dropped when they take more than ``max_bytes``."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState
+
+_OVERHEAD_BYTES = 100
+"""What an event takes besides its JSON."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    state: RunState
+    expires_at: float
+    events: list[LoggedEvent] = field(default_factory=list)
+    record: bytes | None = None
+    num_bytes: int = 0
+
+
+class MemoryRunStore:
+    """See ``RunStore``. ``clock`` gives seconds."""
+
+    def __init__(self, *, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ttl_s, self._max_bytes, self._clock = ttl_s, max_bytes, clock
+        self._runs: dict[str, _Kept] = {}
+        self._num_bytes = 0
+
+    async def create(self, meta: RunMeta) -> None:
+        """See ``RunStore.create``."""
+        self._runs[meta.id] = _Kept(RunState(meta), self._clock() + self._ttl_s)
+        self._make_room()
+
+    async def append(self, run_id: str, events: Sequence[LoggedEvent]) -> None:
+        """See ``RunStore.append``."""
+        if (run := self._find(run_id)) is None:
+            return
+        fresh = [event for event in events if event.seq >= len(run.events)]
+        run.events.extend(fresh)
+        self._grow(run, sum(len(event.data) + _OVERHEAD_BYTES for event in fresh))
+
+    async def finish(self, state: RunState, record: bytes) -> None:
+        """See ``RunStore.finish``."""
+        if (run := self._find(state.meta.id)) is None:
+            return
+        run.state, run.record, run.expires_at = state, record, self._clock() + self._ttl_s
+        self._grow(run, len(record))
+
+    async def state(self, run_id: str) -> RunState | None:
+        """See ``RunStore.state``."""
+        run = self._find(run_id)
+        return None if run is None else run.state
+
+    async def record(self, run_id: str) -> bytes | None:
+        """See ``RunStore.record``."""
+        run = self._find(run_id)
+        return None if run is None else run.record
+
+    async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
+        """See ``RunStore.read``. It never waits: a run that is going on is read where it lives, which is here."""
+        run = self._find(run_id)
+        return [] if run is None else run.events[after + 1 :]
+
+    async def list_runs(self, scope: str, after: str | None, limit: int) -> list[RunState]:
+        """See ``RunStore.list_runs``."""
+        states = [run.state for run_id in reversed(self._runs) if (run := self._find(run_id)) is not None]
+        own = [state for state in states if state.meta.scope == scope and state.meta.kind == "research"]
+        first = next((i + 1 for i, state in enumerate(own) if state.meta.id == after), 0 if after is None else len(own))
+        return own[first : first + limit]
+
+    async def delete(self, meta: RunMeta) -> None:
+        """See ``RunStore.delete``."""
+        self._drop(meta.id)
+
+    async def hello(self, replica: str, wait_s: float) -> list[str]:
+        """See ``RunStore.hello``. Nobody else can ask, so it waits in vain."""
+        await asyncio.sleep(wait_s)
+        return []
+
+    async def lives(self, replica: str) -> bool:
+        """See ``RunStore.lives``. The one replica asks about itself."""
+        return True
+
+    async def ask_cancel(self, meta: RunMeta) -> None:
+        """See ``RunStore.ask_cancel``. Every run that is going on lives here and is cancelled here."""
+
+    async def aclose(self) -> None:
+        """Nothing to let go of."""
+
+    def _find(self, run_id: str) -> _Kept | None:
+        run = self._runs.get(run_id)
+        if run is not None and run.expires_at <= self._clock():
+            self._drop(run_id)
+            return None
+        return run
+
+    def _grow(self, run: _Kept, num_bytes: int) -> None:
+        run.num_bytes += num_bytes
+        self._num_bytes += num_bytes
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop the oldest runs that have ended, as long as they are too old or all together too large."""
+        while (oldest := next((run for run in self._runs.values() if run.record is not None), None)) is not None:
+            if self._num_bytes <= self._max_bytes and oldest.expires_at > self._clock():
+                return
+            self._drop(oldest.state.meta.id)
+
+    def _drop(self, run_id: str) -> None:
+        if (run := self._runs.pop(run_id, None)) is not None:
+            self._num_bytes -= run.num_bytes

@@ -1,0 +1,156 @@
+"""Runs in Redis: any replica finds them, follows them and has them cancelled.
+
+``sr1:run:{ID}:log`` is a stream whose entries each hold some events; an entry's id is the ``seq`` of its last event
+plus one, so that a reader's position is its last ``seq``, and an append that is repeated is refused by Redis itself.
+``:state`` and ``:record`` hold the rest. The braces put all keys of a run into one slot of a Cluster.
+``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` says that a replica lives; in ``:inbox`` it finds
+runs to cancel.
+"""
+
+import json
+import time
+import zlib
+from collections.abc import Awaitable, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
+
+from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState, RunStoreError
+from searchr1.retrieval.redis import RedisClient
+
+T = TypeVar("T")
+
+LEASE_S = 15.0
+"""A replica that was silent for so long is gone."""
+_MAX_LISTED = 1000
+"""Runs that one caller's listing goes back."""
+_MAX_ENTRIES = 20_000
+"""Of one run's log; far above what a run's token budget allows."""
+_RUN, _RUNS, _REPLICA = "sr1:run:", "sr1:runs:", "sr1:replica:"
+_EVENTS = b"e"
+
+
+class RedisRunStore:
+    """See ``RunStore``. ``client`` and ``blocking`` come from ``open_redis`` and are closed with the store.
+
+    ``blocking`` is a client of its own, because readers that wait hold a connection each.
+    """
+
+    def __init__(self, client: RedisClient, blocking: RedisClient, *, ttl_s: float) -> None:
+        self._client: Any = client
+        self._blocking: Any = blocking
+        self._ttl_ms = round(ttl_s * 1000)
+
+    async def create(self, meta: RunMeta) -> None:
+        """See ``RunStore.create``."""
+        await self._put_state(RunState(meta))
+        if meta.kind == "research":
+            listing = _RUNS + meta.scope
+            await _answer(self._client.zadd(listing, {meta.id: time.time()}))
+            await _answer(self._client.zremrangebyrank(listing, 0, -_MAX_LISTED - 1))
+            await _answer(self._client.pexpire(listing, self._ttl_ms))
+
+    async def append(self, run_id: str, events: Sequence[LoggedEvent]) -> None:
+        """See ``RunStore.append``."""
+        key = _key(run_id, "log")
+        fields: dict[Any, Any] = {_EVENTS: b"\n".join(event.data for event in events)}
+        try:
+            await _answer(self._client.xadd(key, fields, id=f"{events[-1].seq + 1}-0", maxlen=_MAX_ENTRIES))
+            if events[0].seq == 0:
+                await _answer(self._client.pexpire(key, self._ttl_ms))
+        except RunStoreError as error:
+            if isinstance(error.__cause__, ResponseError) and "smaller" in str(error.__cause__):
+                return  # It is there: the call before was answered too late.
+            raise
+
+    async def finish(self, state: RunState, record: bytes) -> None:
+        """See ``RunStore.finish``."""
+        await _answer(self._client.set(_key(state.meta.id, "record"), zlib.compress(record, 1), px=self._ttl_ms))
+        await _answer(self._client.pexpire(_key(state.meta.id, "log"), self._ttl_ms))
+        await self._put_state(state)
+
+    async def state(self, run_id: str) -> RunState | None:
+        """See ``RunStore.state``."""
+        data = await _answer(self._client.get(_key(run_id, "state")))
+        return None if data is None else _state_of(data)
+
+    async def record(self, run_id: str) -> bytes | None:
+        """See ``RunStore.record``."""
+        data = await _answer(self._client.get(_key(run_id, "record")))
+        return None if data is None else zlib.decompress(data)
+
+    async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
+        """See ``RunStore.read``."""
+        streams: dict[Any, Any] = {_key(run_id, "log"): f"{after + 1}-0"}
+        client = self._blocking if wait_s > 0 else self._client
+        block = {"block": max(round(wait_s * 1000), 1)} if wait_s > 0 else {}
+        answer = await _answer(client.xread(streams, **block))
+        logs = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
+        events = [event for entries in logs for entry in entries for event in _events_of(entry)]
+        return [event for event in events if event.seq > after]
+
+    async def list_runs(self, scope: str, after: str | None, limit: int) -> list[RunState]:
+        """See ``RunStore.list_runs``."""
+        listing, first = _RUNS + scope, 0
+        if after is not None:
+            rank = await _answer(self._client.zrevrank(listing, after))
+            if rank is None:
+                return []
+            first = rank + 1
+        ids = await _answer(self._client.zrevrange(listing, first, first + limit - 1))
+        states = [await self.state(run_id.decode()) for run_id in ids]
+        return [state for state in states if state is not None]
+
+    async def delete(self, meta: RunMeta) -> None:
+        """See ``RunStore.delete``."""
+        await _answer(self._client.delete(*(_key(meta.id, part) for part in ("state", "record", "log"))))
+        await _answer(self._client.zrem(_RUNS + meta.scope, meta.id))
+
+    async def hello(self, replica: str, wait_s: float) -> list[str]:
+        """See ``RunStore.hello``."""
+        await _answer(self._client.set(_REPLICA + replica, b"1", px=round(LEASE_S * 1000)))
+        answer = await _answer(self._blocking.blpop([f"{_REPLICA}{replica}:inbox"], timeout=wait_s))
+        return [] if answer is None else [answer[1].decode()]
+
+    async def lives(self, replica: str) -> bool:
+        """See ``RunStore.lives``."""
+        return bool(await _answer(self._client.exists(_REPLICA + replica)))
+
+    async def ask_cancel(self, meta: RunMeta) -> None:
+        """See ``RunStore.ask_cancel``."""
+        inbox = f"{_REPLICA}{meta.replica}:inbox"
+        await _answer(self._client.rpush(inbox, meta.id))
+        await _answer(self._client.pexpire(inbox, round(LEASE_S * 1000)))
+
+    async def aclose(self) -> None:
+        """See ``RunStore.aclose``."""
+        await self._client.aclose()
+        await self._blocking.aclose()
+
+    async def _put_state(self, state: RunState) -> None:
+        data = json.dumps(asdict(state), separators=(",", ":")).encode("utf-8")
+        await _answer(self._client.set(_key(state.meta.id, "state"), data, px=self._ttl_ms))
+
+
+def _key(run_id: str, part: str) -> str:
+    return f"{_RUN}{{{run_id}}}:{part}"
+
+
+def _state_of(data: bytes) -> RunState:
+    fields = json.loads(data)
+    return RunState(RunMeta(**fields.pop("meta")), **fields)
+
+
+def _events_of(entry: tuple[bytes, dict[bytes, bytes]]) -> list[LoggedEvent]:
+    entry_id, fields = entry
+    last = int(entry_id.partition(b"-")[0]) - 1
+    parts = fields[_EVENTS].split(b"\n")
+    return [LoggedEvent(last - len(parts) + 1 + i, data) for i, data in enumerate(parts)]
+
+
+async def _answer(command: Awaitable[T]) -> T:
+    try:
+        return await command
+    except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
+        raise RunStoreError(f"the run store does not answer ({type(error).__name__})") from error

@@ -1,0 +1,43 @@
+"""Searches answered from a record, so that a run can be run again on what was found then."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from searchr1.loop.types import Passage
+from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchOutcome
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenSearch:
+    """One recorded search. ``error`` says why it has no passages, where it failed."""
+
+    query: str
+    passages: tuple[Passage, ...]
+    provider: str = ""
+    error: str | None = None
+
+
+class FrozenRetriever:
+    """Answers each query as the record does: the first time as its first search, then as its next one, if any.
+
+    A query that the record lacks goes to ``otherwise``, or fails as ``not_cached`` where that is None.
+    """
+
+    def __init__(self, searches: Sequence[FrozenSearch], otherwise: Retriever | None = None) -> None:
+        self._recorded: dict[str, list[FrozenSearch]] = defaultdict(list)
+        for search in searches:
+            self._recorded[search.query].append(search)
+        self._otherwise = otherwise
+
+    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+        """See ``Retriever.search``."""
+        recorded = self._recorded.get(query)
+        if recorded:
+            search = recorded.pop(0) if len(recorded) > 1 else recorded[0]
+            if search.error is not None:
+                return SearchFailed("unavailable", search.error, provider=search.provider)
+            return Found(search.passages[:k], cache="hit", provider=search.provider)
+        if self._otherwise is not None:
+            return await self._otherwise.search(query, k, deadline_s)
+        return SearchFailed("not_cached", "the record holds no such search")
