@@ -209,12 +209,15 @@ class RunHub:
             logger.warning("run %s was not stored: the store does not answer", live.meta.id)
 
     async def _serve_inbox(self) -> None:
-        """Show that this replica lives, and cancel what other replicas ask it to."""
+        """Show that this replica lives, and do what other replicas ask of it."""
         while True:
             try:
-                for run_id in await self._store.hello(self._replica, _HELLO_S):
-                    if (live := self._live.get(run_id)) is not None:
+                for note in await self._store.hello(self._replica, _HELLO_S):
+                    live = self._live.get(note.run_id)
+                    if live is not None and note.wish == "cancel":
                         live.end()
+                    elif live is not None:
+                        live.read_elsewhere()
             except RunStoreError:
                 self._services.metrics.run_store_errors.inc()
                 await asyncio.sleep(_HELLO_S)

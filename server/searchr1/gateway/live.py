@@ -78,6 +78,10 @@ class LiveRun:
             self._num_readers -= 1
             self._maybe_leave()
 
+    def read_elsewhere(self) -> None:
+        """Another replica has a reader: go on as if one had left just now."""
+        self._maybe_leave()
+
     async def cancel(self) -> None:
         """See ``RunHandle.cancel``."""
         self.end()

@@ -40,6 +40,8 @@ class StoredRun:
         silent_s = 0.0
         while True:
             try:
+                if self._state.status == "running":
+                    await self._store.tell_owner(self.meta, "read")
                 logged = await self._store.read(self.meta.id, after, _WAIT_S)
                 lost = not logged and not await self._goes_on()
             except RunStoreError:
@@ -64,7 +66,7 @@ class StoredRun:
         try:
             if not await self._goes_on():
                 return
-            await self._store.ask_cancel(self.meta)
+            await self._store.tell_owner(self.meta, "cancel")
             async with asyncio.timeout(_PATIENCE_S):
                 while await self._goes_on():  # noqa: ASYNC110 (the store can't tell)
                     await asyncio.sleep(0.05)

@@ -55,6 +55,18 @@ class LoggedEvent:
     data: bytes
 
 
+Wish = Literal["cancel", "read"]
+"""What one replica tells a run's owner: to cancel it, or that somebody reads it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What a replica is told about one of its runs."""
+
+    wish: Wish
+    run_id: str
+
+
 class RunStore(Protocol):
     """Keeps runs. Each method raises ``RunStoreError`` where the store does not answer."""
 
@@ -90,16 +102,16 @@ class RunStore(Protocol):
         """Forget a run."""
         ...
 
-    async def hello(self, replica: str, wait_s: float) -> list[str]:
-        """Show that ``replica`` lives; wait up to ``wait_s`` for runs that it is asked to cancel, and return them."""
+    async def hello(self, replica: str, wait_s: float) -> list[Note]:
+        """Show that ``replica`` lives; wait up to ``wait_s`` for what other replicas tell it, and return that."""
         ...
 
     async def lives(self, replica: str) -> bool:
         """Whether a replica showed that it lives, not long ago."""
         ...
 
-    async def ask_cancel(self, meta: RunMeta) -> None:
-        """Ask a run's owner to cancel it."""
+    async def tell_owner(self, meta: RunMeta, wish: Wish) -> None:
+        """Tell a run's owner something."""
         ...
 
     async def aclose(self) -> None:

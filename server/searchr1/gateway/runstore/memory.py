@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState
+from searchr1.gateway.runstore.base import LoggedEvent, Note, RunMeta, RunState, Wish
 
 _OVERHEAD_BYTES = 100
 """What an event takes besides its JSON."""
@@ -74,8 +74,8 @@ class MemoryRunStore:
         """See ``RunStore.delete``."""
         self._drop(meta.id)
 
-    async def hello(self, replica: str, wait_s: float) -> list[str]:
-        """See ``RunStore.hello``. Nobody else can ask, so it waits in vain."""
+    async def hello(self, replica: str, wait_s: float) -> list[Note]:
+        """See ``RunStore.hello``. Nobody else can tell, so it waits in vain."""
         await asyncio.sleep(wait_s)
         return []
 
@@ -83,8 +83,8 @@ class MemoryRunStore:
         """See ``RunStore.lives``. The one replica asks about itself."""
         return True
 
-    async def ask_cancel(self, meta: RunMeta) -> None:
-        """See ``RunStore.ask_cancel``. Every run that is going on lives here and is cancelled here."""
+    async def tell_owner(self, meta: RunMeta, wish: Wish) -> None:
+        """See ``RunStore.tell_owner``. Every run that is going on lives here, where it needs no note."""
 
     async def aclose(self) -> None:
         """Nothing to let go of."""

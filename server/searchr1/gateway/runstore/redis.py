@@ -4,7 +4,7 @@
 plus one, so that a reader's position is its last ``seq``, and an append that is repeated is refused by Redis itself.
 ``:state`` and ``:record`` hold the rest. The braces put all keys of a run into one slot of a Cluster.
 ``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` says that a replica lives; in ``:inbox`` it finds
-runs to cancel.
+what others tell it about its runs.
 """
 
 import json
@@ -12,11 +12,11 @@ import time
 import zlib
 from collections.abc import Awaitable, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
-from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState, RunStoreError
+from searchr1.gateway.runstore.base import LoggedEvent, Note, RunMeta, RunState, RunStoreError, Wish
 from searchr1.retrieval.redis import RedisClient
 
 T = TypeVar("T")
@@ -107,20 +107,23 @@ class RedisRunStore:
         await _answer(self._client.delete(*(_key(meta.id, part) for part in ("state", "record", "log"))))
         await _answer(self._client.zrem(_RUNS + meta.scope, meta.id))
 
-    async def hello(self, replica: str, wait_s: float) -> list[str]:
+    async def hello(self, replica: str, wait_s: float) -> list[Note]:
         """See ``RunStore.hello``."""
         await _answer(self._client.set(_REPLICA + replica, b"1", px=round(LEASE_S * 1000)))
         answer = await _answer(self._blocking.blpop([f"{_REPLICA}{replica}:inbox"], timeout=wait_s))
-        return [] if answer is None else [answer[1].decode()]
+        if answer is None:
+            return []
+        wish, _, run_id = answer[1].decode().partition(" ")
+        return [Note(cast(Wish, wish), run_id)]
 
     async def lives(self, replica: str) -> bool:
         """See ``RunStore.lives``."""
         return bool(await _answer(self._client.exists(_REPLICA + replica)))
 
-    async def ask_cancel(self, meta: RunMeta) -> None:
-        """See ``RunStore.ask_cancel``."""
+    async def tell_owner(self, meta: RunMeta, wish: Wish) -> None:
+        """See ``RunStore.tell_owner``."""
         inbox = f"{_REPLICA}{meta.replica}:inbox"
-        await _answer(self._client.rpush(inbox, meta.id))
+        await _answer(self._client.rpush(inbox, f"{wish} {meta.id}"))
         await _answer(self._client.pexpire(inbox, round(LEASE_S * 1000)))
 
     async def aclose(self) -> None:

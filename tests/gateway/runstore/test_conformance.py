@@ -1,0 +1,169 @@
+"""What every run store must do: in memory, on a real Redis, a Cluster, and a master that Sentinel names."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from searchr1.gateway.runstore.base import LoggedEvent, Note, RunMeta, RunState, RunStore, RunStoreError
+from searchr1.gateway.runstore.memory import MemoryRunStore
+from searchr1.gateway.runstore.redis import RedisRunStore
+from searchr1.retrieval.redis import open_redis
+from tests.redis_server import free_port, run_cluster, run_redis, run_sentinel
+
+KINDS = ("memory", "redis", "cluster", "sentinel")
+
+
+@pytest.fixture(scope="module")
+def urls() -> Iterator[dict[str, str]]:
+    with ExitStack() as stack:
+        nodes = stack.enter_context(run_cluster())
+        yield {
+            "redis": stack.enter_context(run_redis()).url,
+            "cluster": "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes),
+            "sentinel": stack.enter_context(run_sentinel()).url,
+        }
+
+
+def redis_store(url: str, ttl_s: float = 60) -> RedisRunStore:
+    return RedisRunStore(open_redis(url), open_redis(url), ttl_s=ttl_s)
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIterator[RunStore]:
+    kind = request.param
+    opened: RunStore = MemoryRunStore(ttl_s=60, max_bytes=2**20) if kind == "memory" else redis_store(urls[kind])
+    yield opened
+    await opened.aclose()
+
+
+def meta(run_id: str, scope: str = "t:a", **fields: object) -> RunMeta:
+    given = {"kind": "research", "created": 1, "model": "m", "question": "Où?", "replica": "r", **fields}
+    return RunMeta(id=run_id, scope=scope, **given)  # type: ignore[arg-type]
+
+
+def logged(*seqs: int) -> list[LoggedEvent]:
+    return [LoggedEvent(seq, f'{{"seq":{seq},"text":"é"}}'.encode()) for seq in seqs]
+
+
+async def test_events_come_back_in_order_from_any_position(store: RunStore) -> None:
+    await store.create(meta("run_1"))
+    await store.append("run_1", logged(0, 1, 2))
+    await store.append("run_1", logged(3))
+    await store.append("run_1", logged(4, 5))
+    for after in range(-1, 7):
+        assert await store.read("run_1", after, 0) == logged(*range(after + 1, 6))
+
+
+async def test_an_append_that_is_repeated_changes_nothing(store: RunStore) -> None:
+    await store.create(meta("run_2"))
+    for _ in range(2):
+        await store.append("run_2", logged(0, 1))
+    await store.append("run_2", logged(2))
+    await store.append("run_2", logged(2))
+    assert await store.read("run_2", -1, 0) == logged(0, 1, 2)
+
+
+async def test_a_run_and_its_record(store: RunStore) -> None:
+    about = meta("run_3", request={"previous_run_id": None, "deep": {"a": [1, "ü"]}})
+    assert await store.state("run_3") is None
+    await store.create(about)
+    assert await store.state("run_3") == RunState(about)
+    assert await store.record("run_3") is None
+    ended = RunState(about, "completed", "an answer")
+    await store.finish(ended, b'{"whole": "run"}' * 1000)
+    assert await store.state("run_3") == ended
+    assert await store.record("run_3") == b'{"whole": "run"}' * 1000
+
+
+async def test_a_listing_is_one_scopes_own_newest_first(store: RunStore) -> None:
+    for number in range(5):
+        await store.create(meta(f"run_l{number}", scope="t:list"))
+        await asyncio.sleep(0.002)  # Redis lists by time.
+    await store.create(meta("run_foreign", scope="t:other"))
+    await store.create(meta("resp_1", scope="t:list", kind="response"))
+    ids = [state.meta.id for state in await store.list_runs("t:list", None, 3)]
+    assert ids == ["run_l4", "run_l3", "run_l2"]
+    rest = [state.meta.id for state in await store.list_runs("t:list", "run_l2", 3)]
+    assert rest == ["run_l1", "run_l0"]
+    assert await store.list_runs("t:list", "run_none", 3) == []
+    assert await store.list_runs("t:nobody", None, 3) == []
+
+
+async def test_a_deleted_run_is_gone(store: RunStore) -> None:
+    about = meta("run_4", scope="t:delete")
+    await store.create(about)
+    await store.append("run_4", logged(0))
+    await store.finish(RunState(about, "completed"), b"{}")
+    await store.delete(about)
+    assert await store.state("run_4") is None
+    assert await store.record("run_4") is None
+    assert await store.read("run_4", -1, 0) == []
+    assert await store.list_runs("t:delete", None, 3) == []
+
+
+async def test_a_reader_that_waits_gets_what_comes(urls: dict[str, str]) -> None:
+    for kind in KINDS[1:]:
+        writer, reader = redis_store(urls[kind]), redis_store(urls[kind])
+        await writer.create(meta("run_5"))
+        waiting = asyncio.create_task(reader.read("run_5", -1, 1.5))
+        await asyncio.sleep(0.05)
+        await writer.append("run_5", logged(0))
+        assert await waiting == logged(0)
+        assert await reader.read("run_5", 0, 0.01) == []
+        await writer.aclose()
+        await reader.aclose()
+
+
+async def test_a_note_reaches_the_owner(urls: dict[str, str]) -> None:
+    for kind in KINDS[1:]:
+        owner, other = redis_store(urls[kind]), redis_store(urls[kind])
+        assert not await other.lives("owner")
+        assert await owner.hello("owner", 0.01) == []
+        assert await other.lives("owner")
+        waiting = asyncio.create_task(owner.hello("owner", 1.5))
+        await asyncio.sleep(0.05)
+        await other.tell_owner(meta("run_6", replica="owner"), "cancel")
+        assert await waiting == [Note("cancel", "run_6")]
+        await owner.aclose()
+        await other.aclose()
+
+
+async def test_a_run_expires_whole(urls: dict[str, str]) -> None:
+    now = 0.0
+    memory = MemoryRunStore(ttl_s=0.5, max_bytes=2**20, clock=lambda: now)
+    redis = redis_store(urls["redis"], ttl_s=0.5)
+    about = meta("run_7", scope="t:expire")
+    stores: list[RunStore] = [memory, redis]
+    for store in stores:
+        await store.create(about)
+        await store.append("run_7", logged(0))
+        await store.finish(RunState(about, "completed"), b"{}")
+    now = 0.6
+    await asyncio.sleep(0.6)
+    for store in stores:
+        assert await store.state("run_7") is None
+        assert await store.read("run_7", -1, 0) == []
+        assert await store.list_runs("t:expire", None, 3) == []
+    await redis.aclose()
+
+
+async def test_memory_drops_the_oldest_runs_that_have_ended() -> None:
+    store = MemoryRunStore(ttl_s=60, max_bytes=10_000)
+    running = meta("run_running")
+    await store.create(running)
+    for number in range(30):
+        about = meta(f"run_{number}")
+        await store.create(about)
+        await store.finish(RunState(about, "completed"), b"x" * 1000)
+    kept = [state.meta.id for state in await store.list_runs("t:a", None, 100)]
+    assert kept == [f"run_{number}" for number in range(29, 19, -1)] + ["run_running"]
+
+
+async def test_a_redis_that_is_gone_is_an_error_of_the_store() -> None:
+    store = redis_store(f"redis://127.0.0.1:{free_port()}")
+    for call in (store.create(meta("run_8")), store.state("run_8"), store.read("run_8", -1, 0)):
+        with pytest.raises(RunStoreError, match="does not answer"):
+            await call
+    await store.aclose()
