@@ -12,6 +12,7 @@ from searchr1.gateway.runstore.redis import RedisRunStore
 from searchr1.retrieval.redis import open_redis
 from tests.redis_server import free_port, run_cluster, run_redis, run_sentinel
 
+pytestmark = pytest.mark.redis
 KINDS = ("memory", "redis", "cluster", "sentinel")
 
 

@@ -13,6 +13,7 @@ from searchr1_client.events import Run, RunStarted
 from tests.gateway.conftest import Stage, StageEngine, eventually, running_stage, sse_payloads
 from tests.redis_server import RedisServer, run_redis
 
+pytestmark = pytest.mark.redis
 QUESTION = {"question": "Which currency is used in Mali?"}
 
 

@@ -8,10 +8,6 @@ from searchr1.retrieval.redis import RedisClient, open_redis
 from tests.redis_server import RedisServer, run_redis
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "redis: starts several real Redis processes")
-
-
 @pytest.fixture(scope="module")
 def shared_redis() -> Iterator[RedisServer]:
     """A redis-server for a whole module; its tests begin with it empty."""
