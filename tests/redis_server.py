@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -116,13 +116,18 @@ def run_redis(*options: str) -> Iterator[RedisServer]:
 
 
 @contextlib.contextmanager
-def run_cluster(size: int = 3) -> Iterator[list[RedisServer]]:
-    """Give the nodes of a Cluster without replicas."""
+def run_cluster(announced: Sequence[int] = (0, 0, 0)) -> Iterator[list[RedisServer]]:
+    """Give the nodes of a Cluster without replicas; ``announced`` are the ports that clients are told, 0 the real."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         nodes: list[RedisServer] = []
-        for _ in range(size):
+        for told in announced:
             port = free_port()
-            options = ("cluster-enabled yes", f"cluster-config-file nodes-{port}.conf", "cluster-node-timeout 2000")
+            options = (
+                "cluster-enabled yes",
+                f"cluster-config-file nodes-{port}.conf",
+                "cluster-node-timeout 2000",
+                f"cluster-announce-port {told}",
+            )
             node = RedisServer(Path(folder), options, port=port)
             stack.callback(node.stop)
             node.start()

@@ -173,9 +173,12 @@ class BudgetedRetriever:
 
 
 def _counter_key(tenant: str, name: str) -> str:
-    """All counters of a tenant share a hash tag, and so a slot of a Redis Cluster."""
+    """All counters of a tenant share a hash tag, and so a slot of a Redis Cluster.
+
+    Redis takes no notice of an empty tag, hence the ``t:``: callers without a tenant have the empty one.
+    """
     tag = tenant.replace("{", "(").replace("}", ")")
-    return f"searchr1:budget:{{{tag}}}:{name}"
+    return f"searchr1:budget:{{t:{tag}}}:{name}"
 
 
 def _micros(usd: float | None) -> int | None:

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, SlotNotCoveredError
 
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.budget import BudgetedRetriever, Budgets, CostTable, Limit
@@ -134,3 +134,75 @@ async def test_an_outage_is_a_counter_error_and_redis_is_then_left_alone(hangs: 
     with pytest.raises(CounterError):
         await store.adjust(["{t}:a"], ONE)
     assert client.calls == 2
+
+
+class Late:
+    """A Redis client that sends nothing before it ``connected``."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.connected = client, asyncio.Event()
+
+    async def eval(self, *arguments: Any) -> Any:
+        await self.connected.wait()
+        return await self.client.eval(*arguments)
+
+
+async def settled() -> None:
+    """Wait until nothing goes on unseen."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+
+
+async def test_a_reservation_that_comes_late_is_taken_back(client: Any) -> None:
+    punctual, late = RedisCounters(client, timeout_s=5), Late(client)
+    await punctual.reserve([quota("a", searches=3)], ONE, 60)
+    store = RedisCounters(late, timeout_s=0.01, rest_s=0)
+    for quotas in ([quota("a", searches=3)], [quota("a", searches=1)]):
+        with pytest.raises(CounterError):
+            await store.reserve(quotas, ONE, 60)
+    late.connected.set()
+    await settled()
+    assert await client.hgetall("{t}:a") == {b"searches": b"1", b"micros": b"100"}
+
+
+async def test_a_change_that_comes_late_is_made_all_the_same(client: Any) -> None:
+    late = Late(client)
+    await RedisCounters(client, timeout_s=5).reserve([quota("a")], Spend(3, 300), 60)
+    store = RedisCounters(late, timeout_s=0.01)
+    with pytest.raises(CounterError):
+        await store.adjust(["{t}:a"], Spend(-1, -100))
+    late.connected.set()
+    await settled()
+    assert await client.hgetall("{t}:a") == {b"searches": b"2", b"micros": b"200"}
+
+
+async def test_patience_ends(client: Any) -> None:
+    late = Late(client)
+    store = RedisCounters(late, timeout_s=0.01, patience_s=0.02)
+    with pytest.raises(CounterError):
+        await store.reserve([quota("a")], ONE, 60)
+    await settled()
+    late.connected.set()
+    assert await client.exists("{t}:a") == 0
+
+
+async def test_a_search_that_is_cancelled_keeps_its_reservation(client: Any) -> None:
+    late = Late(client)
+    store = RedisCounters(late, timeout_s=5)
+    reservation = asyncio.create_task(store.reserve([quota("a")], ONE, 60))
+    await asyncio.sleep(0)
+    reservation.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reservation
+    late.connected.set()
+    await settled()
+    assert await client.hget("{t}:a", "searches") == b"1"
+
+
+async def test_what_only_a_cluster_raises_is_a_counter_error_too() -> None:
+    class Uncovered:
+        async def eval(self, *_: Any) -> Any:
+            raise SlotNotCoveredError("of all the slots")
+
+    with pytest.raises(CounterError):
+        await RedisCounters(Uncovered()).reserve([quota("a")], ONE, 60)

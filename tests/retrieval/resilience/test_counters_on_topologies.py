@@ -1,0 +1,252 @@
+"""Budgets on a real Cluster of three nodes, and on a master behind real Sentinels that is lost."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+
+from searchr1.retrieval.base import Found, SearchFailed
+from searchr1.retrieval.budget import BudgetedRetriever, Budgets, CostTable, Limit
+from searchr1.retrieval.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
+from searchr1.retrieval.redis import open_redis
+from searchr1.retrieval.redis_counters import RedisCounters
+from tests.redis_server import RedisServer, SentinelSetup, run_cluster, run_sentinel
+from tests.retrieval.resilience.fakes import Notes, Script, found
+from tests.retrieval.resilience.test_budget import Account
+
+UNHURRIED: dict[str, Any] = {"timeout_s": 5.0, "patience_s": 10.0}
+_PATIENCE_S = 60.0
+TENANTS = ("", "acme", "a{b}c", "}{", *(f"tenant {number}" for number in range(9)))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[RedisServer]]:
+    with run_cluster() as nodes:
+        yield nodes
+
+
+@pytest.fixture(autouse=True)
+def empty(request: pytest.FixtureRequest) -> None:
+    if "cluster" in request.fixturenames:
+        for node in request.getfixturevalue("cluster"):
+            with node.client() as client:
+                client.flushall()
+
+
+@pytest.fixture
+def sentinel() -> Iterator[SentinelSetup]:
+    with run_sentinel() as setup:
+        yield setup
+
+
+@pytest.fixture
+async def stack() -> Any:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+def url_of(nodes: list[RedisServer]) -> str:
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+
+
+def counters(stack: AsyncExitStack, url: str, **arguments: Any) -> RedisCounters:
+    client = open_redis(url)
+    stack.push_async_callback(client.aclose)
+    return RedisCounters(client, **arguments)
+
+
+def budgets(store: CounterStore, **arguments: Any) -> Budgets:
+    return Budgets(store, CostTable({"web": 0.01}), observer=Notes(), **arguments)
+
+
+async def search(budgets: Budgets, account: Account | None = None) -> str:
+    script = Script([found(provider="web")])
+    outcome = await BudgetedRetriever(script, budgets, account or Account()).search("q", 3, 10)
+    return outcome.kind if isinstance(outcome, SearchFailed) else "found"
+
+
+def spent(servers: list[RedisServer], tenant: str = "acme") -> list[int]:
+    """Searches on each counter of ``tenant``."""
+    counts = []
+    for server in servers:
+        with server.client() as client:
+            keys = client.scan_iter(f"searchr1:budget:{{t:{tenant}}}:*")
+            counts += [int(client.hget(key, "searches") or 0) for key in keys]
+    return sorted(counts)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    ends_s = time.monotonic() + _PATIENCE_S
+    while not await asyncio.to_thread(holds):
+        assert time.monotonic() < ends_s, "it does not come to pass"
+        await asyncio.sleep(0.1)
+
+
+async def until_answers(budgets: Budgets, *outcomes: str) -> None:
+    """Search until one of ``outcomes``, as must come once Redis is well again."""
+    ends_s = time.monotonic() + _PATIENCE_S
+    while await search(budgets) not in outcomes:
+        assert time.monotonic() < ends_s, f"never {outcomes}"
+        await asyncio.sleep(0.05)
+
+
+class Keys(MemoryCounters):
+    """Counters that note the keys of their last operation."""
+
+    keys: tuple[str, ...] = ()
+
+    async def reserve(self, quotas: Any, spend: Any, window_s: float) -> Refused | None:
+        self.keys = tuple(quota.key for quota in quotas)
+        return await super().reserve(quotas, spend, window_s)
+
+
+@given(tenant=st.text(), key_id=st.text())
+async def test_the_counters_of_a_caller_share_a_slot(tenant: str, key_id: str) -> None:
+    store = Keys()
+    await search(budgets(store, per_key=Limit(searches=5), per_tenant=Limit(searches=5)), Account(tenant, key_id))
+    assert len(set(store.keys)) == 2
+    assert len({key_slot(key.encode()) for key in store.keys}) == 1
+
+
+async def test_replicas_share_the_budgets_of_all_tenants_on_a_cluster(
+    cluster: list[RedisServer], stack: AsyncExitStack
+) -> None:
+    limits = {"per_key": Limit(searches=5), "per_tenant": Limit(usd=0.07)}
+    replicas = [
+        budgets(counters(stack, url_of(nodes), **UNHURRIED), **limits) for nodes in (cluster, cluster[1:], cluster[2:])
+    ]
+    for tenant in TENANTS:
+        by_key = []
+        for key_id in ("one", "two"):
+            outcomes = await asyncio.gather(*(search(replica, Account(tenant, key_id)) for replica in replicas * 5))
+            by_key.append((outcomes.count("found"), outcomes.count("budget")))
+        assert by_key == [(5, 10), (2, 13)]
+    assert [replica.outages for replica in replicas] == [0, 0, 0]
+    on_each = [sum(bool(spent([node], f"tenant {number}")) for number in range(9)) for node in cluster]
+    assert sum(on_each) == 9
+    assert min(on_each) > 0
+
+
+async def test_what_a_search_did_not_cost_is_given_back_on_a_cluster(
+    cluster: list[RedisServer], stack: AsyncExitStack
+) -> None:
+    limited = budgets(counters(stack, url_of(cluster), **UNHURRIED), per_key=Limit(5), per_tenant=Limit(5))
+    cached = Script([Found((), cache="hit", provider="web")])
+    for _ in range(10):
+        assert isinstance(await BudgetedRetriever(cached, limited, Account()).search("q", 3, 10), Found)
+    assert spent(cluster) == [0, 0]
+    assert [await search(limited) for _ in range(6)] == ["found"] * 5 + ["budget"]
+
+
+async def test_a_cluster_that_is_slower_to_reach_than_it_may_be_to_answer_is_used_all_the_same(
+    cluster: list[RedisServer], stack: AsyncExitStack
+) -> None:
+    # Reading the Cluster's table of commands alone takes longer than this.
+    limited = budgets(counters(stack, url_of(cluster), timeout_s=0.005, rest_s=0.05), per_key=Limit(2))
+    assert await search(limited) == "found"
+    assert limited.outages == 1
+    await until_answers(limited, "budget")
+    await until(lambda: spent(cluster) == [2])
+
+
+@pytest.mark.parametrize("fail_open", [True, False])
+async def test_a_lost_node_costs_no_search_unless_that_is_wanted(
+    cluster: list[RedisServer], stack: AsyncExitStack, fail_open: bool
+) -> None:
+    store = counters(stack, url_of(cluster), rest_s=0.05)
+    limited = budgets(store, fail_open=fail_open, per_key=Limit(searches=10_000), per_tenant=Limit(searches=10_000))
+    await until_answers(limited, "found")
+    before = limited.outages
+    await asyncio.to_thread(cluster[0].kill)
+    outcomes = set()
+    for number in range(30):
+        outcomes.add(await search(limited, Account(f"tenant {number}")))
+        await asyncio.sleep(0.02)
+    assert limited.outages > before
+    assert "budget" not in outcomes if fail_open else "budget" in outcomes
+    await asyncio.to_thread(cluster[0].start)
+    await until_all_are_counted(limited)
+
+
+async def test_a_slot_that_moves_takes_its_counters_along(cluster: list[RedisServer], stack: AsyncExitStack) -> None:
+    store = counters(stack, url_of(cluster), timeout_s=5, rest_s=0.0)
+    limited = budgets(store, per_key=Limit(searches=7), per_tenant=Limit(searches=9))
+    for _ in range(3):
+        assert await search(limited) == "found"
+    slot = key_slot(b"{t:acme}")
+    source = next(node for node in cluster if spent([node]))
+    target = next(node for node in cluster if node is not source)
+    with source.client() as giver, target.client() as taker:
+        ids = [client.execute_command("CLUSTER MYID").decode() for client in (giver, taker)]
+        taker.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", ids[0])
+        giver.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", ids[1])
+        keys = list(giver.scan_iter("*{t:acme}*"))
+        assert len(keys) == 2
+        giver.execute_command("MIGRATE", "127.0.0.1", target.port, keys[0], 0, 5000)
+        assert await search(limited) == "found"  # one counter here, one there: Redis says TRYAGAIN
+        giver.execute_command("MIGRATE", "127.0.0.1", target.port, keys[1], 0, 5000)
+        assert await search(limited) == "found"  # ASK
+        for client in (taker, giver):
+            client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[1])
+    assert not spent([source])
+    await until_answers(limited, "budget")
+    assert 7 in spent([target])
+    assert await search(limited, Account("acme", "two")) == "found"
+
+
+@pytest.mark.parametrize("loss", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_failover_keeps_what_was_spent(
+    sentinel: SentinelSetup, stack: AsyncExitStack, loss: signal.Signals
+) -> None:
+    limited = budgets(counters(stack, sentinel.url, rest_s=0.1), per_key=Limit(searches=6), per_tenant=Limit(usd=9.0))
+    await until(lambda: has_role(sentinel.replica, b"slave"))
+    while max([0, *await asyncio.to_thread(spent, [sentinel.master])]) < 3:
+        assert await search(limited) == "found"
+    await until(lambda: spent([sentinel.replica]) == spent([sentinel.master]))
+    sentinel.master.send(loss)
+    before = limited.outages
+    for _ in range(10):
+        assert await search(limited) == "found"
+    assert limited.outages > before
+    await until_answers(limited, "budget")
+    assert has_role(sentinel.replica, b"master")
+    await until_answers(limited, "budget")
+    assert spent([sentinel.replica]) == [6, 6]
+    if loss == signal.SIGSTOP:
+        sentinel.master.send(signal.SIGCONT)
+        await until(lambda: has_role(sentinel.master, b"slave") and spent([sentinel.master]) == [6, 6])
+        await until_answers(limited, "budget")
+        assert spent([sentinel.replica]) == [6, 6]
+
+
+async def test_without_any_sentinel_searches_go_on(stack: AsyncExitStack) -> None:
+    store = counters(stack, "redis+sentinel://127.0.0.1:1,127.0.0.1:2/cache")
+    limited = budgets(store, per_key=Limit(searches=1))
+    assert [await search(limited) for _ in range(3)] == ["found"] * 3
+    assert limited.outages == 3
+    with pytest.raises(CounterError):
+        await store.reserve([Quota("key", "{t}:key", 1, None)], Spend(1, 0), 60)
+
+
+async def until_all_are_counted(limited: Budgets) -> None:
+    """Search for tenants of all nodes until there is no outage any more."""
+    ends_s = time.monotonic() + _PATIENCE_S
+    outages = -1
+    while outages != limited.outages:
+        assert time.monotonic() < ends_s, "budgets are not enforced again"
+        await asyncio.sleep(0.1)
+        outages = limited.outages
+        assert {await search(limited, Account(f"tenant {number}")) for number in range(30)} <= {"found", "budget"}
+
+
+def has_role(server: RedisServer, role: bytes) -> bool:
+    with suppress(ConnectionError), server.client() as client:
+        return bool(client.role()[0] == role)
+    return False
