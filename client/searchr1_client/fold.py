@@ -46,8 +46,10 @@ class RunFold:
             case RunStarted():
                 self._started = event
             case ThinkDelta():
-                self._step(event.turn)
-                self._reasoning.setdefault(event.turn, []).append(event.text)
+                if (reasoning := self._reasoning.get(event.turn)) is None:
+                    self._step(event.turn)
+                    reasoning = self._reasoning[event.turn] = []
+                reasoning.append(event.text)
             case SearchStarted():
                 self._step(event.turn).query = event.query
             case SearchCompleted():
@@ -104,4 +106,6 @@ class RunFold:
         )
 
     def _step(self, turn: int) -> Step:
-        return self._steps.setdefault(turn, Step(turn=turn))
+        if (step := self._steps.get(turn)) is None:
+            step = self._steps[turn] = Step(turn=turn)
+        return step

@@ -57,6 +57,10 @@ class RunHandle(Protocol):
         """
         ...
 
+    def frames(self, after: int = -1) -> AsyncGenerator[bytes, None]:
+        """The same as Server-Sent Events."""
+        ...
+
     async def cancel(self) -> None:
         """Have it end; returns when it has, or after a short wait where it lives elsewhere."""
         ...

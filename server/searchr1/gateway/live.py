@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 from searchr1.gateway.runs import RunDrive
 from searchr1.gateway.runstore.base import LoggedEvent, RunMeta
+from searchr1.gateway.sse import encode_frame
 from searchr1_client.events import KnownEvent, Run
 from searchr1_client.fold import RunFold
 
@@ -29,6 +30,8 @@ class LiveRun:
         self._drive = drive
         self._leave_s = leave_s
         self._events: list[KnownEvent] = []
+        self._data: list[bytes] = []
+        """Each event's JSON."""
         self._num_stored = 0
         self._num_readers = 0
         self._news = asyncio.Event()
@@ -62,13 +65,25 @@ class LiveRun:
 
     async def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
         """See ``RunHandle.batches``."""
+        async with aclosing(self._follow(after)) as spans:
+            async for start, end in spans:
+                yield self._events[start:end]
+
+    async def frames(self, after: int = -1) -> AsyncGenerator[bytes, None]:
+        """See ``RunHandle.frames``."""
+        async with aclosing(self._follow(after)) as spans:
+            async for start, end in spans:
+                yield b"".join(map(encode_frame, self._events[start:end], self._data[start:end]))
+
+    async def _follow(self, after: int) -> AsyncGenerator[tuple[int, int], None]:
+        """Yield where events stand that are new to this reader: from the first one to before the second."""
         at = after + 1
         self._num_readers += 1
         try:
             while True:
-                if batch := self._events[at:]:
-                    at += len(batch)
-                    yield batch
+                if at < (end := len(self._events)):
+                    start, at = at, end
+                    yield start, end
                 elif self.ended:
                     return
                 else:
@@ -102,7 +117,8 @@ class LiveRun:
 
     def unstored(self) -> list[LoggedEvent]:
         """Events that the store does not have."""
-        return [LoggedEvent(e.seq, e.model_dump_json().encode()) for e in self._events[self._num_stored :]]
+        first = self._num_stored
+        return [LoggedEvent(first + i, data) for i, data in enumerate(self._data[first:])]
 
     def stored(self, events: list[LoggedEvent]) -> None:
         """The store has these now."""
@@ -122,6 +138,7 @@ class LiveRun:
 
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)
+        self._data.append(event.model_dump_json().encode())
         self._news.set()
 
     def _fold(self) -> RunFold:

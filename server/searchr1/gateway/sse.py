@@ -22,7 +22,12 @@ MAX_SNIPPET_CHARS = 1000
 
 def encode_event(event: wire.KnownEvent) -> bytes:
     """One Server-Sent Event; ``id`` is the event's ``seq``."""
-    return f"id: {event.seq}\nevent: {event.type}\ndata: {event.model_dump_json()}\n\n".encode()
+    return encode_frame(event, event.model_dump_json().encode())
+
+
+def encode_frame(event: wire.KnownEvent, data: bytes) -> bytes:
+    """As ``encode_event``, for an event whose JSON is at hand."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), data)
 
 
 async def event_stream(chunks: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:

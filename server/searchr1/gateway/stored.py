@@ -2,10 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import cast
 
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState, RunStore, RunStoreError
+from searchr1.gateway.sse import encode_event
 from searchr1_client.events import (
     TERMINAL_TYPES,
     KnownEvent,
@@ -60,6 +62,12 @@ class StoredRun:
                 yield batch
                 if batch[-1].type in TERMINAL_TYPES:
                     return
+
+    async def frames(self, after: int = -1) -> AsyncGenerator[bytes, None]:
+        """See ``RunHandle.frames``."""
+        async with aclosing(self.batches(after)) as batches:
+            async for batch in batches:
+                yield b"".join(map(encode_event, batch))
 
     async def cancel(self) -> None:
         """See ``RunHandle.cancel``."""

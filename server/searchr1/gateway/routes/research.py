@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +17,7 @@ from searchr1.gateway.hub import RunHandle, hub_of, scope_of
 from searchr1.gateway.runs import unbroken, unless_left
 from searchr1.gateway.runstore.base import RunMeta
 from searchr1.gateway.services import services_of
-from searchr1.gateway.sse import encode_event, event_stream
+from searchr1.gateway.sse import event_stream
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
@@ -188,13 +187,7 @@ async def _to_end(handle: RunHandle) -> Run:
 
 async def _stream(request: Request, handle: RunHandle, after: int) -> Response:
     heartbeat_s = services_of(request).settings.heartbeat_s
-    return await event_stream(_encoded(handle, after), heartbeat_s=heartbeat_s)
-
-
-async def _encoded(handle: RunHandle, after: int) -> AsyncGenerator[bytes, None]:
-    async with aclosing(handle.batches(after)) as batches:
-        async for batch in batches:
-            yield b"".join(map(encode_event, batch))
+    return await event_stream(handle.frames(after), heartbeat_s=heartbeat_s)
 
 
 async def _after(request: Request, previous: str | None, question: str) -> str:
