@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from collections.abc import Iterator
@@ -43,6 +44,9 @@ async def _serve(settings: Settings) -> None:
     # Bound first: a port that is taken should not be found out after a minute of starting vLLM.
     with bind(settings.host, settings.port) as listener:
         async with open_services(settings) as services:
+            # What is there now stays: without this, each full collection walks all of it while streams wait.
+            gc.collect()
+            gc.freeze()
             config = uvicorn.Config(
                 create_app(settings, open_services=lambda _: contextlib.nullcontext(services)),
                 http="httptools",

@@ -98,9 +98,18 @@ class RunHub:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._end_runs()
         assert self._inbox is not None
+        # Last of all: without it, other replicas would take the runs for lost.
         self._inbox.cancel()
         await asyncio.gather(self._inbox, return_exceptions=True)
+        await self._store.aclose()
+
+    async def _end_runs(self) -> None:
+        """Wait for runs that need no reader, as the server does for those that have one; then end what is left."""
+        if background := [live.closed.wait() for live in self._live.values() if live.outlives_readers]:
+            grace_s = self._services.settings.shutdown_grace_s
+            await asyncio.wait([asyncio.ensure_future(end) for end in background], timeout=grace_s)
         for live in list(self._live.values()):
             live.end()
         if self._tasks:
@@ -108,7 +117,6 @@ class RunHub:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._store.aclose()
 
     def start(self, plan: Plan, meta: RunMeta, *, when_left: WhenLeft, store: bool = True) -> RunHandle:
         """Begin a run. Without ``store`` it can be found only while it goes on, and only on this replica.

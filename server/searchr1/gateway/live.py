@@ -40,6 +40,11 @@ class LiveRun:
         self._end_wanted = False
         self._record: Run | None = None
 
+    @property
+    def outlives_readers(self) -> bool:
+        """Whether it goes on when nobody reads it."""
+        return self._leave_s is None
+
     async def drive_to_end(self) -> None:
         """Drive the run; returns once its terminal event is there, however it comes about."""
         self._driving = asyncio.ensure_future(self._drive_events())
