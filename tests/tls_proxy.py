@@ -11,9 +11,10 @@ import trustme
 
 @dataclass
 class Proxy:
-    """``seen`` is what all clients sent, decrypted where the proxy speaks TLS."""
+    """``seen`` is what all clients sent, decrypted where the proxy speaks TLS. Each connection starts late."""
 
     upstream: int
+    hesitates_s: float = 0.0
     port: int = 0
     seen: bytearray = field(default_factory=bytearray)
     open: dict[asyncio.Task[None], asyncio.StreamWriter] = field(default_factory=dict)
@@ -22,6 +23,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self.open[task] = writer
+        await asyncio.sleep(self.hesitates_s)
         with contextlib.suppress(OSError):
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
             answers = asyncio.create_task(self._pump(server_reader, writer, notes=False))
@@ -41,11 +43,13 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def run_proxy(upstream: int, *, cert: trustme.LeafCert | None = None, port: int = 0) -> AsyncIterator[Proxy]:
+async def run_proxy(
+    upstream: int, *, cert: trustme.LeafCert | None = None, port: int = 0, hesitates_s: float = 0.0
+) -> AsyncIterator[Proxy]:
     """Forward to the port ``upstream``, on a free port unless one is given; with ``cert`` clients must speak TLS."""
-    proxy, context = Proxy(upstream), None
-    if cert is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    proxy = Proxy(upstream, hesitates_s)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if cert else None
+    if cert and context:
         cert.configure_cert(context)
     server = await asyncio.start_server(proxy.handle, "127.0.0.1", port, ssl=context)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -53,7 +57,6 @@ async def run_proxy(upstream: int, *, cert: trustme.LeafCert | None = None, port
         yield proxy
     finally:
         server.close()
-        handlers = list(proxy.open)
         for writer in proxy.open.values():
             writer.transport.abort()
-        await asyncio.gather(*handlers)
+        await asyncio.gather(*proxy.open)

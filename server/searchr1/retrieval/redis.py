@@ -89,7 +89,8 @@ def open_redis(url: str) -> RedisClient:
     * ``redis+cluster://[user:password@]host[:port],host[:port]…``.
 
     ``rediss+sentinel`` and ``rediss+cluster`` use TLS, to Sentinel as well. With TLS, ``ssl_ca_certs=path`` after a
-    question mark names who signed the server's certificate.
+    question mark names who signed the server's certificate, unless the system trusts them anyway. A server that cannot
+    prove to be the host of the URL is sent nothing.
     Raises ``ConfigurationError``, whose message holds nothing of the URL but its scheme.
     """
     try:
