@@ -1,69 +1,179 @@
 """What can go wrong between a client and the server."""
 
 import json
+import time
+from email.utils import parsedate_to_datetime
 
 import httpx
 
 _MAX_ERROR_CHARS = 300
+_RETRYABLE_STATUSES = (408, 429)
+_LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError, httpx.ConnectTimeout, httpx.PoolTimeout)
+"""The request failed before an answer came, and not by being slow."""
 
 
-class ClientError(Exception):
+class SearchR1Error(Exception):
     """The root of every error that this package raises on purpose."""
 
 
-class ApiStatusError(ClientError):
+class APIConnectionError(SearchR1Error):
+    """No answer came. ``__cause__`` is httpx's own error."""
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class APITimeoutError(APIConnectionError):
+    """The server could not be reached, or was silent, for longer than ``timeout``."""
+
+
+class APIStatusError(SearchR1Error):
     """The server answered with an HTTP error. ``str()`` is its message, which says what to do."""
 
     def __init__(
         self,
-        status: int,
         message: str,
         *,
+        status_code: int,
         code: str | None = None,
         param: str | None = None,
+        body: object = None,
+        request_id: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status_code = status_code
         self.code = code
+        """The server's name for the error, such as ``above_maximum``."""
         self.param = param
+        """The field of the request that is at fault, where one is."""
+        self.body = body
+        """The answer's JSON; None where it held none."""
+        self.request_id = request_id
+        """By which the server's log knows the request."""
         self.retry_after_s = retry_after_s
 
     @property
     def retryable(self) -> bool:
-        """The same request may succeed later: the server is limiting, overloaded or starting."""
-        return self.status in (429, 503)
+        """The same request may succeed later: the server is limiting, overloaded, starting or failing."""
+        return self.status_code in _RETRYABLE_STATUSES or self.status_code >= 500
 
 
-class StreamError(ClientError):
-    """The event stream broke."""
+class BadRequestError(APIStatusError):
+    """400: the request itself is wrong; ``param`` names the field."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the server wants an API key, or another one."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key is good, but not for this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such run (``run_not_found``), model (``model_not_found``) or address."""
+
+
+class ConflictError(APIStatusError):
+    """409: what is asked for does not fit the state of things."""
+
+
+class PayloadTooLargeError(APIStatusError):
+    """413: the request's body is over the server's limit."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422. This server says 400 instead; a proxy before it may not."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests; ``retry_after_s`` says when to come back."""
+
+
+class InternalServerError(APIStatusError):
+    """Any status of 500 and above."""
+
+
+class ServiceUnavailableError(InternalServerError):
+    """503: no free slot, or the engine is starting or down; ``retry_after_s`` says when to come back."""
+
+
+class APIResponseValidationError(SearchR1Error):
+    """The server answered with success, but not with what this version of the package knows."""
+
+
+class StreamError(SearchR1Error):
+    """The event stream broke.
+
+    ``run_id`` and ``last_seq`` are those of the last event that was read, for ``research.resume(run_id,
+    after=last_seq)``; None where there was none.
+    """
+
+    def __init__(self, message: str, *, run_id: str | None = None, last_seq: int | None = None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        self.last_seq = last_seq
 
 
 class StreamFormatError(StreamError):
-    """The stream holds something that is not an event of a run."""
+    """The stream holds something that is not an event of a run, or lacks one."""
 
 
 class StreamEndedError(StreamError):
     """The stream ended before the run did. The run's outcome is unknown."""
 
 
-def status_error(response: httpx.Response) -> ApiStatusError:
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    400: BadRequestError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: PayloadTooLargeError,
+    422: UnprocessableEntityError,
+    429: RateLimitError,
+    503: ServiceUnavailableError,
+}
+
+
+def status_error(response: httpx.Response) -> APIStatusError:
     """The error for a response whose body has been read; a body that is not in OpenAI's shape is quoted."""
-    message, code, param = _error_fields(response)
-    return ApiStatusError(
-        response.status_code,
+    default = InternalServerError if response.status_code >= 500 else APIStatusError
+    body = _json_or_none(response)
+    message, code, param = _error_fields(response, body)
+    return _BY_STATUS.get(response.status_code, default)(
         message,
+        status_code=response.status_code,
         code=code,
         param=param,
+        body=body,
+        request_id=response.headers.get("x-request-id"),
         retry_after_s=_retry_after_s(response.headers.get("retry-after")),
     )
 
 
-def _error_fields(response: httpx.Response) -> tuple[str, str | None, str | None]:
+def connection_error(error: httpx.RequestError) -> APIConnectionError:
+    """The error for a request without an answer. Waiting too long for one is not retried: the next wait is as long."""
+    url = error.request.url
+    where = f"{url.scheme}://{url.netloc.decode()}"
+    detail = str(error) or type(error).__name__
+    kind = APITimeoutError if isinstance(error, httpx.TimeoutException) else APIConnectionError
+    if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
+        return kind(f"{where} did not answer in time ({detail})", retryable=False)
+    return kind(f"no answer from {where} ({detail})", retryable=isinstance(error, _LOST))
+
+
+def _json_or_none(response: httpx.Response) -> object:
     try:
-        body = json.loads(response.content)
+        body: object = json.loads(response.content)
     except ValueError:
-        body = None
+        return None
+    return body
+
+
+def _error_fields(response: httpx.Response, body: object) -> tuple[str, str | None, str | None]:
     error = body.get("error") if isinstance(body, dict) else None
     if isinstance(error, dict) and isinstance(message := error.get("message"), str):
         return message, _text_or_none(error.get("code")), _text_or_none(error.get("param"))
@@ -76,5 +186,12 @@ def _text_or_none(value: object) -> str | None:
 
 
 def _retry_after_s(header: str | None) -> float | None:
-    """Seconds only; the date form is left to the caller's own back-off."""
-    return float(header) if header is not None and header.strip().isdecimal() else None
+    """RFC 9110: seconds, or a date."""
+    if header is None:
+        return None
+    if (text := header.strip()).isdecimal():
+        return float(text)
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

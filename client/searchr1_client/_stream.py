@@ -1,149 +1,211 @@
-"""Reading a run as it streams: bytes to Server-Sent Events, and those to the wire types.
+"""A run as it streams: typed events, the answer's text, the whole run, from one connection or several."""
 
-The decoder follows the WHATWG rules for event streams and does no I/O, so it can be fed in pieces of any size.
-"""
-
-import re
-from collections.abc import AsyncGenerator, Generator
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from types import TracebackType
+from typing import Self
 
 import httpx
-from pydantic import ValidationError
 
-from searchr1_client._errors import StreamEndedError, StreamFormatError
-from searchr1_client.events import TERMINAL_TYPES, KnownEvent, UnknownEvent, parse_event
-
-MAX_EVENT_BYTES = 4 * 1024 * 1024
-
-_LINE_END = re.compile(rb"\r\n|\n|\r")
-_BYTE_ORDER_MARK = "\ufeff"
+from searchr1_client._course import Course, Loss
+from searchr1_client._errors import APIConnectionError, APIStatusError
+from searchr1_client._request import retrieve_call
+from searchr1_client._transport import AsyncTransport, SyncTransport
+from searchr1_client.events import AnswerDelta, KnownEvent, Run, UnknownEvent
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
-    """One dispatched event. ``id`` is the last one that the stream gave, which may be an earlier event's."""
+class _Stream:
+    """What both streams have."""
 
-    event: str
-    data: str
-    id: str
+    def __init__(self, course: Course) -> None:
+        self._course = course
+        self._response: httpx.Response | None = None
+        self._left = False
 
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, from the stream's start on."""
+        return self._course.run_id
 
-class SSEDecoder:
-    """Bytes in, events out. What is buffered never exceeds ``max_event_bytes`` and the latest piece."""
+    @property
+    def response(self) -> httpx.Response:
+        """The latest HTTP response: its status and headers. Its body is the stream's to read."""
+        if self._response is None:
+            raise RuntimeError("the stream has no response before its context is entered")
+        return self._response
 
-    def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._max_event_bytes = max_event_bytes
-        self._line: list[bytes] = []
-        self._line_bytes = 0
-        self._data_bytes = 0
-        self._after_cr = False
-        self._first_line = True
-        self._event = ""
-        self._data: list[str] = []
-        self._last_id = ""
-
-    def feed(self, data: bytes) -> list[ServerSentEvent]:
-        """Take the next bytes; return the events that they complete. An event that never completes is dropped.
-
-        Raises:
-            StreamFormatError: one event is larger than ``max_event_bytes``.
-        """
-        if self._after_cr and data:
-            data = data.removeprefix(b"\n")
-            self._after_cr = False
-        if not data:
-            return []
-        self._after_cr = data.endswith(b"\r")
-        *complete, rest = _LINE_END.split(data)
-        events: list[ServerSentEvent] = []
-        for end in complete:
-            self._buffer(end)
-            if (event := self._take_line()) is not None:
-                events.append(event)
-        if rest:
-            self._buffer(rest)
-        return events
-
-    def _buffer(self, piece: bytes) -> None:
-        self._line_bytes += len(piece)
-        if self._line_bytes + self._data_bytes > self._max_event_bytes:
-            raise StreamFormatError(f"an event is larger than {self._max_event_bytes} bytes")
-        self._line.append(piece)
-
-    def _take_line(self) -> ServerSentEvent | None:
-        line = b"".join(self._line).decode("utf-8", errors="replace")
-        line_bytes, self._line_bytes = self._line_bytes, 0
-        self._line.clear()
-        if self._first_line:
-            line = line.removeprefix(_BYTE_ORDER_MARK)
-            self._first_line = False
-        if not line:
-            return self._dispatch()
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if name == "data":
-            self._data.append(value)
-            self._data_bytes += line_bytes
-        elif name == "event":
-            self._event = value
-        elif name == "id" and "\0" not in value:
-            self._last_id = value
-        return None
-
-    def _dispatch(self) -> ServerSentEvent | None:
-        event = ServerSentEvent(self._event or "message", "\n".join(self._data), self._last_id) if self._data else None
-        self._event = ""
-        self._data = []
-        self._data_bytes = 0
-        return event
+    def _check(self) -> None:
+        self._course.check()
+        if self._response is None or self._left:
+            raise RuntimeError("read the stream inside its context: with client.research.stream(question) as stream")
 
 
-def iter_events(response: httpx.Response) -> Generator[KnownEvent | UnknownEvent, None, None]:
-    """Yield the events of a streaming ``/v1/research`` response, up to and with the run's last one.
+class ResearchStream(_Stream):
+    """A streaming run. Entering it sends the request; iterating over it yields the events, up to the terminal one.
 
-    The response stays the caller's to close; closing it early makes the server cancel the run.
+    A lost connection is made again and the stream taken up where it broke, without gaps or repeats. Leaving the
+    context before the run's end cancels the run on the server, unless ``cancel_on_exit`` is false.
 
-    Raises:
-        StreamEndedError: the connection ended, failed or fell silent before the run's last event.
+    Raises, while it is read:
+        StreamEndedError: the run could not be followed to its end.
         StreamFormatError: something on the stream is not an event.
     """
-    decoder = SSEDecoder()
-    try:
-        for data in response.iter_bytes():
-            for message in decoder.feed(data):
-                event = _parse(message)
-                yield event
-                if event.type in TERMINAL_TYPES:
-                    return
-    except httpx.RequestError as error:
-        raise _ended(error) from error
-    raise _ended(None)
+
+    def __init__(self, transport: SyncTransport, course: Course) -> None:
+        super().__init__(course)
+        self._transport = transport
+        self._chunks: Iterator[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self._open(max_retries=None)
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._left = True
+        try:
+            if (call := self._course.parting_call()) is not None:
+                self._transport.best_effort(call)
+        finally:
+            self.response.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> KnownEvent | UnknownEvent:
+        while not self._course.ready:
+            if self._course.finished:
+                raise StopIteration
+            self._check()
+            self._pull()
+        return self._course.ready.popleft()
+
+    @property
+    def text_stream(self) -> Generator[str, None, None]:
+        """The answer's text as it streams; other events are passed over.
+
+        Text of a turn that turns out not to be an answer is void: what counts is ``get_final_run().answer``.
+        """
+        for event in self:
+            if isinstance(event, AnswerDelta):
+                yield event.text
+
+    def get_final_run(self) -> Run:
+        """Read to the run's end and return the whole run; a resumed one is asked of the server."""
+        for _ in self:
+            pass
+        run = self._course.final_run()
+        if run is None:
+            assert self.run_id is not None
+            run = self._transport.call(retrieve_call(self.run_id)).parse()
+        return run
+
+    def _open(self, max_retries: int | None) -> None:
+        response = self._transport.send(self._course.next_call(), stream=True, max_retries=max_retries)
+        try:
+            self._course.opened(response)
+        except BaseException:
+            response.close()
+            raise
+        self._response, self._chunks = response, response.iter_bytes()
+
+    def _pull(self) -> None:
+        assert self._chunks is not None
+        try:
+            self._course.feed(next(self._chunks))
+        except StopIteration:
+            self._take_up(None)
+        except httpx.RequestError as error:
+            self._take_up(error)
+
+    def _take_up(self, loss: Loss) -> None:
+        self.response.close()
+        while True:
+            time.sleep(self._course.lost(loss))
+            try:
+                return self._open(max_retries=0)
+            except (APIConnectionError, APIStatusError) as error:
+                loss = error
 
 
-async def aiter_events(response: httpx.Response) -> AsyncGenerator[KnownEvent | UnknownEvent, None]:
-    """``iter_events`` for a response of an ``httpx.AsyncClient``."""
-    decoder = SSEDecoder()
-    try:
-        async for data in response.aiter_bytes():
-            for message in decoder.feed(data):
-                event = _parse(message)
-                yield event
-                if event.type in TERMINAL_TYPES:
-                    return
-    except httpx.RequestError as error:
-        raise _ended(error) from error
-    raise _ended(None)
+class AsyncResearchStream(_Stream):
+    """``ResearchStream``, awaited. When its task is cancelled, the run still is too, though nobody waits for that."""
 
+    def __init__(self, transport: AsyncTransport, course: Course) -> None:
+        super().__init__(course)
+        self._transport = transport
+        self._chunks: AsyncIterator[bytes] | None = None
 
-def _parse(message: ServerSentEvent) -> KnownEvent | UnknownEvent:
-    try:
-        return parse_event(message.data)
-    except ValidationError as error:
-        raise StreamFormatError(f"the server sent '{message.event}' data that is not an event of a run") from error
+    async def __aenter__(self) -> Self:
+        await self._open(max_retries=None)
+        return self
 
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._left = True
+        await self._transport.to_end(self._leave())
 
-def _ended(error: httpx.RequestError | None) -> StreamEndedError:
-    if isinstance(error, httpx.TimeoutException):
-        return StreamEndedError("the server fell silent before the run ended")
-    detail = f": {error}" if error is not None and str(error) else ""
-    return StreamEndedError(f"the connection was lost before the run ended{detail}")
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> KnownEvent | UnknownEvent:
+        while not self._course.ready:
+            if self._course.finished:
+                raise StopAsyncIteration
+            self._check()
+            await self._pull()
+        return self._course.ready.popleft()
+
+    @property
+    async def text_stream(self) -> AsyncGenerator[str, None]:
+        """See ``ResearchStream.text_stream``."""
+        async for event in self:
+            if isinstance(event, AnswerDelta):
+                yield event.text
+
+    async def get_final_run(self) -> Run:
+        """See ``ResearchStream.get_final_run``."""
+        async for _ in self:
+            pass
+        run = self._course.final_run()
+        if run is None:
+            assert self.run_id is not None
+            run = (await self._transport.call(retrieve_call(self.run_id))).parse()
+        return run
+
+    async def _leave(self) -> None:
+        try:
+            if (call := self._course.parting_call()) is not None:
+                await self._transport.best_effort(call)
+        finally:
+            await self.response.aclose()
+
+    async def _open(self, max_retries: int | None) -> None:
+        response = await self._transport.send(self._course.next_call(), stream=True, max_retries=max_retries)
+        try:
+            self._course.opened(response)
+        except BaseException:
+            await response.aclose()
+            raise
+        self._response, self._chunks = response, response.aiter_bytes()
+
+    async def _pull(self) -> None:
+        assert self._chunks is not None
+        try:
+            self._course.feed(await anext(self._chunks))
+        except StopAsyncIteration:
+            await self._take_up(None)
+        except httpx.RequestError as error:
+            await self._take_up(error)
+
+    async def _take_up(self, loss: Loss) -> None:
+        await self.response.aclose()
+        while True:
+            await asyncio.sleep(self._course.lost(loss))
+            try:
+                return await self._open(max_retries=0)
+            except (APIConnectionError, APIStatusError) as error:
+                loss = error

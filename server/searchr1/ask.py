@@ -4,15 +4,19 @@ import os
 import sys
 import unicodedata
 from enum import IntEnum
-from typing import Any, TextIO
+from typing import TextIO
 
-import httpx
 from rich.console import Console
 from rich.text import Text
 
-from searchr1_client._errors import ApiStatusError, StreamError, status_error
-from searchr1_client._request import RunOptions, auth_headers, research_url
-from searchr1_client._stream import iter_events
+from searchr1_client import (
+    APIConnectionError,
+    APIStatusError,
+    RunOptions,
+    SearchR1,
+    SearchR1Error,
+    StreamError,
+)
 from searchr1_client.events import (
     ActionInvalid,
     AnswerCompleted,
@@ -28,10 +32,6 @@ from searchr1_client.events import (
     UnknownEvent,
     Usage,
 )
-
-CONNECT_TIMEOUT_S = 5.0
-SILENCE_TIMEOUT_S = 120.0
-"""The server sends heartbeats far more often than this."""
 
 _INVALID = {
     "no_action": "the model gave neither a search nor an answer",
@@ -68,8 +68,8 @@ def ask(
 ) -> int:
     """Ask the server at ``url``, show the run as it streams, and return an ``ExitCode``.
 
-    Options left None are the server's choice; ``RunOptions`` says what each means. Ctrl-C closes the stream, which
-    makes the server cancel the run.
+    Options left None are the server's choice; ``RunOptions`` says what each means. Ctrl-C cancels
+    the run on the server.
     """
     options = RunOptions(
         model=model,
@@ -89,37 +89,33 @@ def ask(
     except UnicodeEncodeError:
         view.error("The question or the API key holds characters that cannot be sent. Retype it.")
         return ExitCode.BAD_REQUEST
-    return _stream_run(view, url, api_key, options.body(question, stream=True))
+    return _stream_run(view, question, options, url, api_key)
 
 
-def _stream_run(view: "_View", url: str, api_key: str | None, body: dict[str, Any]) -> int:
-    timeout = httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+def _stream_run(view: "_View", question: str, options: RunOptions, url: str, api_key: str | None) -> int:
     try:
         with (
-            httpx.Client(timeout=timeout, headers=auth_headers(api_key)) as client,
-            client.stream("POST", research_url(url), json=body) as response,
+            SearchR1(base_url=url, api_key=api_key or "", max_retries=0) as client,
+            client.research.stream(question, **options) as stream,
         ):
-            if response.is_error:
-                response.read()
-                raise status_error(response)
-            for event in iter_events(response):
+            for event in stream:
                 view.show(event)
     except KeyboardInterrupt:
         view.note("cancelled")
         return ExitCode.INTERRUPTED
-    except ApiStatusError as error:
+    except APIStatusError as error:
         view.error(str(error))
-        refused = error.status < 500 and not error.retryable
+        refused = error.status_code < 500 and not error.retryable
         return ExitCode.BAD_REQUEST if refused else ExitCode.SERVER_FAILED
     except StreamError as error:
         view.error(str(error))
         return ExitCode.SERVER_FAILED
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        view.error(f"'{url}' is not a server's address ({error}). Give one such as http://127.0.0.1:8000.")
-        return ExitCode.BAD_REQUEST
-    except httpx.RequestError as error:
-        view.error(f"No server answers at {url} ({error or type(error).__name__}). Start one with: searchr1 serve")
+    except APIConnectionError as error:
+        view.error(f"No server answers at {url} ({error.__cause__ or error}). Start one with: searchr1 serve")
         return ExitCode.SERVER_FAILED
+    except SearchR1Error as error:
+        view.error(str(error))
+        return ExitCode.BAD_REQUEST
     return view.exit_code
 
 

@@ -15,7 +15,7 @@ from searchr1.evaluation import asker
 from searchr1.evaluation.asker import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
 from searchr1.evaluation.report import Report
 from searchr1.evaluation.run import evaluate
-from searchr1_client._errors import ApiStatusError
+from searchr1_client import APIStatusError
 from tests.evaluation.fake_gateway import FakeGateway, Handler, refusal, run_json, unused_url
 
 QUESTIONS = [
@@ -213,9 +213,9 @@ def test_a_gateway_that_stays_busy_costs_the_question_only(dataset: str) -> None
 
 
 def test_waits_follow_the_gateway_or_grow() -> None:
-    asked = ApiStatusError(503, "busy", retry_after_s=7.0)
+    asked = APIStatusError("busy", status_code=503, retry_after_s=7.0)
     assert 7.0 <= wait_s(asked, 1) <= 8.4
-    assert wait_s(ApiStatusError(503, "busy", retry_after_s=1e9), 1) <= 1.2 * LONGEST_WAIT_S
+    assert wait_s(APIStatusError("busy", status_code=503, retry_after_s=1e9), 1) <= 1.2 * LONGEST_WAIT_S
     lost = httpx.ReadError("reset")
     assert FIRST_WAIT_S / 2 <= wait_s(lost, 1) <= FIRST_WAIT_S
     assert 4 * FIRST_WAIT_S <= wait_s(lost, 4) <= 8 * FIRST_WAIT_S

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from searchr1.errors import ConfigurationError, GatewayError
 from searchr1.evaluation.datasets import Question
 from searchr1.evaluation.records import Extractor, Record, failed_record, run_record
-from searchr1_client._errors import ApiStatusError, status_error
-from searchr1_client._request import RunOptions, auth_headers, research_url
+from searchr1_client._errors import APIStatusError, status_error
+from searchr1_client._request import RunOptions, auth_headers, create_call, given, research_url
 from searchr1_client.events import Run
 
 MAX_ATTEMPTS = 8
@@ -25,6 +25,7 @@ FAILURES_IN_A_ROW = 20
 """That many, or two for each concurrent request, say that the gateway is broken and not a run."""
 
 _NOT_OURS_TO_ASK = (401, 403, 404, 405)
+_BUSY = (429, 503)
 _DROPPED_CONNECTION = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
 
@@ -82,7 +83,7 @@ class Asker:
             started = time.perf_counter()
             try:
                 run = await self._post(client, question)
-            except (ApiStatusError, httpx.RequestError) as error:
+            except (APIStatusError, httpx.RequestError) as error:
                 if attempt < MAX_ATTEMPTS and _may_pass(error):
                     await asyncio.sleep(wait_s(error, attempt))
                     attempt += 1
@@ -91,14 +92,14 @@ class Asker:
                     raise GatewayError(reason) from error
                 wall_s = time.perf_counter() - started
                 return failed_record(
-                    question, error, options=self.options.given(), wall_s=wall_s, extractor=self.extractor
+                    question, error, options=given(self.options), wall_s=wall_s, extractor=self.extractor
                 )
             wall_s = time.perf_counter() - started
-            return run_record(question, run, options=self.options.given(), wall_s=wall_s, extractor=self.extractor)
+            return run_record(question, run, options=given(self.options), wall_s=wall_s, extractor=self.extractor)
 
     async def _post(self, client: httpx.AsyncClient, question: Question) -> Run:
-        body = self.options.body(question.question, stream=False)
-        response = await client.post(research_url(self._url), json=body)
+        call = create_call(question.question, self.options)
+        response = await client.post(research_url(self._url), json=call.body)
         if not response.is_success:
             raise status_error(response)
         try:
@@ -106,25 +107,25 @@ class Asker:
         except ValidationError as error:
             raise GatewayError(f"{self._url} answers, but not as a Search-R1 gateway does") from error
 
-    def _why_hopeless(self, error: ApiStatusError | httpx.RequestError) -> str | None:
+    def _why_hopeless(self, error: APIStatusError | httpx.RequestError) -> str | None:
         """What to tell the user where every other question would fail in the same way."""
-        if isinstance(error, ApiStatusError):
-            bad_option = error.status in (400, 422) and error.param not in (None, "question")
-            return f"the gateway refuses: {error}" if bad_option or error.status in _NOT_OURS_TO_ASK else None
+        if isinstance(error, APIStatusError):
+            bad_option = error.status_code in (400, 422) and error.param not in (None, "question")
+            return f"the gateway refuses: {error}" if bad_option or error.status_code in _NOT_OURS_TO_ASK else None
         if isinstance(error, _NO_CONNECTION):
             return f"no gateway answers at {self._url}; start one with: searchr1 serve"
         return None
 
 
-def _may_pass(error: ApiStatusError | httpx.RequestError) -> bool:
-    if isinstance(error, ApiStatusError):
-        return error.retryable
+def _may_pass(error: APIStatusError | httpx.RequestError) -> bool:
+    if isinstance(error, APIStatusError):
+        return error.status_code in _BUSY
     return isinstance(error, (*_NO_CONNECTION, *_DROPPED_CONNECTION))
 
 
-def wait_s(error: ApiStatusError | httpx.RequestError, attempt: int) -> float:
+def wait_s(error: APIStatusError | httpx.RequestError, attempt: int) -> float:
     """As long as the gateway asks for, else twice as long each time; never all clients at once."""
-    if isinstance(error, ApiStatusError) and error.retry_after_s is not None:
+    if isinstance(error, APIStatusError) and error.retry_after_s is not None:
         return min(error.retry_after_s, LONGEST_WAIT_S) * random.uniform(1.0, 1.2)
     return float(min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0))
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,7 +14,7 @@ from searchr1.evaluation.asker import Asker
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.records import Extractor, Record, RecordFile
 from searchr1.evaluation.report import CLOSED_BOOK, SEARCH, Report, Summary, summarize
-from searchr1_client._request import RunOptions
+from searchr1_client._request import RunOptions, given
 
 
 def evaluate(
@@ -74,7 +73,7 @@ def evaluate(
     searching = _one_pass(CLOSED_BOOK if max_searches == 0 else SEARCH, questions, asker, out, progress)
     closed: Summary | None = None
     if closed_book:
-        asker = Asker(url, api_key, replace(options, max_searches=0), extractor, concurrency)
+        asker = Asker(url, api_key, options | RunOptions(max_searches=0), extractor, concurrency)
         closed_out = out.with_suffix(f".closed-book{out.suffix}") if out is not None else None
         closed = _one_pass(CLOSED_BOOK, questions, asker, closed_out, progress)
     report = Report(dataset=dataset, split=split, url=url, searching=searching, closed_book=closed)
@@ -86,7 +85,7 @@ def evaluate(
 def _one_pass(name: str, questions: Sequence[Question], asker: Asker, out: Path | None, progress: bool) -> Summary:
     """Ask what ``out`` does not hold yet."""
     started = time.perf_counter()
-    options, extractor = asker.options.given(), asker.extractor
+    options, extractor = given(asker.options), asker.extractor
     with ExitStack() as stack:
         file = stack.enter_context(RecordFile(out)) if out is not None else None
         records = file.done(questions, options, extractor) if file is not None else {}

@@ -1,16 +1,14 @@
-"""The SSE decoder against the rules of event streams, and whole streams through httpx."""
+"""The SSE decoder against the rules of event streams, and the typed events in them."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1_client._errors import StreamEndedError, StreamFormatError
-from searchr1_client._stream import ServerSentEvent, SSEDecoder, aiter_events, iter_events
+from searchr1_client._errors import StreamFormatError
+from searchr1_client._sse import EventDecoder, ServerSentEvent, SSEDecoder
 from searchr1_client.events import AnswerCompleted, RunCompleted, ThinkDelta, UnknownEvent
 
 STREAM = (
@@ -90,60 +88,19 @@ def message(seq: int, type: str, **fields: object) -> bytes:
     return f"id: {seq}\nevent: {type}\ndata: {json.dumps(event)}\n\n".encode()
 
 
-THINK = message(0, "think.delta", text="hm")
-FUTURE = message(1, "future.event", text="hm")
-ANSWER = message(2, "answer.completed", text="Mali", citations=[])
-DONE = message(3, "run.completed", status="completed", usage={})
-KINDS = [ThinkDelta, UnknownEvent, AnswerCompleted, RunCompleted]
-
-
-class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
-    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
-        self.pieces = pieces
-        self.error = error
-
-    def __iter__(self) -> Iterator[bytes]:
-        yield from self.pieces
-        if self.error is not None:
-            raise self.error
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self:
-            yield piece
-
-
-def response(*pieces: bytes, error: Exception | None = None) -> httpx.Response:
-    return httpx.Response(200, stream=Pieces(*pieces, error=error))
-
-
-async def test_events_are_parsed_up_to_the_terminal_one() -> None:
-    pieces = (THINK + FUTURE, ANSWER[:20], ANSWER[20:] + b": ping\n", DONE + b"data: never read\n\n")
-    assert [type(event) for event in iter_events(response(*pieces))] == KINDS
-    assert [type(event) async for event in aiter_events(response(*pieces))] == KINDS
-
-
-@pytest.mark.parametrize(
-    ("error", "says"),
-    [
-        (None, "connection was lost"),
-        (httpx.ReadError("reset by peer"), "lost before the run ended: reset by peer"),
-        (httpx.RemoteProtocolError(""), "lost before the run ended$"),
-        (httpx.ReadTimeout("slow"), "fell silent"),
-    ],
-)
-async def test_a_stream_that_ends_before_the_run_is_an_error(error: Exception | None, says: str) -> None:
-    events = iter_events(response(THINK, error=error))
-    assert isinstance(next(events), ThinkDelta)
-    with pytest.raises(StreamEndedError, match=says) as caught:
-        next(events)
-    assert caught.value.__cause__ is error
-    with pytest.raises(StreamEndedError, match=says):
-        [event async for event in aiter_events(response(THINK, error=error))]
+def test_events_are_typed_and_those_of_the_future_keep_their_fields() -> None:
+    stream = [
+        message(0, "think.delta", text="hm"),
+        message(1, "future.event", mood="bright"),
+        message(2, "answer.completed", text="Mali", citations=[]),
+        message(3, "run.completed", status="completed", usage={}),
+    ]
+    events = list(EventDecoder().feed(b": ping\n".join(stream)))
+    assert [type(event) for event in events] == [ThinkDelta, UnknownEvent, AnswerCompleted, RunCompleted]
+    assert events[1].model_dump()["mood"] == "bright"
 
 
 @pytest.mark.parametrize("bad", [b"data: not json\n\n", b"data: [DONE]\n\n", b'data: {"type": "think.delta"}\n\n'])
-async def test_what_is_not_an_event_is_an_error(bad: bytes) -> None:
+def test_what_is_not_an_event_is_an_error(bad: bytes) -> None:
     with pytest.raises(StreamFormatError, match="'message' data"):
-        list(iter_events(response(bad)))
-    with pytest.raises(StreamFormatError):
-        [event async for event in aiter_events(response(bad))]
+        list(EventDecoder().feed(bad))

@@ -1,0 +1,209 @@
+"""``SearchR1`` and ``AsyncSearchR1``: a server's address, a key, and what may be asked there."""
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from searchr1_client._models import ModelList
+from searchr1_client._request import auth_headers, models_call
+from searchr1_client._research import AsyncResearch, Research
+from searchr1_client._transport import NOT_GIVEN, AsyncTransport, Config, NotGiven, SyncTransport, check_config
+from searchr1_client._version import __version__
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8000"
+DEFAULT_MAX_RETRIES = 2
+
+Timeout = float | httpx.Timeout | NotGiven | None
+"""Seconds of silence, httpx's own type, or None for none."""
+
+
+class Models:
+    """The served models."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    def list(self) -> ModelList:
+        """The models that the server serves."""
+        return self._transport.call(models_call()).parse()
+
+
+class AsyncModels:
+    """``Models``, awaited."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def list(self) -> ModelList:
+        """See ``Models.list``."""
+        return (await self._transport.call(models_call())).parse()
+
+
+class SearchR1:
+    """A client of one server. Close it, or use it as a context manager.
+
+    ``base_url`` and ``api_key`` default to the variables SEARCHR1_BASE_URL and SEARCHR1_API_KEY, and then to a server
+    on this machine and to no key. ``timeout`` defaults to 5 s for a connection, 11 min for an answer and 2 min of
+    silence in a stream. An ``http_client`` of your own stays yours to close, and its timeout counts where none is
+    given here.
+
+    Raises:
+        SearchR1Error: the address is not one, or the key can't be sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        default_headers: Mapping[str, str] | None = None,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        config = _config(base_url, api_key, timeout, max_retries, default_headers, http_client is not None)
+        self._owns_http = http_client is None
+        self._bind(SyncTransport(http_client or httpx.Client(), config))
+
+    def _bind(self, transport: SyncTransport) -> None:
+        self._transport = transport
+        self.research = Research(transport)
+        self.models = Models(transport)
+
+    @property
+    def base_url(self) -> str:
+        """The server's address."""
+        return self._transport.config.base_url
+
+    def with_options(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int | None = None,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """A client with other options over the same connections, which stay this one's to close."""
+        config = _changed(self._transport.config, base_url, api_key, timeout, max_retries, default_headers)
+        other = object.__new__(type(self))
+        other._owns_http = False
+        other._bind(SyncTransport(self._transport.http, config))
+        return other
+
+    def close(self) -> None:
+        """Close the connections, where they are this client's own."""
+        if self._owns_http:
+            self._transport.http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r})"
+
+
+class AsyncSearchR1:
+    """``SearchR1``, awaited, on asyncio."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        default_headers: Mapping[str, str] | None = None,
+        http_client: httpx.AsyncClient | None = None,
+    ) -> None:
+        config = _config(base_url, api_key, timeout, max_retries, default_headers, http_client is not None)
+        self._owns_http = http_client is None
+        self._bind(AsyncTransport(http_client or httpx.AsyncClient(), config))
+
+    def _bind(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self.research = AsyncResearch(transport)
+        self.models = AsyncModels(transport)
+
+    @property
+    def base_url(self) -> str:
+        """The server's address."""
+        return self._transport.config.base_url
+
+    def with_options(
+        self,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        timeout: Timeout = NOT_GIVEN,
+        max_retries: int | None = None,
+        default_headers: Mapping[str, str] | None = None,
+    ) -> Self:
+        """See ``SearchR1.with_options``."""
+        config = _changed(self._transport.config, base_url, api_key, timeout, max_retries, default_headers)
+        other = object.__new__(type(self))
+        other._owns_http = False
+        other._bind(AsyncTransport(self._transport.http, config, self._transport.leaving))
+        return other
+
+    async def close(self) -> None:
+        """Wait for cancels that are under way; close the connections, where they are this client's own."""
+        await self._transport.to_end(self._close())
+
+    async def _close(self) -> None:
+        await self._transport.all_left()
+        if self._owns_http:
+            await self._transport.http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(base_url={self.base_url!r})"
+
+
+def _config(
+    base_url: str | None,
+    api_key: str | None,
+    timeout: Timeout,
+    max_retries: int,
+    default_headers: Mapping[str, str] | None,
+    own_http_client: bool,
+) -> Config:
+    url = os.environ.get("SEARCHR1_BASE_URL") or DEFAULT_BASE_URL if base_url is None else base_url
+    key = os.environ.get("SEARCHR1_API_KEY") if api_key is None else api_key
+    check_config(url, key)
+    headers = {"User-Agent": f"searchr1-client/{__version__}", **auth_headers(key), **(default_headers or {})}
+    return Config(url, headers, timeout, max_retries, own_http_client)
+
+
+def _changed(
+    config: Config,
+    base_url: str | None,
+    api_key: str | None,
+    timeout: Timeout,
+    max_retries: int | None,
+    default_headers: Mapping[str, str] | None,
+) -> Config:
+    url = config.base_url if base_url is None else base_url
+    check_config(url, api_key)
+    return Config(
+        url,
+        {**config.headers, **auth_headers(api_key), **(default_headers or {})},
+        config.timeout if isinstance(timeout, NotGiven) else timeout,
+        config.max_retries if max_retries is None else max_retries,
+        config.own_http_client,
+    )

@@ -1,0 +1,208 @@
+"""``client.research``: asking questions, and the runs that come of them."""
+
+from typing import Literal, Unpack
+
+from searchr1_client._course import Course, resumed
+from searchr1_client._request import (
+    ReplayOptions,
+    RunOptions,
+    cancel_call,
+    create_call,
+    delete_call,
+    list_call,
+    replay_call,
+    retrieve_call,
+)
+from searchr1_client._stream import AsyncResearchStream, ResearchStream
+from searchr1_client._transport import AsyncTransport, RawResponse, SyncTransport
+from searchr1_client.events import Run, RunDeleted, RunList
+
+OnMiss = Literal["fail", "search"]
+LIST_LIMIT = 20
+
+
+class RawResearch:
+    """``Research`` with HTTP answers: each method gives a ``RawResponse``, whose ``parse()`` is the plain result."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+
+    def create(self, question: str, **options: Unpack[RunOptions]) -> RawResponse[Run]:
+        """See ``Research.create``."""
+        return self._transport.call(create_call(question, options))
+
+    def replay(self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]) -> RawResponse[Run]:
+        """See ``Research.replay``."""
+        return self._transport.call(replay_call(run, options, on_miss=on_miss))
+
+    def retrieve(self, run_id: str) -> RawResponse[Run]:
+        """See ``Research.retrieve``."""
+        return self._transport.call(retrieve_call(run_id))
+
+    def cancel(self, run_id: str) -> RawResponse[Run]:
+        """See ``Research.cancel``."""
+        return self._transport.call(cancel_call(run_id))
+
+    def delete(self, run_id: str) -> RawResponse[RunDeleted]:
+        """See ``Research.delete``."""
+        return self._transport.call(delete_call(run_id))
+
+    def list(self, *, limit: int = LIST_LIMIT, after: str | None = None) -> RawResponse[RunList]:
+        """See ``Research.list``."""
+        return self._transport.call(list_call(limit, after))
+
+
+class Research:
+    """Questions and runs. Every method raises ``APIConnectionError`` or a subclass of ``APIStatusError``."""
+
+    def __init__(self, transport: SyncTransport) -> None:
+        self._transport = transport
+        self.with_raw_response = RawResearch(transport)
+        """The same methods, giving the HTTP answer as well."""
+
+    def create(self, question: str, **options: Unpack[RunOptions]) -> Run:
+        """Ask a question and wait for the whole run. A run that the engine fails is an ``InternalServerError``."""
+        return self.with_raw_response.create(question, **options).parse()
+
+    def stream(
+        self, question: str, *, reconnect: bool = True, cancel_on_exit: bool = True, **options: Unpack[RunOptions]
+    ) -> ResearchStream:
+        """Ask a question and follow the run as it happens. Use the result as a context manager."""
+        call = create_call(question, options, stream=True)
+        return ResearchStream(self._transport, Course(call, reconnect=reconnect, cancel_on_exit=cancel_on_exit))
+
+    def resume(
+        self, run_id: str, *, after: int = -1, reconnect: bool = True, cancel_on_exit: bool = False
+    ) -> ResearchStream:
+        """Follow a stored run from the event after number ``after`` on; also one that has long ended."""
+        course = resumed(run_id, after, reconnect=reconnect, cancel_on_exit=cancel_on_exit)
+        return ResearchStream(self._transport, course)
+
+    def replay(self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]) -> Run:
+        """Run a stored run (its id), or one that holds its ``trajectory``, again, with the searches of its record.
+
+        ``on_miss`` says what becomes of a query that the record lacks: its search fails, or is made.
+        """
+        return self.with_raw_response.replay(run, on_miss=on_miss, **options).parse()
+
+    def stream_replay(
+        self,
+        run: str | Run,
+        *,
+        on_miss: OnMiss = "fail",
+        reconnect: bool = True,
+        cancel_on_exit: bool = True,
+        **options: Unpack[ReplayOptions],
+    ) -> ResearchStream:
+        """``replay``, followed as ``stream`` follows a new run."""
+        call = replay_call(run, options, on_miss=on_miss, stream=True)
+        return ResearchStream(self._transport, Course(call, reconnect=reconnect, cancel_on_exit=cancel_on_exit))
+
+    def retrieve(self, run_id: str) -> Run:
+        """A stored run as it stands; with its ``trajectory`` once it has ended."""
+        return self.with_raw_response.retrieve(run_id).parse()
+
+    def cancel(self, run_id: str) -> Run:
+        """End a run at once. One that has ended stays as it is."""
+        return self.with_raw_response.cancel(run_id).parse()
+
+    def delete(self, run_id: str) -> RunDeleted:
+        """End a run if need be, and have the server forget it."""
+        return self.with_raw_response.delete(run_id).parse()
+
+    def list(self, *, limit: int = LIST_LIMIT, after: str | None = None) -> RunList:
+        """One page of the caller's stored runs, newest first; ``after`` is the ``last_id`` of the page before."""
+        return self.with_raw_response.list(limit=limit, after=after).parse()
+
+
+class AsyncRawResearch:
+    """``RawResearch``, awaited."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(self, question: str, **options: Unpack[RunOptions]) -> RawResponse[Run]:
+        """See ``Research.create``."""
+        return await self._transport.call(create_call(question, options))
+
+    async def replay(
+        self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]
+    ) -> RawResponse[Run]:
+        """See ``Research.replay``."""
+        return await self._transport.call(replay_call(run, options, on_miss=on_miss))
+
+    async def retrieve(self, run_id: str) -> RawResponse[Run]:
+        """See ``Research.retrieve``."""
+        return await self._transport.call(retrieve_call(run_id))
+
+    async def cancel(self, run_id: str) -> RawResponse[Run]:
+        """See ``Research.cancel``."""
+        return await self._transport.call(cancel_call(run_id))
+
+    async def delete(self, run_id: str) -> RawResponse[RunDeleted]:
+        """See ``Research.delete``."""
+        return await self._transport.call(delete_call(run_id))
+
+    async def list(self, *, limit: int = LIST_LIMIT, after: str | None = None) -> RawResponse[RunList]:
+        """See ``Research.list``."""
+        return await self._transport.call(list_call(limit, after))
+
+
+class AsyncResearch:
+    """``Research``, awaited."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+        self.with_raw_response = AsyncRawResearch(transport)
+        """The same methods, giving the HTTP answer as well."""
+
+    async def create(self, question: str, **options: Unpack[RunOptions]) -> Run:
+        """See ``Research.create``."""
+        return (await self.with_raw_response.create(question, **options)).parse()
+
+    def stream(
+        self, question: str, *, reconnect: bool = True, cancel_on_exit: bool = True, **options: Unpack[RunOptions]
+    ) -> AsyncResearchStream:
+        """See ``Research.stream``. Nothing is sent before the result's context is entered."""
+        call = create_call(question, options, stream=True)
+        return AsyncResearchStream(self._transport, Course(call, reconnect=reconnect, cancel_on_exit=cancel_on_exit))
+
+    def resume(
+        self, run_id: str, *, after: int = -1, reconnect: bool = True, cancel_on_exit: bool = False
+    ) -> AsyncResearchStream:
+        """See ``Research.resume``."""
+        course = resumed(run_id, after, reconnect=reconnect, cancel_on_exit=cancel_on_exit)
+        return AsyncResearchStream(self._transport, course)
+
+    async def replay(self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]) -> Run:
+        """See ``Research.replay``."""
+        return (await self.with_raw_response.replay(run, on_miss=on_miss, **options)).parse()
+
+    def stream_replay(
+        self,
+        run: str | Run,
+        *,
+        on_miss: OnMiss = "fail",
+        reconnect: bool = True,
+        cancel_on_exit: bool = True,
+        **options: Unpack[ReplayOptions],
+    ) -> AsyncResearchStream:
+        """See ``Research.stream_replay``."""
+        call = replay_call(run, options, on_miss=on_miss, stream=True)
+        return AsyncResearchStream(self._transport, Course(call, reconnect=reconnect, cancel_on_exit=cancel_on_exit))
+
+    async def retrieve(self, run_id: str) -> Run:
+        """See ``Research.retrieve``."""
+        return (await self.with_raw_response.retrieve(run_id)).parse()
+
+    async def cancel(self, run_id: str) -> Run:
+        """See ``Research.cancel``."""
+        return (await self.with_raw_response.cancel(run_id)).parse()
+
+    async def delete(self, run_id: str) -> RunDeleted:
+        """See ``Research.delete``."""
+        return (await self.with_raw_response.delete(run_id)).parse()
+
+    async def list(self, *, limit: int = LIST_LIMIT, after: str | None = None) -> RunList:
+        """See ``Research.list``."""
+        return (await self.with_raw_response.list(limit=limit, after=after)).parse()

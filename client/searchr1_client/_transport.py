@@ -1,0 +1,229 @@
+"""Sending calls: one place each, sync and async, where requests are made and made again."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import httpx
+from pydantic import ValidationError
+
+from searchr1_client._errors import (
+    APIConnectionError,
+    APIResponseValidationError,
+    APIStatusError,
+    SearchR1Error,
+    connection_error,
+    status_error,
+)
+from searchr1_client._request import Call, T, root_url
+from searchr1_client._retries import wait_s
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 660.0
+"""A run that is not streamed is silent until it ends; the server's own deadline comes first."""
+SILENCE_TIMEOUT_S = 120.0
+"""For streams: the server sends heartbeats far more often than this."""
+CANCEL_TIMEOUT_S = 3.0
+
+
+class NotGiven:
+    """The type of ``NOT_GIVEN``."""
+
+    def __repr__(self) -> str:
+        return "NOT_GIVEN"
+
+
+NOT_GIVEN = NotGiven()
+"""An argument that was left out, where None means something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How to reach a server."""
+
+    base_url: str
+    headers: Mapping[str, str]
+    timeout: float | httpx.Timeout | NotGiven | None
+    max_retries: int
+    own_http_client: bool
+    """The httpx client is the user's, and so is its timeout where none is given here."""
+
+    def request(self, call: Call[Any], *, stream: bool) -> dict[str, Any]:
+        """The arguments of httpx's ``build_request``."""
+        return {
+            "method": call.method,
+            "url": root_url(self.base_url) + call.path,
+            "params": call.params or None,
+            "json": call.body,
+            "headers": {**self.headers, **call.headers},
+            "timeout": self._timeout(stream=stream),
+        }
+
+    def _timeout(self, *, stream: bool) -> Any:
+        if not isinstance(self.timeout, NotGiven):
+            return self.timeout
+        if self.own_http_client:
+            return httpx.USE_CLIENT_DEFAULT
+        return httpx.Timeout(SILENCE_TIMEOUT_S if stream else ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class RawResponse(Generic[T]):
+    """An answer with its HTTP side: what ``with_raw_response`` gives."""
+
+    http_response: httpx.Response
+    answer: type[T]
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+        return self.http_response.status_code
+
+    @property
+    def headers(self) -> httpx.Headers:
+        """The HTTP headers."""
+        return self.http_response.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """By which the server's log knows the request."""
+        request_id: str | None = self.http_response.headers.get("x-request-id")
+        return request_id
+
+    def parse(self) -> T:
+        """What the method gives without ``with_raw_response``. Raises ``APIResponseValidationError``."""
+        try:
+            return self.answer.model_validate_json(self.http_response.content)
+        except ValidationError as error:
+            url = self.http_response.request.url
+            raise APIResponseValidationError(f"{url} answers, but not as a Search-R1 gateway does") from error
+
+
+class SyncTransport:
+    """Sends calls through an ``httpx.Client``."""
+
+    def __init__(self, http: httpx.Client, config: Config) -> None:
+        self.http, self.config = http, config
+
+    def call(self, call: Call[T]) -> RawResponse[T]:
+        """Send a call and read its answer. Raises ``APIConnectionError`` or ``APIStatusError``."""
+        return RawResponse(self.send(call), call.answer)
+
+    def send(self, call: Call[Any], *, stream: bool = False, max_retries: int | None = None) -> httpx.Response:
+        """A successful response; with ``stream``, unread and the caller's to close. Raises as ``call`` does."""
+        retries = self.config.max_retries if max_retries is None else max_retries
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._send_once(call, stream=stream)
+            except (APIConnectionError, APIStatusError) as failure:
+                if attempt > retries or not failure.retryable:
+                    raise
+                pause_s = wait_s(failure, attempt)
+            time.sleep(pause_s)
+
+    def _send_once(self, call: Call[Any], *, stream: bool) -> httpx.Response:
+        try:
+            response = self.http.send(self.http.build_request(**self.config.request(call, stream=stream)), stream=True)
+            if response.is_success and stream:
+                return response
+            try:
+                response.read()
+            finally:
+                response.close()
+        except httpx.RequestError as error:
+            raise connection_error(error) from error
+        if not response.is_success:
+            raise status_error(response)
+        return response
+
+    def best_effort(self, call: Call[Any]) -> None:
+        """Send a call once, each step of it bounded; a failure is nobody's concern."""
+        if self.http.is_closed:
+            return
+        request = self.config.request(call, stream=False) | {"timeout": CANCEL_TIMEOUT_S}
+        try:
+            self.http.send(self.http.build_request(**request))
+        except httpx.RequestError:
+            return
+
+
+class AsyncTransport:
+    """``SyncTransport`` over an ``httpx.AsyncClient``."""
+
+    def __init__(self, http: httpx.AsyncClient, config: Config, leaving: set[asyncio.Task[None]] | None = None) -> None:
+        """``leaving`` holds what goes on though the code that awaited it was cancelled."""
+        self.http, self.config = http, config
+        self.leaving: set[asyncio.Task[None]] = set() if leaving is None else leaving
+
+    async def call(self, call: Call[T]) -> RawResponse[T]:
+        """See ``SyncTransport.call``."""
+        return RawResponse(await self.send(call), call.answer)
+
+    async def send(self, call: Call[Any], *, stream: bool = False, max_retries: int | None = None) -> httpx.Response:
+        """See ``SyncTransport.send``."""
+        retries = self.config.max_retries if max_retries is None else max_retries
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return await self._send_once(call, stream=stream)
+            except (APIConnectionError, APIStatusError) as failure:
+                if attempt > retries or not failure.retryable:
+                    raise
+                pause_s = wait_s(failure, attempt)
+            await asyncio.sleep(pause_s)
+
+    async def _send_once(self, call: Call[Any], *, stream: bool) -> httpx.Response:
+        try:
+            request = self.http.build_request(**self.config.request(call, stream=stream))
+            response = await self.http.send(request, stream=True)
+            if response.is_success and stream:
+                return response
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        except httpx.RequestError as error:
+            raise connection_error(error) from error
+        if not response.is_success:
+            raise status_error(response)
+        return response
+
+    async def best_effort(self, call: Call[Any]) -> None:
+        """See ``SyncTransport.best_effort``; bounded as a whole."""
+        if self.http.is_closed:
+            return
+        request = self.config.request(call, stream=False) | {"timeout": CANCEL_TIMEOUT_S}
+        try:
+            async with asyncio.timeout(CANCEL_TIMEOUT_S):
+                await self.http.send(self.http.build_request(**request))
+        except (httpx.RequestError, TimeoutError):
+            return
+
+    async def to_end(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await ``work``; it goes on to its end where this is cancelled meanwhile."""
+        task = asyncio.ensure_future(work)
+        self.leaving.add(task)
+        task.add_done_callback(self.leaving.discard)
+        await asyncio.shield(task)
+
+    async def all_left(self) -> None:
+        """Wait for what ``to_end`` left behind."""
+        if self.leaving:
+            await asyncio.wait(set(self.leaving))
+
+
+def check_config(base_url: str, api_key: str | None) -> None:
+    """Refuse what can't be sent. Raises ``SearchR1Error``."""
+    try:
+        url = httpx.URL(base_url)
+    except httpx.InvalidURL as error:
+        raise SearchR1Error(f"{base_url!r} is not a server's address: {error}") from error
+    if url.scheme not in ("http", "https") or not url.host:
+        raise SearchR1Error(f"{base_url!r} is not a server's address; give one such as http://127.0.0.1:8000")
+    if api_key and not (api_key.isascii() and api_key.isprintable()):
+        raise SearchR1Error("the API key holds characters that can't be sent")
