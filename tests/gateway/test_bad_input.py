@@ -1,12 +1,13 @@
 """Whatever a client sends: a 4xx that says what to do, never a 5xx, and the server still answers afterwards."""
 
+import asyncio
 import json
 from typing import Any
 
 import httpx
 import pytest
 
-from .conftest import MODEL, Stage, running_stage
+from .conftest import MODEL, Stage, StageEngine, running_stage
 
 BODIES: list[tuple[str, bytes]] = [
     ("not JSON", b"{"),
@@ -57,7 +58,7 @@ CHAT: list[tuple[str, dict[str, Any], int]] = [
     ("unknown role", {"messages": [{"role": "wizard", "content": "hi"}]}, 400),
     ("image", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, 400),
     ("no text", {"messages": [{"role": "user", "content": ""}]}, 400),
-    ("several answers", {"messages": [{"role": "user", "content": "q"}], "n": 4}, 400),
+    ("too many answers", {"messages": [{"role": "user", "content": "q"}], "n": 5}, 400),
     ("unknown model", {"model": "gpt-9", "messages": [{"role": "user", "content": "q"}]}, 404),
 ]
 
@@ -130,3 +131,36 @@ async def test_keys_guard_the_api_and_not_the_probes() -> None:
         assert refused[1].json()["error"]["code"] == "invalid_api_key"
         allowed = await stage.client.post("/v1/research", json=ask, headers={"authorization": "Bearer second"})
         assert allowed.status_code == 200
+
+
+async def test_a_body_that_does_not_arrive_is_given_up() -> None:
+    async with running_stage(body_timeout_s=0.2) as stage:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(stage.url.rpartition(":")[2]))
+        writer.write(b"POST /v1/research HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        answer = await reader.readuntil(b"}}")
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b'"request_timeout"' in answer
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_slow_run_is_not_taken_for_a_slow_body() -> None:
+    engine = StageEngine(hold=asyncio.Event())
+    async with running_stage(engine=engine, body_timeout_s=0.1) as stage:
+        asking = asyncio.create_task(stage.client.post("/v1/research", json={"question": "Mali?"}))
+        await asyncio.sleep(0.3)
+        assert engine.hold is not None
+        engine.hold.set()
+        assert (await asking).status_code == 200
+
+
+async def test_a_bug_is_an_error_like_any_other(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(stage.services.admission, "plan", broken)
+    response = await stage.client.post("/v1/research", json={"question": "Mali?"})
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal"
+    assert "secret" not in response.text
+    assert response.headers["x-request-id"]

@@ -79,7 +79,10 @@ async def test_earlier_messages_become_context_of_the_question(stage: Stage) -> 
             ],
         )
     prompt = stage.services.tokenizer.decode(stage.engine.prompts[0])
-    assert "system: Be brief.\nuser: Where is Timbuktu?\nassistant: Mali\n\nAnd its currency?" in prompt
+    assert (
+        "instructions:\nBe brief.\n\nGiven this conversation:\nuser: Where is Timbuktu?\nassistant: Mali\n\nAnd its"
+        in prompt
+    )
 
 
 async def test_limits_that_openai_clients_send_are_honoured(stage: Stage) -> None:

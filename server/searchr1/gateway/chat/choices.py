@@ -1,0 +1,59 @@
+"""The choices of one completion: runs side by side, their events told apart by index."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing
+
+from searchr1.gateway.admission import Plan
+from searchr1.gateway.runs import run_events
+from searchr1.gateway.services import Services
+from searchr1_client.events import KnownEvent
+
+
+async def choice_events(
+    services: Services, plans: Sequence[Plan], *, run_id: str
+) -> AsyncGenerator[tuple[int, KnownEvent], None]:
+    """Drive each plan in a slot of its own and yield (index of the plan, event) as events happen.
+
+    The first event of each comes first, in the order of ``plans``. Closing it frees the engine.
+
+    Raises:
+        ApiError: there are not slots for all; raised before the first event.
+    """
+    async with AsyncExitStack() as stack:
+        runs = [await stack.enter_async_context(aclosing(run_events(services, plan, run_id=run_id))) for plan in plans]
+        for index, first in enumerate([await anext(run) for run in runs]):
+            yield index, first
+        if len(runs) == 1:
+            async for event in runs[0]:
+                yield 0, event
+            return
+        async with aclosing(_merged(runs)) as merged:
+            async for indexed in merged:
+                yield indexed
+
+
+async def _merged(runs: Sequence[AsyncGenerator[KnownEvent, None]]) -> AsyncGenerator[tuple[int, KnownEvent], None]:
+    queue: asyncio.Queue[tuple[int, KnownEvent | None]] = asyncio.Queue()
+
+    async def pump(index: int) -> None:
+        try:
+            async for event in runs[index]:
+                queue.put_nowait((index, event))
+        finally:
+            queue.put_nowait((index, None))
+
+    pumps = [asyncio.ensure_future(pump(index)) for index in range(len(runs))]
+    num_open = len(pumps)
+    try:
+        while num_open:
+            index, event = await queue.get()
+            if event is not None:
+                yield index, event
+            else:
+                await pumps[index]
+                num_open -= 1
+    finally:
+        for task in pumps:
+            task.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
