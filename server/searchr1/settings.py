@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     search_timeout_s: float = Field(default=10.0, gt=0)
     max_question_chars: int = Field(default=8000, ge=1)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    body_timeout_s: float = Field(default=30.0, gt=0)
+    """Within which a request's body must have arrived."""
     max_concurrent_runs: int = Field(default=256, ge=1)
     """More than these get a 503 with ``Retry-After``."""
     shutdown_grace_s: float = Field(default=30.0, ge=0)

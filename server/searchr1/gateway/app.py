@@ -2,8 +2,10 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.responses import FileResponse
@@ -12,7 +14,8 @@ from fastapi.staticfiles import StaticFiles
 from searchr1.gateway.auth import require_key
 from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.hub import RunHub, open_run_store
-from searchr1.gateway.middleware import BodyLimit, PageHeaders, RequestId
+from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
+from searchr1.gateway.openapi import ERRORS, TAGS, describe
 from searchr1.gateway.routes import chat, ops, research
 from searchr1.gateway.services import Services, open_services
 from searchr1.settings import Settings
@@ -33,17 +36,21 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
 
     app = FastAPI(
         title="Search-R1 Serve",
+        version=version("searchr1"),
         summary="Questions answered by a model that reasons and searches in turns.",
         lifespan=lifespan,
+        openapi_tags=TAGS,
     )
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyBounds, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
+    app.add_middleware(BugBoundary)
     app.add_middleware(PageHeaders)
     app.add_middleware(RequestId)
     install_error_handlers(app)
-    keyed = [Depends(require_key)]
-    app.include_router(research.router, dependencies=keyed, tags=["research"])
-    app.include_router(chat.router, dependencies=keyed, tags=["openai"])
+    keyed: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": ERRORS}
+    app.include_router(research.router, tags=["research"], **keyed)
+    app.include_router(chat.router, tags=["openai"], **keyed)
     app.include_router(ops.router, tags=["operations"])
+    describe(app)
     app.mount("/assets", StaticFiles(directory=WEB), name="assets")
 
     @app.get("/", include_in_schema=False)

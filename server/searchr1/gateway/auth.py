@@ -2,16 +2,22 @@
 
 import hashlib
 import hmac
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.services import services_of
 from searchr1.retrieval.layer import ANYONE, Caller
 from searchr1.settings import Settings
 
+_BEARER = HTTPBearer(auto_error=False, description="One of the server's API keys; only where it has any.")
 
-async def require_key(request: Request) -> None:
+
+async def require_key(
+    request: Request, _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None
+) -> None:
     """Refuse a request that does not carry one of the operator's keys; note whose it is."""
     settings = services_of(request).settings
     request.state.caller = _caller(settings, request.headers.get("authorization", ""))

@@ -1,19 +1,39 @@
 """Errors as OpenAI's API shapes them: ``{"error": {"message", "type", "param", "code"}}``, for every failure."""
 
-import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 
-logger = logging.getLogger(__name__)
-
 RETRY_AFTER_S = 2
-_CODES = {401: "invalid_api_key", 404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+_CODES = {
+    401: "invalid_api_key",
+    403: "permission_denied",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "request_too_large",
+}
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str = Field(description="What happened and what to do, for people.")
+    type: str = Field(description="The kind of error, as OpenAI names it.")
+    param: str | None = Field(description="The part of the request that is at fault.")
+    code: str | None = Field(description="What happened, for programs.")
+
+
+class ErrorBody(BaseModel):
+    """Every error's body."""
+
+    error: ErrorDetail
 
 
 class ApiError(Exception):
@@ -49,6 +69,8 @@ def error_body(status: int, message: str, *, code: str, param: str | None = None
     kind = "invalid_request_error"
     if status == 401:
         kind = "authentication_error"
+    elif status == 403:
+        kind = "permission_error"
     elif status == 429:
         kind = "rate_limit_error"
     elif status >= 500:
@@ -100,14 +122,9 @@ def install_error_handlers(app: FastAPI) -> None:
         body = error_body(error.status_code, message, code=code)
         return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
-    async def on_bug(request: Request, error: Exception) -> JSONResponse:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return ApiError(500, "The server met an error of its own; its log has the details.", code="internal").response()
-
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_bug)
 
 
 def _from_validation(error: RequestValidationError) -> ApiError:

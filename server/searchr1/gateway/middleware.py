@@ -1,13 +1,18 @@
-"""What every request passes: an id, and a bound on its body. Plain ASGI, so that streams are never buffered."""
+"""What every request passes: an id, the boundary for bugs, and bounds on its body. Plain ASGI: streams flow through."""
 
+import asyncio
+import logging
 import re
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from searchr1.gateway.errors import ApiError
+
+logger = logging.getLogger(__name__)
 
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -38,12 +43,39 @@ class RequestId:
         await self._app(scope, receive, send_with_id)
 
 
-class BodyLimit:
-    """Refuses bodies over ``max_bytes``, told by their header or found while reading."""
+class BugBoundary:
+    """Turns what nobody expected into a 500 in the shape of every error, and logs it."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        has_begun = False
+
+        async def send_noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noted)
+        except ClientDisconnect:
+            return  # Nobody is there to be answered.
+        except Exception as error:
+            if has_begun or scope["type"] != "http":
+                raise
+            logger.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
+            message = "The server met an error of its own; its log has the details."
+            await ApiError(500, message, code="internal").response()(scope, receive, send)
+
+
+class BodyBounds:
+    """Refuses bodies over ``max_bytes``, told by their header or found while reading, and ones that take too long."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -53,12 +85,19 @@ class BodyLimit:
         if told.isdigit() and int(told) > self._max_bytes:
             await self._too_large().response()(scope, receive, send)
             return
-        num_bytes = 0
+        num_bytes, is_whole = 0, False
+        ends_at = asyncio.get_running_loop().time() + self._timeout_s
 
         async def receive_bounded() -> Message:
-            nonlocal num_bytes
-            message = await receive()
+            nonlocal num_bytes, is_whole
+            try:
+                # After the body, what comes is the client leaving, however late.
+                async with asyncio.timeout_at(None if is_whole else ends_at):
+                    message = await receive()
+            except TimeoutError as error:
+                raise HTTPException(408, f"The body did not arrive within {self._timeout_s:g} s.") from error
             if message["type"] == "http.request":
+                is_whole = not message.get("more_body", False)
                 num_bytes += len(message.get("body", b""))
                 if num_bytes > self._max_bytes:
                     # The framework turns other errors of reading a body into a 400.

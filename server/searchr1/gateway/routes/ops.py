@@ -1,10 +1,13 @@
 """What operators and load balancers ask: alive, ready, metrics, models."""
 
+from typing import Any
+
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from searchr1.gateway.auth import require_key
+from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.services import services_of
 
 router = APIRouter()
@@ -16,7 +19,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Can it serve a request?")
+@router.get("/readyz", summary="Can it serve a request?", responses={503: {"description": "Not now."}})
 async def readyz(request: Request) -> JSONResponse:
     """200 when the engine answers, else 503, so that a load balancer stops sending."""
     services = services_of(request)
@@ -25,7 +28,7 @@ async def readyz(request: Request) -> JSONResponse:
     return JSONResponse(status, status_code=200 if ready else 503)
 
 
-@router.get("/metrics", summary="Prometheus metrics")
+@router.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
     """The gateway's metrics, and vLLM's where it runs in this process; a remote engine is scraped where it runs."""
     services = services_of(request)
@@ -35,7 +38,10 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-@router.get("/v1/models", dependencies=[Depends(require_key)], summary="List the served models")
+_KEYED: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": ERRORS}
+
+
+@router.get("/v1/models", **_KEYED, summary="List the served models")
 async def models(request: Request) -> dict[str, object]:
     """One model: the one that this gateway serves."""
     services = services_of(request)
@@ -49,7 +55,7 @@ async def models(request: Request) -> dict[str, object]:
     return {"object": "list", "data": [model]}
 
 
-@router.get("/v1/models/{name:path}", dependencies=[Depends(require_key)], summary="Describe a served model")
+@router.get("/v1/models/{name:path}", **_KEYED, summary="Describe a served model")
 async def model(request: Request, name: str) -> dict[str, object]:
     """The model of that name."""
     services_of(request).admission.check_model(name)

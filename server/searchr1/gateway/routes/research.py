@@ -14,6 +14,7 @@ from searchr1.gateway.auth import caller_of
 from searchr1.gateway.conversation import Turn, fold_conversation
 from searchr1.gateway.errors import invalid
 from searchr1.gateway.hub import RunHandle, hub_of, scope_of
+from searchr1.gateway.openapi import EVENT_STREAM
 from searchr1.gateway.runs import unbroken, unless_left
 from searchr1.gateway.runstore.base import RunMeta
 from searchr1.gateway.services import services_of
@@ -23,6 +24,13 @@ from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
 
 router = APIRouter()
+
+
+class EventStream(Response):
+    """Server-Sent Events, as the OpenAPI document names them."""
+
+    media_type = "text/event-stream"
+
 
 MAX_SEQ = 2**31
 MAX_TURNS_BACK = 16
@@ -64,7 +72,11 @@ class ReplayRequest(RunRequest):
         return self
 
 
-@router.post("/v1/research", response_model=Run, summary="Ask a question")
+_RUN: dict[int | str, dict[str, Any]] = {200: {"content": EVENT_STREAM, "description": "The run, or its events."}}
+_EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": EVENT_STREAM, "description": "The run's events."}}
+
+
+@router.post("/v1/research", response_model=Run, responses=_RUN, summary="Ask a question")
 async def research(request: Request, body: ResearchRequest) -> Response:
     """Run the question to its end. With ``stream``, events arrive as they happen.
 
@@ -80,7 +92,7 @@ async def research(request: Request, body: ResearchRequest) -> Response:
     return await _answer(request, body, plan, _meta(request, run_id, body.question.strip(), stored))
 
 
-@router.post("/v1/research/replay", response_model=Run, summary="Run a stored run again")
+@router.post("/v1/research/replay", response_model=Run, responses=_RUN, summary="Run a stored run again")
 async def replay(request: Request, body: ReplayRequest) -> Response:
     """Run a question again with its searches answered from the record. Greedy runs then repeat token by token."""
     services = services_of(request)
@@ -132,7 +144,9 @@ async def retrieve(request: Request, run_id: RunId) -> Response:
     return _json(await handle.run())
 
 
-@router.get("/v1/research/{run_id}/events", summary="Follow a stored run", response_class=Response)
+@router.get(
+    "/v1/research/{run_id}/events", summary="Follow a stored run", response_class=EventStream, responses=_EVENTS
+)
 async def follow(
     request: Request,
     run_id: RunId,

@@ -1,0 +1,62 @@
+"""The OpenAPI document: what the framework finds out by itself, and what it can't know."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from searchr1.gateway.errors import ErrorBody
+
+TAGS = [
+    {"name": "research", "description": "Runs as native events; stored runs to follow, cancel, replay and export."},
+    {"name": "openai", "description": "What OpenAI's clients speak."},
+    {"name": "operations", "description": "For operators and load balancers."},
+]
+_WHEN = {
+    400: "The request is wrong; the message says what to change.",
+    401: "The API key is missing or wrong.",
+    404: "There is no such model, run or response.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    500: "An error of the server's own.",
+    502: "The engine failed this run.",
+    503: "The server or its engine is overloaded or starting: try again after `Retry-After` seconds.",
+}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": description} for status, description in _WHEN.items()
+}
+"""Of every route that takes a key."""
+EVENT_STREAM: dict[str, Any] = {
+    "text/event-stream": {"schema": {"type": "string"}, "example": "id: 0\nevent: run.started\ndata: {…}\n\n"}
+}
+"""The other content of a route's 200, where it can stream."""
+_REQUEST_ID = {"description": "Names the request in the server's log.", "schema": {"type": "string"}}
+
+
+def describe(app: FastAPI) -> None:
+    """Have ``app`` serve its complete document. Call it once all routes are there."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            built = get_openapi(
+                title=app.title, version=app.version, summary=app.summary, routes=app.routes, tags=app.openapi_tags
+            )
+            _complete(built)
+            app.openapi_schema = built
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def _complete(document: dict[str, Any]) -> None:
+    for path in document["paths"].values():
+        for operation in path.values():
+            # Answered as a 400 in OpenAI's shape.
+            operation["responses"].pop("422", None)
+            for status, response in operation["responses"].items():
+                if status.startswith(("4", "5")) and "content" in response:
+                    # The framework gives errors the content type of the route's success.
+                    response["content"] = {"application/json": next(iter(response["content"].values()))}
+                response.setdefault("headers", {})["x-request-id"] = _REQUEST_ID
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
