@@ -67,7 +67,8 @@ def test_the_page_shows_every_type_of_event() -> None:
 
 def test_every_id_that_the_script_looks_up_is_on_the_page() -> None:
     html = (WEB / "index.html").read_text("utf-8")
-    looked_up = re.findall(r'byId\("([^"]+)"\)', (WEB / "app.js").read_text("utf-8"))
+    code = "".join(script.read_text("utf-8") for script in SCRIPTS)
+    looked_up = re.findall(r'byId\("([^"]+)"\)', code)
     assert looked_up != []
     assert [name for name in looked_up if f'id="{name}"' not in html] == []
 

@@ -1,9 +1,5 @@
 /** The gateway's HTTP API as the page uses it. URLs are relative, so that a path prefix in front of the gateway works. */
 
-import { readEvents } from "./sse.js";
-
-const TERMINAL_TYPES = new Set(["run.completed", "run.failed"]);
-
 /** The server answered, but not with what was asked for. */
 export class ApiError extends Error {
   constructor(status, message, { code = null, retryAfterS = null } = {}) {
@@ -25,46 +21,47 @@ export class ConnectionError extends Error {
 
 /** The name of the first model that the gateway serves; null if it names none. */
 export async function modelName({ key = null, signal } = {}) {
-  const response = await send("v1/models", { headers: headersFor(key), signal });
+  const response = await send("v1/models", { key, signal });
   const body = await response.json();
   return body?.data?.[0]?.id ?? null;
 }
 
-/**
- * Ask a question and yield the run's events, parsed, up to its terminal one.
- *
- * Aborting `signal` closes the connection, and with it the run on the server.
- * Throws `ApiError` before the first event, `ConnectionError` where the stream ends before the run does.
- */
-export async function* research(question, { key = null, signal } = {}) {
-  const response = await send("v1/research", {
+/** Ask a question. The answer's `x-run-id` names the run, its body streams the run's events. */
+export function startRun({ question, previousRunId = null }, { key, signal }) {
+  const wish = previousRunId === null ? { question } : { question, previous_run_id: previousRunId };
+  return send("v1/research", {
     method: "POST",
-    headers: { ...headersFor(key), "Content-Type": "application/json", Accept: "text/event-stream" },
-    body: JSON.stringify({ question, stream: true }),
+    headers: { "Content-Type": "application/json", Accept: "text/event-stream" },
+    body: JSON.stringify({ ...wish, stream: true }),
+    key,
     signal,
   });
-  try {
-    for await (const { data } of readEvents(response.body)) {
-      const event = parse(data);
-      if (event === null) continue;
-      yield event;
-      if (TERMINAL_TYPES.has(event.type)) return;
-    }
-  } catch (error) {
-    if (signal?.aborted) throw error;
-    throw new ConnectionError("The connection was lost before the run ended.", { cause: error });
-  }
-  throw new ConnectionError("The connection was lost before the run ended.");
 }
 
-function headersFor(key) {
-  return key ? { Authorization: `Bearer ${key}` } : {};
+/** Stream the events of a stored run, or of one under way, that come after event `after` (-1: all). */
+export function followRun(runId, after, { key, signal }) {
+  const headers = after < 0 ? {} : { "Last-Event-ID": String(after) };
+  return send(`${pathOf(runId)}/events`, { headers: { ...headers, Accept: "text/event-stream" }, key, signal });
 }
 
-async function send(path, init) {
+/** Have a run end. One that has ended stays as it is. */
+export async function cancelRun(runId, { key }) {
+  await send(`${pathOf(runId)}/cancel`, { method: "POST", key });
+}
+
+/** The whole run as the server's JSON text. */
+export async function fetchRun(runId, { key }) {
+  const response = await send(pathOf(runId), { key });
+  return response.text();
+}
+
+const pathOf = (runId) => `v1/research/${encodeURIComponent(runId)}`;
+
+async function send(path, { key, headers = {}, ...init }) {
+  const keyed = key ? { ...headers, Authorization: `Bearer ${key}` } : headers;
   let response;
   try {
-    response = await fetch(new URL(path, document.baseURI), { ...init, cache: "no-store" });
+    response = await fetch(new URL(path, document.baseURI), { ...init, headers: keyed, cache: "no-store" });
   } catch (error) {
     if (init.signal?.aborted) throw error;
     throw new ConnectionError("The server can't be reached.", { cause: error });
@@ -75,7 +72,7 @@ async function send(path, init) {
 
 async function errorOf(response) {
   const text = await response.text().catch(() => "");
-  const error = parse(text)?.error;
+  const error = parseObject(text)?.error;
   const message = typeof error?.message === "string" ? error.message : `The server answered with HTTP ${response.status}.`;
   const seconds = Number(response.headers.get("Retry-After") ?? Number.NaN);
   return new ApiError(response.status, message, {
@@ -85,7 +82,7 @@ async function errorOf(response) {
 }
 
 /** A JSON object, or null for anything else: one bad event must not end a run. */
-function parse(text) {
+export function parseObject(text) {
   try {
     const value = JSON.parse(text);
     return typeof value === "object" ? value : null;

@@ -44,3 +44,12 @@ export function following(change) {
   change();
   if (gap < 80) page.scrollTop = page.scrollHeight;
 }
+
+/** In a text field, Enter calls `send`; Shift and Enter starts a new line. */
+export function onEnter(field, send) {
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    send();
+  });
+}

@@ -11,9 +11,27 @@ export function duration(ms) {
   return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
 }
 
+const AGE_UNITS = [
+  [86_400, "d"],
+  [3_600, "h"],
+  [60, "min"],
+];
+
+/** Seconds as one rough unit: 7 → "7 s", 150 → "2 min", 90000 → "1 d". */
+export function age(seconds) {
+  const [size, unit] = AGE_UNITS.find(([size]) => seconds >= size) ?? [1, "s"];
+  return `${Math.floor(seconds / size)} ${unit}`;
+}
+
 /** 3 and "passage" → "3 passages". */
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : noun.endsWith("ch") ? "es" : "s"}`;
+}
+
+/** US dollars: 0.008 → "$0.0080", 1.5 → "$1.50". */
+export function price(usd) {
+  if (usd === 0) return "$0";
+  return `$${usd.toFixed(usd < 0.1 ? 4 : 2)}`;
 }
 
 /** The URL if it is an absolute http(s) one, else null. */
@@ -27,18 +45,37 @@ export function webUrl(url) {
 }
 
 /**
- * `text` as before, marked and after. `start` and `end` count code points, as the server does, where JavaScript's
- * own strings count UTF-16 units. `lead`, if given, bounds the code points kept before the mark, to whole words.
+ * `text` around the part that a citation names: `{ before, opening, marked, closing, after }`, where the middle three
+ * are the sentence that holds it. `start` and `end` count code points, as the server does, where JavaScript's own
+ * strings count UTF-16 units.
  */
-export function splitAt(text, start, end, lead = Infinity) {
+export function citedSentence(text, start, end) {
   const points = Array.from(text);
-  const from = Math.max(0, start - lead);
-  const before = points.slice(from, start).join("");
+  const from = points.slice(0, start).join("").length;
+  const to = from + points.slice(start, end).join("").length;
+  const [first, last] = sentenceAround(text, from, to);
   return {
-    before: from > 0 ? `…${before.replace(/^\S*\s+(?=\S)/, "")}` : before,
-    marked: points.slice(start, end).join(""),
-    after: points.slice(end).join(""),
+    before: text.slice(0, first),
+    opening: text.slice(first, from),
+    marked: text.slice(from, to),
+    closing: text.slice(to, last),
+    after: text.slice(last),
   };
+}
+
+function sentenceAround(text, from, to) {
+  const sentences = Array.from(new Intl.Segmenter("en", { granularity: "sentence" }).segment(text), ({ index, segment }) => [
+    index,
+    index + segment.trimEnd().length,
+  ]);
+  const touched = sentences.filter(([first, last]) => first < to && last > from);
+  return touched.length === 0 ? [from, to] : [touched[0][0], Math.max(to, touched.at(-1)[1])];
+}
+
+/** `text` with a full stop, if it ends without any. */
+export function sentence(text) {
+  const trimmed = text.trim();
+  return /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
 }
 
 /** What a run without an answer tells its reader, by status. */
@@ -46,7 +83,7 @@ export const NO_ANSWER = {
   completed: "The run ended without an answer.",
   exhausted: "The model used all its turns without giving an answer.",
   truncated: "The run reached its token limit before an answer.",
-  cancelled: "The run was cancelled.",
+  cancelled: "The run was stopped.",
   deadline: "The run's time was up before an answer.",
   failed: "The run failed.",
 };

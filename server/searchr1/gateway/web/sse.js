@@ -52,19 +52,24 @@ export class SseParser {
   }
 }
 
-/** Yield the events of a byte stream. Leaving the loop early cancels the stream. */
-export async function* readEvents(body) {
+/**
+ * Yield the events of a byte stream. Leaving the loop early cancels the stream.
+ * It ends as if cut off where no byte comes for `silenceMs`.
+ */
+export async function* readEvents(body, { silenceMs }) {
   const parser = new SseParser();
   const decoder = new TextDecoder();
   const reader = body.getReader();
+  // An aborted stream rejects its cancellation with the error that the loop has thrown already.
+  const cancel = () => reader.cancel().catch(() => {});
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const watch = setTimeout(cancel, silenceMs);
+      const { done, value } = await reader.read().finally(() => clearTimeout(watch));
       if (done) return;
       yield* parser.push(decoder.decode(value, { stream: true }));
     }
   } finally {
-    // An aborted stream rejects here with the error that the loop has thrown already.
-    reader.cancel().catch(() => {});
+    cancel();
   }
 }

@@ -1,261 +1,250 @@
-/** One run on the page: a timeline that grows with the run's events, then the answer and the run's figures. */
+/** One run on the page: its question, a timeline that grows with its events, its sources, its figures. */
 
+import { actionBar, copyText } from "./actions.js";
 import { el, FlowingText, following } from "./dom.js";
-import { count, duration, INVALID_ACTION, NO_ANSWER } from "./format.js";
-import { PassageView } from "./passages.js";
+import { figures } from "./figures.js";
+import { age, count, INVALID_ACTION, NO_ANSWER, sentence } from "./format.js";
+import { Sources } from "./sources.js";
+import { Timeline } from "./timeline.js";
+
+let numViews = 0;
 
 export class RunView {
-  #root;
   #announce;
-  #onRetry;
-  #timeline = el("ol", { class: "timeline" });
-  #waiting = null;
-  #passages = new Map();
-  #lastTurn = 0;
-  #firstTokenMs = null;
-  #think = null;
+  #acts;
+  #live;
+  #question = el("h2", { class: "asked", dir: "auto", tabindex: "-1" });
+  #timeline = new Timeline();
+  #main;
+  #sources;
+  #thoughts = [];
+  #flow = null;
   #search = null;
   #answer = null;
-  #answered = false;
+  #answerText = null;
   #lastInvalid = null;
+  #connectionNote = null;
 
-  /** `announce(text)` tells assistive technology of a step; `onRetry()` asks the same question again. */
-  constructor(root, question, { announce, onRetry }) {
-    this.#root = root;
+  /**
+   * `announce(text)` tells assistive technology of a step. `acts` is what the reader can do: `retry()`, `copyLink()`,
+   * `saveJson()`. A run that is not `live` is shown as it was: nothing scrolls, moves or is announced on the way.
+   */
+  constructor({ question, live, announce, acts }) {
+    numViews += 1;
     this.#announce = announce;
-    this.#onRetry = onRetry;
-    root.replaceChildren(el("h2", { class: "asked", dir: "auto" }, question), this.#timeline);
-    root.hidden = false;
-    this.#wait("Sending the question");
+    this.#acts = acts;
+    this.#live = live;
+    this.#sources = new Sources(`run-${numViews}`);
+    this.#main = el("div", { class: "run-main" }, this.#timeline.node);
+    this.#question.textContent = question ?? "";
+    this.node = el("article", { class: live ? "run live" : "run" }, this.#question, this.#main, this.#sources.node);
+    this.#timeline.wait(live ? "Sending the question" : "Loading the run");
+  }
+
+  /** The answer's text; null where there is none (yet). */
+  get answer() {
+    return this.#answerText;
   }
 
   /** Show one event. Types that this page does not know change nothing. */
   handle(event) {
     const show = HANDLERS[event.type];
-    if (show) following(() => show(this, event));
+    if (show) this.#change(() => show(this, event));
   }
 
-  /** The reader stopped the run. */
-  stopped() {
-    following(() => {
-      this.#settle();
-      this.#note("Stopped.", { retry: "Ask again" });
-    });
-    this.#announce("Stopped.");
+  /** Put the focus on the question, for whoever has just asked it. */
+  focus() {
+    this.#question.focus();
   }
 
-  /** The run can't go on, for a reason outside it. */
-  failed(message) {
-    following(() => {
+  /** The connection is "lost" and being replaced, or "back". */
+  connection(state) {
+    this.#connectionNote?.remove();
+    this.#connectionNote = null;
+    if (state === "lost") {
+      this.#connectionNote = el("p", { class: "note connection" }, "Connection lost. Reconnecting…");
+      this.#change(() => this.#main.append(this.#connectionNote));
+    }
+    this.#tell(state === "lost" ? "Connection lost. Reconnecting." : "Connected again.");
+  }
+
+  /** The run can't be shown any further, for a reason outside it. `actions` maps labels to what they do. */
+  failed(message, actions, { problem = true } = {}) {
+    this.#change(() => {
       this.#settle();
-      this.#note(message, { problem: true, retry: "Retry" });
+      this.#note(message, { problem, actions });
     });
     this.#announce(message);
   }
 
-  started() {
-    this.#wait("Thinking");
+  started({ question }) {
+    this.#question.textContent = question;
+    this.#timeline.wait("Thinking");
   }
 
-  thought({ turn, t_ms, text }) {
-    this.#firstTokenMs ??= t_ms;
-    if (this.#think === null) {
-      if (text.trim() === "") return;
+  thought(event) {
+    if (this.#flow === null) {
+      if (event.text.trim() === "") return;
       const body = el("p", { class: "thought", dir: "auto" });
-      this.#step("think", "Think", turn, t_ms, null, body);
-      this.#think = new FlowingText(body);
+      const step = this.#begin("think", "Think", event, { folds: true }, body);
+      this.#thoughts.push(step);
+      this.#flow = new FlowingText(body);
     }
-    this.#think.append(text);
+    this.#flow.append(event.text);
   }
 
-  searching({ turn, t_ms, query }) {
-    const facts = el("span", { class: "facts" }, spinner(), "searching…");
-    const chip = el("q", { class: "query", dir: "auto" }, query || "(empty query)");
-    const node = this.#step("search", "Search", turn, t_ms, facts, chip);
-    node.classList.add("busy");
-    this.#search = { node, facts };
-    this.#announce(`Searching: ${query}`);
+  searching(event) {
+    const query = event.query || "(empty query)";
+    this.#search = this.#begin("search", "Search", event, {}, el("q", { class: "query", dir: "auto" }, query));
+    this.#tell(`Searching: ${query}`);
   }
 
-  found({ passages, cache, duration_ms }) {
-    const views = passages.map((passage) => new PassageView(passage));
-    views.forEach((view, i) => this.#passages.set(passages[i].index, view));
-    const facts = [count(passages.length, "passage"), duration(duration_ms)].join(" · ");
-    this.#endSearch(facts, el("span", { class: `badge cache-${cache}` }, `cache ${cache}`));
-    if (views.length > 0) this.#search?.node.append(el("div", { class: "passages" }, ...views.map((view) => view.node)));
+  found(event) {
+    const { passages, query, provider, duration_ms } = event;
+    this.#search?.facts(...cacheBadges(event));
+    this.#search?.end(null, duration_ms);
+    const links = passages.map((passage) => {
+      const source = this.#sources.add(passage, { query, provider });
+      return el("li", {}, sourceLink(source, passage.snippet));
+    });
+    const facts = [links.length > 0 ? count(links.length, "passage") : "nothing was found"];
+    this.#begin("read", "Read", event, { facts }, links.length > 0 && el("ul", { class: "read" }, ...links));
+    this.#tell(`Found ${count(passages.length, "passage")}. Reading.`);
+  }
+
+  searchFailed({ error, duration_ms, provider }) {
+    const complaint = `${sentence(error.message)} The model goes on without passages.`;
+    this.#search?.bad();
+    this.#search?.facts(badge("failed", "failed"), ...(provider ? [provider] : []));
+    this.#search?.append(el("p", { class: "complaint" }, complaint));
+    this.#search?.end(null, duration_ms);
     this.#search = null;
-    this.#announce(`Found ${count(passages.length, "passage")}.`);
-    this.#wait("Reading");
+    this.#tell("The search failed. The model goes on without passages.");
+    this.#timeline.wait("Thinking");
   }
 
-  searchFailed({ error, duration_ms }) {
-    this.#search?.node.classList.add("bad");
-    this.#endSearch(`failed after ${duration(duration_ms)}`);
-    this.#search?.node.append(
-      el("p", { class: "complaint" }, `${sentence(error.message)} The model goes on without passages.`),
-    );
-    this.#search = null;
-    this.#announce("The search failed. The model goes on without passages.");
-    this.#wait("Thinking");
-  }
-
-  invalid({ turn, t_ms, reason }) {
+  invalid(event) {
     this.#dropAnswer();
-    const what = INVALID_ACTION[reason] ?? INVALID_ACTION.no_action;
+    const what = INVALID_ACTION[event.reason] ?? INVALID_ACTION.no_action;
     const text = el("p", { class: "complaint" }, `${what}; retrying.`);
-    this.#step("invalid", "Invalid action", turn, t_ms, null, text).classList.add("bad");
-    this.#announce(`${what}; retrying.`);
-    this.#wait("Retrying");
+    this.#begin("invalid", "Invalid action", event, {}, text).bad();
+    this.#tell(`${what}; retrying.`);
     this.#lastInvalid = { what, text };
   }
 
-  answering({ turn, t_ms, text }) {
-    this.#firstTokenMs ??= t_ms;
-    this.#openAnswer(turn, t_ms);
-    this.#answer.flow.append(text);
+  answering(event) {
+    this.#openAnswer(event);
+    this.#answer.flow.append(event.text);
   }
 
-  answered({ turn, t_ms, text, citations }) {
-    this.#openAnswer(turn, t_ms);
-    this.#answered = true;
-    this.#answer.node.classList.remove("busy");
-    this.#answer.body.replaceChildren(text ? el("span", { class: "answer-text" }, text) : "The model gave an empty answer.");
-    const cited = citations.filter((citation) => this.#passages.has(citation.index));
-    for (const citation of cited) this.#passages.get(citation.index).cite(citation);
-    this.#answer.node.append(this.#citations(cited));
-    this.#announce(`Answer: ${text}`);
+  answered(event) {
+    this.#openAnswer(event);
+    this.#answerText = event.text;
+    const cited = this.#sources.cite(event.citations);
+    const { step, body } = this.#answer;
+    body.replaceChildren(
+      event.text ? el("span", { class: "answer-text" }, event.text) : "The model gave an empty answer.",
+      ...cited.map(citationLink),
+    );
+    if (cited.length === 0) {
+      step.append(el("p", { class: "uncited" }, "None of the passages contains this answer word for word."));
+    }
+    this.#timeline.end(event.t_ms);
+    this.#announce(`Answer: ${event.text}`);
   }
 
-  completed({ status, usage }) {
-    this.#settle();
-    if (!this.#answered) {
+  completed({ status, usage, t_ms }) {
+    this.#settle(t_ms);
+    if (this.#answerText === null) {
       const message = NO_ANSWER[status] ?? NO_ANSWER.completed;
-      this.#note(message, { retry: "Ask again" });
+      this.#note(message, {});
       this.#announce(message);
     }
-    this.#figures(usage);
+    this.#close(usage);
   }
 
-  broke({ error, usage }) {
-    this.#settle();
-    this.#note(`The run failed. ${sentence(error.message)}`, { problem: true, retry: "Retry" });
-    this.#announce(`The run failed. ${sentence(error.message)}`);
-    this.#figures(usage);
+  broke({ error, usage, t_ms }) {
+    const message = `The run failed. ${sentence(error.message)}`;
+    this.#settle(t_ms);
+    this.#note(message, { problem: true });
+    this.#announce(message);
+    this.#close(usage);
   }
 
-  #step(kind, label, turn, tMs, facts, ...body) {
-    this.#stopWaiting();
-    this.#think = null;
+  /** What a reader of a live run sees grow stays in view; what is only shown again does not scroll. */
+  #change(change) {
+    if (this.#live) following(change);
+    else change();
+  }
+
+  #tell(text) {
+    if (this.#live) this.#announce(text);
+  }
+
+  #begin(kind, label, stamp, options, ...body) {
+    this.#flow = null;
+    this.#search = null;
     this.#lastInvalid = null;
-    const opensTurn = turn > this.#lastTurn;
-    this.#lastTurn = Math.max(turn, this.#lastTurn);
-    const node = el(
-      "li",
-      { class: `step step-${kind}` },
-      el("span", { class: "marker" }, opensTurn && el("span", { class: "visually-hidden" }, "Turn "), opensTurn && String(turn)),
-      el("div", { class: "head" }, el("h3", {}, label), facts, el("span", { class: "at", title: "Since the run started" }, duration(tMs))),
-      ...body,
-    );
-    node.classList.toggle("opens-turn", opensTurn);
-    this.#timeline.append(node);
-    return node;
+    return this.#timeline.begin(kind, label, stamp, options, ...body.filter(Boolean));
   }
 
-  #endSearch(facts, badge = "") {
-    if (this.#search === null) return;
-    this.#search.node.classList.remove("busy");
-    this.#search.facts.replaceChildren(facts, badge);
-  }
-
-  #openAnswer(turn, tMs) {
+  #openAnswer(stamp) {
     if (this.#answer !== null) return;
-    const body = el("p", { class: "answer", dir: "auto" });
     const flowing = el("span", { class: "answer-text" });
-    body.append(flowing);
-    const node = this.#step("answer", "Answer", turn, tMs, null, body);
-    node.classList.add("busy");
-    this.#answer = { node, body, flow: new FlowingText(flowing) };
+    const body = el("p", { class: "answer", dir: "auto" }, flowing);
+    const step = this.#begin("answer", "Answer", stamp, {}, body);
+    this.#answer = { step, body, flow: new FlowingText(flowing) };
   }
 
   #dropAnswer() {
-    this.#answer?.node.remove();
+    if (this.#answer) this.#timeline.remove(this.#answer.step);
     this.#answer = null;
   }
 
-  #citations(cited) {
-    if (cited.length === 0) return el("p", { class: "cites" }, "None of the passages contains this answer word for word.");
-    const links = cited.map(({ index, title }) =>
-      el(
-        "a",
-        {
-          class: "cite",
-          href: `#passage-${index}`,
-          onclick: (event) => {
-            event.preventDefault();
-            this.#passages.get(index).reveal();
-          },
-        },
-        el("span", { class: "index" }, `[${index}]`),
-        " ",
-        el("span", { dir: "auto" }, title || "Untitled passage"),
-      ),
+  #note(message, { problem = false, actions = {} }) {
+    const buttons = Object.entries(actions).map(([label, act]) =>
+      el("button", { class: "quiet", type: "button", onclick: () => act() }, label),
     );
-    return el("p", { class: "cites" }, el("span", {}, "Read in"), ...links);
-  }
-
-  #figures(usage) {
-    const tokens = (number) => (number ?? 0).toLocaleString("en");
-    const figures = [
-      ["Turns", usage.turns],
-      ["Searches", usage.searches],
-      ["Prompt", tokens(usage.prompt_tokens), "tokens"],
-      ["Generated", tokens(usage.completion_tokens), "tokens"],
-      ["Observed", tokens(usage.observation_tokens), "tokens"],
-      ["From prefix cache", tokens(usage.cached_tokens), "tokens"],
-      ["First token", this.#firstTokenMs === null ? "–" : duration(this.#firstTokenMs)],
-      ["Total", duration(usage.duration_ms)],
-    ];
-    const cells = figures.map(([name, value, unit]) =>
-      el("div", {}, el("dt", {}, name), el("dd", {}, String(value ?? 0), unit ? el("small", {}, ` ${unit}`) : null)),
-    );
-    this.#root.append(el("dl", { class: "figures", "aria-label": "Figures of this run" }, ...cells));
-  }
-
-  #note(message, { problem = false, retry }) {
-    this.#root.append(
-      el(
-        "div",
-        { class: problem ? "note note-problem" : "note" },
-        el("p", {}, message),
-        el("button", { class: "quiet", type: "button", onclick: () => this.#onRetry() }, retry),
-      ),
-    );
-  }
-
-  #wait(label) {
-    this.#stopWaiting();
-    this.#think = null;
-    this.#waiting = el("li", { class: "step waiting busy" }, el("span", { class: "marker" }), spinner(), `${label}…`);
-    this.#timeline.append(this.#waiting);
-  }
-
-  #stopWaiting() {
-    this.#waiting?.remove();
-    this.#waiting = null;
+    this.#main.append(el("div", { class: problem ? "note note-problem" : "note" }, el("p", {}, message), ...buttons));
   }
 
   /** Nothing moves any more, and nothing claims that more will come. */
-  #settle() {
-    this.#stopWaiting();
-    if (this.#search) this.#endSearch("not finished");
-    if (!this.#answered && this.#answer) this.#dropAnswer();
+  #settle(tMs = null) {
+    this.#connectionNote?.remove();
+    if (this.#search) this.#search.facts("not finished");
+    if (this.#answerText === null) this.#dropAnswer();
     if (this.#lastInvalid) this.#lastInvalid.text.textContent = `${this.#lastInvalid.what}.`;
-    if (this.#timeline.childElementCount === 0) this.#timeline.remove();
+    this.#timeline.end(tMs);
+    if (this.#timeline.isEmpty) this.#timeline.node.remove();
+  }
+
+  #close(usage) {
+    const { retry, copyLink, saveJson } = this.#acts;
+    const actions = [
+      ["Copy link", "Copied", copyLink],
+      ["Save JSON", null, saveJson],
+      ["Ask again", null, retry],
+    ];
+    if (this.#answerText) actions.unshift(["Copy answer", "Copied", () => copyText(this.#answerText)]);
+    const bar = actionBar(actions, this.#announce);
+    if (this.#thoughts.length > 0) bar.append(this.#reasoningToggle());
+    this.#main.append(bar, figures(usage));
+  }
+
+  #reasoningToggle() {
+    const button = el("button", { class: "quiet", type: "button" }, "Hide reasoning");
+    let hidden = false;
+    button.addEventListener("click", () => {
+      hidden = !hidden;
+      for (const step of this.#thoughts) step.fold(hidden);
+      button.textContent = hidden ? "Show reasoning" : "Hide reasoning";
+    });
+    return button;
   }
 }
 
 const HANDLERS = {
-  "run.started": (view) => view.started(),
+  "run.started": (view, event) => view.started(event),
   "think.delta": (view, event) => view.thought(event),
   "search.started": (view, event) => view.searching(event),
   "search.completed": (view, event) => view.found(event),
@@ -267,9 +256,24 @@ const HANDLERS = {
   "run.failed": (view, event) => view.broke(event),
 };
 
-const spinner = () => el("span", { class: "spinner", "aria-hidden": "true" });
+const badge = (kind, text) => el("span", { class: `badge badge-${kind}` }, text);
 
-function sentence(text) {
-  const trimmed = text.trim();
-  return /[.!?]$/.test(trimmed) ? trimmed : `${trimmed}.`;
+/** Where a search's passages came from: the provider now, or a cache, and then how old they are. */
+function cacheBadges({ cache, age_s, provider }) {
+  const old = Number.isFinite(age_s) && cache !== "miss" ? `${age(age_s)} old` : null;
+  return [badge(cache, `cache ${cache}`), old, provider].filter(Boolean);
+}
+
+function sourceLink(source, snippet) {
+  return source.link(
+    { class: "read-item" },
+    el("span", { class: "index" }, String(source.number)),
+    el("span", { class: "title", dir: "auto" }, source.title),
+    el("span", { class: "preview", dir: "auto", "aria-hidden": "true" }, snippet),
+  );
+}
+
+function citationLink(source) {
+  const name = `Source ${source.number}: ${source.title}`;
+  return source.link({ class: "cite", title: name, "aria-label": name }, `[${source.number}]`);
 }

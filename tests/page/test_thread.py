@@ -1,0 +1,90 @@
+"""Follow-ups, shared addresses, keys: more than one run, or one that was asked elsewhere."""
+
+import pytest
+from playwright.async_api import Browser, expect
+
+from tests.gateway.conftest import Stage, running_stage
+
+from .browser import visit
+from .conftest import QUESTION, PacedEngine
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+ANSWER = "West African CFA franc"
+
+
+async def ask(stage: Stage, **options: object) -> str:
+    response = await stage.client.post("/v1/research", json={"question": QUESTION, **options})
+    assert response.status_code == 200, response.text
+    return response.headers["x-run-id"]
+
+
+async def test_a_shared_address_shows_the_run_again_without_running_it(stage: Stage, browser: Browser) -> None:
+    run_id = await ask(stage)
+    num_prompts = len(stage.engine.prompts)
+    async with visit(browser, stage.url, path=f"/?run={run_id}") as visited:
+        page = visited.page
+        await expect(page.locator(".asked")).to_have_text(QUESTION)
+        await expect(page.locator(".step h3")).to_have_text(["Think", "Search", "Read", "Think", "Answer"])
+        await expect(page.locator(".cite")).to_have_text("[1]")
+        await expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+        assert len(stage.engine.prompts) == num_prompts
+        assert visited.complaints == []
+
+
+async def test_a_run_is_named_by_the_address_and_followed_again_after_a_reload(browser: Browser) -> None:
+    engine = PacedEngine()
+    async with running_stage(engine=engine) as stage, visit(browser, stage.url) as visited:
+        page = visited.page
+        await visited.ask(QUESTION)
+        engine.go(12)
+        await expect(page.locator(".step-read")).to_be_visible()
+        await expect(page).to_have_url(lambda url: "?run=run_" in url)
+        await page.reload()
+        await expect(page.locator(".step-read")).to_be_visible()
+        await expect(page.get_by_role("button", name="Stop")).to_be_visible()
+        engine.go(100)
+        await expect(page.locator(".answer-text")).to_have_text(ANSWER)
+        assert len(engine.prompts) == 2
+        await page.get_by_role("button", name="Copy link").click()
+        await expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        assert await page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+async def test_a_follow_up_is_asked_after_the_run_before_it_and_shared_with_it(
+    stage: Stage, browser: Browser
+) -> None:
+    async with visit(browser, stage.url) as visited:
+        page = visited.page
+        await visited.ask(QUESTION)
+        await page.get_by_label("Follow-up question").fill("And in Niger?")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".asked")).to_have_text([QUESTION, "And in Niger?"])
+        await expect(page.locator(".answer-text")).to_have_text([ANSWER, ANSWER])
+        prompt = bytes(byte for byte in ()) if not stage.engine.prompts else stage.engine.prompts[2]
+        assert len(prompt) > len(stage.engine.prompts[0])
+        await page.reload()
+        await expect(page.locator(".answer-text")).to_have_text([ANSWER, ANSWER])
+        await expect(page.get_by_label("Follow-up question")).to_have_count(1)
+        assert len(stage.engine.prompts) == 4
+        await page.go_back()
+        await expect(page.locator(".answer-text")).to_have_text([ANSWER])
+
+
+async def test_an_unknown_run_says_so(stage: Stage, browser: Browser) -> None:
+    async with visit(browser, stage.url, path="/?run=run_none") as visited:
+        await expect(visited.page.locator(".note-problem")).to_contain_text("There is no stored run")
+        await visited.ask(QUESTION)
+        await expect(visited.page.locator(".answer-text")).to_have_text(ANSWER)
+
+
+async def test_a_key_is_asked_for_and_the_question_goes_on(browser: Browser) -> None:
+    async with running_stage(api_keys=["secret"]) as stage, visit(browser, stage.url) as visited:
+        page = visited.page
+        await visited.ask(QUESTION)
+        await expect(page.locator("#key-reason")).to_have_text("This server needs an API key.")
+        await page.get_by_label("API key", exact=True).fill("secret")
+        await page.keyboard.press("Enter")
+        await expect(page.locator(".answer-text")).to_have_text(ANSWER)
+        await page.reload()
+        await expect(page.locator(".answer-text")).to_have_text(ANSWER)
