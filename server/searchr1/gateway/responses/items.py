@@ -1,0 +1,78 @@
+"""The objects of OpenAI's Responses, as plain JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from searchr1_client.events import Citation, Usage, WirePassage
+
+Json = dict[str, Any]
+
+SOURCES = "web_search_call.action.sources"
+RESULTS = "web_search_call.results"
+
+
+def reasoning_item(item_id: str, text: str | None, *, status: str, summarized: bool) -> Json:
+    """One turn's reasoning; ``text`` is None before any of it came. A summary of it is the whole of it."""
+    parts = [] if text is None else [text]
+    return {
+        "id": item_id,
+        "type": "reasoning",
+        "summary": [summary_part(part) for part in parts if summarized],
+        "content": [reasoning_part(part) for part in parts],
+        "status": status,
+    }
+
+
+def reasoning_part(text: str) -> Json:
+    """Reasoning as content."""
+    return {"type": "reasoning_text", "text": text}
+
+
+def summary_part(text: str) -> Json:
+    """Reasoning as a summary."""
+    return {"type": "summary_text", "text": text}
+
+
+def search_item(
+    item_id: str, query: str, passages: Sequence[WirePassage], *, status: str, include: frozenset[str]
+) -> Json:
+    """One search. Sources are the URLs of its passages, so a passage without one is in the results alone."""
+    action: Json = {"type": "search", "query": query, "queries": [query]}
+    item: Json = {"id": item_id, "type": "web_search_call", "status": status, "action": action}
+    if status == "completed" and SOURCES in include:
+        urls = dict.fromkeys(p.url for p in passages if p.url)
+        action["sources"] = [{"type": "url", "url": url} for url in urls]
+    if status == "completed" and RESULTS in include:
+        item["results"] = [{"title": p.title, "url": p.url, "text": p.snippet, "score": p.score} for p in passages]
+    return item
+
+
+def message_item(item_id: str, parts: list[Json], *, status: str) -> Json:
+    """The answer."""
+    return {"id": item_id, "type": "message", "status": status, "role": "assistant", "content": parts}
+
+
+def text_part(text: str, annotations: list[Json]) -> Json:
+    """The answer's text."""
+    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
+
+
+def url_citations(answer: str, citations: Sequence[Citation]) -> list[Json]:
+    """Each cites the whole answer. A passage without a URL is named by its title alone."""
+    return [
+        {"type": "url_citation", "start_index": 0, "end_index": len(answer), "title": c.title, "url": c.url or ""}
+        for c in citations
+    ]
+
+
+def usage_object(usage: Usage) -> Json:
+    """OpenAI's usage. The input counts what was put in: the question's prompt and the observations."""
+    put_in = usage.prompt_tokens + usage.observation_tokens
+    return {
+        "input_tokens": put_in,
+        "input_tokens_details": {"cached_tokens": min(usage.cached_tokens, put_in), "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": put_in + usage.completion_tokens,
+        "num_searches": usage.searches,
+    }

@@ -1,0 +1,186 @@
+"""The body of ``POST /v1/responses``: what this server acts on, and what it refuses by name."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
+
+from searchr1.gateway.admission import MAX_SEED
+
+MAX_ITEMS = 256
+ResponseId = Annotated[str, StringConstraints(max_length=128)]
+
+Includable = Literal[
+    "web_search_call.action.sources",
+    "web_search_call.results",
+    "file_search_call.results",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+    "message.output_text.logprobs",
+]
+"""What OpenAI lets a request include. All but the first two name things that no response of this server has."""
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class TextPart(_Body):
+    """Text in a message: what a user wrote, or what an assistant answered."""
+
+    type: Literal["input_text", "output_text"]
+    text: str
+
+
+Parts = Annotated[list[TextPart], Field(max_length=MAX_ITEMS)]
+
+
+def _parts(content: Any) -> Any:
+    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+
+
+class MessageItem(_Body):
+    """One message of the conversation."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Annotated[Parts, BeforeValidator(_parts, json_schema_input_type=str | Parts)]
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return "".join(part.text for part in self.content)
+
+
+class OutputItem(_Body):
+    """Reasoning or a search of an earlier response, sent back with its answer. It adds nothing to the question."""
+
+    type: Literal["reasoning", "web_search_call"]
+
+
+class ItemReference(_Body):
+    """An item of a stored response, by its id."""
+
+    type: Literal["item_reference"]
+    id: ResponseId
+
+
+def _kind_of(item: Any) -> str | None:
+    """Which item it is; a message may leave its type out."""
+    kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
+    if kind is None:
+        return "message"
+    return {"web_search_call": "reasoning"}.get(kind, kind) if isinstance(kind, str) else None
+
+
+InputItem = Annotated[
+    Annotated[MessageItem, Tag("message")]
+    | Annotated[OutputItem, Tag("reasoning")]
+    | Annotated[ItemReference, Tag("item_reference")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="unsupported_item",
+        custom_error_message="This server takes items of type 'message' (with text), 'item_reference', and the "
+        "'reasoning' and 'web_search_call' items of its own responses",
+    ),
+]
+
+
+Items = Annotated[list[InputItem], Field(min_length=1, max_length=MAX_ITEMS)]
+
+
+def _items(given: Any) -> Any:
+    return [{"role": "user", "content": given}] if isinstance(given, str) else given
+
+
+class SearchFilters(_Body):
+    """Where to search; nothing can be set here."""
+
+    allowed_domains: Annotated[list[str], Field(max_length=0)] | None = None
+    blocked_domains: Annotated[list[str], Field(max_length=0)] | None = None
+
+
+class UserLocation(_Body):
+    """Where the user is: a hint, which the retrievers of this server have no use for."""
+
+    type: Literal["approximate"] | None = None
+    city: str | None = None
+    country: str | None = None
+    region: str | None = None
+    timezone: str | None = None
+
+
+class WebSearchTool(_Body):
+    """The one tool there is: the server's own search."""
+
+    type: Literal["web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"]
+    external_web_access: bool | None = None
+    """False answers searches from the cache alone."""
+    search_context_size: Literal["low", "medium", "high"] | None = None
+    filters: SearchFilters | None = None
+    user_location: UserLocation | None = None
+
+
+class TextFormat(_Body):
+    """The answer's format: the model answers in plain text."""
+
+    type: Literal["text"]
+
+
+class TextConfig(_Body):
+    """How the answer is written."""
+
+    format: TextFormat | None = None
+
+
+class Reasoning(_Body):
+    """How reasoning is shown. The model's effort can't be set."""
+
+    effort: str | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    """Set: the reasoning also streams as a summary, which is what some user interfaces show."""
+
+
+class StreamOptions(_Body):
+    """How to stream."""
+
+    include_obfuscation: bool | None = None
+
+
+MetadataKey = Annotated[str, StringConstraints(max_length=64)]
+MetadataValue = Annotated[str, StringConstraints(max_length=512)]
+
+
+class ResponsesRequest(_Body):
+    """What of OpenAI's request this server acts on or refuses. Other fields are ignored."""
+
+    input: Annotated[Items, BeforeValidator(_items, json_schema_input_type=str | Items)]
+    model: str
+    instructions: str | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    store: bool | None = True
+    background: bool | None = False
+    previous_response_id: ResponseId | None = None
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    max_tool_calls: int | None = Field(default=None, ge=0)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    tools: Annotated[list[WebSearchTool], Field(max_length=8)] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
+    parallel_tool_calls: bool | None = None
+    include: Annotated[list[Includable], Field(max_length=16)] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    reasoning: Reasoning | None = None
+    text: TextConfig | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    user: Annotated[str, StringConstraints(max_length=512)] | None = None
+    safety_identifier: Annotated[str, StringConstraints(max_length=512)] | None = None
+    prompt_cache_key: Annotated[str, StringConstraints(max_length=512)] | None = None
+    conversation: None = None
+    prompt: None = None
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
+    max_turns: int | None = Field(default=None, ge=1)
+    top_k: int | None = Field(default=None, ge=1)
+    deadline_s: float | None = Field(default=None, gt=0)

@@ -1,0 +1,220 @@
+"""``/v1/responses``: OpenAI's Responses, streamed or whole, stored, in the background, and taken up again."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from searchr1.gateway.admission import Plan
+from searchr1.gateway.auth import caller_of
+from searchr1.gateway.conversation import Turn, fold_conversation
+from searchr1.gateway.errors import ApiError, invalid
+from searchr1.gateway.hub import RunHandle, hub_of, scope_of
+from searchr1.gateway.responses.intake import run_options, stored_request, turns_of
+from searchr1.gateway.responses.items import Json
+from searchr1.gateway.responses.models import Includable, ResponsesRequest
+from searchr1.gateway.responses.shape import ResponseShape, response_of
+from searchr1.gateway.runs import unbroken, unless_left
+from searchr1.gateway.runstore.base import RunMeta
+from searchr1.gateway.services import services_of
+from searchr1.gateway.sse import event_stream
+from searchr1_client.events import Run
+
+router = APIRouter()
+
+MAX_SEQUENCE = 2**31
+
+ResponseId = Annotated[str, Path(max_length=128, examples=["resp_0123456789abcdef0123456789abcdef"])]
+Include = Annotated[list[Includable] | None, Query(alias="include[]", max_length=16)]
+PlainInclude = Annotated[list[Includable] | None, Query(alias="include", max_length=16)]
+
+
+@router.post("/v1/responses", summary="Create a response")
+async def create(request: Request, body: ResponsesRequest) -> Response:
+    """OpenAI's Responses: items `reasoning`, `web_search_call` and `message` with `url_citation` annotations.
+
+    A stored stream whose reader is gone can be resumed for a while, then the run is cancelled; one in the background
+    goes on.
+    """
+    services, hub = services_of(request), hub_of(request)
+    services.admission.check_model(body.model)
+    meta, plan = await _admitted(request, body)
+    kept = meta.request["fields"]["store"]
+    if body.background and not kept:
+        message = "A response in the background has to be stored: leave out 'store'."
+        if not services.settings.store_runs:
+            message = "This server stores no responses, so none can run in the background."
+        raise invalid(message, param="background")
+    if body.background:
+        handle = hub.start(plan, meta, when_left="keep")
+        if body.stream:
+            return await _stream(request, handle, -1)
+        await _begun(handle)
+        return await _whole(handle, frozenset())
+    if body.stream:
+        handle = hub.start(plan, meta, when_left="grace" if kept else "cancel", store=kept)
+        return await _stream(request, handle, -1)
+    handle = hub.start(plan, meta, when_left="cancel", store=kept)
+    run = unbroken(await unless_left(_to_end(handle), request))
+    return JSONResponse(response_of(meta, run))
+
+
+@router.get("/v1/responses/{response_id}", summary="Get a stored response, or its stream")
+async def retrieve(
+    request: Request,
+    response_id: ResponseId,
+    stream: bool = False,
+    starting_after: Annotated[
+        int | None, Query(ge=-1, le=MAX_SEQUENCE, description="Only events with a higher `sequence_number`.")
+    ] = None,
+    include: Include = None,
+    plain_include: PlainInclude = None,
+) -> Response:
+    """The response as it stands; with `stream`, its events from the first or after a given one, to its end."""
+    if starting_after is not None and not stream:
+        raise invalid("'starting_after' is for streams: set 'stream=true'.", param="starting_after")
+    handle = await _find(request, response_id)
+    wanted = frozenset[str](include or ()) | frozenset[str](plain_include or ())
+    if stream:
+        return await _stream(request, handle, -1 if starting_after is None else starting_after, wanted)
+    return await _whole(handle, wanted)
+
+
+@router.post("/v1/responses/{response_id}/cancel", summary="Cancel a response in the background")
+async def cancel(request: Request, response_id: ResponseId) -> Response:
+    """Free the engine at once. A response that has ended stays as it is; one in the foreground ends with its client."""
+    handle = await _find(request, response_id)
+    if not handle.meta.request["fields"]["background"]:
+        raise invalid("Cannot cancel a synchronous response: close its connection instead.", param="response_id")
+    await handle.cancel()
+    return await _whole(handle, frozenset())
+
+
+@router.delete("/v1/responses/{response_id}", summary="Delete a stored response")
+async def delete(request: Request, response_id: ResponseId) -> Response:
+    """End its run if need be, and forget it. Later responses keep what they took from it."""
+    handle = await _find(request, response_id)
+    await hub_of(request).delete(handle)
+    return JSONResponse({"id": handle.meta.id, "object": "response", "deleted": True})
+
+
+@router.get("/v1/responses/{response_id}/input_items", summary="List a response's input")
+async def input_items(
+    request: Request,
+    response_id: ResponseId,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    order: Literal["asc", "desc"] = "desc",
+    after: Annotated[str | None, Query(max_length=128, description="The `last_id` of the page before.")] = None,
+) -> Response:
+    """The messages that the request itself had, newest first unless told otherwise."""
+    handle = await _find(request, response_id)
+    listed: list[Json] = handle.meta.request["input"]
+    if order == "desc":
+        listed = listed[::-1]
+    if after is not None:
+        ids = [item["id"] for item in listed]
+        if after not in ids:
+            raise invalid("'after' must be the id of an item of this response.", param="after")
+        listed = listed[ids.index(after) + 1 :]
+    page = listed[:limit]
+    ends = {"first_id": page[0]["id"] if page else "", "last_id": page[-1]["id"] if page else ""}
+    return JSONResponse({"object": "list", "data": page, **ends, "has_more": len(listed) > limit})
+
+
+async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, Plan]:
+    services, caller = services_of(request), caller_of(request)
+
+    async def find(response_id: str) -> tuple[RunMeta, Run]:
+        handle = await hub_of(request).find(response_id, caller, "response")
+        return handle.meta, await handle.run()
+
+    turns = await turns_of(body, find)
+    instructed = [Turn("system", body.instructions), *turns] if body.instructions else turns
+    response_id = f"resp_{uuid.uuid4().hex}"
+    try:
+        plan = services.admission.plan(
+            fold_conversation(instructed),
+            run_options(body, services.settings),
+            caller=caller,
+            run_id=response_id,
+            stream=bool(body.stream),
+        )
+    except ApiError as error:
+        if error.param != "question":
+            raise
+        raise ApiError(error.status, error.message, code=error.code, param="input") from error
+    meta = RunMeta(
+        id=response_id,
+        kind="response",
+        created=int(time.time()),
+        model=services.settings.public_name,
+        question=turns[-1].text.strip(),
+        scope=scope_of(caller),
+        request=stored_request(body, turns, response_id, services.settings),
+    )
+    return meta, plan
+
+
+async def _find(request: Request, response_id: str) -> RunHandle:
+    try:
+        return await hub_of(request).find(response_id, caller_of(request), "response")
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        message = f"Response with id {response_id!r} not found."
+        raise ApiError(404, message, code=error.code, param="response_id") from error
+
+
+async def _whole(handle: RunHandle, include: frozenset[str]) -> Response:
+    return JSONResponse(response_of(handle.meta, await handle.run(), include=include))
+
+
+async def _begun(handle: RunHandle) -> None:
+    async with aclosing(handle.batches()) as batches:
+        await anext(batches)
+
+
+async def _to_end(handle: RunHandle) -> Run:
+    async with aclosing(handle.batches()) as batches:
+        async for _ in batches:
+            pass
+    return await handle.run()
+
+
+async def _stream(request: Request, handle: RunHandle, after: int, include: frozenset[str] = frozenset()) -> Response:
+    heartbeat_s = services_of(request).settings.heartbeat_s
+    return await event_stream(_frames(handle, after, include), heartbeat_s=heartbeat_s)
+
+
+async def _frames(handle: RunHandle, after: int, include: frozenset[str]) -> AsyncGenerator[bytes, None]:
+    """The stream's events with a number above ``after``. The run is read from its start: the numbers follow from it."""
+    shape = ResponseShape(handle.meta, include=include)
+    if after >= 0:
+        yield b": ping\n"  # The headers go out at once, even where no event is left to come.
+    async with aclosing(handle.batches()) as batches:
+        async for batch in batches:
+            told = [one for event in batch for one in shape.add(event) if one["sequence_number"] > after]
+            if told:
+                yield b"".join(map(_frame, told))
+    if not shape.ended:
+        yield _frame(_broken(shape.num_sent))
+
+
+def _frame(event: dict[str, Any]) -> bytes:
+    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {event['type']}\ndata: {data}\n\n".encode()
+
+
+def _broken(sequence_number: int) -> Json:
+    return {
+        "type": "error",
+        "code": "store_unavailable",
+        "message": "The stream can't be followed just now; take it up again after the last event.",
+        "param": None,
+        "sequence_number": sequence_number,
+    }
