@@ -1,128 +1,55 @@
-"""What of OpenAI's Chat Completions request this server acts on, and what it refuses rather than overlook."""
+"""What of OpenAI's Chat Completions request this server acts on."""
 
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.gateway.admission import MAX_SEED, RunOptions
-from searchr1.gateway.conversation import Turn, fold_conversation
+from searchr1.gateway.chat.unsupported import REFUSALS, refuse_unsupported
+from searchr1.gateway.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
 from searchr1.gateway.errors import invalid
 from searchr1.settings import Settings
 
 MAX_MESSAGES = 256
 
 
-def _is_text_format(value: Any) -> bool:
-    return value is None or (isinstance(value, dict) and value.get("type") == "text")
-
-
-_REFUSED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "stop": (
-        lambda value: not value,
-        "stop sequences are not taken: the trained format decides where a turn ends; leave 'stop' out",
-    ),
-    "tools": (
-        lambda value: not value,
-        "tools of the client's are not called: the model searches by itself; leave 'tools' out and set "
-        "'web_search_options' to say how it searches",
-    ),
-    "tool_choice": (
-        lambda value: value in (None, "none", "auto"),
-        "tools of the client's are not called, so none can be demanded; leave 'tool_choice' out",
-    ),
-    "functions": (
-        lambda value: not value,
-        "functions of the client's are not called: the model searches by itself; leave 'functions' out",
-    ),
-    "function_call": (
-        lambda value: value in (None, "none", "auto"),
-        "functions of the client's are not called, so none can be demanded; leave 'function_call' out",
-    ),
-    "response_format": (
-        _is_text_format,
-        "answers are plain text: checkpoints are not trained to write another format; leave 'response_format' out",
-    ),
-    "logprobs": (
-        lambda value: not value,
-        "chat completions carry no logprobs; POST /v1/research records them in the trajectory",
-    ),
-    "top_logprobs": (lambda value: not value, "chat completions carry no logprobs; leave 'top_logprobs' out"),
-    "logit_bias": (lambda value: not value, "logits can't be biased; leave 'logit_bias' out"),
-    "frequency_penalty": (
-        lambda value: value in (None, 0),
-        "penalties would act on the tags of the trained format; leave 'frequency_penalty' out or send 0",
-    ),
-    "presence_penalty": (
-        lambda value: value in (None, 0),
-        "penalties would act on the tags of the trained format; leave 'presence_penalty' out or send 0",
-    ),
-    "modalities": (lambda value: value in (None, [], ["text"]), "answers are text alone; leave 'modalities' out"),
-    "audio": (lambda value: value is None, "answers are text alone; leave 'audio' out"),
-    "moderation": (lambda value: value is None, "nothing is moderated here; leave 'moderation' out"),
-}
-"""By field: which values change nothing, and why any other is refused."""
-
-
 def _refused(name: str) -> Any:
-    return Field(default=None, description=f"Refused: {_REFUSED[name][1]}.")
+    return Field(default=None, description=f"Refused. {REFUSALS[name].why}")
 
 
-def _unsupported(why: str, code: Literal["unsupported_parameter", "unsupported_content"]) -> PydanticCustomError:
-    return PydanticCustomError(code, "{why}", {"why": why})
+class ContentPart(BaseModel):
+    """A part of a message's content. Only those of type ``text`` are read; any other is refused."""
 
-
-def _text_of(content: object) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, list):
-        raise PydanticCustomError("string_type", "send a string or a list of text parts")
-    return "".join(_part_text(part, number) for number, part in enumerate(content, start=1))
-
-
-def _part_text(part: object, number: int) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind != "text":
-        found = f"of type {kind[:40]!r}" if isinstance(kind, str) else "of no type"
-        raise _unsupported(
-            f"part {number} is {found}; the model reads parts of type 'text' alone", "unsupported_content"
-        )
-    assert isinstance(part, dict)
-    text = part.get("text")
-    if not isinstance(text, str):
-        raise PydanticCustomError("string_type", "part {number} has no string as its 'text'", {"number": number})
-    return text
-
-
-def _served_role(role: object) -> object:
-    if role in ("tool", "function"):
-        raise _unsupported("results of tools are not taken: no tools of the client's are called", "unsupported_content")
-    return role
-
-
-_CONTENT_SCHEMA = {
-    "anyOf": [
-        {"type": "string"},
-        {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
-                "required": ["type", "text"],
-            },
-        },
-        {"type": "null"},
-    ]
-}
+    type: str
+    text: str | None = None
 
 
 class ChatMessage(BaseModel):
     """One message of the conversation."""
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_served_role)]
-    content: Annotated[str, BeforeValidator(_text_of), WithJsonSchema(_CONTENT_SCHEMA)] = ""
-    """Its text, the parts joined."""
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
+        description="`tool` and `function` are refused: no tools of the client's are called."
+    )
+    content: str | list[ContentPart] | None = None
+
+    def turn(self, where: str) -> Turn:
+        """The message as text.
+
+        Raises:
+            ApiError: it is a tool's, or not text; ``where`` is the ``param`` that it came in.
+        """
+        if self.role in ("tool", "function"):
+            why = "Results of tools are not taken: no tools of the client's are called."
+            raise invalid(f"'{where}': {why}", param=where, code="unsupported_parameter")
+        if not isinstance(self.content, list):
+            return Turn(self.role, self.content or "")
+        for i, part in enumerate(self.content):
+            if part.type != "text" or part.text is None:
+                why = f"The model reads parts of type 'text' alone, and this one is of type {part.type[:40]!r}."
+                if part.type == "text":
+                    why = "The part has no 'text'."
+                raise invalid(f"'{where}.content.{i}': {why}", param=f"{where}.content.{i}", code="unsupported_content")
+        return Turn(self.role, "".join(part.text or "" for part in self.content))
 
 
 class StreamOptions(BaseModel):
@@ -138,21 +65,24 @@ class WebSearchOptions(BaseModel):
         default=None, description="False answers searches from the cache alone and calls no provider."
     )
     search_context_size: Literal["low", "medium", "high"] | None = Field(
-        default=None, description="Passages per search: half of the server's number, that number, or twice as many."
+        default=None, description="Passages per search: one, the server's usual number, or the most that it allows."
     )
     filters: dict[str, Any] | None = Field(default=None, description="Refused: not every provider can filter.")
 
-    @field_validator("filters")
-    @classmethod
-    def _refuse_filters(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if any((value or {}).values()):
-            why = "not every provider can filter by domain, so results would not keep to it; leave 'filters' out"
-            raise _unsupported(why, "unsupported_parameter")
-        return value
+    def check(self) -> None:
+        """Refuse filters: not every provider has them.
+
+        Raises:
+            ApiError: there are some.
+        """
+        if any((self.filters or {}).values()):
+            param = "web_search_options.filters"
+            why = "Not every provider can filter by domain, so results would not keep to it. Leave it out."
+            raise invalid(f"'{param}': {why}", param=param, code="unsupported_parameter")
 
     def top_k(self, settings: Settings) -> int | None:
         """Passages per search, within the operator's bound; None where the request does not say."""
-        sizes = {"low": (settings.top_k + 1) // 2, "medium": settings.top_k, "high": 2 * settings.top_k}
+        sizes = {"low": 1, "medium": settings.top_k, "high": settings.max_top_k}
         size = self.search_context_size
         return None if size is None else min(sizes[size], settings.max_top_k)
 
@@ -208,14 +138,6 @@ class ChatRequest(BaseModel):
     audio: Any = _refused("audio")
     moderation: Any = _refused("moderation")
 
-    @field_validator(*_REFUSED, mode="before")
-    @classmethod
-    def _refuse(cls, value: Any, info: ValidationInfo) -> Any:
-        is_harmless, why = _REFUSED[str(info.field_name)]
-        if not is_harmless(value):
-            raise _unsupported(why, "unsupported_parameter")
-        return value
-
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the usage."""
@@ -225,12 +147,22 @@ class ChatRequest(BaseModel):
         """The messages as one question.
 
         Raises:
-            ApiError: the last message that is no instruction is not the user's.
+            ApiError: a message can't be read, or the last one that is no instruction is not the user's.
         """
-        turns = [Turn(message.role, message.content) for message in self.messages]
-        if next((m.role for m in reversed(self.messages) if m.role in ("user", "assistant")), None) != "user":
+        turns = [message.turn(f"messages.{i}") for i, message in enumerate(self.messages)]
+        if next((turn.role for turn in reversed(turns) if turn.role not in INSTRUCTION_ROLES), None) != "user":
             raise invalid("The last message must have the role 'user'; it is the question.", param="messages")
         return fold_conversation(turns)
+
+    def check(self) -> None:
+        """Refuse what this server can't do and the client would miss.
+
+        Raises:
+            ApiError: 400 ``unsupported_parameter``.
+        """
+        refuse_unsupported({name: getattr(self, name) for name in REFUSALS})
+        if self.web_search_options is not None:
+            self.web_search_options.check()
 
     def num_choices(self, settings: Settings) -> int:
         """How many choices to give.

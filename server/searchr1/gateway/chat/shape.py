@@ -4,19 +4,61 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pydantic_core import to_json
+import msgspec
 
 from searchr1_client import events as wire
 from searchr1_client.fold import RunFold
 
 T = TypeVar("T")
 
+DONE = b"data: [DONE]\n\n"
+"""What ends a stream that did not break."""
+EXAMPLE_RUN = wire.Run(
+    id="chatcmpl-0123456789abcdef0123456789abcdef",
+    created=1_760_000_000,
+    model="searchr1-atlas",
+    question="Which currency is used in Mali?",
+    status="completed",
+    answer="West African CFA franc",
+    citations=[wire.Citation(index=1, title="Mali", url="https://atlas.example/mali", start=14, end=36)],
+    steps=[
+        wire.Step(
+            turn=1,
+            reasoning="I need the currency of Mali.",
+            query="currency of Mali",
+            passages=[
+                wire.WirePassage(
+                    index=1,
+                    title="Mali",
+                    url="https://atlas.example/mali",
+                    snippet="Mali uses the West African CFA franc.",
+                )
+            ],
+        ),
+        wire.Step(turn=2, reasoning="The passage names it."),
+    ],
+    usage=wire.Usage(
+        prompt_tokens=150,
+        completion_tokens=48,
+        reasoning_tokens=42,
+        observation_tokens=60,
+        cached_tokens=144,
+        searches=1,
+    ),
+)
+"""A run to show the shapes with."""
+
 _CUT_SHORT = ("truncated", "deadline")
+
+
+def encode_json(payload: dict[str, Any]) -> bytes:
+    """Compact JSON."""
+    return msgspec.json.encode(payload)
 
 
 def encode_data(payload: dict[str, Any]) -> bytes:
     """One ``data:`` line, without ``id`` or ``event``: some OpenAI clients fail on those."""
-    return b"data: %b\n\n" % to_json(payload)
+    return b"data: %b\n\n" % encode_json(payload)
 
 
 @dataclass(frozen=True, slots=True)

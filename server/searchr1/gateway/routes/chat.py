@@ -10,16 +10,16 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic_core import to_json
 
 from searchr1.gateway.admission import Plan
 from searchr1.gateway.auth import caller_of
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.request import ChatRequest
-from searchr1.gateway.chat.shape import ChatShape, encode_data
+from searchr1.gateway.chat.shape import DONE, EXAMPLE_RUN, ChatShape, encode_data, encode_json
 from searchr1.gateway.errors import ApiError, engine_status, error_body
 from searchr1.gateway.runs import unbroken, unless_left
 from searchr1.gateway.services import services_of
@@ -31,15 +31,30 @@ logger = logging.getLogger(__name__)
 
 router = APIRouter()
 
+_EXAMPLE = ChatShape("chatcmpl-0123456789abcdef0123456789abcdef", "searchr1-atlas", 1_760_000_000)
+_OK: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The completion, or its chunks.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE.completion([EXAMPLE_RUN])},
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": encode_data(_EXAMPLE.usage_chunk([EXAMPLE_RUN])).decode() + DONE.decode(),
+            },
+        },
+    }
+}
+
 IndexedEvents = AsyncGenerator[tuple[int, KnownEvent], None]
 
 
-@router.post("/v1/chat/completions", summary="Answer a chat message by searching")
+@router.post("/v1/chat/completions", responses=_OK, summary="Answer a chat message by searching")
 async def chat_completions(request: Request, body: ChatRequest) -> Response:
     """OpenAI's Chat Completions, with ``reasoning``, ``url_citation`` annotations, ``citations`` and search counts."""
     services = services_of(request)
     settings = services.settings
     services.admission.check_model(body.model)
+    body.check()
     completion_id = f"chatcmpl-{uuid.uuid4().hex}"
     plans = _plans(request, body, completion_id)
     shape = ChatShape(completion_id, settings.public_name, int(time.time()), include_usage=body.include_usage)
@@ -48,7 +63,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     if body.stream:
         return await event_stream(_chunks(events, shape, folds), heartbeat_s=settings.heartbeat_s)
     runs = await unless_left(_whole(events, folds), request)
-    return Response(to_json(shape.completion(runs)), media_type="application/json")
+    return Response(encode_json(shape.completion(runs)), media_type="application/json")
 
 
 def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan]:
@@ -101,4 +116,4 @@ async def _chunks(events: IndexedEvents, shape: ChatShape, folds: list[RunFold])
         return
     if shape.include_usage:
         yield encode_data(shape.usage_chunk([fold.run() for fold in folds]))
-    yield b"data: [DONE]\n\n"
+    yield DONE
