@@ -8,6 +8,7 @@ from searchr1.gateway.admission import MAX_SEED
 
 MAX_ITEMS = 256
 ResponseId = Annotated[str, StringConstraints(max_length=128)]
+Name = Annotated[str, StringConstraints(max_length=512)]
 
 Includable = Literal[
     "web_search_call.action.sources",
@@ -105,10 +106,10 @@ class UserLocation(_Body):
     """Where the user is: a hint, which the retrievers of this server have no use for."""
 
     type: Literal["approximate"] | None = None
-    city: str | None = None
-    country: str | None = None
-    region: str | None = None
-    timezone: str | None = None
+    city: Name | None = None
+    country: Name | None = None
+    region: Name | None = None
+    timezone: Name | None = None
 
 
 class WebSearchTool(_Body):
@@ -149,7 +150,6 @@ class StreamOptions(_Body):
 
 
 MetadataKey = Annotated[str, StringConstraints(max_length=64)]
-MetadataValue = Annotated[str, StringConstraints(max_length=512)]
 
 
 class ResponsesRequest(_Body):
@@ -171,13 +171,13 @@ class ResponsesRequest(_Body):
     tool_choice: Literal["auto", "none"] | None = None
     parallel_tool_calls: bool | None = None
     include: Annotated[list[Includable], Field(max_length=16)] | None = None
-    metadata: Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)] | None = None
+    metadata: Annotated[dict[MetadataKey, Name], Field(max_length=16)] | None = None
     reasoning: Reasoning | None = None
     text: TextConfig | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    user: Annotated[str, StringConstraints(max_length=512)] | None = None
-    safety_identifier: Annotated[str, StringConstraints(max_length=512)] | None = None
-    prompt_cache_key: Annotated[str, StringConstraints(max_length=512)] | None = None
+    user: Name | None = None
+    safety_identifier: Name | None = None
+    prompt_cache_key: Name | None = None
     conversation: None = None
     prompt: None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
