@@ -103,3 +103,15 @@ def test_ask_prints_the_answer_alone_on_stdout(demo: Demo, tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=True)
     assert done.stdout == "West African CFA franc\n"
     assert "Timbuktu" in done.stderr
+
+
+def test_the_record_holds_a_logprob_for_each_sampled_token(demo: Demo) -> None:
+    run = ask(demo, TIMBUKTU, logprobs=True, temperature=0)
+    record = httpx.get(f"{demo.url}/v1/research/{run['id']}", timeout=30).json()
+    completions = [s for s in record["trajectory"]["segments"] if s["kind"] == "completion"]
+    assert len(completions) >= 3
+    for segment in completions:
+        assert len(segment["logprobs"]) == len(segment["sampled_ids"]) > 0
+        assert all(logprob <= 0 for logprob in segment["logprobs"])
+        assert set(segment["loss_mask"]) == {1}
+    assert sum(len(s["sampled_ids"]) for s in completions) == record["usage"]["completion_tokens"]
