@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys that clients may use, comma-separated in the environment; none means that no key is asked for."""
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    """Origins whose pages may call this server from a browser, comma-separated in the environment; ``*`` is any."""
     tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
 
@@ -144,10 +146,10 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(default=15.0, gt=0)
     """Silence on a stream after which a comment line is sent."""
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
-    def _split_keys(cls, value: object) -> object:
-        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _check_ttls(self) -> Self:

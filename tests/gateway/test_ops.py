@@ -40,3 +40,16 @@ def test_every_setting_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
     missing = [name for name in Settings.model_fields if f"`SEARCHR1_{name.upper()}`" not in text]
     assert missing == []
+
+
+async def test_pages_of_other_origins_may_call_only_where_they_are_named() -> None:
+    asks = {"origin": "https://app.example", "access-control-request-method": "POST"}
+    async with running_stage() as closed, running_stage(cors_origins="https://app.example, https://b.example") as open_:
+        refused = await closed.client.options("/v1/research", headers=asks)
+        assert "access-control-allow-origin" not in refused.headers
+        allowed = await open_.client.options("/v1/research", headers=asks)
+        assert allowed.headers["access-control-allow-origin"] == "https://app.example"
+        other = await open_.client.options("/v1/research", headers={**asks, "origin": "https://evil.example"})
+        assert "access-control-allow-origin" not in other.headers
+        run = await open_.client.post("/v1/research", json={"question": "Mali?"}, headers=asks)
+        assert "x-run-id" in run.headers["access-control-expose-headers"]

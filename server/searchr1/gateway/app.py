@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
@@ -44,6 +45,14 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.add_middleware(BodyBounds, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(BugBoundary)
     app.add_middleware(PageHeaders)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "last-event-id", "x-request-id"],
+            expose_headers=["x-request-id", "x-run-id", "retry-after"],
+        )
     app.add_middleware(RequestId)
     install_error_handlers(app)
     keyed: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": ERRORS}
