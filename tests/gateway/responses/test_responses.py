@@ -293,6 +293,7 @@ async def test_options_reach_the_run(stage: Stage) -> None:
         text={"format": {"type": "text"}, "verbosity": "low"},
         truncation="auto",
         conversation=None,
+        top_logprobs=0,
         service_tier="auto",
     )
     params = stage.engine.params[-1]
@@ -395,6 +396,9 @@ async def test_a_second_message_while_the_server_is_full(held: Stage) -> None:
         ({"text": {"format": {"type": "json_object"}}}, "text.format.type"),
         ({"conversation": "conv_x"}, "conversation"),
         ({"prompt": {"id": "x"}}, "prompt"),
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"include": ["message.output_text.logprobs"]}, "include.0"),
+        ({"input": [{"role": "system", "content": "Be brief."}]}, "input"),
         ({"previous_response_id": "resp_none"}, "previous_response_id"),
         ({"model": "gpt-5"}, "model"),
         ({"temperature": 3}, "temperature"),

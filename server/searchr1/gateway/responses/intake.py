@@ -1,14 +1,14 @@
 """A Responses request as a run: its conversation, its options, and what is stored to shape the response again.
 
 What is stored (``RunMeta.request``): ``fields`` (what the response object repeats of the request), ``input`` (the
-request's own items), ``turns`` (the conversation without its instructions, up to the question) and ``include``.
+request's own items), ``turns`` (the conversation without ``instructions``) and ``include``.
 """
 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from searchr1.gateway.admission import RunOptions
-from searchr1.gateway.conversation import Turn
+from searchr1.gateway.conversation import INSTRUCTION_ROLES, Turn
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import ItemReference, MessageItem, ResponsesRequest
@@ -45,14 +45,16 @@ def _top_k(body: ResponsesRequest, settings: Settings) -> int | None:
     if body.top_k is not None:
         return body.top_k
     sizes = [tool.search_context_size for tool in body.tools or () if tool.search_context_size is not None]
-    return {"low": 1, "medium": settings.top_k, "high": settings.max_top_k}[sizes[-1]] if sizes else None
+    if not sizes:
+        return None
+    return min({"low": 1, "medium": settings.top_k, "high": settings.max_top_k}[sizes[-1]], settings.max_top_k)
 
 
 async def turns_of(body: ResponsesRequest, find: FindRun) -> list[Turn]:
-    """The conversation up to the question, without instructions: what the previous response had, then the input.
+    """The conversation, without ``instructions``: what the previous response had and answered, then the input.
 
     Raises:
-        ApiError: an item or a response that it names does not exist, or the last message is not the user's.
+        ApiError: an item or a response that it names does not exist, or it does not end in a question.
     """
     turns = [] if body.previous_response_id is None else await _earlier(body.previous_response_id, find)
     for item in body.input:
@@ -60,9 +62,15 @@ async def turns_of(body: ResponsesRequest, find: FindRun) -> list[Turn]:
             turns.append(Turn(item.role, item.text))
         elif isinstance(item, ItemReference):
             turns += await _referred(item.id, find)
-    if not turns or turns[-1].role != "user":
+    if question_of(turns) is None:
         raise invalid("The last message must have the role 'user'; it is the question.", param="input")
     return turns
+
+
+def question_of(turns: list[Turn]) -> str | None:
+    """The last message that is no instruction; None where that is not the user's."""
+    last = next((turn for turn in reversed(turns) if turn.role not in INSTRUCTION_ROLES), None)
+    return last.text if last is not None and last.role == "user" else None
 
 
 async def _earlier(response_id: str, find: FindRun) -> list[Turn]:

@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
+from pydantic_core import PydanticCustomError
 
 from searchr1.gateway.admission import MAX_SEED
 
@@ -18,13 +19,22 @@ Includable = Literal[
     "computer_call_output.output.image_url",
     "code_interpreter_call.outputs",
     "reasoning.encrypted_content",
-    "message.output_text.logprobs",
 ]
-"""What OpenAI lets a request include. All but the first two name things that no response of this server has."""
+"""What a request may include. Clients ask for some of the others unasked: no response of this server has those."""
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+def _refused(why: str) -> BeforeValidator:
+    """For a field that can't be honoured and whose lack a client would notice."""
+
+    def refuse(value: Any) -> None:
+        if value:
+            raise PydanticCustomError("unsupported_parameter", why)
+
+    return BeforeValidator(refuse, json_schema_input_type=None)
 
 
 class TextPart(_Body):
@@ -95,11 +105,14 @@ def _items(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
+NO_FILTERS = "Not every provider can filter by domain, so results would not keep to it. Leave it out"
+
+
 class SearchFilters(_Body):
     """Where to search; nothing can be set here."""
 
-    allowed_domains: Annotated[list[str], Field(max_length=0)] | None = None
-    blocked_domains: Annotated[list[str], Field(max_length=0)] | None = None
+    allowed_domains: Annotated[None, _refused(NO_FILTERS)] = None
+    blocked_domains: Annotated[None, _refused(NO_FILTERS)] = None
 
 
 class UserLocation(_Body):
@@ -155,20 +168,32 @@ MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 class ResponsesRequest(_Body):
     """What of OpenAI's request this server acts on or refuses. Other fields are ignored."""
 
-    input: Annotated[Items, BeforeValidator(_items, json_schema_input_type=str | Items)]
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"model": "searchr1-atlas", "input": "Which currency is used in Mali?"}}
+    )
+
+    input: Annotated[Items, BeforeValidator(_items, json_schema_input_type=str | Items)] = Field(
+        description="The question, or a conversation whose last message that is no instruction is the question."
+    )
     model: str
-    instructions: str | None = None
+    instructions: str | None = Field(default=None, description="Put before the conversation; not carried over.")
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    store: bool | None = True
-    background: bool | None = False
-    previous_response_id: ResponseId | None = None
-    max_output_tokens: int | None = Field(default=None, ge=1)
-    max_tool_calls: int | None = Field(default=None, ge=0)
-    temperature: float | None = Field(default=None, ge=0, le=2)
+    store: bool | None = Field(default=True, description="Keep the response, to be fetched, resumed and followed up.")
+    background: bool | None = Field(default=False, description="Answer at once and go on without a client.")
+    previous_response_id: ResponseId | None = Field(default=None, description="A stored response that this follows.")
+    max_output_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens that the model may generate in the whole run."
+    )
+    max_tool_calls: int | None = Field(default=None, ge=0, description="Searches in all; 0 answers closed-book.")
+    temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy.")
     top_p: float | None = Field(default=None, gt=0, le=1)
-    tools: Annotated[list[WebSearchTool], Field(max_length=8)] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tools: Annotated[list[WebSearchTool], Field(max_length=8)] | None = Field(
+        default=None, description="Searching is on with and without its tool."
+    )
+    tool_choice: Literal["auto", "none"] | None = Field(
+        default=None, description="`none` answers closed-book. The model can't be forced to search."
+    )
     parallel_tool_calls: bool | None = None
     include: Annotated[list[Includable], Field(max_length=16)] | None = None
     metadata: Annotated[dict[MetadataKey, Name], Field(max_length=16)] | None = None
@@ -178,9 +203,12 @@ class ResponsesRequest(_Body):
     user: Name | None = None
     safety_identifier: Name | None = None
     prompt_cache_key: Name | None = None
-    conversation: None = None
-    prompt: None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
-    max_turns: int | None = Field(default=None, ge=1)
-    top_k: int | None = Field(default=None, ge=1)
-    deadline_s: float | None = Field(default=None, gt=0)
+    max_turns: int | None = Field(default=None, ge=1, description="Turns in which the model may search.")
+    top_k: int | None = Field(
+        default=None, ge=1, description="Passages per search; goes before `search_context_size`. No sampling parameter."
+    )
+    deadline_s: float | None = Field(default=None, gt=0, description="Seconds after which the run ends.")
+    conversation: Annotated[None, _refused("There are no conversation objects here: use 'previous_response_id'")] = None
+    prompt: Annotated[None, _refused("There are no prompt templates here: send the question itself")] = None
+    top_logprobs: Annotated[None, _refused("Answers come without log probabilities. Leave it out")] = None

@@ -15,7 +15,8 @@ from searchr1.gateway.auth import caller_of
 from searchr1.gateway.conversation import Turn, fold_conversation
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.hub import RunHandle, hub_of, scope_of
-from searchr1.gateway.responses.intake import run_options, stored_request, turns_of
+from searchr1.gateway.responses.example import EXAMPLE_RESPONSE
+from searchr1.gateway.responses.intake import question_of, run_options, stored_request, turns_of
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
@@ -34,7 +35,24 @@ Include = Annotated[list[Includable] | None, Query(alias="include[]", max_length
 PlainInclude = Annotated[list[Includable] | None, Query(alias="include", max_length=16)]
 
 
-@router.post("/v1/responses", summary="Create a response")
+_STREAM = {
+    "schema": {"type": "string"},
+    "example": 'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","delta":"franc",…}\n\n',
+}
+_RESPONSE: dict[str, Any] = {
+    "description": "The response.",
+    "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_RESPONSE}},
+}
+_WHOLE: dict[int | str, dict[str, Any]] = {200: _RESPONSE}
+_EITHER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The response, or its events.",
+        "content": {**_RESPONSE["content"], "text/event-stream": _STREAM},
+    }
+}
+
+
+@router.post("/v1/responses", responses=_EITHER, summary="Create a response")
 async def create(request: Request, body: ResponsesRequest) -> Response:
     """OpenAI's Responses: items `reasoning`, `web_search_call` and `message` with `url_citation` annotations.
 
@@ -64,7 +82,7 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     return JSONResponse(response_of(meta, run))
 
 
-@router.get("/v1/responses/{response_id}", summary="Get a stored response, or its stream")
+@router.get("/v1/responses/{response_id}", responses=_EITHER, summary="Get a stored response, or its stream")
 async def retrieve(
     request: Request,
     response_id: ResponseId,
@@ -85,7 +103,7 @@ async def retrieve(
     return await _whole(handle, wanted)
 
 
-@router.post("/v1/responses/{response_id}/cancel", summary="Cancel a response in the background")
+@router.post("/v1/responses/{response_id}/cancel", responses=_WHOLE, summary="Cancel a response in the background")
 async def cancel(request: Request, response_id: ResponseId) -> Response:
     """Free the engine at once. A response that has ended stays as it is; one in the foreground ends with its client."""
     handle = await _find(request, response_id)
@@ -153,7 +171,7 @@ async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, 
         kind="response",
         created=int(time.time()),
         model=services.settings.public_name,
-        question=turns[-1].text.strip(),
+        question=(question_of(turns) or "").strip(),
         scope=scope_of(caller),
         request=stored_request(body, turns, response_id, services.settings),
     )
