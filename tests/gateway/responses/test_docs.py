@@ -1,0 +1,24 @@
+"""The examples of ``docs/responses.md`` run as they stand, but for the server's address and model."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.conftest import MODEL, Stage
+
+PAGE = Path(__file__).parents[3] / "docs" / "responses.md"
+
+
+async def test_every_example_runs(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    code = "\n".join(blocks).replace("http://127.0.0.1:8080", stage.url).replace("searchr1-atlas", MODEL)
+    await asyncio.to_thread(exec, compile(code, str(PAGE), "exec"), {})
+    said = capsys.readouterr().out
+    assert len(blocks) == 3
+    assert "searched: currency of Mali" in said
+    assert "[currency of Mali: completed]" in said
+    assert "\n6 response." in said
+    assert "\n5 response." not in said
+    assert said.rstrip().endswith("West African CFA franc")
