@@ -134,6 +134,54 @@ def evaluate(
     print_report(report, by_kind=by_kind)
 
 
+@app.command()
+def export(
+    output: Annotated[
+        Path | None, typer.Option(help="runs.jsonl for whole runs, runs.parquet for upstream's columns.")
+    ] = None,
+    url: Url = URL,
+    api_key: ApiKey = None,
+    input: Annotated[Path | None, typer.Option(help="JSON lines of runs, read in place of a gateway.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="A run to export; may be repeated. Default: all.")] = None,
+    status: Annotated[list[str] | None, typer.Option(help="completed, exhausted, …; may be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(help="Runs from this ISO date or time on; UTC without a zone.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest runs only; of --input, the first.")] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help='JSON lines of {"question", "golden_answers"} for the parquet.')
+    ] = None,
+    data_source: Annotated[str, typer.Option(help="Upstream's data_source: it picks the reward.")] = "searchr1",
+    split: Annotated[str, typer.Option(help="Upstream's extra_info.split.")] = "train",
+    append: Annotated[bool, typer.Option("--append", help="Add to a .jsonl the runs that it lacks.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a run instead.")] = False,
+) -> None:
+    """Write stored runs as training records, token ids and loss masks included: see docs/record.md."""
+    from searchr1.export.run import ExportConfig
+    from searchr1.export.run import export as run
+    from searchr1.export.schema import record_schema_text
+    from searchr1.export.selection import Selection
+
+    if schema:
+        typer.echo(record_schema_text(), nl=False)
+        return
+    if output is None:
+        raise SystemExit("searchr1 export: --output is missing. See searchr1 export --help.")
+    selection = Selection.parse(ids=id or (), statuses=status or (), since=since, limit=limit)
+    config = ExportConfig(
+        output=output,
+        url=url,
+        api_key=api_key,
+        input=input,
+        selection=selection,
+        golden=golden,
+        data_source=data_source,
+        split=split,
+        append=append,
+        force=force,
+    )
+    typer.echo(str(run(config)))
+
+
 @index_app.command("build")
 def index_build(
     corpus: Annotated[Path, typer.Argument(help='JSON lines of {"id", "contents"}; contents: title line, then text.')],

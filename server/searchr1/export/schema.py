@@ -1,0 +1,20 @@
+"""The JSON schema of a run with its trajectory: the training record."""
+
+import json
+from typing import Any
+
+from searchr1_client.events import Run
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def record_schema() -> dict[str, Any]:
+    """The schema of what ``GET /v1/research/{run_id}`` and each line of an exported JSON Lines file hold."""
+    schema = Run.model_json_schema(mode="serialization")
+    schema["title"] = "Search-R1 run, record version 1"
+    return {"$schema": DIALECT} | schema
+
+
+def record_schema_text() -> str:
+    """The same as the text that is kept in ``docs/schemas/run.v1.json``."""
+    return json.dumps(record_schema(), indent=2, ensure_ascii=False) + "\n"
