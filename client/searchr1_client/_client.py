@@ -1,5 +1,6 @@
 """``SearchR1`` and ``AsyncSearchR1``: a server's address, a key, and what may be asked there."""
 
+import asyncio
 import os
 from collections.abc import Mapping
 from types import TracebackType
@@ -156,10 +157,11 @@ class AsyncSearchR1:
 
     async def close(self) -> None:
         """Wait for cancels that are under way; close the connections, where they are this client's own."""
-        await self._transport.to_end(self._close())
+        await self._transport.to_end(self._close(set(self._transport.leaving)))
 
-    async def _close(self) -> None:
-        await self._transport.all_left()
+    async def _close(self, leaving: set[asyncio.Task[None]]) -> None:
+        if leaving:
+            await asyncio.wait(leaving)
         if self._owns_http:
             await self._transport.http.aclose()
 
@@ -200,9 +202,10 @@ def _changed(
 ) -> Config:
     url = config.base_url if base_url is None else base_url
     check_config(url, api_key)
+    kept = {name: value for name, value in config.headers.items() if api_key is None or name != "Authorization"}
     return Config(
         url,
-        {**config.headers, **auth_headers(api_key), **(default_headers or {})},
+        {**kept, **auth_headers(api_key), **(default_headers or {})},
         config.timeout if isinstance(timeout, NotGiven) else timeout,
         config.max_retries if max_retries is None else max_retries,
         config.own_http_client,

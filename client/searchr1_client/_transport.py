@@ -211,11 +211,6 @@ class AsyncTransport:
         task.add_done_callback(self.leaving.discard)
         await asyncio.shield(task)
 
-    async def all_left(self) -> None:
-        """Wait for what ``to_end`` left behind."""
-        if self.leaving:
-            await asyncio.wait(set(self.leaving))
-
 
 def check_config(base_url: str, api_key: str | None) -> None:
     """Refuse what can't be sent. Raises ``SearchR1Error``."""

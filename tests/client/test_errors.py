@@ -115,7 +115,8 @@ def test_no_answer(error: httpx.RequestError, kind: type[sdk.APIConnectionError]
     assert "secret" not in str(told)
 
 
-def test_waits_double_up_to_a_bound_and_vary() -> None:
+def test_waits_double_up_to_a_bound_and_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_retries, "FIRST_WAIT_S", 0.5)
     for attempt, most_s in [(1, 0.5), (2, 1.0), (3, 2.0), (5, 8.0), (50, 8.0)]:
         waits = {_retries.wait_s(None, attempt) for _ in range(50)}
         assert all(most_s / 2 <= wait <= most_s for wait in waits)
