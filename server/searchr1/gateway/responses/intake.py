@@ -115,7 +115,9 @@ def stored_request(body: ResponsesRequest, turns: list[Turn], response_id: str, 
 
 def _fields(body: ResponsesRequest, settings: Settings) -> Json:
     """What the response object repeats of the request, with what held where it said nothing."""
-    tools = [tool.model_dump(exclude_none=True) for tool in body.tools or ()] or [{"type": "web_search"}]
+    tools = [tool.model_dump(exclude_none=True, exclude={"filters"}) for tool in body.tools or ()] or [
+        {"type": "web_search"}
+    ]
     reasoning = body.reasoning
     return {
         "background": bool(body.background),

@@ -3,9 +3,9 @@
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
-from pydantic_core import PydanticCustomError
 
 from searchr1.gateway.admission import MAX_SEED
+from searchr1.gateway.errors import invalid
 
 MAX_ITEMS = 256
 ResponseId = Annotated[str, StringConstraints(max_length=128)]
@@ -27,14 +27,16 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
 
-def _refused(why: str) -> BeforeValidator:
-    """For a field that can't be honoured and whose lack a client would notice."""
+_REFUSED = {
+    "conversation": "There are no conversation objects here: use 'previous_response_id'.",
+    "prompt": "There are no prompt templates here: send the question itself.",
+    "top_logprobs": "Answers come without log probabilities. Leave it out.",
+}
+_NO_FILTERS = "Not every provider can filter by domain, so results would not keep to it. Leave it out."
 
-    def refuse(value: Any) -> None:
-        if value:
-            raise PydanticCustomError("unsupported_parameter", why)
 
-    return BeforeValidator(refuse, json_schema_input_type=None)
+def _refused(why: str) -> Any:
+    return Field(default=None, description=f"Refused. {why}")
 
 
 class TextPart(_Body):
@@ -105,16 +107,6 @@ def _items(given: Any) -> Any:
     return [{"role": "user", "content": given}] if isinstance(given, str) else given
 
 
-NO_FILTERS = "Not every provider can filter by domain, so results would not keep to it. Leave it out"
-
-
-class SearchFilters(_Body):
-    """Where to search; nothing can be set here."""
-
-    allowed_domains: Annotated[None, _refused(NO_FILTERS)] = None
-    blocked_domains: Annotated[None, _refused(NO_FILTERS)] = None
-
-
 class UserLocation(_Body):
     """Where the user is: a hint, which the retrievers of this server have no use for."""
 
@@ -132,7 +124,7 @@ class WebSearchTool(_Body):
     external_web_access: bool | None = None
     """False answers searches from the cache alone."""
     search_context_size: Literal["low", "medium", "high"] | None = None
-    filters: SearchFilters | None = None
+    filters: dict[str, Any] | None = _refused(_NO_FILTERS)
     user_location: UserLocation | None = None
 
 
@@ -209,6 +201,20 @@ class ResponsesRequest(_Body):
         default=None, ge=1, description="Passages per search; goes before `search_context_size`. No sampling parameter."
     )
     deadline_s: float | None = Field(default=None, gt=0, description="Seconds after which the run ends.")
-    conversation: Annotated[None, _refused("There are no conversation objects here: use 'previous_response_id'")] = None
-    prompt: Annotated[None, _refused("There are no prompt templates here: send the question itself")] = None
-    top_logprobs: Annotated[None, _refused("Answers come without log probabilities. Leave it out")] = None
+    conversation: Any = _refused(_REFUSED["conversation"])
+    prompt: Any = _refused(_REFUSED["prompt"])
+    top_logprobs: Any = _refused(_REFUSED["top_logprobs"])
+
+    def check(self) -> None:
+        """Refuse what this server can't do and the client would miss.
+
+        Raises:
+            ApiError: 400 ``unsupported_parameter``; ``param`` names the field.
+        """
+        for name, why in _REFUSED.items():
+            if getattr(self, name):
+                raise invalid(f"'{name}': {why}", param=name, code="unsupported_parameter")
+        for i, tool in enumerate(self.tools or ()):
+            if any((tool.filters or {}).values()):
+                param = f"tools.{i}.filters"
+                raise invalid(f"'{param}': {_NO_FILTERS}", param=param, code="unsupported_parameter")

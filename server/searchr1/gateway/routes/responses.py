@@ -61,6 +61,7 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     """
     services, hub = services_of(request), hub_of(request)
     services.admission.check_model(body.model)
+    body.check()
     meta, plan = await _admitted(request, body)
     kept = meta.request["fields"]["store"]
     if body.background and not kept:
