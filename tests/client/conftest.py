@@ -30,7 +30,6 @@ EVENTS = [
     event(5, "answer.completed", text="Mali", citations=[]),
     event(6, "run.completed", status="completed", usage=USAGE),
 ]
-FAILED = event(6, "run.failed", error={"code": "engine_error", "message": "died"}, usage=USAGE)
 RUN = {"id": RUN_ID, "created": 5, "model": "m", "question": "Why?", "status": "cancelled", "usage": USAGE}
 
 
