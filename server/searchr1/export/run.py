@@ -55,7 +55,8 @@ class ExportReport:
         kept = f", {self.num_kept:,} of them from before" if self.num_kept else ""
         golden = "" if self.num_golden is None else f", {self.num_golden:,} with golden answers"
         skipped = f"; skipped: {self.skipped}" if self.skipped else ""
-        return f"{self.output}: {self.num_runs:,} runs{kept}{golden}{skipped}"
+        runs = "run" if self.num_runs == 1 else "runs"
+        return f"{self.output}: {self.num_runs:,} {runs}{kept}{golden}{skipped}"
 
 
 def export(config: ExportConfig, *, progress: bool = True) -> ExportReport:

@@ -10,7 +10,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 def record_schema() -> dict[str, Any]:
     """The schema of what ``GET /v1/research/{run_id}`` and each line of an exported JSON Lines file hold."""
-    schema = Run.model_json_schema(mode="serialization")
+    # As it is read, not as it is written: a field added later must not make the records before it invalid.
+    schema = Run.model_json_schema(mode="validation")
     schema["title"] = "Search-R1 run, record version 1"
     return {"$schema": DIALECT} | schema
 
