@@ -146,6 +146,7 @@ EXTRAS = {
     "searchr1.trainer": ("server", "demo", "train"),
     "searchr1.evaluation": ("server", "demo", "train"),
     "searchr1.retrieval.encoder": ("server", "dense"),
+    "searchr1.export": ("server", "data"),
     "searchr1": ("server",),
 }
 IN_PROCESS_ENGINE = "searchr1.engines.local"
