@@ -29,7 +29,7 @@ def pins(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==([^ \n]+)", text, flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("lock", [*LOCKS, "build.lock"])
+@pytest.mark.parametrize("lock", [*LOCKS, "build.lock", "clients.lock"])
 def test_every_line_of_a_lock_is_a_pin_with_hashes(lock: str) -> None:
     lines = (ROOT / "requirements" / lock).read_text(encoding="utf-8").splitlines()
     body = [line for line in lines if not line.startswith("#")]

@@ -1,0 +1,49 @@
+"""Gateways for real clients: one that answers, one whose engine dies in mid-run, one that thinks without end."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.errors import EngineError
+from searchr1.loop.types import Passage, TokenIds
+from searchr1.retrieval.base import Found
+from tests.gateway.conftest import StageEngine, StageRetriever
+
+QUESTION = "Which currency is used in Mali?"
+ANSWER = "West African CFA franc"
+QUERY = "currency of Mali"
+URL = "https://atlas.example/mali"
+THOUGHTS = ("I need Mali.", "Found it.")
+FAILURE = "The engine died."
+
+
+def retriever(*, url: str | None = URL) -> StageRetriever:
+    """Finds one passage that has the answer and one that has not."""
+    mali = Passage(id="1", title='"Mali"', text="Mali uses the West African CFA franc.", url=url, score=2.5)
+    niger = Passage(id="2", title='"Niger"', text="Niger lies east of Mali.", url=url and f"{url}/niger", score=1.5)
+    return StageRetriever(Found((mali, niger)))
+
+
+@dataclass
+class DyingEngine(StageEngine):
+    """Searches, then dies in the second turn, after its first word."""
+
+    async def generate(
+        self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stream the next completion, or part of it."""
+        dies = len(self.prompts) % 2 == 1
+        source = super().generate(prompt_ids, params, session=session, priority=priority)
+        try:
+            async for chunk in source:
+                yield chunk
+                if dies:
+                    raise EngineError(FAILURE)
+        finally:
+            await source.aclose()
+
+
+def endless_engine() -> StageEngine:
+    """Thinks in its first turn and never says the last word of it."""
+    return StageEngine(hold=asyncio.Event())
