@@ -1,4 +1,4 @@
-"""What every test may use: a tiny real model, and one real vLLM for the whole session, since a start takes a minute."""
+"""What every test may use: a tiny real model, and one vLLM and one demo for the session: a start takes a minute."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from searchr1.tokenizer import Tokenizer
+from tests.demo_server import Demo, run_demo
 from tests.vllm_server import VllmServer, run_vllm
 
 
@@ -31,3 +32,10 @@ def vllm_server(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """The session's vLLM over HTTP."""
     with run_vllm(model_dir, tmp_path_factory.mktemp("vllm") / "log.txt") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """The session's demo server."""
+    with run_demo(tmp_path_factory.mktemp("demo")) as running:
+        yield running

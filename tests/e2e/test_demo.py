@@ -13,8 +13,7 @@ import pytest
 
 from searchr1.evaluation.metrics import exact_match
 from searchr1_client.events import parse_event
-
-from .conftest import Demo
+from tests.demo_server import Demo
 
 pytestmark = pytest.mark.vllm
 

@@ -1,10 +1,9 @@
 """The demo as a user starts it: ``searchr1 serve --demo`` in its own process, with real vLLM and the real index."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from loadtests.processes import free_port, running, searchr1
 
@@ -17,10 +16,10 @@ class Demo:
     data_dir: Path
 
 
-@pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One demo server for all tests of this folder."""
-    folder, port = tmp_path_factory.mktemp("demo"), free_port()
+@contextlib.contextmanager
+def run_demo(folder: Path) -> Iterator[Demo]:
+    """Serve from ``folder`` until the block ends; no process is left then."""
+    port = free_port()
     command = searchr1("serve", "--demo", "--port", str(port), "--data-dir", str(folder / "data"))
     # Tests are quicker with a quick start than with quick tokens.
     with running(
