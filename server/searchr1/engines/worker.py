@@ -1,6 +1,7 @@
 """Loaded by vLLM in its worker process, as the class that ``worker_extension_cls`` names; nowhere else."""
 
 import sys
+from typing import Any
 
 # On a CPU with AMX, vLLM's eager attention kernel dies with SIGILL unless the process has asked the kernel for the tile
 # registers first. vLLM has loaded torch in its worker by now; this package must not load it for a gateway.
@@ -10,4 +11,28 @@ if _torch is not None and hasattr(_torch.cpu, "_init_amx"):
 
 
 class WorkerExtension:
-    """Adds nothing to vLLM's worker: loading this module is what counts."""
+    """What vLLM's worker can do besides its own: ``LocalEngine`` calls it by name."""
+
+    model_runner: Any
+    """Of vLLM's worker, which this class is mixed into."""
+
+    def take_weights(self, folder: str) -> None:
+        """Replace the model's weights by those of a checkpoint folder of the same architecture."""
+        self.model_runner.reload_weights(weights_path=folder)
+        _tie_again(self.model_runner.get_model())
+
+
+def _tie_again(model: Any) -> None:
+    """Point a tied output layer at the new embedding.
+
+    vLLM 0.32 on CPU keeps a packed copy of the old one: without this, outputs are silently wrong.
+    """
+    config = model.config
+    if not getattr(config, "tie_word_embeddings", False) or not hasattr(model, "lm_head"):
+        return
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+    from vllm.platforms import current_platform
+
+    model.lm_head.weight = model.model.embed_tokens.weight
+    if current_platform.is_cpu():
+        dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from searchr1.engines.base import ServedEngine
-from searchr1.engines.local import LocalEngine, LocalEngineConfig
+from searchr1.engines.local import LocalEngine
+from searchr1.engines.start import LocalEngineConfig
 from searchr1.engines.vllm import VllmEngine
 from searchr1.gateway.admission import Admission
 from searchr1.gateway.metrics import Metrics

