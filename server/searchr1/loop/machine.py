@@ -9,6 +9,8 @@ Rules
 3. A turn's text ends with its first ``</search>`` or ``</answer>`` (``tags.py``). That text is tokenized alone; these
    ids, not the sampled ones, enter the context. A search puts an observation in, a turn without an action the retry
    text, each tokenized alone and cut to its first ``max_observation_tokens``. No token is merged across two segments.
+   For training there is ``decode``: with it the sampled ids stand, for their logprobs are theirs alone. Only tokens
+   that reach past the cut are replaced, by what is before it, tokenized alone.
 4. The engine gets the last ``max_context_tokens`` ids of prompt + segments.
 5. Only text that the policy generated moves the state. Passages are data: nothing in them is scanned.
    ``QuerySettled`` moves nothing either: it says early which query a turn is likely to ask for.
@@ -29,6 +31,7 @@ from searchr1.loop.types import (
     ActionInvalid,
     AnswerCompleted,
     AnswerDelta,
+    Decode,
     Encode,
     Finish,
     Finished,
@@ -60,6 +63,7 @@ class Rollout:
         encode: text to ids, without special tokens.
         limits: bounds on turns, searches and tokens.
         profile: the texts that this family of checkpoints expects.
+        decode: ids to text; given for training, where sampled ids have to stand (rule 3).
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Rollout:
         encode: Encode,
         limits: Limits | None = None,
         profile: Profile = FAITHFUL,
+        decode: Decode | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.profile = profile
@@ -77,7 +82,7 @@ class Rollout:
         self.num_turns = 0
         self.num_searches = 0
         self.num_invalid = 0
-        self._encode = encode
+        self._encode, self._decode = encode, decode
         self._segments = [Segment("prompt", 0, prompt, tuple(prompt_ids), sampled=False)]
         self._scanner = TagScanner()
         self._sampled_ids: list[int] = []
@@ -229,11 +234,22 @@ class Rollout:
         self._segments.append(Segment(kind, turn, text, ids, sampled=False))
 
     def _append_completion(self, turn: int, text: str) -> None:
-        ids, sampled_ids = tuple(self._encode(text)), tuple(self._sampled_ids)
+        sampled_ids = tuple(self._sampled_ids)
         logprobs = tuple(self._logprobs) if self._logprobs and len(self._logprobs) == len(sampled_ids) else None
-        self._segments.append(
-            Segment("completion", turn, text, ids, sampled=True, sampled_ids=sampled_ids, logprobs=logprobs)
-        )
+        standing, rest = self._standing(sampled_ids, text)
+        ids = (*sampled_ids[:standing], *self._encode(rest)) if rest else sampled_ids[:standing]
+        self._segments.append(Segment("completion", turn, text, ids, True, sampled_ids, logprobs, standing))
+
+    def _standing(self, sampled_ids: TokenIds, text: str) -> tuple[int, str]:
+        """How many sampled ids stand, and the rest of ``text``, which they do not spell."""
+        if self._decode is None:
+            return 0, text
+        count = len(sampled_ids)
+        while not text.startswith(spelled := self._decode(sampled_ids[:count])):
+            count -= 1
+        while count and self._decode(sampled_ids[: count - 1]) == spelled:
+            count -= 1  # An end-of-text token spells nothing and has never been in a context.
+        return count, text[len(spelled) :]
 
     def _visible(self, turn: int, pieces: list[Piece]) -> list[VisibleEvent]:
         events: list[VisibleEvent] = []

@@ -9,6 +9,9 @@ TokenIds = tuple[int, ...]
 Encode = Callable[[str], list[int]]
 """Text to token ids, no special tokens added: ``tokenizer.encode(text, add_special_tokens=False)``."""
 
+Decode = Callable[[TokenIds], str]
+"""Token ids to text, special tokens left out."""
+
 FinishReason = Literal["stop", "length", "abort"]
 """Why a completion ended: a stop string or EOS, the token limit, or the caller."""
 
@@ -106,6 +109,8 @@ class Segment:
     """What the engine sampled, before the cut and the re-tokenization; empty for text that was put in."""
     logprobs: tuple[float, ...] | None = None
     """The engine's, one for each of ``sampled_ids``, where it gave them."""
+    num_verbatim: int = 0
+    """How many of ``ids``, from the first, are ``sampled_ids`` as they stand, so that ``logprobs`` are theirs."""
 
 
 @dataclass(frozen=True, slots=True)
