@@ -1,8 +1,8 @@
-"""Gateways for real clients: one that answers, one whose engine dies in mid-run, one that thinks without end."""
+"""Gateways for real clients: that answer, die in mid-run, fall silent for a while, or think without end."""
 
 import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.errors import EngineError
@@ -40,6 +40,28 @@ class DyingEngine(StageEngine):
                 yield chunk
                 if dies:
                     raise EngineError(FAILURE)
+        finally:
+            await source.aclose()
+
+
+@dataclass
+class PausingEngine(StageEngine):
+    """Waits for heartbeats before the first word of every turn."""
+
+    pings: list[object] = field(default_factory=list)
+    """One for each heartbeat that was sent."""
+
+    async def generate(
+        self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stream the next completion after two heartbeats more; for streams alone."""
+        source = super().generate(prompt_ids, params, session=session, priority=priority)
+        wanted = len(self.pings) + 2
+        try:
+            async for chunk in source:
+                while len(self.pings) < wanted:  # noqa: ASYNC110 (heartbeats have no event)
+                    await asyncio.sleep(0.01)
+                yield chunk
         finally:
             await source.aclose()
 

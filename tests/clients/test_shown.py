@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from searchr1.gateway import sse
 from tests.gateway.conftest import Stage
 from tests.gateway.threaded import threaded_stage
 
 from .clients import CLIENTS, Client, Job, ask
-from .stages import ANSWER, QUERY, QUESTION, THOUGHTS, retriever
+from .stages import ANSWER, QUERY, QUESTION, THOUGHTS, PausingEngine, retriever
 from .table import documented, observed
 
 WITH_SEARCHES = ("responses", "`@ai-sdk/openai`", "`searchr1_client`")
@@ -23,9 +24,25 @@ def nameless() -> Iterator[Stage]:
         yield stage
 
 
+@pytest.fixture(scope="module")
+def pausing() -> Iterator[Stage]:
+    """A gateway with heartbeats in its streams."""
+    engine = PausingEngine()
+    encode = sse._Heartbeat.encode
+
+    def counted(beat: sse._Heartbeat) -> bytes:
+        engine.pings.append(beat)
+        return encode(beat)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sse._Heartbeat, "encode", counted)
+        with threaded_stage(engine=engine, retriever=retriever(), heartbeat_s=0.05) as stage:
+            yield stage
+
+
 @dataclass(frozen=True)
 class Reports:
-    """What one client showed: of a whole run, streamed ones, a refused request, a break, passages without a URL."""
+    """What one client showed of each job."""
 
     client: Client
     whole: dict[str, Any]
@@ -33,21 +50,23 @@ class Reports:
     bad: dict[str, Any]
     broken: dict[str, Any]
     nameless: dict[str, Any]
+    heartbeats: dict[str, Any]
 
 
 @pytest.fixture(scope="module", params=CLIENTS, ids=lambda client: client.name.replace("`", ""))
-def reports(request: pytest.FixtureRequest, answering: Stage, dying: Stage, nameless: Stage) -> Reports:
+def reports(request: pytest.FixtureRequest, answering: Stage, dying: Stage, nameless: Stage, pausing: Stage) -> Reports:
     """All in one process: some clients take seconds to import."""
     client: Client = request.param
-    whole, bad, broken, without_url, *streams = ask(
+    whole, bad, broken, without_url, with_heartbeats, *streams = ask(
         client,
         Job("whole", answering.url, QUESTION),
         Job("whole", answering.url, " "),
         Job("stream", dying.url, QUESTION),
         Job("stream", nameless.url, QUESTION),
+        Job("stream", pausing.url, QUESTION),
         *(Job(mode, answering.url, QUESTION) for mode in client.modes),
     )
-    return Reports(client, whole, streams, bad, broken, without_url)
+    return Reports(client, whole, streams, bad, broken, without_url, with_heartbeats)
 
 
 def test_the_table(reports: Reports) -> None:
@@ -77,3 +96,8 @@ def test_passages_without_a_url_break_no_client(reports: Reports) -> None:
     assert (shown["error"], shown["text"]) == (None, ANSWER)
     if documented()[reports.client.name]["citations"] == "yes":
         assert shown["citations"] == [{"title": "Mali", "url": ""}]
+
+
+def test_heartbeats_break_no_client(reports: Reports) -> None:
+    for name in ("error", "text", "reasoning", "citations", "sources"):
+        assert reports.heartbeats[name] == reports.streams[0][name]
