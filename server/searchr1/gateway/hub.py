@@ -8,6 +8,7 @@ and what the store missed is written when it answers again.
 import asyncio
 import logging
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import ExitStack, aclosing
 from dataclasses import replace
@@ -19,7 +20,15 @@ from searchr1.gateway.admission import Plan
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.live import LiveRun
 from searchr1.gateway.runs import RunDrive
-from searchr1.gateway.runstore.base import RunKind, RunMeta, RunState, RunStore, RunStoreError
+from searchr1.gateway.runstore.base import (
+    RunForgottenError,
+    RunKind,
+    RunMeta,
+    RunState,
+    RunStore,
+    RunStoreError,
+    Wish,
+)
 from searchr1.gateway.runstore.memory import MemoryRunStore
 from searchr1.gateway.runstore.redis import RedisRunStore
 from searchr1.gateway.services import Services
@@ -40,6 +49,8 @@ _HELLO_S = 1.0
 _RETRY_S = 0.5
 _LAST_FLUSHES = 10
 """Tries to store a run that has ended."""
+_MAX_GIVEN_UP = 10_000
+"""Ids of runs that could not be stored and are kept until the store answers."""
 
 
 class RunHandle(Protocol):
@@ -91,6 +102,7 @@ class RunHub:
         self._replica = secrets.token_hex(8)
         self._live: dict[str, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._given_up: deque[str] = deque(maxlen=_MAX_GIVEN_UP)
         self._inbox: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "RunHub":
@@ -130,10 +142,10 @@ class RunHub:
             drive = RunDrive(self._services, plan, run_id=meta.id, asked=meta.question)
             leave_s = {"cancel": 0.0, "grace": self._services.settings.resume_grace_s, "keep": None}[when_left]
             live = LiveRun(meta, drive, leave_s=leave_s)
+            live.kept = store and self._services.settings.store_runs
             self._live[meta.id] = live
             slot = stack.pop_all()
-        kept = store and self._services.settings.store_runs
-        self._spawn(self._own(live, slot.close, kept=kept))
+        self._spawn(self._own(live, slot.close))
         return live
 
     async def find(self, run_id: str, caller: Caller, kind: RunKind) -> RunHandle:
@@ -145,14 +157,20 @@ class RunHub:
         handle: RunHandle | None = self._live.get(run_id)
         if handle is None:
             state = await self._ask_store(run_id)
-            handle = None if state is None else StoredRun(state, self._store)
+            handle = None if state is None else self._stored(state)
         if handle is None or handle.meta.scope != scope_of(caller) or handle.meta.kind != kind:
             message = f"There is no stored run {run_id[:100]!r}. It may have expired, or belong to another key."
             raise ApiError(404, message, code="run_not_found" if kind == "research" else "not_found")
         return handle
 
     async def list_runs(self, caller: Caller, after: str | None, limit: int) -> list[RunState]:
-        """The caller's stored runs, newest first. Raises ``ApiError`` where the store does not answer."""
+        """The caller's stored runs, newest first, from the one after the run ``after`` on.
+
+        Raises:
+            ApiError: there is no run ``after``, or the store does not answer.
+        """
+        if after is not None:
+            await self.find(after, caller, "research")
         try:
             return await self._store.list_runs(scope_of(caller), after, limit)
         except RunStoreError as error:
@@ -160,16 +178,33 @@ class RunHub:
 
     async def delete(self, handle: RunHandle) -> None:
         """End a run and forget it. Raises ``ApiError`` where the store does not answer."""
-        if isinstance(handle, LiveRun):
-            handle.kept = False
-            handle.end()
-            await handle.closed.wait()  # Nothing is written after it is forgotten.
-        else:
-            await handle.cancel()
+        if isinstance(handle, StoredRun):
+            await handle.forget()
         try:
-            await self._store.delete(handle.meta)
+            if isinstance(handle, LiveRun):
+                await self._forget(handle)
+            else:
+                await self._store.delete(handle.meta)
         except RunStoreError as error:
             raise unavailable() from error
+
+    async def _forget(self, live: LiveRun) -> None:
+        live.kept = False
+        live.end()
+        await live.closed.wait()  # Nothing is written after it is forgotten.
+        await self._store.delete(live.meta)
+
+    async def _forget_for_other(self, live: LiveRun) -> None:
+        """As the other replica asks, which deletes it too: but perhaps before the last of it was written."""
+        try:
+            await self._forget(live)
+        except RunStoreError:
+            self._services.metrics.run_store_errors.inc()
+
+    def _stored(self, state: RunState) -> StoredRun:
+        if state.meta.replica == self._replica:  # It does not live here any more, and can't be stored just now.
+            state = replace(state, meta=replace(state.meta, replica=""))
+        return StoredRun(state, self._store)
 
     async def _ask_store(self, run_id: str) -> RunState | None:
         try:
@@ -182,57 +217,72 @@ class RunHub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _own(self, live: LiveRun, free_slot: Callable[[], None], *, kept: bool) -> None:
+    async def _own(self, live: LiveRun, free_slot: Callable[[], None]) -> None:
         """Drive a run to its end while its events are stored."""
-        live.kept = kept
+        mirror = asyncio.ensure_future(self._mirror(live))
         try:
-            mirror = asyncio.ensure_future(self._mirror(live)) if kept else None
             try:
                 await live.drive_to_end()
             finally:
                 free_slot()
-            if mirror is not None:
-                await mirror
+            await mirror
         finally:
+            mirror.cancel()
             del self._live[live.meta.id]
             live.closed.set()
 
     async def _mirror(self, live: LiveRun) -> None:
         """Write a run's events to the store as they come, then its record."""
+        if live.kept and not await self._has_stored(live) and live.kept:
+            logger.warning("run %s was not stored: the store does not answer", live.meta.id)
+            self._given_up.append(live.meta.id)
+
+    async def _has_stored(self, live: LiveRun) -> bool:
         created, tries_left = False, _LAST_FLUSHES
         while live.kept and tries_left:
-            await live.news(_FLUSH_S)
             try:
-                if not created:
+                if not created:  # At once: whoever is given the id may ask another replica for it.
                     await self._store.create(live.meta)
                     created = True
+                await live.news(_FLUSH_S)
                 if events := live.unstored():
                     await self._store.append(live.meta.id, events)
                     live.stored(events)
                 if live.ended and not live.unstored():
                     record = live.record()
                     await self._store.finish(RunState(live.meta, record.status, record.answer), _json(record))
-                    return
-            except RunStoreError:
+                    return True
+            except RunStoreError as error:
+                if isinstance(error, RunForgottenError):
+                    created = False
+                    live.store_again()
                 self._services.metrics.run_store_errors.inc()
                 tries_left -= live.ended
                 await asyncio.sleep(_RETRY_S)
-        if live.kept:
-            logger.warning("run %s was not stored: the store does not answer", live.meta.id)
+        return False
 
     async def _serve_inbox(self) -> None:
         """Show that this replica lives, and do what other replicas ask of it."""
         while True:
             try:
                 for note in await self._store.hello(self._replica, _HELLO_S):
-                    live = self._live.get(note.run_id)
-                    if live is not None and note.wish == "cancel":
-                        live.end()
-                    elif live is not None:
-                        live.read_elsewhere()
+                    if (live := self._live.get(note.run_id)) is not None:
+                        self._heed(note.wish, live)
+                while self._given_up:  # Else they would pass for running wherever this replica lives.
+                    await self._store.disown(self._given_up[0])
+                    self._given_up.popleft()
             except RunStoreError:
                 self._services.metrics.run_store_errors.inc()
-                await asyncio.sleep(_HELLO_S)
+                await asyncio.sleep(_RETRY_S)
+
+    def _heed(self, wish: Wish, live: LiveRun) -> None:
+        match wish:
+            case "cancel":
+                live.end()
+            case "forget":
+                self._spawn(self._forget_for_other(live))
+            case "read":
+                live.read_elsewhere()
 
 
 def hub_of(request: Request) -> RunHub:

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from searchr1.gateway.runs import RunDrive
 from searchr1.gateway.runstore.base import LoggedEvent, RunMeta
 from searchr1.gateway.sse import encode_frame
-from searchr1_client.events import KnownEvent, Run
+from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run
 from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
@@ -52,11 +52,7 @@ class LiveRun:
             self._driving.cancel()
         try:
             await asyncio.wait((self._driving,))
-            if self._driving.cancelled():
-                self._add(self._drive.cancelled())
-            elif (error := self._driving.exception()) is not None:
-                logger.error("run %s failed by an error of the server's own", self.meta.id, exc_info=error)
-                self._add(self._drive.broke())
+            self._conclude(self._driving)
         finally:
             self._driving.cancel()
             self.ended = True
@@ -64,9 +60,10 @@ class LiveRun:
 
     def end(self) -> None:
         """Have the run end as cancelled. Does nothing for one that has ended."""
-        self._end_wanted = True
-        if self._driving is not None:
+        # A second cancellation would break off what the first one cleans up.
+        if self._driving is not None and not self._end_wanted:
             self._driving.cancel()
+        self._end_wanted = True
 
     async def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
         """See ``RunHandle.batches``."""
@@ -129,6 +126,10 @@ class LiveRun:
         """The store has these now."""
         self._num_stored += len(events)
 
+    def store_again(self) -> None:
+        """The store has none of its events any more."""
+        self._num_stored = 0
+
     async def news(self, at_most_s: float) -> None:
         """Wait for the run's end, at most so long."""
         if not self.ended and self._driving is not None:
@@ -140,6 +141,16 @@ class LiveRun:
         async with aclosing(self._drive.events()) as events:
             async for event in events:
                 self._add(event)
+
+    def _conclude(self, driven: asyncio.Task[None]) -> None:
+        """Have the log begin with the first event and end in one terminal event, wherever the run was cut."""
+        error = None if driven.cancelled() else driven.exception()
+        if error is not None:
+            logger.error("run %s failed by an error of the server's own", self.meta.id, exc_info=error)
+        if not self._events:
+            self._add(self._drive.started())
+        if self._events[-1].type not in TERMINAL_TYPES:
+            self._add(self._drive.cancelled() if driven.cancelled() else self._drive.broke())
 
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)

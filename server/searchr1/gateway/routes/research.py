@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from searchr1.gateway.admission import Plan, RunOptions
 from searchr1.gateway.auth import caller_of
@@ -18,7 +18,7 @@ from searchr1.gateway.openapi import EVENT_STREAM
 from searchr1.gateway.runs import unbroken, unless_left
 from searchr1.gateway.runstore.base import RunMeta
 from searchr1.gateway.services import services_of
-from searchr1.gateway.sse import event_stream
+from searchr1.gateway.sse import event_stream, followed_stream
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
@@ -33,6 +33,7 @@ class EventStream(Response):
 
 
 MAX_SEQ = 2**31
+MAX_SEQ_DIGITS = 10
 MAX_TURNS_BACK = 16
 """Earlier runs that a follow-up question is put after."""
 
@@ -103,7 +104,9 @@ async def replay(request: Request, body: ReplayRequest) -> Response:
         old = await (await hub_of(request).find(body.run_id, caller_of(request), "research")).run()
     if old.trajectory is None:
         raise invalid("The run has no trajectory: it has not ended.", param="run" if body.run else "run_id")
-    options = body.model_copy(update=_unset(body, old.trajectory))
+    if len(old.question) > services.settings.max_question_chars:
+        raise invalid("The run's question is too long.", param="run.question", code="string_too_long")
+    options = _options(body, old.trajectory)
     run_id = _new_id()
     plan = services.admission.plan(
         old.trajectory.question, options, caller=caller_of(request), run_id=run_id, stream=body.stream
@@ -155,11 +158,11 @@ async def follow(
 ) -> Response:
     """Its events, from the first or after a given one, to its end: a resumed stream, or one that is long over."""
     if last_event_id is not None:
-        if not last_event_id.isdecimal() or int(last_event_id) > MAX_SEQ:
+        if not last_event_id.isdecimal() or len(last_event_id) > MAX_SEQ_DIGITS or int(last_event_id) > MAX_SEQ:
             raise invalid("'Last-Event-ID' must be the 'id' of an event of this run.", param="Last-Event-ID")
         after = int(last_event_id)
     handle = await hub_of(request).find(run_id, caller_of(request), "research")
-    return await _stream(request, handle, after)
+    return followed_stream(handle.frames(after), heartbeat_s=services_of(request).settings.heartbeat_s)
 
 
 @router.post("/v1/research/{run_id}/cancel", response_model=Run, summary="Cancel a run")
@@ -183,7 +186,8 @@ async def _answer(request: Request, body: RunRequest, plan: Plan, meta: RunMeta)
     hub = hub_of(request)
     if body.stream:
         handle = hub.start(plan, meta, when_left="grace" if body.store else "cancel", store=body.store)
-        response = await _stream(request, handle, -1)
+        heartbeat_s = services_of(request).settings.heartbeat_s
+        response: Response = await event_stream(handle.frames(), heartbeat_s=heartbeat_s)
     else:
         handle = hub.start(plan, meta, when_left="cancel", store=body.store)
         run = unbroken(await unless_left(_to_end(handle), request))
@@ -197,11 +201,6 @@ async def _to_end(handle: RunHandle) -> Run:
         async for _ in batches:
             pass
     return await handle.run()
-
-
-async def _stream(request: Request, handle: RunHandle, after: int) -> Response:
-    heartbeat_s = services_of(request).settings.heartbeat_s
-    return await event_stream(handle.frames(after), heartbeat_s=heartbeat_s)
 
 
 async def _after(request: Request, previous: str | None, question: str) -> str:
@@ -229,10 +228,16 @@ def _meta(request: Request, run_id: str, question: str, stored: dict[str, Any]) 
     )
 
 
-def _unset(body: ReplayRequest, trajectory: Trajectory) -> dict[str, Any]:
-    """The old run's options, where the request sets none."""
+def _options(body: ReplayRequest, trajectory: Trajectory) -> RunOptions:
+    """The old run's options, where the request sets none. The client may have written them itself."""
     old = trajectory.options.model_dump(exclude_none=True)
-    return {name: value for name, value in old.items() if getattr(body, name) is None}
+    given = body.model_dump(include=set(RunOptions.model_fields), exclude_none=True)
+    try:
+        return RunOptions.model_validate({**old, **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(map(str, first["loc"]))
+        raise invalid(f"'{option}': {first['msg']}.", param=f"run.trajectory.options.{option}") from error
 
 
 def _searches(trajectory: Trajectory) -> list[FrozenSearch]:

@@ -18,6 +18,10 @@ class RunStoreError(Exception):
     """The store does not answer. Its cause says why."""
 
 
+class RunForgottenError(RunStoreError):
+    """The store answers, but it has lost a part of the run: all of it must be sent again, from ``create`` on."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunMeta:
     """What a run is, apart from what happened in it."""
@@ -55,8 +59,8 @@ class LoggedEvent:
     data: bytes
 
 
-Wish = Literal["cancel", "read"]
-"""What one replica tells a run's owner: to cancel it, or that somebody reads it."""
+Wish = Literal["cancel", "forget", "read"]
+"""What one replica tells a run's owner: to cancel it, to cancel and delete it, or that somebody reads it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +75,23 @@ class RunStore(Protocol):
     """Keeps runs. Each method raises ``RunStoreError`` where the store does not answer."""
 
     async def create(self, meta: RunMeta) -> None:
-        """Begin a run."""
+        """Begin a run. It can be repeated."""
         ...
 
     async def append(self, run_id: str, events: Sequence[LoggedEvent]) -> None:
-        """Add events. Those that are there already change nothing, so a failed call can be repeated."""
+        """Add events. Those that are there already change nothing, so a failed call can be repeated, with more events.
+
+        Raises:
+            RunForgottenError: the run, or an event before these, is not there.
+        """
         ...
 
     async def finish(self, state: RunState, record: bytes) -> None:
-        """The run has ended: ``record`` is its whole JSON."""
+        """The run has ended: ``record`` is its whole JSON.
+
+        Raises:
+            RunForgottenError: its events are not there.
+        """
         ...
 
     async def state(self, run_id: str) -> RunState | None:
@@ -100,6 +112,10 @@ class RunStore(Protocol):
 
     async def delete(self, meta: RunMeta) -> None:
         """Forget a run."""
+        ...
+
+    async def disown(self, run_id: str) -> None:
+        """A run that is not finished never will be: it has no owner any more."""
         ...
 
     async def hello(self, replica: str, wait_s: float) -> list[Note]:

@@ -1,14 +1,15 @@
 """Runs in this process's memory: for one replica. The oldest are dropped when they take more than ``max_bytes``."""
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
-from searchr1.gateway.runstore.base import LoggedEvent, Note, RunMeta, RunState, Wish
+from searchr1.gateway.runstore.base import LoggedEvent, Note, RunForgottenError, RunMeta, RunState, Wish
 
 _OVERHEAD_BYTES = 100
-"""What an event takes besides its JSON."""
+"""What an event or a run takes besides its JSON."""
 
 
 @dataclass(slots=True)
@@ -30,21 +31,23 @@ class MemoryRunStore:
 
     async def create(self, meta: RunMeta) -> None:
         """See ``RunStore.create``."""
-        self._runs[meta.id] = _Kept(RunState(meta), self._clock() + self._ttl_s)
-        self._make_room()
+        self._drop(meta.id)
+        run = self._runs[meta.id] = _Kept(RunState(meta), self._clock() + self._ttl_s)
+        self._grow(run, _OVERHEAD_BYTES + len(json.dumps(asdict(meta))))
 
     async def append(self, run_id: str, events: Sequence[LoggedEvent]) -> None:
         """See ``RunStore.append``."""
-        if (run := self._find(run_id)) is None:
-            return
+        run = self._found(run_id)
+        if events and events[0].seq > len(run.events):
+            raise RunForgottenError(f"the events before {events[0].seq} are not there")
+        run.expires_at = self._clock() + self._ttl_s
         fresh = [event for event in events if event.seq >= len(run.events)]
         run.events.extend(fresh)
         self._grow(run, sum(len(event.data) + _OVERHEAD_BYTES for event in fresh))
 
     async def finish(self, state: RunState, record: bytes) -> None:
         """See ``RunStore.finish``."""
-        if (run := self._find(state.meta.id)) is None:
-            return
+        run = self._found(state.meta.id)
         run.state, run.record, run.expires_at = state, record, self._clock() + self._ttl_s
         self._grow(run, len(record))
 
@@ -59,13 +62,16 @@ class MemoryRunStore:
         return None if run is None else run.record
 
     async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
-        """See ``RunStore.read``. It never waits: a run that is going on is read where it lives, which is here."""
+        """See ``RunStore.read``. A run that is going on is read where it lives, which is here: nothing new comes."""
         run = self._find(run_id)
-        return [] if run is None else run.events[after + 1 :]
+        events = [] if run is None else run.events[after + 1 :]
+        if not events and wait_s > 0:
+            await asyncio.sleep(wait_s)
+        return events
 
     async def list_runs(self, scope: str, after: str | None, limit: int) -> list[RunState]:
         """See ``RunStore.list_runs``."""
-        states = [run.state for run_id in reversed(self._runs) if (run := self._find(run_id)) is not None]
+        states = [run.state for run_id in list(reversed(self._runs)) if (run := self._find(run_id)) is not None]
         own = [state for state in states if state.meta.scope == scope and state.meta.kind == "research"]
         first = next((i + 1 for i, state in enumerate(own) if state.meta.id == after), 0 if after is None else len(own))
         return own[first : first + limit]
@@ -74,20 +80,30 @@ class MemoryRunStore:
         """See ``RunStore.delete``."""
         self._drop(meta.id)
 
+    async def disown(self, run_id: str) -> None:
+        """See ``RunStore.disown``."""
+        if (run := self._find(run_id)) is not None and run.record is None:
+            run.state = replace(run.state, meta=replace(run.state.meta, replica=""))
+
     async def hello(self, replica: str, wait_s: float) -> list[Note]:
         """See ``RunStore.hello``. Nobody else can tell, so it waits in vain."""
         await asyncio.sleep(wait_s)
         return []
 
     async def lives(self, replica: str) -> bool:
-        """See ``RunStore.lives``. The one replica asks about itself."""
-        return True
+        """See ``RunStore.lives``. The one replica asks about itself, or about a run without an owner."""
+        return bool(replica)
 
     async def tell_owner(self, meta: RunMeta, wish: Wish) -> None:
         """See ``RunStore.tell_owner``. Every run that is going on lives here, where it needs no note."""
 
     async def aclose(self) -> None:
         """Nothing to let go of."""
+
+    def _found(self, run_id: str) -> _Kept:
+        if (run := self._find(run_id)) is None:
+            raise RunForgottenError("the run is not there")
+        return run
 
     def _find(self, run_id: str) -> _Kept | None:
         run = self._runs.get(run_id)

@@ -1,22 +1,32 @@
 """Runs in Redis: any replica finds them, follows them and has them cancelled.
 
 ``sr1:run:{ID}:log`` is a stream whose entries each hold some events; an entry's id is the ``seq`` of its last event
-plus one, so that a reader's position is its last ``seq``, and an append that is repeated is refused by Redis itself.
+plus one, so that a reader's position is its last ``seq``. An append that is repeated with more events leaves some of
+them in two entries: readers skip what they have.
 ``:state`` and ``:record`` hold the rest. The braces put all keys of a run into one slot of a Cluster.
 ``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` says that a replica lives; in ``:inbox`` it finds
 what others tell it about its runs.
 """
 
+import asyncio
 import json
 import time
 import zlib
 from collections.abc import Awaitable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeVar, cast
 
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import RedisClusterException, RedisError
 
-from searchr1.gateway.runstore.base import LoggedEvent, Note, RunMeta, RunState, RunStoreError, Wish
+from searchr1.gateway.runstore.base import (
+    LoggedEvent,
+    Note,
+    RunForgottenError,
+    RunMeta,
+    RunState,
+    RunStoreError,
+    Wish,
+)
 from searchr1.retrieval.redis import RedisClient
 
 T = TypeVar("T")
@@ -27,8 +37,26 @@ _MAX_LISTED = 1000
 """Runs that one caller's listing goes back."""
 _MAX_ENTRIES = 20_000
 """Of one run's log; far above what a run's token budget allows."""
+_MAX_BLOCKED = 32
+"""Reads that may wait on a connection of their own: half of a pool. Further ones look again every so often."""
+_POLL_S = 0.25
 _RUN, _RUNS, _REPLICA = "sr1:run:", "sr1:runs:", "sr1:replica:"
 _EVENTS = b"e"
+
+_APPEND = """
+local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+local held = tail[1] and tonumber(string.match(tail[1][1], '^%d+')) or 0
+if held < tonumber(ARGV[1]) or redis.call('PEXPIRE', KEYS[2], ARGV[4]) == 0 then return 0 end
+if held < tonumber(ARGV[2]) then
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], ARGV[2] .. '-0', 'e', ARGV[3])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1
+"""
+"""KEYS: the log, the state. ARGV: the first event's seq, the last one's plus one, the events, ms, most entries.
+
+0 means that Redis lacks events before these, or the run: it was restarted, it failed over, or it evicts keys.
+"""
 
 
 class RedisRunStore:
@@ -40,7 +68,8 @@ class RedisRunStore:
     def __init__(self, client: RedisClient, blocking: RedisClient, *, ttl_s: float) -> None:
         self._client: Any = client
         self._blocking: Any = blocking
-        self._ttl_ms = round(ttl_s * 1000)
+        self._ttl_ms = max(round(ttl_s * 1000), 1)
+        self._num_blocked = 0
 
     async def create(self, meta: RunMeta) -> None:
         """See ``RunStore.create``."""
@@ -53,21 +82,17 @@ class RedisRunStore:
 
     async def append(self, run_id: str, events: Sequence[LoggedEvent]) -> None:
         """See ``RunStore.append``."""
-        key = _key(run_id, "log")
-        fields: dict[Any, Any] = {_EVENTS: b"\n".join(event.data for event in events)}
-        try:
-            await _answer(self._client.xadd(key, fields, id=f"{events[-1].seq + 1}-0", maxlen=_MAX_ENTRIES))
-            if events[0].seq == 0:
-                await _answer(self._client.pexpire(key, self._ttl_ms))
-        except RunStoreError as error:
-            if isinstance(error.__cause__, ResponseError) and "smaller" in str(error.__cause__):
-                return  # It is there: the call before was answered too late.
-            raise
+        keys = _key(run_id, "log"), _key(run_id, "state")
+        data = b"\n".join(event.data for event in events)
+        values = events[0].seq, events[-1].seq + 1, data, self._ttl_ms, _MAX_ENTRIES
+        if not await _answer(self._client.eval(_APPEND, len(keys), *keys, *values)):
+            raise RunForgottenError(f"the run, or its events before {events[0].seq}, are not there")
 
     async def finish(self, state: RunState, record: bytes) -> None:
         """See ``RunStore.finish``."""
         await _answer(self._client.set(_key(state.meta.id, "record"), zlib.compress(record, 1), px=self._ttl_ms))
-        await _answer(self._client.pexpire(_key(state.meta.id, "log"), self._ttl_ms))
+        if not await _answer(self._client.pexpire(_key(state.meta.id, "log"), self._ttl_ms)):
+            raise RunForgottenError("the run's events are not there")
         await self._put_state(state)
 
     async def state(self, run_id: str) -> RunState | None:
@@ -83,12 +108,20 @@ class RedisRunStore:
     async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
         """See ``RunStore.read``."""
         streams: dict[Any, Any] = {_key(run_id, "log"): f"{after + 1}-0"}
-        client = self._blocking if wait_s > 0 else self._client
-        block = {"block": max(round(wait_s * 1000), 1)} if wait_s > 0 else {}
-        answer = await _answer(client.xread(streams, **block))
-        logs = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
-        events = [event for entries in logs for entry in entries for event in _events_of(entry)]
-        return [event for event in events if event.seq > after]
+        if wait_s <= 0:
+            return _events_after(after, await _answer(self._client.xread(streams)))
+        if self._num_blocked < _MAX_BLOCKED:
+            self._num_blocked += 1
+            try:
+                block_ms = max(round(wait_s * 1000), 1)
+                return _events_after(after, await _answer(self._blocking.xread(streams, block=block_ms)))
+            finally:
+                self._num_blocked -= 1
+        events = await self.read(run_id, after, 0)
+        if not events:
+            await asyncio.sleep(min(wait_s, _POLL_S))
+            events = await self.read(run_id, after, 0)
+        return events
 
     async def list_runs(self, scope: str, after: str | None, limit: int) -> list[RunState]:
         """See ``RunStore.list_runs``."""
@@ -107,18 +140,27 @@ class RedisRunStore:
         await _answer(self._client.delete(*(_key(meta.id, part) for part in ("state", "record", "log"))))
         await _answer(self._client.zrem(_RUNS + meta.scope, meta.id))
 
+    async def disown(self, run_id: str) -> None:
+        """See ``RunStore.disown``."""
+        state = await self.state(run_id)
+        if state is not None and state.status == "running":
+            await self._put_state(replace(state, meta=replace(state.meta, replica="")))
+
     async def hello(self, replica: str, wait_s: float) -> list[Note]:
         """See ``RunStore.hello``."""
-        await _answer(self._client.set(_REPLICA + replica, b"1", px=round(LEASE_S * 1000)))
+        lease, lease_ms = _REPLICA + replica, round(LEASE_S * 1000)
+        # A full Redis still lets a lease be extended, but no key be set.
+        if not await _answer(self._client.pexpire(lease, lease_ms)):
+            await _answer(self._client.set(lease, b"1", px=lease_ms))
         answer = await _answer(self._blocking.blpop([f"{_REPLICA}{replica}:inbox"], timeout=wait_s))
         if answer is None:
             return []
-        wish, _, run_id = answer[1].decode().partition(" ")
+        wish, _, run_id = answer[1].decode("utf-8", "replace").partition(" ")
         return [Note(cast(Wish, wish), run_id)]
 
     async def lives(self, replica: str) -> bool:
         """See ``RunStore.lives``."""
-        return bool(await _answer(self._client.exists(_REPLICA + replica)))
+        return bool(replica) and bool(await _answer(self._client.exists(_REPLICA + replica)))
 
     async def tell_owner(self, meta: RunMeta, wish: Wish) -> None:
         """See ``RunStore.tell_owner``."""
@@ -143,6 +185,17 @@ def _key(run_id: str, part: str) -> str:
 def _state_of(data: bytes) -> RunState:
     fields = json.loads(data)
     return RunState(RunMeta(**fields.pop("meta")), **fields)
+
+
+def _events_after(after: int, answer: Any) -> list[LoggedEvent]:
+    """The events of XREAD's answer, each one once."""
+    logs = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
+    fresh: list[LoggedEvent] = []
+    for event in (event for entries in logs for entry in entries for event in _events_of(entry)):
+        if event.seq > after:
+            fresh.append(event)
+            after = event.seq
+    return fresh
 
 
 def _events_of(entry: tuple[bytes, dict[bytes, bytes]]) -> list[LoggedEvent]:
