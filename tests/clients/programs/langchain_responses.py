@@ -18,7 +18,7 @@ def show(job: Job, shown: Shown) -> None:
         use_responses_api=True,
         # Reasoning is shown as a summary alone; a summary of it is the whole of it.
         reasoning={"summary": "auto"},
-        include=["web_search_call.action.sources"],
+        include=["web_search_call.results"],
         # One that is not stored can't be taken up again, so leaving it ends it at once.
         store=job.mode != "leave",
     )
@@ -57,10 +57,7 @@ def show_message(message: Any, shown: Shown) -> None:
             shown.reasoning += block.get("reasoning", "")
         elif block["type"] == "server_tool_call":
             shown.searches.append(block["args"]["query"])
-        elif block["type"] == "server_tool_result":
-            shown.sources += [
-                {"title": "", "url": found["url"]} for found in block.get("output", {}).get("sources", [])
-            ]
+            shown.sources += [{"title": found["title"], "url": found["url"] or ""} for found in block["results"]]
         elif block["type"] == "text":
             shown.citations += [{"title": a["title"], "url": a["url"]} for a in block.get("annotations", [])]
 

@@ -19,7 +19,7 @@ def show(job: Job, shown: Shown) -> None:
         "api_base": job.url,
         "api_key": "none",
         "input": job.question,
-        "include": ["web_search_call.action.sources"],
+        "include": ["web_search_call.results"],
         "max_retries": 0,
     }
     if job.mode == "whole":
@@ -59,7 +59,7 @@ def show_item(item: dict[str, Any], shown: Shown) -> None:
     """A finished search or the message."""
     if item["type"] == "web_search_call":
         shown.searches.append(item["action"]["query"])
-        shown.sources += [{"title": "", "url": found["url"]} for found in item["action"]["sources"]]
+        shown.sources += [{"title": found["title"], "url": found["url"] or ""} for found in item["results"]]
     elif item["type"] == "message":
         cited = [annotation for part in item["content"] for annotation in part["annotations"]]
         shown.citations = [{"title": one["title"], "url": one["url"]} for one in cited]
