@@ -7,6 +7,7 @@ and what the store missed is written when it answers again.
 
 import asyncio
 import logging
+import re
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 WhenLeft = Literal["cancel", "grace", "keep"]
 """What becomes of a run when its last reader leaves: it ends now, it ends unless one comes back, or it goes on."""
 
+_RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _FLUSH_S = 0.25
 """How often events go to the store; readers on other replicas are behind by as much."""
 _HELLO_S = 1.0
@@ -155,7 +157,7 @@ class RunHub:
             ApiError: there is none, or the store does not answer.
         """
         handle: RunHandle | None = self._live.get(run_id)
-        if handle is None:
+        if handle is None and _RUN_ID.fullmatch(run_id):
             state = await self._ask_store(run_id)
             handle = None if state is None else self._stored(state)
         if handle is None or handle.meta.scope != scope_of(caller) or handle.meta.kind != kind:

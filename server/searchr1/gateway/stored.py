@@ -49,10 +49,9 @@ class StoredRun:
             try:
                 batch = await self._next(after)
                 if not batch and not await self._goes_on():
-                    # A store that was restarted knows an owner again once that has said that it lives.
-                    if self._state.status == "running" and (lost_s := lost_s + _WAIT_S) <= _LOST_S:
-                        await asyncio.sleep(_WAIT_S)
-                        continue
+                    lost_s += _WAIT_S
+                    if self._state.status == "running" and self.meta.replica and lost_s <= _LOST_S:
+                        continue  # A store that was restarted knows an owner again once that has said that it lives.
                     batch = await self._last_words(after)
                     if not batch:
                         return

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticSerializationError
 
 from searchr1.gateway.admission import Plan, RunOptions
 from searchr1.gateway.auth import caller_of
@@ -99,6 +100,7 @@ async def replay(request: Request, body: ReplayRequest) -> Response:
     services = services_of(request)
     if body.run is not None:
         old = body.run
+        _check_text(old)
     else:
         assert body.run_id is not None
         old = await (await hub_of(request).find(body.run_id, caller_of(request), "research")).run()
@@ -226,6 +228,13 @@ def _meta(request: Request, run_id: str, question: str, stored: dict[str, Any]) 
         scope=scope_of(caller_of(request)),
         request=stored,
     )
+
+
+def _check_text(run: Run) -> None:
+    try:
+        run.model_dump_json()
+    except PydanticSerializationError as error:
+        raise invalid("The run contains half of a surrogate pair; send valid Unicode.", param="run") from error
 
 
 def _options(body: ReplayRequest, trajectory: Trajectory) -> RunOptions:
