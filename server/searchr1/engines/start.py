@@ -70,6 +70,8 @@ def start_llm(config: LocalEngineConfig) -> "AsyncLLM":
     args, environment = _engine_args(config), _environment_of(config)
     if current_platform.is_cpu():
         args["distributed_executor_backend"] = "uni"
+        # A prompt that is computed in parts kills vLLM 0.32 on CPU if its request has a seed.
+        args["enable_chunked_prefill"] = False
         environment |= one_process_environment()
     with _environment(environment):
         try:
