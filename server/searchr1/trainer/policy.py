@@ -1,0 +1,112 @@
+"""The policy and the critic: loading them, and what they say of each sampled token.
+
+Everything is computed at sampled positions alone: the logits of observations are never needed, and for a large
+vocabulary they are most of the memory.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+
+from searchr1.errors import ConfigurationError
+from searchr1.trainer.attention import NAME as CAUSAL_BLOCKS
+
+CHUNK_TOKENS = 4096
+"""Sampled positions whose logits are in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStats:
+    """What the policy says of a batch's tokens; shape [B, T-1], belonging to ``ids[:, 1:]``, 0 where not sampled."""
+
+    logprobs: torch.Tensor
+    """Nats; carries the gradient."""
+    entropy: torch.Tensor
+    """Nats, of the distribution that the token was sampled from; carries the gradient too."""
+
+
+def load_policy(folder: Path | str, device: torch.device) -> PreTrainedModel:
+    """The model of a Hugging Face folder in float32, which the optimizer's small steps need.
+
+    Raises:
+        ConfigurationError: there is no such model.
+    """
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"there is no model in {folder}: {error}") from error
+    return _on(model, device)
+
+
+class Critic(nn.Module):
+    """A value for every token: the policy's architecture and weights with a linear head that starts at zero."""
+
+    def __init__(self, folder: Path | str, device: torch.device, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self._dtype = dtype
+        base: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        self.base = _on(base, device)
+        self.head = nn.Linear(base.config.hidden_size, 1, device=device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Values, shape [B, T-1]: at ``[:, t]`` the expected return before token ``t + 1`` is sampled, where ``mask``.
+
+        ``ids`` and ``mask`` have shape [B, T]; elsewhere the values are 0.
+        """
+        with _autocast(ids.device, self._dtype):
+            hidden = self.base(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        at = mask[:, 1:]
+        values = torch.zeros(at.shape, device=ids.device)
+        return values.masked_scatter(at, self.head(hidden[at].float())[:, 0])
+
+
+def token_stats(
+    model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, dtype: torch.dtype = torch.bfloat16
+) -> TokenStats:
+    """Logprob and entropy of each token where ``mask``; ``ids`` and ``mask`` have shape [B, T].
+
+    ``dtype`` is that of the matrix products, bfloat16 or float32; everything after them is float32.
+    Rows are padded on the right: attention is causal, so no token sees the padding.
+    """
+    untyped: Any = model
+    with _autocast(ids.device, dtype):
+        hidden = untyped.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+    at = mask[:, 1:]
+    chosen, targets = hidden[at], ids[:, 1:][at]
+    parts = [
+        checkpoint(_of_chunk, untyped.lm_head, h, t, dtype, use_reentrant=False)
+        for h, t in zip(torch.split(chosen, CHUNK_TOKENS), torch.split(targets, CHUNK_TOKENS), strict=True)
+    ]
+    zeros = torch.zeros(at.shape, device=ids.device)
+    if not parts:
+        return TokenStats(zeros, zeros)
+    logprobs, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
+    return TokenStats(zeros.masked_scatter(at, logprobs), zeros.masked_scatter(at, entropy))
+
+
+def _of_chunk(
+    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor]:
+    with _autocast(hidden.device, dtype):
+        logits = head(hidden)
+    all_logprobs = logits.float().log_softmax(-1)
+    entropy = -(all_logprobs.exp() * all_logprobs).sum(-1)
+    return all_logprobs.gather(-1, targets[:, None])[:, 0], entropy
+
+
+def _on(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    if device.type == "cpu" and model.config.model_type == "qwen2":
+        model.set_attn_implementation(CAUSAL_BLOCKS)
+    model.to(device)  # type: ignore[arg-type]
+    return model
+
+
+def _autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

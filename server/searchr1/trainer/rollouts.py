@@ -1,0 +1,136 @@
+"""Rollouts of the policy: groups of them for each question, on the loop and the driver that serve."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from searchr1.driver import DriveOptions, DriveStats, EngineBroke, SearchBroke, drive
+from searchr1.engines.base import Engine
+from searchr1.evaluation.datasets import Question
+from searchr1.loop.machine import Rollout
+from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.types import Limits
+from searchr1.retrieval.base import Retriever
+from searchr1.tokenizer import Tokenizer
+
+STREAM_INTERVAL = 16
+"""Tokens per chunk; nobody watches them arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutOptions:
+    """How to roll out. The defaults are the paper's."""
+
+    group_size: int = 1
+    """Rollouts of one question."""
+    temperature: float = 1.0
+    """Of training: 1, because the losses take the sampled tokens' logprobs as the policy's own. 0 is greedy."""
+    top_k: int = 3
+    """Passages per search."""
+    limits: Limits = field(default_factory=Limits)
+    search_timeout_s: float = 10.0
+    max_concurrent: int = 256
+    """Rollouts under way at once; the engine batches their completions continuously."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One finished rollout of a question, however it ended."""
+
+    question: Question
+    group: int
+    """Which question of the batch: siblings share it. Questions with the same text keep groups of their own."""
+    rollout: Rollout
+    num_failed_searches: int
+    engine_error: str | None
+    """Why the engine failed this rollout; what it sampled before is kept."""
+    duration_s: float
+
+
+async def roll_out(
+    questions: Sequence[Question],
+    engine: Engine,
+    retriever: Retriever,
+    tokenizer: Tokenizer,
+    options: RolloutOptions,
+    *,
+    seed: int | None = None,
+    done: Callable[[Trial], None] = lambda _: None,
+) -> list[Trial]:
+    """Answer each question ``group_size`` times, all at once; the trials come group by group.
+
+    With a ``seed`` each trial samples with one of its own. Engine and search failures are trials like any other;
+    nothing but bugs and cancellation is raised.
+
+    Raises:
+        ReservedTextError: a question contains the text of a special token.
+    """
+    gate = asyncio.Semaphore(options.max_concurrent)
+
+    async def one(number: int) -> Trial:
+        group, sibling = divmod(number, options.group_size)
+        async with gate:
+            trial = await _try(
+                questions[group],
+                engine,
+                retriever,
+                tokenizer,
+                options,
+                group=group,
+                session=f"rollout-{group}-{sibling}",
+                seed=None if seed is None else seed + number,
+            )
+        done(trial)
+        return trial
+
+    async with asyncio.TaskGroup() as tasks:
+        trials = [tasks.create_task(one(number)) for number in range(len(questions) * options.group_size)]
+    return [trial.result() for trial in trials]
+
+
+async def _try(
+    question: Question,
+    engine: Engine,
+    retriever: Retriever,
+    tokenizer: Tokenizer,
+    options: RolloutOptions,
+    *,
+    group: int,
+    session: str,
+    seed: int | None,
+) -> Trial:
+    started = time.perf_counter()
+    rollout = start(question, tokenizer, options.limits)
+    num_failed_searches, engine_error = 0, None
+    asked = DriveOptions(
+        session=session,
+        temperature=options.temperature,
+        seed=seed,
+        top_k=options.top_k,
+        search_timeout_s=options.search_timeout_s,
+        stream_interval=STREAM_INTERVAL,
+        logprobs=True,
+        priority_by_turn=True,
+    )
+    async with aclosing(drive(rollout, engine, retriever, asked, DriveStats())) as events:
+        async for event in events:
+            if isinstance(event, SearchBroke):
+                num_failed_searches += 1
+            elif isinstance(event, EngineBroke):
+                engine_error = str(event.error)
+    return Trial(question, group, rollout, num_failed_searches, engine_error, time.perf_counter() - started)
+
+
+def start(question: Question, tokenizer: Tokenizer, limits: Limits) -> Rollout:
+    """A rollout of ``question`` in which sampled ids stand. Raises ``ReservedTextError``."""
+    prompt = tokenizer.render(FAITHFUL.prompt(question.question))
+    return Rollout(
+        prompt=prompt,
+        prompt_ids=tokenizer.encode_prompt(prompt),
+        encode=tokenizer.encode,
+        limits=limits,
+        profile=FAITHFUL,
+        decode=tokenizer.decode,
+    )
