@@ -2,12 +2,16 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
 
 from searchr1.errors import SearchR1Error
+from searchr1.run_options import with_run_options
+
+if TYPE_CHECKING:
+    from searchr1_client import RunOptions
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve, ask, evaluate and train Search-R1 models.")
 index_app = typer.Typer(no_args_is_help=True, help="Build search indexes.")
@@ -25,6 +29,11 @@ URL = "http://127.0.0.1:8000"
 Url = Annotated[str, typer.Option(help="The gateway's address.", envvar="SEARCHR1_URL")]
 ApiKey = Annotated[str | None, typer.Option(help="Its API key, if it asks for one.", envvar="SEARCHR1_API_KEY")]
 DataDir = Annotated[Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")]
+
+ASK_EPILOG = (
+    "Exit codes: 0 answered; 1 the run ended without an answer; 2 usage; 3 the server can't be reached; 4 it refuses "
+    "the request; 5 the run or the server failed; 130 Ctrl-C; 141 standard output can't be written."
+)
 
 
 @app.command()
@@ -78,24 +87,56 @@ def serve(
     serve_forever(Settings.load(**given))
 
 
-@app.command()
+@app.command(epilog=ASK_EPILOG)
+@with_run_options
 def ask(
-    question: Annotated[str, typer.Argument(help="What to find out.")],
+    question: Annotated[
+        str | None, typer.Argument(help="What to find out. '-', or nothing before a pipe, reads standard input.")
+    ] = None,
     url: Url = URL,
     api_key: ApiKey = None,
-    model: Annotated[str | None, typer.Option(help="Default: the served one.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    max_searches: Annotated[int | None, typer.Option(help="0 answers without searching.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the run as one JSON object.")] = False,
+    ndjson: Annotated[bool, typer.Option("--ndjson", help="Print every event as it comes, one JSON a line.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone, and errors.")] = False,
+    show_thinking: Annotated[
+        bool, typer.Option("--show-thinking", help="Show the reasoning as it is written.")
+    ] = False,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", "--follow-up", metavar="RUN_ID", help="Ask it after this run's question and answer."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Show this run again, or take it up where it is.")
+    ] = None,
+    replay: Annotated[
+        str | None, typer.Option(metavar="RUN_ID", help="Run this run again with the searches of its record.")
+    ] = None,
+    *,
+    options: "RunOptions",
 ) -> None:
-    """Ask one question: the answer goes to stdout, the steps to stderr."""
+    """Ask one question: the answer goes to stdout, the steps to stderr. Ctrl-C cancels the run on the server.
+
+    More in docs/cli.md.
+    """
+    from searchr1.ask import Ask, UsageError, chosen_format, chosen_subject
     from searchr1.ask import ask as run
 
-    raise SystemExit(
-        run(question, url=url, api_key=api_key, model=model, temperature=temperature, max_searches=max_searches)
-    )
+    try:
+        call = Ask(
+            chosen_subject(question, sys.stdin, resume=resume, replay=replay),
+            url=url,
+            api_key=api_key,
+            options=options if after is None else {**options, "previous_run_id": after},
+            format=chosen_format(json=json, ndjson=ndjson, quiet=quiet),
+            show_thinking=show_thinking,
+        )
+        raise SystemExit(run(call))
+    except UsageError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 @app.command("eval")
+@with_run_options
 def evaluate(
     dataset: Annotated[str, typer.Option(help="atlas, or a path to JSON lines of questions.")] = "atlas",
     split: Annotated[str, typer.Option(help="Of atlas: train, validation or test.")] = "test",
@@ -103,16 +144,14 @@ def evaluate(
     url: Url = URL,
     api_key: ApiKey = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="Of the sampling.")] = None,
-    max_searches: Annotated[int | None, typer.Option(help="Searches per question.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Passages per search.")] = None,
     closed_book: Annotated[bool, typer.Option("--closed-book", help="Also ask with search off.")] = False,
     by_kind: Annotated[bool, typer.Option("--by-kind", help="A row for each kind of question too.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON lines of results; the run resumes from it.")] = None,
     data_dir: DataDir = DATA,
+    *,
+    options: "RunOptions",
 ) -> None:
-    """Score a served model: exact match, sub-exact match, searches per answer."""
+    """Score a served model: exact match, sub-exact match, searches per answer. Greedy unless a temperature is given."""
     from searchr1.evaluation.report import print_report
     from searchr1.evaluation.run import evaluate as run
 
@@ -124,12 +163,9 @@ def evaluate(
         data_dir=data_dir,
         concurrency=concurrency,
         api_key=api_key,
-        temperature=temperature,
-        seed=seed,
-        max_searches=max_searches,
-        top_k=top_k,
         closed_book=closed_book,
         out=out,
+        **options,
     )
     print_report(report, by_kind=by_kind)
 

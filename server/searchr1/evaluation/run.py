@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Unpack
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -26,43 +27,27 @@ def evaluate(
     data_dir: Path = DATA_DIR,
     concurrency: int = 16,
     api_key: str | None = None,
-    model: str | None = None,
-    max_turns: int | None = None,
-    max_searches: int | None = None,
-    max_tokens: int | None = None,
-    top_k: int | None = None,
-    temperature: float = 0.0,
-    top_p: float | None = None,
-    seed: int | None = None,
-    deadline_s: float | None = None,
     closed_book: bool = False,
     extractor: Extractor = "own",
     out: Path | None = None,
     progress: bool = True,
+    **options: Unpack[RunOptions],
 ) -> Report:
     """Ask the gateway at ``url`` the questions of ``dataset`` and score the answers.
 
-    Options left None are the server's choice; temperature 0 is greedy. With ``closed_book`` the same questions are
-    asked again with search off. ``out`` gets one JSON line per question (the closed-book ones go to
-    ``….closed-book.jsonl`` and the summary to ``….summary.json`` beside it); questions that it already answers are not
-    asked again. A run that fails counts as wrong; Ctrl-C loses nothing that ``out`` holds.
+    Runs are greedy unless ``options`` set a temperature; the other options that are left out are the server's choice.
+    With ``closed_book`` the same questions are asked again with search off. ``out`` gets one JSON line per question
+    (the closed-book ones go to ``….closed-book.jsonl`` and the summary to ``….summary.json`` beside it); questions that
+    it already answers are not asked again. A run that fails counts as wrong; Ctrl-C loses nothing that ``out`` holds.
 
     Raises:
         DatasetError: the questions or ``out`` cannot be read.
         ConfigurationError: the options or ``out`` do not fit.
         GatewayError: the gateway cannot be reached or refuses everything.
     """
-    options = RunOptions(
-        model=model,
-        max_turns=max_turns,
-        max_searches=max_searches,
-        max_tokens=max_tokens,
-        top_k=top_k,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        deadline_s=deadline_s,
-    )
+    if options.get("temperature") is None:
+        options["temperature"] = 0.0
+    max_searches = options.get("max_searches")
     if closed_book and max_searches == 0:
         raise ConfigurationError("max_searches is 0, so every run is closed-book already; leave one of the two out")
     if concurrency < 1 or (limit is not None and limit < 1):

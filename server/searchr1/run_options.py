@@ -1,0 +1,52 @@
+"""How to run a question, as options of the command line: declared once, for every command that asks questions."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+if TYPE_CHECKING:  # at run time it costs the time that `--help` should not take
+    from searchr1_client import RunOptions
+
+
+def _chosen(
+    model: Annotated[str | None, typer.Option(help="Default: the served one.")] = None,
+    max_turns: Annotated[int | None, typer.Option(help="Turns in which the model may search.")] = None,
+    max_searches: Annotated[int | None, typer.Option(help="Searches in all; 0 answers without searching.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens that the model may generate in all.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Passages per search.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sampling.")] = None,
+    deadline_s: Annotated[float | None, typer.Option(help="Seconds after which the run ends.")] = None,
+    cache: Annotated[
+        Literal["default", "only"] | None, typer.Option(help="only: answer searches from the server's cache alone.")
+    ] = None,
+    logprobs: Annotated[
+        bool | None, typer.Option("--logprobs", help="Record the sampled tokens' logprobs in the stored run.")
+    ] = None,
+    store: Annotated[
+        bool | None, typer.Option("--store/--no-store", help="Whether the server keeps the run.", show_default=False)
+    ] = None,
+) -> "RunOptions":
+    """Those that were given; the server chooses the others."""
+    return cast("RunOptions", {name: value for name, value in locals().items() if value is not None})
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` every option of a run on the command line; it gets the chosen ones as ``options``."""
+    own = [p for name, p in inspect.signature(command).parameters.items() if name != "options"]
+    shared = inspect.signature(_chosen).parameters
+
+    @functools.wraps(command)
+    def wrapper(**values: Any) -> None:
+        options = _chosen(**{name: values.pop(name) for name in shared})
+        command(**values, options=options)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared.values())]
+    del wrapper.__wrapped__
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
