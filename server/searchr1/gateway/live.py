@@ -13,6 +13,9 @@ from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
 
+_READ_ELSEWHERE_S = 3.0
+"""How long one note of a reader on another replica counts; such readers send one a second."""
+
 
 class LiveRun:
     """See ``RunHandle``.
@@ -96,8 +99,8 @@ class LiveRun:
             self._maybe_leave()
 
     def read_elsewhere(self) -> None:
-        """Another replica has a reader: go on as if one had left just now."""
-        self._maybe_leave()
+        """Another replica has a reader: go on as if one had left just now, and until it can have said so again."""
+        self._maybe_leave(at_least_s=_READ_ELSEWHERE_S)
 
     async def cancel(self) -> None:
         """See ``RunHandle.cancel``."""
@@ -163,13 +166,13 @@ class LiveRun:
             fold.add(event)
         return fold
 
-    def _maybe_leave(self) -> None:
+    def _maybe_leave(self, *, at_least_s: float = 0.0) -> None:
         """Plan the end of a run that nobody reads any more."""
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
         if self._num_readers == 0 and not self.ended and self._leave_s is not None:
-            self._leaving = asyncio.get_running_loop().call_later(self._leave_s, self._leave)
+            self._leaving = asyncio.get_running_loop().call_later(max(self._leave_s, at_least_s), self._leave)
 
     def _leave(self) -> None:
         if self._num_readers == 0:

@@ -35,6 +35,7 @@ class StoredRun:
 
     def __init__(self, state: RunState, store: RunStore) -> None:
         self._state, self._store = state, store
+        self._owner = state.meta.replica
         self._note_due_s = 0.0
 
     @property
@@ -50,7 +51,7 @@ class StoredRun:
                 batch = await self._next(after)
                 if not batch and not await self._goes_on():
                     lost_s += _WAIT_S
-                    if self._state.status == "running" and self.meta.replica and lost_s <= _LOST_S:
+                    if self._state.status == "running" and self._owner and lost_s <= _LOST_S:
                         continue  # A store that was restarted knows an owner again once that has said that it lives.
                     batch = await self._last_words(after)
                     if not batch:
@@ -132,7 +133,8 @@ class StoredRun:
         if state is None:
             return False
         self._state = state
-        return state.status == "running" and await self._store.lives(self.meta.replica)
+        self._owner = self._owner and state.meta.replica  # One that is known to be none stays none.
+        return state.status == "running" and await self._store.lives(self._owner)
 
     async def _last_words(self, after: int) -> list[KnownEvent]:
         """What ends the log of a run that does not go on: events that came just now, and that its owner is gone."""

@@ -59,7 +59,7 @@ async def test_a_run_that_has_ended_is_the_same_everywhere(pair: tuple[Stage, St
 
 
 async def test_a_run_goes_on_as_long_as_it_is_read_on_the_other_replica(redis: RedisServer) -> None:
-    async with running_stage(redis_url=redis.url, resume_grace_s=2) as one, running_stage(redis_url=redis.url) as other:
+    async with running_stage(redis_url=redis.url, resume_grace_s=1) as one, running_stage(redis_url=redis.url) as other:
         run_id = await begin(one)
         await _resume_elsewhere(one, other, run_id)
 

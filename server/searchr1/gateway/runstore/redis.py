@@ -46,16 +46,18 @@ _EVENTS = b"e"
 _APPEND = """
 local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local held = tail[1] and tonumber(string.match(tail[1][1], '^%d+')) or 0
-if held < tonumber(ARGV[1]) or redis.call('PEXPIRE', KEYS[2], ARGV[4]) == 0 then return 0 end
+if held < tonumber(ARGV[1]) or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 if held < tonumber(ARGV[2]) then
     redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], ARGV[2] .. '-0', 'e', ARGV[3])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
 return 1
 """
 """KEYS: the log, the state. ARGV: the first event's seq, the last one's plus one, the events, ms, most entries.
 
 0 means that Redis lacks events before these, or the run: it was restarted, it failed over, or it evicts keys.
+XADD is the first to write: a full Redis refuses only a script's first write.
 """
 
 
