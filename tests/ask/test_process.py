@@ -295,8 +295,21 @@ class Terminal:
         # A session's leader that opens a terminal makes it the one whose Ctrl-C it gets.
         command = ("sh", "-c", 'exec "$@" <"$0" >"$0" 2>"$0"', path, *COMMAND, *args)
         self._process = subprocess.Popen(command, env=environ(url, **env), start_new_session=True)
-        self.until("asking test-model")  # from here on it has the terminal open itself
-        os.close(slave)
+        self._slave = slave
+
+    def __enter__(self) -> "Terminal":
+        try:
+            self.until("asking test-model")
+        except BaseException:
+            self.__exit__()
+            raise
+        os.close(self._slave)  # from here on only the process has it open, whose end thus shows
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._master)
 
     def until(self, text: str) -> None:
         while text not in self.seen:
@@ -305,15 +318,11 @@ class Terminal:
     def press(self, key: str) -> None:
         os.write(self._master, key.encode())
 
-    def close(self) -> int:
-        try:
-            while self._read():
-                pass
-            return self._process.wait(TIMEOUT_S)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            os.close(self._master)
+    def exit_code(self) -> int:
+        """Read to the end."""
+        while self._read():
+            pass
+        return self._process.wait(TIMEOUT_S)
 
     def _read(self) -> bool:
         ready, _, _ = select.select([self._master], [], [], TIMEOUT_S)
@@ -327,8 +336,8 @@ class Terminal:
 
 
 def test_a_terminal_shows_a_status_and_clears_it(stage: Stage) -> None:
-    terminal = Terminal(stage.url, QUESTION)
-    assert terminal.close() == 0
+    with Terminal(stage.url, QUESTION) as terminal:
+        assert terminal.exit_code() == 0
     seen = terminal.seen
     assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h") > 0
     assert "thinking" in seen
@@ -338,24 +347,24 @@ def test_a_terminal_shows_a_status_and_clears_it(stage: Stage) -> None:
 
 
 def test_no_color_on_a_terminal_keeps_the_status_and_drops_colour(stage: Stage) -> None:
-    terminal = Terminal(stage.url, QUESTION, NO_COLOR="1")
-    assert terminal.close() == 0
+    with Terminal(stage.url, QUESTION, NO_COLOR="1") as terminal:
+        assert terminal.exit_code() == 0
     assert "\x1b[?25h" in terminal.seen
     assert not re.search(r"\x1b\[[0-9;]*m", terminal.seen)
 
 
 def test_a_terminal_that_cannot_move_gets_plain_lines(stage: Stage) -> None:
-    terminal = Terminal(stage.url, QUESTION, TERM="dumb")
-    assert terminal.close() == 0
+    with Terminal(stage.url, QUESTION, TERM="dumb") as terminal:
+        assert terminal.exit_code() == 0
     assert "\x1b" not in terminal.seen
     assert f"\n{ANSWER}\r\n" in terminal.seen
 
 
 def test_ctrl_c_at_a_terminal(held: Stage) -> None:
-    terminal = Terminal(held.url, QUESTION)
-    terminal.until("characters")
-    terminal.press("\x03")
-    terminal.until("cancelled · ")
-    assert terminal.close() == 130
+    with Terminal(held.url, QUESTION) as terminal:
+        terminal.until("characters")
+        terminal.press("\x03")
+        terminal.until("cancelled · ")
+        assert terminal.exit_code() == 130
     assert held.engine.num_open == 0
     assert terminal.seen.count("\x1b[?25l") == terminal.seen.count("\x1b[?25h") > 0

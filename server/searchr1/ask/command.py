@@ -141,10 +141,10 @@ class _Asking:
         return ExitCode.NO_ANSWER
 
     def _cancel(self, run_id: str | None) -> None:
-        """End the run on the server and show how it ended."""
-        self._screen.status("cancelling; Ctrl-C again leaves at once")
-        if run_id is None:
+        """End the run on the server and show how it ended; unless it has ended already."""
+        if run_id is None or self._status != "running":
             return
+        self._screen.status("cancelling; Ctrl-C again leaves at once")
         research = self._client.with_options(timeout=CANCEL_TIMEOUT_S).research
         try:
             research.cancel(run_id)
