@@ -91,6 +91,7 @@ async def test_a_reader_that_waits_for_news_has_its_headers_and_may_leave() -> N
 class TidyEngine(StageEngine):
     """Takes its time to abort a completion."""
 
+    num_begun = 0
     num_tidied = 0
 
     async def generate(
@@ -101,7 +102,8 @@ class TidyEngine(StageEngine):
                 async for chunk in chunks:
                     yield chunk
         finally:
-            await asyncio.sleep(0.1)
+            self.num_begun += 1
+            await asyncio.sleep(0.2)
             self.num_tidied += 1
 
 
@@ -111,7 +113,9 @@ async def test_cancelling_twice_does_not_break_off_the_clean_up() -> None:
         run_id, response = await begin(stage)
         await eventually(lambda: engine.num_open == 1)
         path = f"/v1/research/{run_id}/cancel"
-        cancelling = [asyncio.create_task(stage.client.post(path)) for _ in range(3)]
+        cancelling = [asyncio.create_task(stage.client.post(path))]
+        await eventually(lambda: engine.num_begun == 1)
+        cancelling += [asyncio.create_task(stage.client.post(path)) for _ in range(2)]
         await response.aclose()
         for cancelled in await asyncio.gather(*cancelling):
             assert cancelled.json()["status"] == "cancelled"
