@@ -138,3 +138,34 @@ async def assert_one_log(client: Client, stages: tuple[Stage, Stage]) -> None:
         assert client.events == log
     may_be_cancelled = client.fate in ("cancel", "leave")
     assert log[-1]["status"] in ({"completed", "cancelled"} if may_be_cancelled else {"completed"})
+
+
+async def test_a_redis_that_loses_everything_amid_streams_costs_no_event(redis: RedisServer) -> None:
+    settings: dict[str, Any] = {"redis_url": redis.url, "resume_grace_s": 30}
+    engines = UnevenEngine(dice=random.Random(1)), UnevenEngine(dice=random.Random(2))
+    async with running_stage(engine=engines[0], **settings) as one, running_stage(engine=engines[1], **settings) as two:
+        pairs = [(one, two), (two, one)] * 10
+        following = [asyncio.create_task(follow_elsewhere(*pair)) for pair in pairs]
+        await asyncio.sleep(0.6)
+        await asyncio.to_thread(redis.kill)
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(redis.start)
+        for events in await asyncio.gather(*following):
+            assert [event["seq"] for event in events] == list(range(len(events)))
+            assert events[-1]["status"] == "completed"
+
+
+async def follow_elsewhere(owner: Stage, other: Stage) -> list[dict[str, Any]]:
+    """Ask ``owner``, read all on ``other``, and come back until the last event is there."""
+    body = {"question": "Which currency is used in Mali?", "stream": True}
+    async with owner.client.stream("POST", "/v1/research", json=body) as response:
+        path = f"/v1/research/{response.headers['x-run-id']}/events"
+    events: list[dict[str, Any]] = []
+    while not events or events[-1]["type"] not in ("run.completed", "run.failed"):
+        after = events[-1]["seq"] if events else -1
+        response = await other.client.get(path, params={"after": after})
+        assert response.status_code in (200, 404, 503), response.text  # Until the owner has sent it all again.
+        if response.status_code == 200:
+            events += [json.loads(data) for data in sse_payloads(response.text)]
+        await asyncio.sleep(0.1)
+    return events
