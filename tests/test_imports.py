@@ -85,6 +85,7 @@ LAYERS = {
     "searchr1.loop": ("searchr1.errors",),
     "searchr1.engines": ("searchr1.errors", "searchr1.loop.types"),
     "searchr1.retrieval": ("searchr1.errors", "searchr1.loop.types"),
+    "searchr1.data": ("searchr1.errors", "searchr1.loop.prompts"),
     "searchr1_client": (),
 }
 ALL_IMPORTS = [found for imports in MODULES.values() for found in imports]
@@ -146,6 +147,7 @@ EXTRAS = {
     "searchr1.trainer": ("server", "demo", "train"),
     "searchr1.evaluation": ("server", "demo", "train"),
     "searchr1.retrieval.encoder": ("server", "dense"),
+    "searchr1.data": ("server", "data"),
     "searchr1.export": ("server", "data"),
     "searchr1": ("server",),
 }

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve, ask, evaluate and train Search-R1 models.")
 index_app = typer.Typer(no_args_is_help=True, help="Build search indexes.")
 retriever_app = typer.Typer(no_args_is_help=True, help="Offer a retriever to other programs.")
+data_app = typer.Typer(no_args_is_help=True, help="Make files of questions.")
 train_app = typer.Typer(no_args_is_help=True, help="Train checkpoints.")
 demo_app = typer.Typer(no_args_is_help=True, help="The bundled demo world, Atlas.")
 app.add_typer(index_app, name="index")
 app.add_typer(retriever_app, name="retriever")
+app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
 app.add_typer(demo_app, name="demo")
 
@@ -29,6 +31,10 @@ URL = "http://127.0.0.1:8000"
 Url = Annotated[str, typer.Option(help="The gateway's address.", envvar="SEARCHR1_URL")]
 ApiKey = Annotated[str | None, typer.Option(help="Its API key, if it asks for one.", envvar="SEARCHR1_API_KEY")]
 DataDir = Annotated[Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="File, folder or hub dataset with the seven sets.", show_default="PeterJinGo/nq_hotpotqa_train"),
+]
 
 ASK_EPILOG = (
     "Exit codes: 0 answered; 1 the run ended without an answer; 2 usage; 3 the server can't be reached; 4 it refuses "
@@ -138,9 +144,12 @@ def ask(
 @app.command("eval")
 @with_run_options
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="atlas, or a path to JSON lines of questions.")] = "atlas",
-    split: Annotated[str, typer.Option(help="Of atlas: train, validation or test.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first questions only.")] = None,
+    dataset: Annotated[
+        str, typer.Option(help="atlas, sets such as nq,hotpotqa, seven for all, or a path; see docs/data.md.")
+    ] = "atlas",
+    data: Data = None,
+    split: Annotated[str, typer.Option(help="Of atlas, folders and hub datasets: train, validation or test.")] = "test",
+    limit: Annotated[int | None, typer.Option(min=1, help="The first questions only, of each set.")] = None,
     url: Url = URL,
     api_key: ApiKey = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
@@ -161,6 +170,7 @@ def evaluate(
         split=split,
         limit=limit,
         data_dir=data_dir,
+        data=data,
         concurrency=concurrency,
         api_key=api_key,
         closed_book=closed_book,
@@ -259,6 +269,51 @@ def retriever_serve(
     from searchr1.settings import Settings
 
     run(Settings.load(model="none", retriever=retriever).search(), host, port)
+
+
+@data_app.command("prepare")
+def data_prepare(
+    sources: Annotated[
+        list[str], typer.Argument(help="atlas, sets such as nq, seven for all, files, folders or hub datasets.")
+    ],
+    output: Annotated[Path, typer.Option(help="train.parquet for upstream's columns, or questions.jsonl.")],
+    split: Annotated[str, typer.Option(help="Read of atlas, folders and hub datasets; written as it is.")] = "train",
+    data: Data = None,
+    data_dir: DataDir = DATA,
+    only: Annotated[list[str] | None, typer.Option(help="Keep this data_source; may be repeated.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Leave out the questions of this source's test split; may be repeated.")
+    ] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help='JSON lines of {"question", "golden_answers"} for exported runs.')
+    ] = None,
+    data_source: Annotated[str, typer.Option(help="Of questions that name none: it picks the reward.")] = "searchr1",
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Write each question once.")] = False,
+    shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="Shuffle with this seed.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most questions, after the shuffle.")] = None,
+    limit_each: Annotated[int | None, typer.Option(min=1, help="Most questions of each data_source.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
+) -> None:
+    """Write questions of one source or many into one file, for training or evaluation: see docs/data.md."""
+    from searchr1.data.prepare import PrepareConfig, prepare
+
+    config = PrepareConfig(
+        sources=tuple(sources),
+        output=output,
+        split=split,
+        data_dir=data_dir,
+        data=data,
+        data_sources=frozenset(only or ()),
+        exclude=tuple(exclude or ()),
+        golden=golden,
+        data_source=data_source,
+        dedupe=dedupe,
+        seed=shuffle,
+        limit=limit,
+        limit_each=limit_each,
+        force=force,
+    )
+    typer.echo(str(prepare(config)))
 
 
 @train_app.command("warmup")

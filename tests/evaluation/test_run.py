@@ -1,6 +1,7 @@
 """Whole evaluations against a gateway on a real port."""
 
 import asyncio
+import io
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,14 +9,16 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 from starlette.responses import JSONResponse, Response
 
 from searchr1.errors import ConfigurationError, DatasetError, GatewayError
 from searchr1.evaluation import asker
 from searchr1.evaluation.asker import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
-from searchr1.evaluation.report import Report
+from searchr1.evaluation.report import Report, print_report
 from searchr1.evaluation.run import evaluate
 from searchr1_client import APIStatusError
+from tests.data.files import write_parquet
 from tests.evaluation.fake_gateway import FakeGateway, Handler, refusal, run_json, unused_url
 
 QUESTIONS = [
@@ -122,6 +125,35 @@ def test_closed_book_asks_the_same_questions_with_search_off(dataset: str, out: 
     assert written["closed_book"]["sampling"] == "greedy (temperature 0)"
 
 
+def test_sets_are_scored_one_by_one_and_on_average(tmp_path: Path, out: Path) -> None:
+    path = write_parquet(
+        tmp_path / "test.parquet",
+        [
+            {key: question[key] for key in ("id", "question", "golden_answers")} | {"data_source": name}
+            for question, name in zip(QUESTIONS, ("nq", "bamboogle", "bamboogle", "bamboogle"), strict=True)
+        ],
+    )
+    report, _ = run(right_or_wrong, "bamboogle,nq", data=str(path), closed_book=True, out=out)
+    summary = report.searching
+    assert {name: group.exact_match for name, group in summary.by_set.items()} == {"nq": 1.0, "bamboogle": 1 / 3}
+    assert list(summary.by_set) == ["nq", "bamboogle"], "in the paper's order"
+    assert summary.overall.exact_match == 0.5
+    average = summary.set_average
+    assert average is not None
+    assert (average.num_sets, average.exact_match, average.sub_exact_match) == pytest.approx((2, 2 / 3, 5 / 6))
+    assert {line["data_source"] for line in lines_of(out)} == {"nq", "bamboogle"}
+    saved = json.loads(out.with_suffix(".summary.json").read_text(encoding="utf-8"))
+    assert saved["searching"]["set_average"]["num_sets"] == 2
+
+    printed = io.StringIO()
+    print_report(report, console=Console(file=printed, width=100))
+    text = printed.getvalue()
+    rows = {line.split("  ")[0].strip(): line.split() for line in text.splitlines()}
+    assert rows["Bamboogle"][1:4] == ["3", "0.333", "0.667"]
+    assert rows["average of 2 sets"][4:] == ["0.667", "0.833", "0.667", "0.833"]
+    assert "hops not given" not in text
+
+
 def test_results_hold_one_line_per_question(dataset: str, out: Path) -> None:
     run(right_or_wrong, dataset, out=out)
     lines = {line["id"]: line for line in lines_of(out)}
@@ -136,6 +168,7 @@ def test_results_hold_one_line_per_question(dataset: str, out: Path) -> None:
         "exact_match": False,
         "sub_exact_match": True,
         "error": None,
+        "data_source": None,
         "model": "demo",
         "run_id": "run_1",
         "queries": ["a query"],

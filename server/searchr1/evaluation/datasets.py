@@ -1,83 +1,64 @@
-"""Questions with golden answers, as JSON Lines: ``{"id", "question", "golden_answers", "hops"?, "kind"?}``."""
+"""The questions of an evaluation: Atlas, the seven sets of the paper, or files of one's own."""
 
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError
-
+from searchr1.data.questions import Question, qualified_id
+from searchr1.data.readers import read
+from searchr1.data.sources import DATA_DIR, Places, SourceFile, locate
 from searchr1.errors import DatasetError
 
-DATA_DIR = Path("data")
-BUNDLED = "atlas"
-
-_Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question; any of its golden answers is right."""
-
-    id: _Text
-    question: _Text
-    golden_answers: Annotated[tuple[str, ...], Field(min_length=1)]
-    hops: int | None = None
-    """Facts that must be combined to answer it."""
-    kind: str | None = None
-    """A name for the chain of relations it asks for."""
-
-
-_QUESTION = TypeAdapter(Question)
-
-
-def dataset_path(dataset: str, *, split: str = "test", data_dir: Path = DATA_DIR) -> Path:
-    """The file of a dataset: ``atlas`` is the bundled world's ``split``, anything else is itself a path."""
-    return data_dir / BUNDLED / f"questions-{split}.jsonl" if dataset == BUNDLED else Path(dataset)
+__all__ = ["DATA_DIR", "Question", "load_questions"]
 
 
 def load_questions(
-    dataset: str, *, split: str = "test", limit: int | None = None, data_dir: Path = DATA_DIR
+    dataset: str, *, split: str = "test", limit: int | None = None, data_dir: Path = DATA_DIR, data: str | None = None
 ) -> tuple[Question, ...]:
-    """The first ``limit`` questions of a dataset, or all; ids are unique.
+    """The questions of ``dataset``, or the first ``limit`` of each of its files and sets; ids are unique.
+
+    ``dataset`` is what ``searchr1.data.sources`` names, or several of these with commas between: ``nq,hotpotqa`` are
+    looked up in ``data``, a file, folder or hub dataset (None is upstream's).
 
     Raises:
-        DatasetError: the file is missing, empty or malformed; file and line are named.
+        DatasetError: a file is missing, empty or malformed, or lacks a set; file and row are named.
+        ConfigurationError: it is parquet, and pyarrow is not installed.
     """
-    path = dataset_path(dataset, split=split, data_dir=data_dir)
+    names = [dataset] if Path(dataset).exists() else [name.strip() for name in dataset.split(",") if name.strip()]
     questions: dict[str, Question] = {}
-    try:
-        with path.open("rb") as lines:
-            numbered = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-            for number, line in islice(numbered, limit):
-                question = _parse(line, f"{path}, line {number}")
-                if question.id in questions:
-                    raise DatasetError(f"{path}, line {number}: the id {question.id!r} is taken by an earlier line")
-                questions[question.id] = question
-    except FileNotFoundError as error:
-        raise DatasetError(_missing(dataset, path)) from error
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    for file in locate(names, Places(split, data_dir, data)):
+        for where, question in _chosen(file, limit):
+            if question.id in questions:
+                raise DatasetError(f"{where}: the id {question.id!r} is taken by an earlier line")
+            questions[question.id] = question
     if not questions:
-        raise DatasetError(f"{path} holds no questions")
+        raise DatasetError(f"'{dataset}' names no dataset")
     return tuple(questions.values())
 
 
-def _parse(line: bytes, where: str) -> Question:
-    try:
-        return _QUESTION.validate_json(line)
-    except ValidationError as error:
-        raise DatasetError(f"{where}: {first_problem(error)}") from error
+def _chosen(file: SourceFile, limit: int | None) -> Iterator[tuple[str, Question]]:
+    """The first ``limit`` of a file, or of each set that is wanted of it; no row after them is read."""
+    counts: dict[str | None, int] = dict.fromkeys(sorted(file.only or ()), 0)
+    for where, question in read(file):
+        key = question.data_source if file.only is not None else None
+        num = counts.get(key, 0)
+        if limit is not None and num >= limit:
+            continue
+        counts[key] = num + 1
+        yield where, _checked(question, where)
+        if limit is not None and all(count >= limit for count in counts.values()):
+            return
+    if missing := [name for name, count in counts.items() if not count]:
+        raise DatasetError(f"{file.path} holds no questions of {', '.join(map(str, missing))}")
+    if not counts:
+        raise DatasetError(f"{file.path} holds no questions")
 
 
-def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line."""
-    problem = error.errors(include_url=False)[0]
-    field = ".".join(map(str, problem["loc"]))
-    return f"'{field}': {problem['msg']}" if field else problem["msg"]
-
-
-def _missing(dataset: str, path: Path) -> str:
-    if dataset == BUNDLED:
-        return f"{path} does not exist. Write the Atlas world with: searchr1 demo build"
-    return f"{path} does not exist. Give '{BUNDLED}' or the path of a JSON Lines file of questions"
+def _checked(question: Question, where: str) -> Question:
+    if not question.golden_answers:
+        raise DatasetError(
+            f"{where}: the question has no golden answers to score by. Add them with: searchr1 data prepare --golden"
+        )
+    if question.data_source is None:
+        return question
+    return replace(question, id=qualified_id(question.data_source, question.id))

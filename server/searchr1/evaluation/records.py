@@ -10,8 +10,9 @@ from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
+from searchr1.data.jsonl import first_problem
+from searchr1.data.questions import Question
 from searchr1.errors import ConfigurationError, DatasetError
-from searchr1.evaluation.datasets import Question, first_problem
 from searchr1.evaluation.metrics import exact_match, reference_answer, sub_exact_match
 from searchr1_client.events import Run, RunStatus
 
@@ -40,6 +41,8 @@ class Record:
     exact_match: bool = False
     sub_exact_match: bool = False
     error: str | None = None
+    data_source: str | None = None
+    """The set that the question belongs to."""
     model: str | None = None
     run_id: str | None = None
     queries: tuple[str, ...] = ()

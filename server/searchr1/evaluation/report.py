@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from searchr1.data.sets import TITLES
 from searchr1.evaluation.records import Extractor, Record
 
 SEARCH = "search"
@@ -34,6 +35,15 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class SetAverage:
+    """The plain mean over sets, however many questions each has: the last column of the paper's table."""
+
+    num_sets: int
+    exact_match: float
+    sub_exact_match: float
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """One pass over the questions. Means are per run, over the runs that did not fail."""
 
@@ -45,6 +55,10 @@ class Summary:
     overall: Group
     by_hops: dict[str, Group]
     by_kind: dict[str, Group]
+    by_set: dict[str, Group]
+    """By data source, in the paper's order; empty where no question names its own."""
+    set_average: SetAverage | None
+    """None where fewer than two sets were asked."""
     statuses: dict[str, int]
     exact_match_interval: tuple[float, float]
     """Wilson's 95 % interval for ``overall.exact_match``."""
@@ -105,6 +119,7 @@ def summarize(
 ) -> Summary:
     """Sum up at least one record."""
     ran = [record for record in records if not record.failed]
+    by_set = _by_set(records)
 
     def mean(value: Callable[[Record], float]) -> float:
         return fmean(map(value, ran)) if ran else 0.0
@@ -117,6 +132,8 @@ def summarize(
         overall=_group(records),
         by_hops=_grouped(records, lambda record: _hops(record.hops)),
         by_kind=_grouped(records, lambda record: record.kind or "no kind"),
+        by_set=by_set,
+        set_average=_average(by_set),
         statuses=dict(Counter(record.status for record in records).most_common()),
         exact_match_interval=wilson_interval(sum(record.exact_match for record in records), len(records)),
         mean_turns=mean(lambda record: record.turns),
@@ -181,8 +198,13 @@ def _scores(report: Report, *, by_kind: bool) -> Table:
         table.add_row(name, *cells)
 
     row("all", main.overall, closed.overall if closed else None)
-    for name, group in main.by_hops.items():
+    for name, group in main.by_hops.items() if main.by_hops.keys() != {_NO_HOPS} else ():
         row(name, group, closed.by_hops[name] if closed else None)
+    if main.set_average is not None:
+        table.add_section()
+        for name, group in main.by_set.items():
+            row(TITLES.get(name, name), group, closed.by_set[name] if closed else None)
+        table.add_row(*_average_cells(main.set_average, closed.set_average if closed else None))
     if by_kind:
         table.add_section()
         for name, group in main.by_kind.items():
@@ -235,7 +257,31 @@ def _grouped(records: Sequence[Record], key: Callable[[Record], str]) -> dict[st
     return {name: _group(groups[name]) for name in sorted(groups)}
 
 
+def _by_set(records: Sequence[Record]) -> dict[str, Group]:
+    named = [record for record in records if record.data_source is not None]
+    groups = _grouped(named, lambda record: record.data_source or "")
+    order = {name: place for place, name in enumerate(TITLES)}
+    return {name: groups[name] for name in sorted(groups, key=lambda name: (order.get(name, len(order)), name))}
+
+
+def _average(groups: dict[str, Group]) -> SetAverage | None:
+    if len(groups) < 2:
+        return None
+    exact, sub = zip(*((group.exact_match, group.sub_exact_match) for group in groups.values()), strict=True)
+    return SetAverage(len(groups), fmean(exact), fmean(sub))
+
+
+def _average_cells(average: SetAverage, closed: SetAverage | None) -> list[str]:
+    cells = [f"average of {average.num_sets} sets", "", f"{average.exact_match:.3f}", f"{average.sub_exact_match:.3f}"]
+    if closed is not None:
+        cells += ["", "", f"{closed.exact_match:.3f}", f"{closed.sub_exact_match:.3f}"]
+    return cells
+
+
+_NO_HOPS = "hops not given"
+
+
 def _hops(hops: int | None) -> str:
     if hops is None:
-        return "hops not given"
+        return _NO_HOPS
     return f"{hops} hop" if hops == 1 else f"{hops} hops"

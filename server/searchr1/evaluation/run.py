@@ -25,6 +25,7 @@ def evaluate(
     split: str = "test",
     limit: int | None = None,
     data_dir: Path = DATA_DIR,
+    data: str | None = None,
     concurrency: int = 16,
     api_key: str | None = None,
     closed_book: bool = False,
@@ -33,7 +34,7 @@ def evaluate(
     progress: bool = True,
     **options: Unpack[RunOptions],
 ) -> Report:
-    """Ask the gateway at ``url`` the questions of ``dataset`` and score the answers.
+    """Ask the gateway at ``url`` the questions of ``dataset``, as ``load_questions`` reads it, and score the answers.
 
     Runs are greedy unless ``options`` set a temperature; the other options that are left out are the server's choice.
     With ``closed_book`` the same questions are asked again with search off. ``out`` gets one JSON line per question
@@ -52,7 +53,7 @@ def evaluate(
         raise ConfigurationError("max_searches is 0, so every run is closed-book already; leave one of the two out")
     if concurrency < 1 or (limit is not None and limit < 1):
         raise ConfigurationError("concurrency and limit must be at least 1")
-    questions = load_questions(dataset, split=split, limit=limit, data_dir=data_dir)
+    questions = load_questions(dataset, split=split, limit=limit, data_dir=data_dir, data=data)
 
     asker = Asker(url, api_key, options, extractor, concurrency)
     searching = _one_pass(CLOSED_BOOK if max_searches == 0 else SEARCH, questions, asker, out, progress)

@@ -1,7 +1,6 @@
 """Runs as parquet rows: upstream's columns first, then the record's own.
 
-Upstream's: ``scripts/data_process/nq_search.py`` of Search-R1 and its published training set. The record's columns
-have the types of the wire models, so that a row is also a ``Trajectory``, field by field.
+The record's columns have the types of the wire models, so that a row is also a ``Trajectory``, field by field.
 """
 
 from collections.abc import Callable
@@ -12,13 +11,12 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from pydantic import BaseModel
 
+from searchr1.data.golden import GoldenAnswers
+from searchr1.data.upstream import upstream_columns, upstream_values
 from searchr1.errors import ConfigurationError
-from searchr1.export.files import GoldenAnswers
 from searchr1.loop.prompts import FAITHFUL, SANITIZED
 from searchr1_client.events import Run, Trajectory, Usage, WireError
 
-ABILITY = "fact-reasoning"
-STYLE = "rule"
 ROWS_PER_GROUP = 256
 """Runs that are held in memory before they are written."""
 
@@ -50,17 +48,8 @@ def arrow_type(annotation: Any) -> Any:
 def parquet_schema() -> Any:
     """All columns, as a ``pyarrow.Schema``; its metadata has the record's version."""
     trajectory = {name: arrow_type(field.annotation) for name, field in Trajectory.model_fields.items()}
-    text, texts, ids = pa.string(), pa.list_(pa.string()), pa.list_(pa.int64())
-    upstream = {
-        "id": text,
-        "question": trajectory.pop("question"),
-        "golden_answers": texts,
-        "data_source": text,
-        "prompt": pa.list_(pa.struct([("role", text), ("content", text)])),
-        "ability": text,
-        "reward_model": pa.struct([("style", text), ("ground_truth", pa.struct([("target", texts)]))]),
-        "extra_info": pa.struct([("split", text), ("index", pa.int64())]),
-    }
+    text, ids = pa.string(), pa.list_(pa.int64())
+    upstream = upstream_columns() | {"question": trajectory.pop("question")}
     ours = {
         "created": pa.int64(),
         "model": text,
@@ -117,16 +106,15 @@ def upstream_row(run: Run, golden: list[str], *, data_source: str, split: str, i
     profile = _PROFILES.get(trajectory.profile)
     if profile is None:
         raise ConfigurationError(f"run {run.id} has the profile {trajectory.profile!r}, whose prompt is not known here")
-    return {
-        "id": run.id,
-        "question": trajectory.question,
-        "golden_answers": golden,
-        "data_source": data_source,
-        "prompt": [{"role": "user", "content": profile.prompt(trajectory.question)}],
-        "ability": ABILITY,
-        "reward_model": {"style": STYLE, "ground_truth": {"target": golden}},
-        "extra_info": {"split": split, "index": index},
-    }
+    return upstream_values(
+        run.id,
+        trajectory.question,
+        golden,
+        data_source=data_source,
+        prompt=profile.prompt(trajectory.question),
+        split=split,
+        index=index,
+    )
 
 
 def record_row(run: Run) -> dict[str, Any]:

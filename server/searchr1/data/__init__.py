@@ -1,0 +1,1 @@
+"""Questions with golden answers: where they lie, how they are read, and ``searchr1 data prepare``. See docs/data.md."""

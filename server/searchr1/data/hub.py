@@ -1,0 +1,54 @@
+"""Datasets of the Hugging Face hub, from its cache where they are there."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from searchr1.errors import DatasetError
+
+_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
+
+
+def is_hub_name(text: str) -> bool:
+    """Whether it can be ``owner/name`` or ``owner/name@revision``."""
+    return _NAME.fullmatch(text) is not None and not text.startswith(".")
+
+
+def snapshot(name: str, patterns: Sequence[str]) -> Path:
+    """The folder of those of a dataset's files that match ``patterns``; what the cache lacks is downloaded.
+
+    Raises:
+        DatasetError: the hub can't be reached or gives the dataset to nobody of this name, and the cache lacks it.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise DatasetError(f"{name} is not here, and huggingface_hub is not installed to look it up") from error
+    repo, _, revision = name.partition("@")
+    try:
+        folder = snapshot_download(
+            repo, repo_type="dataset", revision=revision or None, allow_patterns=list(patterns), library_name="searchr1"
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise DatasetError(
+            f"{name} is neither a file or folder nor a dataset that the hub gives out: {first_line(error)}. "
+            "Without a network, give a path, or fill the hub's cache and set HF_HUB_OFFLINE=1"
+        ) from error
+    return Path(folder)
+
+
+def first_line(error: Exception) -> str:
+    """What the hub's errors say before they go on to say it at length."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def cached_snapshot(folder: Path) -> Path:
+    """The files of a folder that is laid out as the hub's cache (``refs/``, ``snapshots/``); else the folder itself."""
+    snapshots = folder / "snapshots"
+    if not snapshots.is_dir():
+        return folder
+    main = folder / "refs" / "main"
+    if main.is_file() and (named := snapshots / main.read_text("utf-8").strip()).is_dir():
+        return named
+    return max(snapshots.iterdir(), key=lambda path: path.stat().st_mtime, default=folder)

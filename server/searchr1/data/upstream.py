@@ -1,0 +1,97 @@
+"""Upstream's parquet columns: ``scripts/data_process/nq_search.py`` of Search-R1 and its published files.
+
+verl reads them as they are: ``prompt`` is what the policy is asked, ``reward_model.ground_truth.target`` what it is
+scored by, and ``data_source`` picks the reward.
+"""
+
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+from searchr1.data.questions import Question, asked
+from searchr1.loop.prompts import FAITHFUL
+
+ABILITY = "fact-reasoning"
+STYLE = "rule"
+ROWS_PER_GROUP = 4096
+"""Questions that are held in memory before they are written."""
+
+
+def upstream_columns() -> dict[str, Any]:
+    """The arrow type of each column, in upstream's order."""
+    text, texts = pa.string(), pa.list_(pa.string())
+    return {
+        "id": text,
+        "question": text,
+        "golden_answers": texts,
+        "data_source": text,
+        "prompt": pa.list_(pa.struct([("role", text), ("content", text)])),
+        "ability": text,
+        "reward_model": pa.struct([("style", text), ("ground_truth", pa.struct([("target", texts)]))]),
+        "extra_info": pa.struct([("split", text), ("index", pa.int64())]),
+    }
+
+
+def upstream_values(
+    id: str,
+    question: str,
+    golden_answers: Sequence[str],
+    *,
+    data_source: str,
+    prompt: str,
+    split: str,
+    index: int,
+) -> dict[str, Any]:
+    """A row. ``prompt`` is the user message, without the chat template around it."""
+    golden = list(golden_answers)
+    return {
+        "id": id,
+        "question": question,
+        "golden_answers": golden,
+        "data_source": data_source,
+        "prompt": [{"role": "user", "content": prompt}],
+        "ability": ABILITY,
+        "reward_model": {"style": STYLE, "ground_truth": {"target": golden}},
+        "extra_info": {"split": split, "index": index},
+    }
+
+
+class UpstreamWriter:
+    """Writes questions in row groups, so that memory does not grow with their number."""
+
+    def __init__(self, file: BinaryIO, *, split: str) -> None:
+        self._split = split
+        self._schema = pa.schema(list(upstream_columns().items()))
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._rows: list[dict[str, Any]] = []
+        self._num_rows = 0
+
+    def write(self, question: Question) -> None:
+        """Add a question that has a data source. ``extra_info.index`` is its place in the file."""
+        assert question.data_source is not None
+        self._rows.append(
+            upstream_values(
+                question.id,
+                asked(question.question),
+                question.golden_answers,
+                data_source=question.data_source,
+                prompt=FAITHFUL.prompt(question.question),
+                split=self._split,
+                index=self._num_rows,
+            )
+        )
+        self._num_rows += 1
+        if len(self._rows) == ROWS_PER_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is pending. The file itself stays open."""
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows.clear()
