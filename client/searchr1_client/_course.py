@@ -3,9 +3,7 @@
 Does no I/O. The streams of ``_stream`` ask it what to do and do that, one by blocking and one by awaiting.
 """
 
-import time
 from collections import deque
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -65,7 +63,7 @@ class Course:
         self._decoder = EventDecoder()
         if self._fold is None:
             self._learn_id(response.headers.get("x-run-id", ""))
-            self._fold = RunFold(created=_date_of(response))
+            self._fold = RunFold()
 
     def feed(self, data: bytes) -> None:
         """Take the next bytes. What is wrong with them shows in ``check``, after the events before it were given."""
@@ -137,11 +135,3 @@ def _told(loss: Loss) -> str:
         return f"the connection was lost before the run ended, and its stream could not be taken up again: {loss}"
     detail = f": {loss}" if loss is not None and str(loss) else ""
     return f"the connection was lost before the run ended{detail}"
-
-
-def _date_of(response: httpx.Response) -> int:
-    """When the server answered, by its own clock, which also dates stored runs."""
-    try:
-        return int(parsedate_to_datetime(response.headers["date"]).timestamp())
-    except (KeyError, ValueError):
-        return int(time.time())

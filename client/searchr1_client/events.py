@@ -80,6 +80,8 @@ class RunStarted(Event):
     type: Literal["run.started"] = "run.started"
     model: str
     question: str
+    created: int = 0
+    """Unix time, seconds."""
 
 
 class ThinkDelta(Event):

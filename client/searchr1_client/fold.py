@@ -94,7 +94,7 @@ class RunFold:
             self._steps[turn].reasoning = "".join(parts)
         return Run(
             id=self._started.run_id,
-            created=self._created,
+            created=self._started.created or self._created,
             model=self._started.model,
             question=self._started.question,
             status=self._status or "running",

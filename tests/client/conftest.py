@@ -12,7 +12,6 @@ from searchr1_client import AsyncSearchR1, SearchR1, _retries
 RUN_ID = "run_0"
 BASE_URL = "http://server"
 USAGE = {"prompt_tokens": 3}
-DATE = "Sun, 09 Sep 2001 01:46:40 GMT"
 CREATED = 1_000_000_000
 
 
@@ -22,7 +21,7 @@ def event(seq: int, type: str, **fields: object) -> dict[str, Any]:
 
 
 EVENTS = [
-    event(0, "run.started", model="m", question="Why?"),
+    event(0, "run.started", model="m", question="Why?", created=CREATED),
     event(1, "think.delta", text="hm"),
     event(2, "future.event", mood="bright"),
     event(3, "answer.delta", text="Ma"),
@@ -63,7 +62,7 @@ class Pieces(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 def stream(*pieces: bytes, error: Exception | None = None, headers: dict[str, str] | None = None) -> httpx.Response:
     """A streaming answer."""
-    given = {"content-type": "text/event-stream; charset=utf-8", "x-run-id": RUN_ID, "date": DATE, **(headers or {})}
+    given = {"content-type": "text/event-stream; charset=utf-8", "x-run-id": RUN_ID, **(headers or {})}
     return httpx.Response(200, headers=given, stream=Pieces(*pieces, error=error))
 
 

@@ -150,7 +150,7 @@ async def test_a_run_that_is_cut_after_its_last_event_has_no_second_one() -> Non
 
 async def test_a_run_that_is_cut_before_its_first_event_is_whole(stage: Stage) -> None:
     plan = stage.services.admission.plan(QUESTION, RunOptions(), caller=ANYONE, run_id="run_1", stream=True)
-    live = LiveRun(META, RunDrive(stage.services, plan, run_id="run_1"), leave_s=None)
+    live = LiveRun(META, RunDrive(stage.services, plan, run_id="run_1", created=1), leave_s=None)
     live.end()
     await live.drive_to_end()
     batches = [batch async for batch in live.batches()]

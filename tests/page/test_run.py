@@ -37,15 +37,14 @@ async def test_a_run_shows_its_steps_its_answer_and_its_figures(browser: Browser
         heads = page.locator(".step h3")
         await expect(heads).to_have_text(["Think", "Search", "Read", "Think", "Answer"])
         for took in await page.locator(".step .took").all():
-            await expect(took).to_have_text("<1 ms") if await took.inner_text() == "<1 ms" else None
             assert (await took.inner_text()).endswith((" ms", " s"))
         await expect(page.locator(".query")).to_have_text("currency of Mali")
         await expect(page.locator(".step-search .facts")).to_have_text("cache stale2 h oldtavily")
         await expect(page.locator(".read-item .index")).to_have_text(["1", "1", "2"])
-        figures = page.locator(".figures")
-        await expect(figures.locator("div", has_text="Searches").locator("dd")).to_have_text("1")
-        await expect(figures.locator("div", has_text="First token").locator("dd")).to_contain_text("ms")
-        await expect(figures.locator("div", has_text="Search cost").locator("dd")).to_have_text("no prices set")
+        shown = dict(zip(*[await page.locator(f".figures {part}").all_inner_texts() for part in ("dt", "dd")], strict=True))
+        assert shown["Searches"] == "1"
+        assert shown["First token"].endswith("ms")
+        assert shown["Search cost"] == "no prices set"
         assert visited.complaints == []
 
 

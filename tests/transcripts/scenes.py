@@ -17,7 +17,7 @@ QUESTION = "Which currency is used in Mali?"
 INVALID_TURN = "<think> I am not sure. </think>\nPerhaps the franc."
 
 _RUN_ID = re.compile(rb"run_[0-9a-f]{32}")
-_TIME = re.compile(rb'"(t_ms|duration_ms|first_token_ms)":[0-9.e-]+')
+_TIME = re.compile(rb'"(t_ms|created|duration_ms|first_token_ms)":[0-9.e-]+')
 
 
 @dataclass(frozen=True)

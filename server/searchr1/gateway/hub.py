@@ -141,7 +141,7 @@ class RunHub:
         with ExitStack() as stack:
             stack.enter_context(self._services.admission.slot())
             meta = replace(meta, replica=self._replica)
-            drive = RunDrive(self._services, plan, run_id=meta.id, asked=meta.question)
+            drive = RunDrive(self._services, plan, run_id=meta.id, created=meta.created, asked=meta.question)
             leave_s = {"cancel": 0.0, "grace": self._services.settings.resume_grace_s, "keep": None}[when_left]
             live = LiveRun(meta, drive, leave_s=leave_s)
             live.kept = store and self._services.settings.store_runs

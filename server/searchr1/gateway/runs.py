@@ -24,8 +24,11 @@ T = TypeVar("T")
 class RunDrive:
     """An admitted run being driven. It holds no slot: whoever drives it does."""
 
-    def __init__(self, services: Services, plan: Plan, *, run_id: str, asked: str | None = None) -> None:
-        """``asked`` is the question as people put it, where the model is asked more than that."""
+    def __init__(self, services: Services, plan: Plan, *, run_id: str, created: int, asked: str | None = None) -> None:
+        """``asked`` is the question as people put it, where the model is asked more than that.
+
+        ``created`` is in Unix seconds.
+        """
         self._services, self._plan = services, plan
         self._stats = DriveStats()
         self._recorder = Recorder(plan.rollout, plan.options, self._stats)
@@ -33,6 +36,7 @@ class RunDrive:
             run_id=run_id,
             model=services.settings.public_name,
             question=plan.question if asked is None else asked,
+            created=created,
             rollout=plan.rollout,
             stats=self._stats,
             prices_usd=services.settings.search_costs_usd,
@@ -89,7 +93,7 @@ async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGen
         ApiError: no slot is free; raised before the first event.
     """
     with services.admission.slot():
-        async with aclosing(RunDrive(services, plan, run_id=run_id).events()) as events:
+        async with aclosing(RunDrive(services, plan, run_id=run_id, created=int(time.time())).events()) as events:
             async for event in events:
                 yield event
 

@@ -96,6 +96,7 @@ class Narrator:
         run_id: str,
         model: str,
         question: str,
+        created: int,
         rollout: Rollout,
         stats: DriveStats,
         prices_usd: Mapping[str, float],
@@ -103,6 +104,7 @@ class Narrator:
         self._run_id = run_id
         self._model = model
         self._question = question
+        self._created = created
         self._rollout = rollout
         self._stats = stats
         self._prices_usd = prices_usd
@@ -118,7 +120,7 @@ class Narrator:
 
     def started(self) -> wire.RunStarted:
         """The first event."""
-        return wire.RunStarted(**self._stamp(), model=self._model, question=self._question)
+        return wire.RunStarted(**self._stamp(), model=self._model, question=self._question, created=self._created)
 
     def tell(self, event: DriveEvent) -> wire.KnownEvent | None:
         """The wire event for a drive event; None for one that only prepares the end."""

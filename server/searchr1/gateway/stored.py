@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import cast
+from typing import Any, cast
 
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState, RunStore, RunStoreError, Wish
@@ -149,9 +149,9 @@ class StoredRun:
         return [*events, lost]
 
     def _first(self) -> RunStarted:
-        return RunStarted(
-            seq=0, run_id=self.meta.id, turn=0, t_ms=0.0, model=self.meta.model, question=self.meta.question
-        )
+        meta = self.meta
+        stamp: dict[str, Any] = {"seq": 0, "run_id": meta.id, "turn": 0, "t_ms": 0.0}
+        return RunStarted(**stamp, model=meta.model, question=meta.question, created=meta.created)
 
 
 def _event(logged: LoggedEvent) -> KnownEvent:

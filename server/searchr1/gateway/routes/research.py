@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import PydanticSerializationError
 
 from searchr1.gateway.admission import Plan, RunOptions
 from searchr1.gateway.auth import caller_of
@@ -233,7 +232,7 @@ def _meta(request: Request, run_id: str, question: str, stored: dict[str, Any]) 
 def _check_text(run: Run) -> None:
     try:
         run.model_dump_json()
-    except PydanticSerializationError as error:
+    except ValueError as error:
         raise invalid("The run contains half of a surrogate pair; send valid Unicode.", param="run") from error
 
 
