@@ -93,16 +93,19 @@ async def test_stop_reaches_the_engine(browser: Browser, how: str) -> None:
 
 
 async def test_a_refusal_is_shown_and_can_be_retried(browser: Browser) -> None:
-    async with running_stage(max_concurrent_runs=1, engine=(held := StageEngine(hold=asyncio.Event()))) as stage:
-        async with stage.client.stream("POST", "/v1/research", json={"question": QUESTION, "stream": True}) as first:
-            assert first.status_code == 200
-            async with visit(browser, stage.url) as visited:
-                page = visited.page
-                await visited.ask(QUESTION)
-                await expect(page.locator(".note-problem")).to_be_visible()
-                assert held.hold is not None
-                held.hold.set()
-                held.hold = None
-                await first.aread()
-                await page.get_by_role("button", name="Retry").click()
-                await expect(page.locator(".answer-text")).to_have_text(ANSWER)
+    ask = {"question": QUESTION, "stream": True}
+    async with (
+        running_stage(max_concurrent_runs=1, engine=(held := StageEngine(hold=asyncio.Event()))) as stage,
+        stage.client.stream("POST", "/v1/research", json=ask) as first,
+        visit(browser, stage.url) as visited,
+    ):
+        assert first.status_code == 200
+        page = visited.page
+        await visited.ask(QUESTION)
+        await expect(page.locator(".note-problem")).to_be_visible()
+        assert held.hold is not None
+        held.hold.set()
+        held.hold = None
+        await first.aread()
+        await page.get_by_role("button", name="Retry").click()
+        await expect(page.locator(".answer-text")).to_have_text(ANSWER)

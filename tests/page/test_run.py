@@ -41,7 +41,9 @@ async def test_a_run_shows_its_steps_its_answer_and_its_figures(browser: Browser
         await expect(page.locator(".query")).to_have_text("currency of Mali")
         await expect(page.locator(".step-search .facts")).to_have_text("cache stale2 h oldtavily")
         await expect(page.locator(".read-item .index")).to_have_text(["1", "1", "2"])
-        shown = dict(zip(*[await page.locator(f".figures {part}").all_inner_texts() for part in ("dt", "dd")], strict=True))
+        shown = dict(
+            zip(*[await page.locator(f".figures {part}").all_inner_texts() for part in ("dt", "dd")], strict=True)
+        )
         assert shown["Searches"] == "1"
         assert shown["First token"].endswith("ms")
         assert shown["Search cost"] == "no prices set"
@@ -210,7 +212,9 @@ async def test_axe_finds_nothing_serious(browser: Browser, theme: Theme) -> None
 
 
 async def test_360_pixels_are_wide_enough(browser: Browser) -> None:
-    long = Passage(id="1", title="T" * 300, text="x" * 900 + f" {ANSWER}", url=f"https://{'long.' * 40}example/", score=1)
+    long = Passage(
+        id="1", title="T" * 300, text="x" * 900 + f" {ANSWER}", url=f"https://{'long.' * 40}example/", score=1
+    )
     async with (
         running_stage(retriever=StageRetriever(Found((long, NAMED_ONLY), provider="p" * 80))) as stage,
         visit(browser, stage.url, width=360, height=640) as visited,

@@ -53,9 +53,7 @@ async def test_a_run_is_named_by_the_address_and_followed_again_after_a_reload(b
         assert await page.evaluate("navigator.clipboard.readText()") == page.url
 
 
-async def test_a_follow_up_is_asked_after_the_run_before_it_and_shared_with_it(
-    stage: Stage, browser: Browser
-) -> None:
+async def test_a_follow_up_is_asked_after_the_run_before_it_and_shared_with_it(stage: Stage, browser: Browser) -> None:
     async with visit(browser, stage.url) as visited:
         page = visited.page
         await visited.ask(QUESTION)
