@@ -292,6 +292,7 @@ def data_prepare(
     shuffle: Annotated[int | None, typer.Option(metavar="SEED", help="Shuffle with this seed.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most questions, after the shuffle.")] = None,
     limit_each: Annotated[int | None, typer.Option(min=1, help="Most questions of each data_source.")] = None,
+    verl: Annotated[bool, typer.Option("--verl", help="Write data_source as verl knows it: searchR1_nq.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
 ) -> None:
     """Write questions of one source or many into one file, for training or evaluation: see docs/data.md."""
@@ -311,6 +312,7 @@ def data_prepare(
         seed=shuffle,
         limit=limit,
         limit_each=limit_each,
+        verl=verl,
         force=force,
     )
     typer.echo(str(prepare(config)))

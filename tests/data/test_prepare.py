@@ -12,6 +12,7 @@ import pytest
 
 from searchr1.data import upstream as upstream_module
 from searchr1.data.prepare import PrepareConfig, PrepareReport, prepare
+from searchr1.data.sets import SETS
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.evaluation.datasets import load_questions
 from searchr1.loop.prompts import FAITHFUL
@@ -142,7 +143,7 @@ def test_limits_count_after_the_shuffle(tmp_path: Path, out: Path) -> None:
     assert max(report.by_source.values()) == 5
     numbers = [int(name.rpartition("_")[2]) for name in ids_of(out)]
     assert max(numbers) >= 5, "not the first five of each"
-    few = prepared(out, source, limit=3, data_sources=frozenset({"musique"}), force=True)
+    few = prepared(out, source, limit=3, data_sources=frozenset({"MuSiQue"}), force=True)
     assert few.by_source == {"musique": 3}
 
 
@@ -157,6 +158,7 @@ def test_without_a_shuffle_a_limit_reads_no_further(tmp_path: Path, out: Path) -
         ({"sources": ()}, "at least one source"),
         ({"output": "train.csv"}, r"must end in \.parquet or \.jsonl"),
         ({"limit": 0}, "at least 1"),
+        ({"output": "train.jsonl", "verl": True}, "--verl has a place only in"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, options: dict[str, Any], says: str) -> None:
@@ -189,6 +191,12 @@ def test_upstreams_rows_can_be_loaded_and_split_by_source(tmp_path: Path, out: P
     assert {tuple(sorted(prompt[0])) for prompt in table["prompt"].to_pylist()} == {("content", "role")}
     targets = [model["ground_truth"]["target"] for model in table["reward_model"].to_pylist()]
     assert targets == table["golden_answers"].to_pylist()
+
+
+def test_verls_reward_finds_its_data_sources(tmp_path: Path, out: Path) -> None:
+    prepared(out, seven_sets(tmp_path / "test.parquet", num_each=1), verl=True)
+    assert [row["data_source"] for row in rows_of(out)][:2] == ["searchR1_nq", "searchR1_triviaqa"]
+    assert {question.data_source for question in load_questions(str(out))} == set(SETS)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """What a name stands for: files, folders, sets and datasets in the hub's cache."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -84,11 +87,23 @@ def test_a_folder_of_the_cache_can_be_given_as_it_is(tmp_path: Path) -> None:
     assert locate([str(files.parent.parent)], Places()) == (SourceFile(path),)
 
 
-def test_without_cache_and_network_the_error_says_what_to_do(cache: Path) -> None:
-    with pytest.raises(DatasetError, match=rf"{UPSTREAM_REPO} is neither .*give a path") as caught:
+def test_offline_and_not_in_the_cache_the_error_says_what_to_do(cache: Path) -> None:
+    with pytest.raises(DatasetError, match=rf"{UPSTREAM_REPO} is no file .*HF_HUB_OFFLINE.*give the path") as caught:
         locate(["nq"], Places())
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is not None
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error_of_one_line(tmp_path: Path) -> None:
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-m", "searchr1.cli", "data", "prepare", "nq", "--output", "out.jsonl"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"searchr1: {UPSTREAM_REPO} is no file or folder here")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 @pytest.mark.parametrize(

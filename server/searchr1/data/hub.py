@@ -18,11 +18,10 @@ def snapshot(name: str, patterns: Sequence[str]) -> Path:
     """The folder of those of a dataset's files that match ``patterns``; what the cache lacks is downloaded.
 
     Raises:
-        DatasetError: the hub can't be reached or gives the dataset to nobody of this name, and the cache lacks it.
+        DatasetError: the cache lacks the dataset, and the hub does not give it out or can't be reached.
     """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise DatasetError(f"{name} is not here, and huggingface_hub is not installed to look it up") from error
     repo, _, revision = name.partition("@")
@@ -30,17 +29,17 @@ def snapshot(name: str, patterns: Sequence[str]) -> Path:
         folder = snapshot_download(
             repo, repo_type="dataset", revision=revision or None, allow_patterns=list(patterns), library_name="searchr1"
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the errors of its HTTP library come through, of its disk, and its own: no common base
         raise DatasetError(
-            f"{name} is neither a file or folder nor a dataset that the hub gives out: {first_line(error)}. "
-            "Without a network, give a path, or fill the hub's cache and set HF_HUB_OFFLINE=1"
+            f"{name} is no file or folder here, and the hub's cache does not hold it; "
+            f"the hub gives: {_first_line(error.__cause__ or error)}. Offline, give the path of its files"
         ) from error
     return Path(folder)
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     """What the hub's errors say before they go on to say it at length."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def cached_snapshot(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from searchr1.data.golden import GoldenAnswers
 from searchr1.data.questions import Question, qualified_id
 from searchr1.data.readers import num_rows, read
 from searchr1.data.seen import Seen, Verdict
+from searchr1.data.sets import set_named
 from searchr1.data.shuffle import shuffled
 from searchr1.data.sources import DATA_DIR, Places, SourceFile, locate
 from searchr1.errors import ConfigurationError, DatasetError
@@ -56,6 +57,8 @@ class PrepareConfig:
     """Most questions to write, after the shuffle."""
     limit_each: int | None = None
     """Most questions of each data source, after the shuffle."""
+    verl: bool = False
+    """Spell data sources as verl's own reward does, ``searchR1_nq``."""
     force: bool = False
 
 
@@ -146,6 +149,8 @@ def _check(config: PrepareConfig) -> None:
         raise ConfigurationError(f"--output {config.output} must end in {PARQUET} or {JSON_LINES}")
     if any(limit is not None and limit < 1 for limit in (config.limit, config.limit_each)):
         raise ConfigurationError("limits must be at least 1")
+    if config.verl and config.output.suffix != PARQUET:
+        raise ConfigurationError(f"--verl has a place only in a {PARQUET} output")
     check_output(config.output, replace=config.force)
 
 
@@ -156,7 +161,7 @@ def _writer(config: PrepareConfig, file: BinaryIO) -> _Writer:
         from searchr1.data.upstream import UpstreamWriter
     except ImportError as error:
         raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install 'searchr1[data]'") from error
-    return UpstreamWriter(file, split=config.split)
+    return UpstreamWriter(file, split=config.split, verl=config.verl)
 
 
 def _exclude(config: PrepareConfig, seen: Seen, bar: Progress) -> None:
@@ -171,10 +176,11 @@ def _wanted(
 ) -> Iterator[Question]:
     """The questions that the options leave, with ids and answers, in the order of the files."""
     golden = GoldenAnswers(config.golden)
+    kept = {set_named(name) or name for name in config.data_sources}
     for file in files:
         for where, found in _tracked(file, bar):
             question = _completed(found, golden, config.data_source)
-            if config.data_sources and question.data_source not in config.data_sources:
+            if kept and question.data_source not in kept:
                 continue
             verdict = seen.add(question)
             if verdict is Verdict.ID_TAKEN:

@@ -21,7 +21,9 @@ UPSTREAM_REPO = "PeterJinGo/nq_hotpotqa_train"
 FLASHRAG_REPO = "RUC-NLPIR/FlashRAG_datasets"
 """``{set}/{split}.jsonl``, the sets of the paper among many more."""
 
-_VERL_PREFIX = "searchr1_"
+VERL_PREFIX = "searchR1_"
+"""Before the set's name in ``data_source``, where verl's own reward is to know it; upstream has none."""
+
 _ALIASES = {
     "naturalquestions": "nq",
     "tqa": "triviaqa",
@@ -38,6 +40,6 @@ def set_named(name: str) -> str | None:
     >>> set_named("MuSiQue"), set_named("searchR1_nq"), set_named("2Wiki"), set_named("squad")
     ('musique', 'nq', '2wikimultihopqa', None)
     """
-    plain = name.lower().removeprefix(_VERL_PREFIX)
+    plain = name.lower().removeprefix(VERL_PREFIX.lower())
     plain = _ALIASES.get(plain, plain)
     return plain if plain in SETS else None

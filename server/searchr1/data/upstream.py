@@ -1,6 +1,6 @@
 """Upstream's parquet columns: ``scripts/data_process/nq_search.py`` of Search-R1 and its published files.
 
-verl reads them as they are: ``prompt`` is what the policy is asked, ``reward_model.ground_truth.target`` what it is
+verl reads them as well: ``prompt`` is what the policy is asked, ``reward_model.ground_truth.target`` what it is
 scored by, and ``data_source`` picks the reward.
 """
 
@@ -11,6 +11,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from searchr1.data.questions import Question, asked
+from searchr1.data.sets import VERL_PREFIX
 from searchr1.loop.prompts import FAITHFUL
 
 ABILITY = "fact-reasoning"
@@ -61,7 +62,9 @@ def upstream_values(
 class UpstreamWriter:
     """Writes questions in row groups, so that memory does not grow with their number."""
 
-    def __init__(self, file: BinaryIO, *, split: str) -> None:
+    def __init__(self, file: BinaryIO, *, split: str, verl: bool = False) -> None:
+        """``verl`` spells data sources as verl's own reward does, ``searchR1_nq``, and not as upstream's."""
+        self._prefix = VERL_PREFIX if verl else ""
         self._split = split
         self._schema = pa.schema(list(upstream_columns().items()))
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
@@ -76,7 +79,7 @@ class UpstreamWriter:
                 question.id,
                 asked(question.question),
                 question.golden_answers,
-                data_source=question.data_source,
+                data_source=self._prefix + question.data_source,
                 prompt=FAITHFUL.prompt(question.question),
                 split=self._split,
                 index=self._num_rows,
