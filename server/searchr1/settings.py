@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys that clients may use, comma-separated in the environment; none means that no key is asked for."""
+    admin_key: SecretStr | None = None
+    """Opens ``POST /admin/reload``; without one it is closed to all."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call this server from a browser, comma-separated in the environment; ``*`` is any."""
     tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)

@@ -55,6 +55,11 @@ class Tokenizer:
         config = _read_json(folder / "tokenizer_config.json")
         return cls(_read_tokenizer(file), chat_template=_chat_template(folder, config), special=_special(config))
 
+    def same_as(self, other: "Tokenizer") -> bool:
+        """Whether both turn every text into the same ids."""
+        same: bool = self._with_special.to_str() == other._with_special.to_str()
+        return same
+
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` alone. Special tokens are neither added nor recognised."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids

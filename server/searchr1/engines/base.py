@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from searchr1.loop.types import FinishReason, TokenIds
 
@@ -51,6 +52,15 @@ class Engine(Protocol):
         Closing the iterator aborts the request on the engine. ``session`` is the same for every turn of a rollout,
         so that a router can keep them on one replica; a lower ``priority`` runs first. Raises ``EngineError``.
         """
+        ...
+
+
+@runtime_checkable
+class TakesWeights(Protocol):
+    """An engine whose weights can be replaced while it runs."""
+
+    async def take_weights(self, folder: Path, *, version: str) -> None:
+        """Replace them by those of a checkpoint folder of the same architecture. Raises ``EngineError``."""
         ...
 
 

@@ -17,7 +17,7 @@ from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.hub import RunHub, open_run_store
 from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
-from searchr1.gateway.routes import chat, ops, research, responses
+from searchr1.gateway.routes import admin, chat, ops, research, responses
 from searchr1.gateway.services import Services, open_services
 from searchr1.settings import Settings
 
@@ -60,6 +60,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.include_router(chat.router, tags=["openai"], **keyed)
     app.include_router(responses.router, tags=["openai"], **keyed)
     app.include_router(ops.router, tags=["operations"])
+    app.include_router(admin.router, tags=["operations"])
     describe(app)
     app.mount("/assets", StaticFiles(directory=WEB), name="assets")
 

@@ -15,8 +15,10 @@ TAGS = [
 _WHEN = {
     400: "The request is wrong; the message says what to change.",
     401: "The API key is missing or wrong.",
+    403: "The server does not open this to anyone.",
     404: "There is no such model, run or response.",
     408: "The body did not arrive in time.",
+    409: "It can't be done as the server is set up.",
     413: "The body is too large.",
     500: "An error of the server's own.",
     502: "The engine failed this run.",

@@ -47,11 +47,12 @@ class Recorder:
                 )
             )
 
-    def trajectory(self, question: str, *, total_ms: float) -> wire.Trajectory:
+    def trajectory(self, question: str, *, total_ms: float, policy_version: str | None) -> wire.Trajectory:
         """The whole record. ``question`` is what the model was asked."""
         limits, options, stats = self._rollout.limits, self._options, self._stats
         return wire.Trajectory(
             question=question,
+            policy_version=policy_version,
             profile=self._rollout.profile.name,
             options=wire.TrajectoryOptions(
                 max_turns=limits.max_turns,

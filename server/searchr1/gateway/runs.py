@@ -83,7 +83,9 @@ class RunDrive:
 
     def trajectory(self, usage: Usage) -> Trajectory:
         """All that the run was made of."""
-        return self._recorder.trajectory(self._plan.question, total_ms=usage.duration_ms)
+        return self._recorder.trajectory(
+            self._plan.question, total_ms=usage.duration_ms, policy_version=self._services.policy_version or None
+        )
 
 
 async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGenerator[KnownEvent, None]:

@@ -30,6 +30,8 @@ class Services:
     engine: ServedEngine
     search: SearchLayer
     admission: Admission
+    policy_version: str = ""
+    """Which weights the engine serves."""
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
     """Of an engine in this process, whose metrics nobody else can scrape."""
@@ -60,6 +62,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             tokenizer=tokenizer,
             engine=engine,
             search=search,
+            policy_version=settings.model,
             admission=Admission(settings, tokenizer, search),
             metrics=metrics,
             engine_metrics=engine.metrics_text if isinstance(engine, LocalEngine) else None,
