@@ -1,6 +1,7 @@
 """What every test may use: a tiny real model, and one vLLM and one demo for the session: a start takes a minute."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,13 @@ import pytest
 from searchr1.tokenizer import Tokenizer
 from tests.demo_server import Demo, run_demo
 from tests.vllm_server import VllmServer, run_vllm
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what runs in its background with Ctrl-C ignored, and processes hand that on:
+    # those that the tests interrupt would not notice.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
