@@ -1,0 +1,42 @@
+"""What a run leaves: a folder that servers take, and a state that only its own run resumes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from searchr1.errors import ConfigurationError
+from searchr1.serve import CHECKPOINT
+from searchr1.tokenizer import Tokenizer
+from searchr1.trainer.checkpoints import load_state, save_state, write_checkpoint
+from searchr1.trainer.policy import load_policy
+
+CPU = torch.device("cpu")
+
+
+def test_a_checkpoint_is_a_whole_folder_with_the_weights_of_now(tmp_path: Path) -> None:
+    model: Any = load_policy(CHECKPOINT, CPU)
+    folder = tmp_path / "checkpoint"
+    write_checkpoint(model, CHECKPOINT, folder, dtype=torch.bfloat16)
+    with torch.no_grad():
+        model.model.norm.weight += 1.0
+    write_checkpoint(model, CHECKPOINT, folder, dtype=torch.float32)
+    again: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    assert Tokenizer.load(str(folder)).same_as(Tokenizer.load(str(CHECKPOINT)))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_state_is_resumed_by_its_own_run_alone(tmp_path: Path) -> None:
+    assert load_state(tmp_path, {"seed": 1}, CPU) is None
+    state = {"identity": {"seed": 1, "lr": 0.5}, "step": 7, "weights": torch.arange(3)}
+    save_state(tmp_path, state)
+    loaded = load_state(tmp_path, {"seed": 1, "lr": 0.5}, CPU)
+    assert loaded is not None
+    assert loaded["step"] == 7
+    assert torch.equal(loaded["weights"], torch.arange(3))
+    with pytest.raises(ConfigurationError, match=r"other settings \(lr, model\)"):
+        load_state(tmp_path, {"seed": 1, "lr": 0.1, "model": "x"}, CPU)
