@@ -1,0 +1,153 @@
+"""Rewards: a number for how a rollout ended. A reward is any function of an ``Outcome``; users register their own.
+
+Two ways to name one in a configuration: by the name it was registered under, or as ``module:function``.
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from searchr1.data.questions import Question
+from searchr1.errors import ConfigurationError
+from searchr1.evaluation.metrics import exact_match, sub_exact_match
+from searchr1.loop.machine import Rollout
+from searchr1.loop.types import Segment, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a reward may look at."""
+
+    question: str
+    golden_answers: tuple[str, ...]
+    answer: str | None
+    """The policy's own answer, stripped; None where it gave none, or where it lies past the cut."""
+    status: Status
+    segments: tuple[Segment, ...]
+    """The trajectory up to the cut, prompt included. Segments that do not fit whole are left out."""
+
+    @property
+    def completions(self) -> tuple[str, ...]:
+        """The texts that the policy wrote, turn by turn, each up to its action's closing tag."""
+        return tuple(segment.text for segment in self.segments if segment.kind == "completion")
+
+
+Reward = Callable[[Outcome], float]
+
+_REWARDS: dict[str, Reward] = {}
+
+CORRECT_WELL_FORMED = 1.0
+CORRECT_ILL_FORMED = 0.8
+WRONG_WELL_FORMED = 0.2
+WRONG_ILL_FORMED = 0.1
+
+_TEXT = r"(?:(?!</?(?:think|search|information|answer)>).)*"
+_WELL_FORMED = re.compile(rf"\s*<think>{_TEXT}</think>\s*<(search|answer)>{_TEXT}</\1>\s*", re.DOTALL)
+
+
+def outcome_of(question: Question, rollout: Rollout) -> Outcome:
+    """The outcome of a finished rollout, cut at ``limits.max_trajectory_tokens`` after the prompt.
+
+    An answer that ends past the cut is none, as in the reference, which decodes the cut trajectory.
+
+    Raises:
+        ValueError: the rollout is still open.
+    """
+    if rollout.status is None:
+        raise ValueError("an open rollout has no outcome yet")
+    prompt, *rest = rollout.segments
+    kept, left = [prompt], rollout.limits.max_trajectory_tokens
+    for segment in rest:
+        left -= len(segment.ids)
+        if left < 0:
+            break
+        kept.append(segment)
+    return Outcome(
+        question=question.question,
+        golden_answers=tuple(question.golden_answers),
+        answer=rollout.answer if left >= 0 else None,
+        status=rollout.status,
+        segments=tuple(kept),
+    )
+
+
+def register(name: str) -> Callable[[Reward], Reward]:
+    """Decorator: make a reward known as ``name``.
+
+    Raises:
+        ValueError: another function has that name, or it contains a colon, which marks an import path.
+    """
+    if ":" in name:
+        raise ValueError(f"a reward's name has no colon: {name!r}")
+
+    def add(reward: Reward) -> Reward:
+        if _REWARDS.setdefault(name, reward) is not reward:
+            raise ValueError(f"there is a reward named {name!r} already")
+        return reward
+
+    return add
+
+
+def reward_named(name: str) -> Reward:
+    """The reward registered as ``name``, or the function at ``module:function``.
+
+    Raises:
+        ConfigurationError: there is none, or the module can't be imported.
+    """
+    if ":" not in name:
+        if name not in _REWARDS:
+            known = ", ".join(sorted(_REWARDS))
+            raise ConfigurationError(f"there is no reward {name!r}; there are {known}, or name a module:function")
+        return _REWARDS[name]
+    module, _, attribute = name.partition(":")
+    try:
+        reward: Reward = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"the reward {name!r} can't be imported: {error}") from error
+    if not callable(reward):
+        raise ConfigurationError(f"the reward {name!r} is no function")
+    return reward
+
+
+@register("exact_match")
+def exact_match_reward(outcome: Outcome) -> float:
+    """1 if the answer equals a golden answer after normalization, else 0. The paper's (section 3.4)."""
+    return float(exact_match(outcome.answer, outcome.golden_answers))
+
+
+@register("sub_em")
+def sub_em_reward(outcome: Outcome) -> float:
+    """1 if a golden answer is a substring of the answer after normalization, else 0."""
+    return float(sub_exact_match(outcome.answer, outcome.golden_answers))
+
+
+@register("format_v0_3")
+def format_reward_v0_3(outcome: Outcome) -> float:
+    """Exact match and form, as in the reference's v0.3 recipes (``qa_em_format.py``; arXiv 2505.15117).
+
+    ============ =========== ==========
+    answer       well-formed ill-formed
+    ============ =========== ==========
+    correct      1           0.8
+    wrong, none  0.2         0.1
+    ============ =========== ==========
+
+    No answer is ill-formed, so 0.1: the reference, whose extractor reads the prompt's example, gives the same.
+    """
+    well_formed = is_well_formed(outcome)
+    if exact_match(outcome.answer, outcome.golden_answers):
+        return CORRECT_WELL_FORMED if well_formed else CORRECT_ILL_FORMED
+    return WRONG_WELL_FORMED if well_formed else WRONG_ILL_FORMED
+
+
+def is_well_formed(outcome: Outcome) -> bool:
+    """True if every turn is one ``<think>`` block and then one action, and the last action is an answer.
+
+    Between the blocks there is only white space, and inside them none of the four tags. Only what the policy wrote is
+    judged. The reference reads observations as well, so there a passage with tags in it, or one whose
+    ``</information>`` fell to the length limit, makes a trajectory ill-formed; and it knows no trajectory without
+    Qwen's chat template.
+    """
+    turns = [_WELL_FORMED.fullmatch(text) for text in outcome.completions]
+    return bool(turns) and all(turns) and turns[-1] is not None and turns[-1][1] == "answer"
