@@ -62,7 +62,7 @@ class Step {
 
   constructor(kind, label, { turn, tMs, folds, facts, body }) {
     this.#tMs = tMs;
-    this.#facts.append(...facts);
+    this.facts(...facts);
     const head = [el("h3", {}, label), this.#facts, this.#took];
     if (folds) this.#details = el("details", { open: true }, el("summary", { class: "head" }, ...head), ...body);
     this.#body = this.#details ?? el("div", {}, el("div", { class: "head" }, ...head), ...body);
@@ -75,8 +75,9 @@ class Step {
     this.#body.append(...children);
   }
 
+  /** What stands beside the label: nodes, or text. */
   facts(...parts) {
-    this.#facts.replaceChildren(...parts);
+    this.#facts.replaceChildren(...parts.map((part) => (typeof part === "string" ? el("span", {}, part) : part)));
   }
 
   /** Open or close a step that folds. */

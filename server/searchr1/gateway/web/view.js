@@ -228,7 +228,8 @@ export class RunView {
     if (this.#answerText) actions.unshift(["Copy answer", "Copied", () => copyText(this.#answerText)]);
     const bar = actionBar(actions, this.#announce);
     if (this.#thoughts.length > 0) bar.append(this.#reasoningToggle());
-    this.#main.append(bar, figures(usage));
+    this.#main.append(bar);
+    this.node.append(figures(usage));
   }
 
   #reasoningToggle() {
