@@ -103,7 +103,7 @@ def reward_named(name: str) -> Reward:
     module, _, attribute = name.partition(":")
     try:
         reward: Reward = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigurationError(f"the reward {name!r} can't be imported: {error}") from error
     if not callable(reward):
         raise ConfigurationError(f"the reward {name!r} is no function")
