@@ -148,8 +148,10 @@ def test_group_advantages_equal_a_loop_over_groups() -> None:
 @pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1.0])
 def test_equal_rewards_and_groups_of_one_teach_nothing(reward: float, scale: bool) -> None:
-    rewards = torch.tensor([reward, reward, reward, 0.7])
-    assert torch.equal(group_advantages(rewards, torch.tensor([0, 0, 0, 1]), scale=scale), torch.zeros(4))
+    for size in range(1, 9):
+        rewards = torch.tensor([reward] * size + [0.7], dtype=torch.float64)
+        groups = torch.tensor([0] * size + [1])
+        assert torch.equal(group_advantages(rewards, groups, scale=scale), torch.zeros(size + 1))
 
 
 def test_no_rollouts_have_no_advantages() -> None:

@@ -179,14 +179,14 @@ def test_entropy_by_hand_and_row_by_row() -> None:
 
 def test_importance_weights_by_hand() -> None:
     trainer = torch.tensor([[0.6, 0.2, 0.5, 0.9]]).log()
-    engine = torch.tensor([[0.3, 0.4, 0.5, NAN]]).log()
+    engine = torch.tensor([[0.3, 0.5, 0.5, NAN]]).log()
     mask = torch.tensor([[True, True, True, False]])
     weights, gap = truncated_importance(trainer.requires_grad_(), engine, mask, cap=1.5)
-    assert weights[0].tolist() == pytest.approx([1.5, 0.5, 1, 1])
+    assert weights[0].tolist() == pytest.approx([1.5, 0.4, 1, 1])
     assert not weights.requires_grad
-    assert float(gap.mean_abs) == pytest.approx(2 * math.log(2) / 3)
-    assert float(gap.max_abs) == pytest.approx(math.log(2))
-    assert float(gap.kl) == pytest.approx((2 - 1 - math.log(2) + 0.5 - 1 + math.log(2)) / 3)
+    assert float(gap.mean_abs) == pytest.approx((math.log(2) + math.log(2.5)) / 3)
+    assert float(gap.max_abs) == pytest.approx(math.log(2.5))
+    assert float(gap.kl) == pytest.approx((2 - 1 - math.log(2) + 0.4 - 1 - math.log(0.4)) / 3)
     assert float(gap.capped_fraction) == pytest.approx(1 / 3)
 
 

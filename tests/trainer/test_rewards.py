@@ -135,7 +135,7 @@ def test_a_retry_makes_it_ill_formed() -> None:
 def test_an_answer_past_the_cut_is_none() -> None:
     num_tokens = len(rolled_out(SEARCH, ANSWER).ids) - 1
     whole = outcome_of(QUESTION, rolled_out(SEARCH, ANSWER, max_trajectory_tokens=num_tokens))
-    assert (whole.answer, exact_match_reward(whole)) == ("Bamako", 1)
+    assert (whole.answer, whole.completions) == ("Bamako", (SEARCH, ANSWER))
     cut = outcome_of(QUESTION, rolled_out(SEARCH, ANSWER, max_trajectory_tokens=num_tokens - 1))
     assert cut.answer is None
     assert cut.completions == (SEARCH,)

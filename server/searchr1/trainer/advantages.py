@@ -85,15 +85,13 @@ def group_advantages(
     """
     _, index = torch.unique(groups, return_inverse=True)
     num_groups = int(index.max()) + 1 if index.numel() else 0
-    rewards = rewards.detach().double()
+    rewards = rewards.detach().float().double()  # So short that their sums and means are exact.
     counts = torch.bincount(index, minlength=num_groups).double()
 
     def sums(x: torch.Tensor) -> torch.Tensor:
         return torch.zeros(num_groups, dtype=x.dtype, device=x.device).index_add(0, index, x)
 
-    best = torch.full((num_groups,), -torch.inf, dtype=rewards.dtype, device=rewards.device)
-    shifted = rewards - best.scatter_reduce(0, index, rewards, "amax")[index]
-    centred = shifted - (sums(shifted) / counts)[index]
+    centred = rewards - (sums(rewards) / counts)[index]
     if not scale:
         return centred.float()
     variance = sums(centred.square()) / (counts - int(unbiased)).clamp(min=1)
