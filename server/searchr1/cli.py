@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from searchr1.cli_export import export_app
+from searchr1.cli_train import train_app
 from searchr1.errors import SearchR1Error
 from searchr1.run_options import with_run_options
 
@@ -17,12 +19,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve, ask, 
 index_app = typer.Typer(no_args_is_help=True, help="Build search indexes.")
 retriever_app = typer.Typer(no_args_is_help=True, help="Offer a retriever to other programs.")
 data_app = typer.Typer(no_args_is_help=True, help="Make files of questions.")
-train_app = typer.Typer(no_args_is_help=True, help="Train checkpoints.")
 demo_app = typer.Typer(no_args_is_help=True, help="The bundled demo world, Atlas.")
 app.add_typer(index_app, name="index")
 app.add_typer(retriever_app, name="retriever")
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
+app.add_typer(export_app, name="export")
 app.add_typer(demo_app, name="demo")
 
 DATA = Path("data")
@@ -180,8 +182,9 @@ def evaluate(
     print_report(report, by_kind=by_kind)
 
 
-@app.command()
+@export_app.callback(invoke_without_command=True)
 def export(
+    ctx: typer.Context,
     output: Annotated[
         Path | None, typer.Option(help="runs.jsonl for whole runs, runs.parquet for upstream's columns.")
     ] = None,
@@ -202,6 +205,8 @@ def export(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a run instead.")] = False,
 ) -> None:
     """Write stored runs as training records, token ids and loss masks included: see docs/record.md."""
+    if ctx.invoked_subcommand is not None:
+        return
     from searchr1.export.run import ExportConfig
     from searchr1.export.run import export as run
     from searchr1.export.schema import record_schema_text
@@ -316,36 +321,6 @@ def data_prepare(
         force=force,
     )
     typer.echo(str(prepare(config)))
-
-
-@train_app.command("warmup")
-def train_warmup(
-    out: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")] = Path("runs/warmup"),
-    data: Annotated[
-        Path, typer.Option(help="Folder with the demonstrations: searchr1 demo build --demonstrations N.")
-    ] = DATA / "atlas",
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(min=0.1, help="Minutes of training in all.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Demonstrations per step.")] = 16,
-    processes: Annotated[int, typer.Option(min=1, help="Data-parallel processes; on a CPU one per core.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
-) -> None:
-    """Train a small model from scratch to search and read, on demonstrations."""
-    from searchr1.trainer.warmup import WarmupConfig, warmup
-
-    warmup(
-        WarmupConfig(
-            data_dir=data,
-            out_dir=out,
-            max_steps=max_steps,
-            max_minutes=max_minutes,
-            batch_size=batch_size,
-            num_processes=processes,
-            device=device,
-            seed=seed,
-        )
-    )
 
 
 @demo_app.command("build")

@@ -29,6 +29,8 @@ class LocalEngineConfig:
     """Waiting and running completions past which a request gets ``EngineOverloadedError``."""
     kv_cache_gib: float | None = None
     """Memory of the KV cache. Set it on CPU, where vLLM otherwise wants nearly all of the machine's memory."""
+    gpu_memory_share: float | None = None
+    """Share of a GPU's memory for weights and KV cache together."""
     block_size: int | None = None
     """Tokens per KV cache block, the unit of prefix caching; on CPU a multiple of 32."""
     enforce_eager: bool = False
@@ -98,6 +100,8 @@ def _engine_args(config: LocalEngineConfig) -> dict[str, Any]:
         "generation_config": "vllm",
         "use_tqdm_on_load": False,
     }
+    if config.gpu_memory_share is not None:
+        args["gpu_memory_utilization"] = config.gpu_memory_share
     if config.kv_cache_gib is not None:
         args["kv_cache_memory_bytes"] = int(config.kv_cache_gib * 2**30)
     return args

@@ -3,7 +3,9 @@
 Both are replaced whole or not at all, so that a run that is killed at any moment finds its last ones intact.
 """
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,47 @@ STATE = "state.pt"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.part")
 
 
-def write_checkpoint(model: PreTrainedModel, source: Path, folder: Path, *, dtype: torch.dtype) -> None:
-    """Write ``model`` to ``folder`` in Hugging Face layout, ``searchr1 serve --model`` takes it as it is.
+def find_model(name: str) -> Path:
+    """The folder of a model: ``name`` itself, or what the hub, or its cache, has by that name.
 
-    Tokenizer, chat template and whatever else lies in ``source``, the folder that the model started from, come along.
+    Raises:
+        ConfigurationError: there is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, library_name="searchr1"))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(f"{name} is no folder here, and the hub does not give it: {reason}") from error
+
+
+def dtype_of(folder: Path) -> torch.dtype:
+    """What the weights in a model's folder are in: float32 if its configuration says so, else bfloat16."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    name = config.get("dtype", config.get("torch_dtype"))
+    return torch.float32 if name == "float32" else torch.bfloat16
+
+
+def write_checkpoint(
+    model: PreTrainedModel,
+    source: Path,
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write ``model`` to ``folder`` in Hugging Face layout; ``searchr1 serve --model`` takes it as it is.
+
+    ``weights`` are the model's by name where it does not hold them whole itself. Tokenizer, chat template and whatever
+    else lies in ``source``, the folder that the model started from, come along.
     """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part, ignore=shutil.ignore_patterns(*_WEIGHTS))
-    weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in (weights or model.state_dict()).items()}
     model.save_pretrained(part, state_dict=weights)
     old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)

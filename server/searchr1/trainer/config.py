@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Limits
+from searchr1.trainer.losses import Over
 
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -45,8 +46,15 @@ class RolloutSection(_Section):
     """vLLM in this process, or plain transformers, one sequence at a time, where vLLM is not installed."""
     engine_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Of vLLM's weights."""
+    engine_urls: tuple[str, ...] = ()
+    """Running vLLM servers to sample from instead of a vLLM in this process; see ``docs/training.md``."""
+    enforce_eager: bool = False
+    """Start vLLM without compiling: sooner, and a little slower from then on."""
     kv_cache_gib: Positive | None = None
     """vLLM's KV cache; set it on a CPU."""
+    gpu_memory_share: Share = 0.5
+    """Share of the GPU's memory that vLLM takes; the trainer needs the rest."""
+    search_timeout_s: Positive = 10.0
 
     def limits(self) -> Limits:
         """The loop's bounds."""
@@ -70,8 +78,10 @@ class LossSection(_Section):
     """Weight of the KL to the start policy; PPO has it in the reward (k1), GRPO in the loss (k3). 0: no reference."""
     entropy_coef: float = Field(default=0.001, ge=0)
     """Weight of the entropy bonus."""
-    over: Literal["token", "sequence"] = "token"
-    """Mean over all tokens of a step, or over each trajectory's own mean."""
+    over: Over = "token"
+    """Mean over a minibatch's tokens, over its trajectories' own means, or ``constant_tokens`` each (Dr. GRPO)."""
+    constant_tokens: int = Field(default=1000, ge=1)
+    """With ``over: constant``, what each trajectory adds to the divisor, however long it is."""
     mask_observations: bool = True
     """Leave tokens that the policy did not sample out of every loss. False trains on them, as the paper's ablation."""
     scale_by_std: bool = True
@@ -110,8 +120,20 @@ class OptimizerSection(_Section):
     """Passes over one step's rollouts."""
     max_tokens_per_pass: int = Field(default=32_768, ge=1)
     """Tokens, padding included, of one forward and backward pass; gradients add up over passes."""
+    activation_checkpointing: bool = False
+    """Compute each layer again in the backward pass: less memory, a third more time."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Of the matrix products; weights and optimizer state are float32."""
+
+
+class LoraSection(_Section):
+    """Low-rank adapters (arXiv 2106.09685) instead of all weights; checkpoints and the engine get them merged."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: Positive = 32.0
+    """The adapters' product is scaled by ``alpha / rank``."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers that get one."""
 
 
 class TrainConfig(_Section):
@@ -121,7 +143,8 @@ class TrainConfig(_Section):
     model: str
     """The policy to start from, and the reference of the KL: a folder or hub name."""
     data: str
-    """Questions to train on: ``atlas`` (its training split), or a file of ``searchr1 data prepare``."""
+    """Questions to train on, as ``searchr1 data prepare`` names them: ``atlas``, a file, a hub dataset."""
+    data_split: str = "train"
     retriever: str
     """As of ``searchr1 serve``: ``index:PATH``, ``http://…/retrieve``."""
     out_dir: Path
@@ -131,7 +154,8 @@ class TrainConfig(_Section):
     num_steps: int = Field(default=500, ge=1)
     """Rollout-and-update steps."""
     eval_data: str | None = None
-    """Questions to evaluate on, greedily: ``atlas:validation``, or a file. None: no evaluation."""
+    """Questions to evaluate on, greedily, named as ``data``. None: no evaluation."""
+    eval_split: str = "validation"
     eval_every_steps: int = Field(default=50, ge=1)
     num_eval_questions: int = Field(default=256, ge=1)
     save_every_steps: int = Field(default=25, ge=1)
@@ -142,6 +166,8 @@ class TrainConfig(_Section):
     rollout: RolloutSection = RolloutSection()
     loss: LossSection = LossSection()
     optimizer: OptimizerSection = OptimizerSection()
+    lora: LoraSection | None = None
+    """None: all weights are trained."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -1,89 +1,385 @@
-"""An engine on plain transformers: one sequence at a time, no server. For validation and small tests."""
+"""The engine for where vLLM is not installed: transformers in this process, batched continuously.
+
+All completions under way take each step together, in a thread of the engine's own; new ones join between steps, at
+most ``PREFILL_TOKENS`` of their prompts a step, so that none waits long for another's prompt. Slower than vLLM, and
+without its prefix cache across turns; what comes out is the same: text, ids, logprobs and reasons to finish.
+"""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import nullcontext
-from typing import Any
+import heapq
+import itertools
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Self
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
 from searchr1.tokenizer import Tokenizer
+from searchr1.trainer.batching import DecodeBatch, sample
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What a character decodes to while its last bytes are still to come."""
+PREFILL_TOKENS = 4096
+"""Prompt tokens, padding included, that are read between two steps; one longer prompt is read whole."""
 
 
 class TransformersEngine:
-    """Serves an already loaded model. Calls run one after the other, each forward pass in a thread."""
+    """Serves a model that is already loaded, and takes it over; ``load`` loads one. ``aclose`` ends its thread.
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Tokenizer, *, end_ids: frozenset[int]) -> None:
+    Args:
+        model: one whose layers all attend to the whole context.
+        tokenizer: the checkpoint's.
+        end_ids: tokens that end a completion.
+        max_batch: completions that run at once; more wait, the lowest ``priority`` first.
+        kv_cache_gib: memory of keys and values that admission stays within, for the longest that each may become.
+
+    Raises:
+        ConfigurationError: the model has layers of another kind.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        *,
+        end_ids: frozenset[int],
+        max_batch: int = 64,
+        kv_cache_gib: float = 4.0,
+    ) -> None:
+        _check(model)
+        self.version: str | None = None
+        """That of the weights, once some were taken."""
+        config: Any = model.config
         self._model, self._tokenizer, self._end_ids = model, tokenizer, end_ids
-        self._lock = asyncio.Lock()
+        self._max_len: int = config.max_position_embeddings
+        self._vocab_size: int = config.vocab_size
+        self._batch, self._max_batch = DecodeBatch(model), max_batch
+        self._cache_tokens = int(kv_cache_gib * 2**30) // self._batch.bytes_per_token()
+        self._numbers = itertools.count()
+        # Of the event loop's side.
+        self._open: set[_Sequence] = set()
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+        # Of the thread's side: it alone touches the model and these.
+        self._thread = ThreadPoolExecutor(1, "transformers-engine")
+        self._inbox: SimpleQueue[_Sequence] = SimpleQueue()
+        self._waiting: list[tuple[int, int, _Sequence]] = []
+        self._active: list[_Sequence] = []
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        max_batch: int = 64,
+        kv_cache_gib: float = 4.0,
+    ) -> Self:
+        """Serve the Hugging Face folder or hub name ``folder``; ``dtype`` is the checkpoint's own by default.
+
+        Completions end where vLLM ends them: at the end tokens of ``config.json`` and ``generation_config.json``.
+
+        Raises:
+            ConfigurationError: there is no such model, or it is of another kind.
+        """
+        tokenizer = Tokenizer.load(str(folder))
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto")
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"there is no model in {folder}: {error}") from error
+        end_ids = frozenset(_ids(model.config.eos_token_id)) | frozenset(_ids(model.generation_config.eos_token_id))
+        return cls(model.to(device), tokenizer, end_ids=end_ids, max_batch=max_batch, kv_cache_gib=kv_cache_gib)
+
+    async def ready(self) -> bool:
+        """Whether a request would be taken now. Never raises."""
+        return not self._closed
+
+    async def aclose(self) -> None:
+        """End the thread. Running completions end with ``EngineUnavailableError``."""
+        self._closed = True
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.wait({self._worker})
+        for sequence in self._open:
+            sequence.out.put_nowait(EngineUnavailableError("the engine has been closed"))
+        await asyncio.to_thread(self._thread.shutdown)
 
     async def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
     ) -> AsyncGenerator[Chunk, None]:
-        """See ``Engine.generate``. One chunk per token; ``session`` and ``priority`` change nothing here."""
-        async with self._lock:
-            sequence = _Sequence(self._model, params)
-            pending = list(prompt_ids)
-            sampled: list[int] = []
-            shown = ""
-            for count in range(1, params.max_tokens + 1):
-                token, logprob = await asyncio.to_thread(sequence.next_token, pending)
-                pending = [token]
-                sampled.append(token)
-                text = self._tokenizer.decode(tuple(sampled))
-                text, reason = self._cut(text, token, count, params)
-                if reason is None:
-                    text = text.removesuffix(UNFINISHED)
-                yield Chunk(text[len(shown) :], (token,), reason, (logprob,) if params.logprobs else None)
-                if reason is not None:
-                    return
-                shown = text
+        """Stream one completion; see ``Engine``. ``session`` changes nothing here. Closing the iterator frees its row.
 
-    def _cut(self, text: str, token: int, count: int, params: SamplingParams) -> tuple[str, FinishReason | None]:
-        ends = [at + len(stop) for stop in params.stop if (at := text.find(stop)) >= 0]
-        if ends:
-            return text[: min(ends)], "stop"
-        if token in self._end_ids:
-            return text, "stop"
-        return text, "length" if count == params.max_tokens else None
+        A completion that the model's longest context cuts ends for its length.
 
-
-class _Sequence:
-    """One completion in progress: the key-value cache and the sampler."""
-
-    def __init__(self, model: PreTrainedModel, params: SamplingParams) -> None:
-        self._model, self._params = model, params
-        self._cache = DynamicCache()
-        self._random = torch.Generator()
-        if params.seed is not None:
-            self._random.manual_seed(params.seed)
-        else:
-            self._random.seed()
-
-    @torch.inference_mode()
-    def next_token(self, new_ids: list[int]) -> tuple[int, float]:
-        """Read ``new_ids`` and sample what follows; return the token and its logprob at temperature 1."""
-        device: Any = self._model.device
-        autocast = torch.autocast(device.type, torch.bfloat16) if self._model.dtype == torch.float32 else nullcontext()
-        with autocast:
-            output = self._model(
-                input_ids=torch.tensor([new_ids], device=device),
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
+        Raises:
+            EngineUnavailableError: the engine is closed.
+            EngineError: it refused the request or failed at it.
+        """
+        if self._closed:
+            raise EngineUnavailableError("the engine has been closed")
+        room = self._max_len - len(prompt_ids)
+        if not prompt_ids or room <= 0 or min(prompt_ids) < 0 or max(prompt_ids) >= self._vocab_size:
+            raise EngineError(
+                f"the engine refused the request: a prompt has 1 to {self._max_len - 1} ids below {self._vocab_size}"
             )
-        logits = output.logits[0, -1].float().cpu()
-        token = int(logits.argmax()) if self._params.temperature == 0 else self._sample(logits)
-        return token, float(logits.log_softmax(-1)[token])
+        sequence = _Sequence(prompt_ids, params, min(params.max_tokens, room), priority, next(self._numbers))
+        self._open.add(sequence)
+        try:
+            self._inbox.put(sequence)
+            if self._worker is None or self._worker.done():
+                self._worker = asyncio.create_task(self._work(), name="transformers-engine")
+            while True:
+                piece = await sequence.out.get()
+                if isinstance(piece, EngineUnavailableError):
+                    raise piece
+                if isinstance(piece, Exception):
+                    raise EngineError(f"the engine failed at the completion: {piece}") from piece
+                yield piece
+                if piece.finish is not None:
+                    return
+        finally:
+            sequence.left = True
+            self._open.discard(sequence)
 
-    def _sample(self, logits: torch.Tensor) -> int:
-        probabilities, ids = (logits / self._params.temperature).softmax(-1).sort(descending=True)
-        outside = probabilities.cumsum(0) - probabilities >= self._params.top_p
-        probabilities = probabilities.masked_fill(outside, 0.0)
-        return int(ids[torch.multinomial(probabilities, 1, generator=self._random)])
+    async def take_weights(self, folder: Path, *, version: str) -> None:
+        """Replace the weights by those in ``folder``, a checkpoint of the same architecture.
+
+        Completions that are running stand still meanwhile and go on with the new weights: what they hold of keys and
+        values is computed anew. Without an ``EngineError``, which leaves the old weights, ``version`` is theirs.
+
+        Raises:
+            EngineUnavailableError: the engine is closed.
+            EngineError: the folder does not fit.
+        """
+        if self._closed:
+            raise EngineUnavailableError("the engine has been closed")
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._replace_weights, folder)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise EngineError(f"the engine can't take the weights in {folder}: {error}") from error
+        self.version = version
+
+    async def _work(self) -> None:
+        """Step until there is nothing left to do."""
+        loop = asyncio.get_running_loop()
+        busy = True
+        while busy or not self._inbox.empty():
+            try:
+                pieces, busy = await loop.run_in_executor(self._thread, self._step)
+            except Exception as error:  # The boundary to the model: whatever it is, those who wait must hear of it.
+                self._waiting.clear()
+                self._active.clear()
+                self._batch.clear()
+                for sequence in self._open:
+                    sequence.out.put_nowait(error)
+                return
+            for sequence, chunk in pieces:
+                sequence.out.put_nowait(chunk)
+
+    def _step(self) -> "tuple[list[tuple[_Sequence, Chunk]], bool]":
+        """Admit, sample one token in every row, and free those that end; also tells whether any go on."""
+        for row in reversed(range(len(self._active))):
+            if self._active[row].left:
+                self._free(row)
+        self._admit()
+        if not self._active:
+            return [], bool(self._waiting)
+        logits = self._batch.step([sequence.last_id for sequence in self._active])
+        params = [sequence.params for sequence in self._active]
+        tokens, logprobs = sample(
+            logits,
+            [each.temperature for each in params],
+            [each.top_p for each in params],
+            [sequence.uniform for sequence in self._active],
+        )
+        pieces = []
+        for row in reversed(range(len(self._active))):
+            sequence = self._active[row]
+            chunk = sequence.add(tokens[row], logprobs[row], self._tokenizer, self._end_ids)
+            if chunk is not None:
+                pieces.append((sequence, chunk))
+                if chunk.finish is not None:
+                    self._free(row)
+        return pieces, bool(self._active or self._waiting)
+
+    def _free(self, row: int) -> None:
+        self._batch.drop(row)
+        last = self._active.pop()
+        if row < len(self._active):
+            self._active[row] = last
+
+    def _admit(self) -> None:
+        for sequence in _drain(self._inbox):
+            self._wait(sequence)
+        new: list[_Sequence] = []
+        widest, longest = 0, max((sequence.longest for sequence in self._active), default=0)
+        while self._waiting and len(self._active) + len(new) < self._max_batch:
+            sequence = self._waiting[0][2]
+            if sequence.left:
+                heapq.heappop(self._waiting)
+                continue
+            longest, widest = max(longest, sequence.longest), max(widest, len(sequence.ids))
+            num_rows = len(self._active) + len(new) + 1
+            # One alone always runs: its prompt is shorter than the model's longest context.
+            if num_rows > 1 and num_rows * longest > self._cache_tokens:
+                break
+            if new and (len(new) + 1) * widest > PREFILL_TOKENS:
+                break
+            new.append(heapq.heappop(self._waiting)[2])
+        if new:
+            self._batch.admit([sequence.ids[:-1] for sequence in new])
+            self._active += new
+
+    def _wait(self, sequence: "_Sequence") -> None:
+        heapq.heappush(self._waiting, (sequence.priority, sequence.number, sequence))
+
+    def _replace_weights(self, folder: Path) -> None:
+        """Load the folder into the model. Raises ``ValueError``, ``OSError`` or ``SafetensorError``, changing nothing."""
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise ValueError("there is no *.safetensors in it")
+        state = self._model.state_dict()
+        _check_fit(state, files)
+        with torch.inference_mode():
+            for name, tensor in _tensors(files):
+                state[name].copy_(tensor)
+        for sequence in self._active:
+            self._wait(sequence)
+        self._active.clear()
+        self._batch.clear()
+
+
+@dataclass(slots=True, eq=False)
+class _Sequence:
+    """One completion in progress: what was sampled, and what of it has been told."""
+
+    prompt_ids: TokenIds
+    params: SamplingParams
+    max_tokens: int
+    priority: int
+    number: int
+    """Of arrival."""
+    out: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
+    left: bool = False
+    """Nobody listens any more."""
+    ids: list[int] = field(init=False)
+    """Of the prompt and the completion."""
+    _uniforms: list[float] = field(init=False)
+    _text: str = ""
+    _told: int = 0
+    """Characters of ``_text`` in earlier chunks."""
+    _logprobs: list[float] = field(default_factory=list)
+    """Of the tokens in no chunk yet."""
+    _before: list[int] = field(default_factory=list)
+    """The tokens whose text came last: some tokenizers decode a token by what precedes it."""
+    _pending: list[int] = field(default_factory=list)
+    """The tokens after those, whose text is unfinished."""
+
+    def __post_init__(self) -> None:
+        self.ids = list(self.prompt_ids)
+        random = torch.Generator()
+        if self.params.seed is None:
+            random.seed()
+        else:
+            random.manual_seed(self.params.seed)
+        # All at once: the number of its step alone says which of them a token takes.
+        self._uniforms = torch.rand(self.max_tokens, generator=random, dtype=torch.float64).tolist()
+
+    @property
+    def last_id(self) -> int:
+        return self.ids[-1]
+
+    @property
+    def num_sampled(self) -> int:
+        return len(self.ids) - len(self.prompt_ids)
+
+    @property
+    def longest(self) -> int:
+        return len(self.prompt_ids) + self.max_tokens
+
+    @property
+    def uniform(self) -> float:
+        return self._uniforms[self.num_sampled]
+
+    def add(self, token: int, logprob: float, tokenizer: Tokenizer, end_ids: frozenset[int]) -> Chunk | None:
+        """Take a sampled token; return a chunk when one is due."""
+        self.ids.append(token)
+        self._logprobs.append(logprob)
+        finish = self._read(token, tokenizer, end_ids)
+        num_new = len(self._logprobs)
+        if finish is None and num_new < self.params.stream_interval:
+            return None
+        logprobs = tuple(self._logprobs) if self.params.logprobs else None
+        chunk = Chunk(self._text[self._told :], tuple(self.ids[-num_new:]), finish, logprobs)
+        self._told = len(self._text)
+        self._logprobs.clear()
+        return chunk
+
+    def _read(self, token: int, tokenizer: Tokenizer, end_ids: frozenset[int]) -> FinishReason | None:
+        old = len(self._text)
+        self._pending.append(token)
+        text = tokenizer.decode((*self._before, *self._pending))
+        # Bytes that end no character are told with the next one that does, and like in vLLM never if none does.
+        if not text.endswith(UNFINISHED):
+            self._text += text[len(tokenizer.decode(tuple(self._before))) :]
+            self._before, self._pending = self._pending, []
+        starts = ((self._text.find(stop, max(0, old + 1 - len(stop))), stop) for stop in self.params.stop)
+        ends = [at + len(stop) for at, stop in starts if at >= 0]
+        if ends:
+            self._text = self._text[: min(ends)]
+            return "stop"
+        if token in end_ids:
+            return "stop"
+        return "length" if self.num_sampled == self.max_tokens else None
+
+
+def _check(model: PreTrainedModel) -> None:
+    config: Any = model.config
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+    if kinds or (getattr(config, "layer_types", None) is None and getattr(config, "sliding_window", None)):
+        raise ConfigurationError(
+            f"the transformers engine needs layers with full attention; {config.model_type} has others: use vLLM"
+        )
+
+
+def _check_fit(state: dict[str, torch.Tensor], files: list[Path]) -> None:
+    shapes: dict[str, list[int]] = {}
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            shapes |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+    for name, shape in shapes.items():
+        if name not in state or list(state[name].shape) != shape:
+            raise ValueError(f"{name} is not the model's: {shape}")
+    # Tied weights are written once, under either name.
+    given = {state[name].data_ptr() for name in shapes}
+    if missing := [name for name, tensor in state.items() if tensor.data_ptr() not in given]:
+        raise ValueError(f"it lacks {missing[0]} and {len(missing) - 1} more")
+
+
+def _tensors(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    for file in files:
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118
+                yield name, opened.get_tensor(name)
+
+
+def _drain(inbox: "SimpleQueue[_Sequence]") -> "Iterator[_Sequence]":
+    while True:
+        try:
+            yield inbox.get_nowait()
+        except Empty:
+            return
+
+
+def _ids(value: int | Iterable[int] | None) -> Iterable[int]:
+    return () if value is None else (value,) if isinstance(value, int) else value

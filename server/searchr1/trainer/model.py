@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from searchr1.errors import ConfigurationError
 from searchr1.trainer.attention import NAME as CAUSAL_BLOCKS
 from searchr1.trainer.batches import Batch
 
@@ -78,6 +79,20 @@ def masked_loss(model: Qwen2ForCausalLM, batch: Batch, device: torch.device) -> 
     rows = targets_at.nonzero()[:, 0]
     wrong.index_add_(0, rows, (logits.detach().argmax(-1) != targets).long())
     return LossSums(loss, len(targets), int((wrong == 0).sum()), len(ids))
+
+
+def load_weights(model: Qwen2ForCausalLM, folder: Path) -> None:
+    """Put the weights that ``export_model`` wrote to ``folder`` into ``model``, in the model's own precision.
+
+    Raises:
+        ConfigurationError: they are of another shape.
+    """
+    try:
+        missing, unexpected = model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+    except RuntimeError as error:
+        raise ConfigurationError(f"the weights in {folder} are of another shape: {error}") from error
+    if unexpected or set(missing) - {"lm_head.weight"}:
+        raise ConfigurationError(f"the weights in {folder} are of another model: {[*missing, *unexpected]}")
 
 
 def export_model(model: Qwen2ForCausalLM, folder: Path) -> None:

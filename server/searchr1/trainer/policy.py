@@ -43,6 +43,19 @@ def load_policy(folder: Path | str, device: torch.device) -> PreTrainedModel:
     return _on(model, device)
 
 
+class Policy(nn.Module):
+    """A model as one module from token ids to ``TokenStats``: what gets sharded as a whole."""
+
+    def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.model = model
+        self._dtype = dtype
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> TokenStats:
+        """See ``token_stats``."""
+        return token_stats(self.model, ids, mask, dtype=self._dtype)
+
+
 class Critic(nn.Module):
     """A value for every token: the policy's architecture and weights with a linear head that starts at zero."""
 

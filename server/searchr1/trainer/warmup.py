@@ -6,9 +6,11 @@ the loss; questions and passages are read, never imitated.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, cast
@@ -27,11 +29,19 @@ from searchr1.trainer.batches import BatchPlan
 from searchr1.trainer.demonstrations import Samples, encode_demonstrations, read_demonstrations
 from searchr1.trainer.demonyms import with_derived_name
 from searchr1.trainer.drill import drill_batch
+from searchr1.trainer.habits import Habits, with_habits
 from searchr1.trainer.initialise import start_with_induction
-from searchr1.trainer.model import ModelShape, build_model, export_model, masked_loss
+from searchr1.trainer.model import ModelShape, build_model, export_model, load_weights, masked_loss
 from searchr1.trainer.optimizers import build_optimizers, lr_factor, set_lr
 from searchr1.trainer.plots import plot_losses
-from searchr1.trainer.tokenizer import END_OF_TEXT, IM_END, NUM_SPECIAL, save_tokenizer, train_tokenizer
+from searchr1.trainer.tokenizer import (
+    END_OF_TEXT,
+    IM_END,
+    NUM_SPECIAL,
+    TOKENIZER_FILES,
+    save_tokenizer,
+    train_tokenizer,
+)
 
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
@@ -47,6 +57,8 @@ class WarmupConfig:
     out_dir: Path
     """Where samples, training state, metrics, the plot and the finished ``checkpoint`` folder go."""
     shape: ModelShape = field(default_factory=lambda: ModelShape(vocab_size=2048))
+    start: Path | None = None
+    """A checkpoint of an earlier run to go on from: its weights and its tokenizer. None: from scratch."""
     induction: bool = True
     """Start from weights that can already copy (``initialise.py``) instead of purely random ones."""
     max_steps: int | None = None
@@ -57,6 +69,8 @@ class WarmupConfig:
     """Demonstrations per optimizer step, over all processes."""
     max_tokens: int = 900
     """Longer demonstrations are left out."""
+    num_demonstrations: int | None = None
+    """Of the training file, from its start; None: all."""
     muon_lr: float = 0.01
     """Peak learning rate of the weight matrices."""
     adamw_lr: float = 1e-3
@@ -65,6 +79,8 @@ class WarmupConfig:
     """Share of the run over which the learning rates rise."""
     decay: float = 0.6
     """Share of the run, at its end, over which they fall to zero."""
+    habits: Habits = field(default_factory=Habits)
+    """Bad habits in the training demonstrations, for a start that reinforcement learning improves; none by default."""
     drill: float = 1.0
     """Share of the run, from its start, in which every step also takes a batch of the copying drill. Stopping it early
     costs held-out entities: tokens that are rare in the demonstrations fall out of use."""
@@ -90,6 +106,8 @@ def warmup(config: WarmupConfig) -> None:
     """
     if config.max_steps is None and config.max_minutes is None:
         raise ConfigurationError("a run needs max_steps or max_minutes")
+    if config.start is not None and not (config.start / "model.safetensors").is_file():
+        raise ConfigurationError(f"there is no checkpoint to start from in {config.start}")
     if config.batch_size % config.num_processes:
         raise ConfigurationError("batch_size must be a multiple of num_processes")
     config.out_dir.mkdir(parents=True, exist_ok=True)
@@ -108,9 +126,13 @@ def warmup(config: WarmupConfig) -> None:
 
 
 def prepare_tokenizer(config: WarmupConfig) -> Tokenizer:
-    """Train the tokenizer on training text alone, once per output folder."""
+    """Train the tokenizer on training text alone, once per output folder, or take that of ``start``."""
     folder = config.out_dir / CHECKPOINT
-    if not (folder / "tokenizer.json").is_file():
+    if config.start is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TOKENIZER_FILES:
+            shutil.copy(config.start / name, folder)
+    elif not (folder / "tokenizer.json").is_file():
         raw = train_tokenizer(_tokenizer_texts(config), vocab_size=config.shape.vocab_size)
         if raw.get_vocab_size() > config.shape.vocab_size:
             raise ConfigurationError(f"vocab_size must be at least {raw.get_vocab_size()}")
@@ -126,6 +148,9 @@ def prepare_samples(config: WarmupConfig, split: str, tokenizer: Tokenizer) -> N
         if split == "train":
             random = np.random.default_rng(config.seed)
             demonstrations = (with_derived_name(demonstration, random) for demonstration in demonstrations)
+            if config.habits:
+                demonstrations = (with_habits(demonstration, config.habits, random) for demonstration in demonstrations)
+            demonstrations = islice(demonstrations, config.num_demonstrations)
         samples = encode_demonstrations(
             demonstrations, tokenizer, max_tokens=config.max_tokens, progress=config.progress
         )
@@ -160,7 +185,9 @@ def _train(rank: int, config: WarmupConfig) -> None:
     raw = json.loads((config.out_dir / CHECKPOINT / "tokenizer.json").read_text("utf-8"))
     special = {token["content"]: token["id"] for token in raw["added_tokens"]}
     model = build_model(config.shape, end_id=special[IM_END], pad_id=special[END_OF_TEXT], seed=config.seed)
-    if config.induction:
+    if config.start is not None:
+        load_weights(model, config.start)
+    elif config.induction:
         start_with_induction(model, seed=config.seed)
     cast(torch.nn.Module, model).to(device)
     optimizers = build_optimizers(model, muon_lr=config.muon_lr, adamw_lr=config.adamw_lr)
@@ -348,4 +375,5 @@ class _Run:
 def _identity(config: WarmupConfig) -> dict[str, Any]:
     """The settings that a resumed run must share with the first; its time and place may differ."""
     changeable = {"data_dir", "out_dir", "max_minutes", "progress", "device", "num_processes", "save_every_steps"}
-    return {key: value for key, value in asdict(config).items() if key not in changeable}
+    kept = {key: value for key, value in asdict(config).items() if key not in changeable}
+    return kept | {"start": config.start and str(config.start)}

@@ -1,0 +1,100 @@
+"""``searchr1 train``: the trainer's commands."""
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from searchr1.errors import ConfigurationError
+
+
+class _FileFirst(TyperGroup):
+    """Lets ``searchr1 train FILE`` stand for ``searchr1 train run FILE``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+train_app = typer.Typer(
+    cls=_FileFirst, no_args_is_help=True, help="Train checkpoints: searchr1 train configs/atlas-grpo.yaml"
+)
+
+
+@train_app.command("run")
+def train_run(
+    file: Annotated[Path, typer.Argument(help="A YAML file, such as configs/atlas-grpo.yaml.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value for a field: optimizer.lr=1e-5. Repeatable.")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Train by reinforcement learning what FILE describes; a run that is in its out_dir goes on."""
+    from searchr1.trainer.config import load_config
+    from searchr1.trainer.train import train
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    asyncio.run(train(load_config(file, _overrides(set_ or [])), progress=progress))
+
+
+def _overrides(assignments: list[str]) -> dict[str, Any]:
+    import yaml
+
+    values = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set takes NAME=VALUE, not {assignment!r}")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"--set {assignment}: the value can't be read as YAML") from error
+    return values
+
+
+@train_app.command("warmup")
+def train_warmup(
+    out: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")] = Path("runs/warmup"),
+    data: Annotated[
+        Path, typer.Option(help="Folder with the demonstrations: searchr1 demo build --demonstrations N.")
+    ] = Path("data/atlas"),
+    start: Annotated[Path | None, typer.Option(help="A checkpoint of an earlier warm-up to go on from.")] = None,
+    guess: Annotated[float, typer.Option(min=0, max=1, help="Share of demonstrations that answer unsearched.")] = 0.0,
+    stop_early: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of hops, but the last, at which a demonstration stops.")
+    ] = 0.0,
+    num_demonstrations: Annotated[int | None, typer.Option(min=1, help="Demonstrations to train on; all.")] = None,
+    muon_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of the weight matrices.")] = 0.01,
+    adamw_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of everything else.")] = 1e-3,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(min=0.1, help="Minutes of training in all.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Demonstrations per step.")] = 16,
+    processes: Annotated[int, typer.Option(min=1, help="Data-parallel processes; on a CPU one per core.")] = 2,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
+) -> None:
+    """Train a small model to search and read, on demonstrations: from scratch, or from --start."""
+    from searchr1.trainer.habits import Habits
+    from searchr1.trainer.warmup import WarmupConfig, warmup
+
+    warmup(
+        WarmupConfig(
+            data_dir=data,
+            out_dir=out,
+            start=start,
+            habits=Habits(guess=guess, stop_early=stop_early),
+            num_demonstrations=num_demonstrations,
+            muon_lr=muon_lr,
+            adamw_lr=adamw_lr,
+            max_steps=max_steps,
+            max_minutes=max_minutes,
+            batch_size=batch_size,
+            num_processes=processes,
+            device=device,
+            seed=seed,
+        )
+    )

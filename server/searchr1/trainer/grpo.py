@@ -1,0 +1,49 @@
+"""GRPO: rollouts of one question are compared with each other, so that no critic is needed.
+
+Source: GRPO, arXiv 2402.03300; Search-R1, arXiv 2503.09516, section 3.1. Shapes as in ``losses``: B trajectories,
+N = T - 1 tokens that have a prediction, R rollouts.
+"""
+
+import torch
+
+from searchr1.trainer.advantages import group_advantages
+from searchr1.trainer.config import LossSection
+from searchr1.trainer.losses import PolicyLoss, kl_k3, masked_mean, policy_loss
+
+
+def grpo_advantages(rewards: torch.Tensor, groups: torch.Tensor, loss: LossSection) -> torch.Tensor:
+    """One advantage per rollout, shape [R], of ``rewards`` [R] among siblings with the same id in ``groups`` [R]."""
+    return group_advantages(rewards, groups, scale=loss.scale_by_std)
+
+
+def grpo_loss(
+    logprobs: torch.Tensor,
+    entropies: torch.Tensor,
+    old_logprobs: torch.Tensor,
+    ref_logprobs: torch.Tensor | None,
+    advantages: torch.Tensor,
+    weights: torch.Tensor | None,
+    mask: torch.Tensor,
+    loss: LossSection,
+    denominator: float,
+) -> tuple[torch.Tensor, PolicyLoss]:
+    """The clipped surrogate, plus the KL to the start policy (k3), less the entropy bonus; and the surrogate alone.
+
+    Shapes [B, N], but ``advantages`` [B, 1] or [B]; gradients go into ``logprobs`` and ``entropies``.
+    """
+    surrogate = policy_loss(
+        logprobs,
+        old_logprobs,
+        advantages,
+        mask,
+        clip_low=loss.clip_low,
+        clip_high=loss.clip_high,
+        weights=weights,
+        over=loss.over,
+        denominator=denominator,
+    )
+    total = surrogate.loss - loss.entropy_coef * masked_mean(entropies, mask, loss.over, denominator=denominator)
+    if ref_logprobs is not None:
+        kl = kl_k3(logprobs, ref_logprobs)
+        total = total + loss.kl_coef * masked_mean(kl, mask, loss.over, denominator=denominator)
+    return total, surrogate
