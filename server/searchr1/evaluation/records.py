@@ -13,7 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 from searchr1.data.jsonl import first_problem
 from searchr1.data.questions import Question
 from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.evaluation.methods import Method
 from searchr1.evaluation.metrics import exact_match, reference_answer, sub_exact_match
+from searchr1.evaluation.trial import Outcome
 from searchr1_client.events import Run, RunStatus
 
 Extractor = Literal["own", "reference"]
@@ -30,7 +32,7 @@ class Record:
     hops: int | None
     kind: str | None
     options: dict[str, Any]
-    """What the gateway was asked for."""
+    """What was asked for, of the gateway or of a method on an engine."""
     extractor: Extractor
     status: RunStatus
     wall_s: float
@@ -56,6 +58,8 @@ class Record:
     cached_tokens: int = 0
     duration_ms: float = 0.0
     """As the server measured it."""
+    method: Method | None = None
+    """On an engine of our own; None, which is not written, is Search-R1 through a gateway."""
 
     @property
     def failed(self) -> bool:
@@ -117,6 +121,74 @@ def failed_record(
     )
 
 
+def outcome_record(
+    question: Question,
+    outcome: Outcome,
+    *,
+    method: Method,
+    model: str,
+    options: dict[str, Any],
+    extractor: Extractor,
+) -> Record:
+    """Score what a method did on an engine of our own."""
+    prediction = outcome.answer
+    if extractor == "reference" and outcome.status != "failed":
+        prediction = reference_answer(question.question, outcome.answer, retried=outcome.retried)
+    return Record(
+        **dataclasses.asdict(question),
+        options=options,
+        extractor=extractor,
+        status=outcome.status,
+        wall_s=outcome.duration_s,
+        answer=outcome.answer,
+        prediction=prediction,
+        exact_match=exact_match(prediction, question.golden_answers),
+        sub_exact_match=sub_exact_match(prediction, question.golden_answers),
+        error=outcome.error,
+        model=model,
+        queries=tuple(outcome.queries),
+        turns=outcome.turns,
+        searches=outcome.searches,
+        failed_searches=outcome.failed_searches,
+        invalid_turns=outcome.invalid_turns,
+        prompt_tokens=outcome.prompt_tokens,
+        completion_tokens=outcome.completion_tokens,
+        observation_tokens=outcome.observation_tokens,
+        cached_tokens=outcome.cached_tokens,
+        duration_ms=outcome.duration_s * 1000,
+        method=method,
+    )
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a file, one for each question: the last one that did not fail, else the last.
+
+    A last line that was cut off is left out. Raises ``DatasetError`` for a file that is missing or none of ours.
+    """
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    records: dict[str, Record] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith(b"\n") and line.startswith(_LINE_START):
+            break
+        record = _parse(line, path, number)
+        if not record.failed or record.id not in records or records[record.id].failed:
+            records[record.id] = record
+    if not records:
+        raise DatasetError(f"{path} holds no results")
+    return list(records.values())
+
+
+def _parse(line: bytes, path: Path, number: int) -> Record:
+    try:
+        return _RECORD.validate_json(line)
+    except ValidationError as error:
+        message = f"{path}, line {number}: {first_problem(error)}. Is it a file of evaluation results?"
+        raise DatasetError(message) from error
+
+
 class RecordFile:
     """The records of one evaluation on disk; opening it again goes on where it ended.
 
@@ -141,7 +213,10 @@ class RecordFile:
 
     def append(self, record: Record) -> None:
         """Write one line."""
-        self._file.write(json.dumps(dataclasses.asdict(record), ensure_ascii=False).encode() + b"\n")
+        value = dataclasses.asdict(record)
+        if record.method is None:
+            del value["method"]
+        self._file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
         self._file.flush()
 
     def done(self, questions: Sequence[Question], options: dict[str, Any], extractor: Extractor) -> dict[str, Record]:
@@ -159,20 +234,13 @@ class RecordFile:
             if not line.endswith(b"\n") and line.startswith(_LINE_START):
                 break
             whole_bytes += len(line)
-            record = self._parse(line, number)
+            record = _parse(line, self._path, number)
             question = asked.get(record.id)
             if question is not None and not record.failed:
                 self._check(record, question, options, extractor)
                 done[record.id] = record
         self._file.truncate(whole_bytes)
         return done
-
-    def _parse(self, line: bytes, number: int) -> Record:
-        try:
-            return _RECORD.validate_json(line)
-        except ValidationError as error:
-            message = f"{self._path}, line {number}: {first_problem(error)}. Is it a file of evaluation results?"
-            raise DatasetError(message) from error
 
     def _check(self, record: Record, question: Question, options: dict[str, Any], extractor: Extractor) -> None:
         same_question = (record.question, record.golden_answers) == (question.question, question.golden_answers)

@@ -5,17 +5,27 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Protocol, Unpack
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from searchr1.errors import ConfigurationError
-from searchr1.evaluation.asker import Asker
+from searchr1.evaluation.asker import Asker, Take
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.records import Extractor, Record, RecordFile
 from searchr1.evaluation.report import CLOSED_BOOK, SEARCH, Report, Summary, summarize
 from searchr1_client._request import RunOptions, given
+
+
+class Asks(Protocol):
+    """Something that answers questions."""
+
+    extractor: Extractor
+
+    async def ask_all(self, questions: Sequence[Question], take: Take) -> None:
+        """Hand a record of each question to ``take`` as soon as it is there."""
+        ...
 
 
 def evaluate(
@@ -56,22 +66,26 @@ def evaluate(
     questions = load_questions(dataset, split=split, limit=limit, data_dir=data_dir, data=data)
 
     asker = Asker(url, api_key, options, extractor, concurrency)
-    searching = _one_pass(CLOSED_BOOK if max_searches == 0 else SEARCH, questions, asker, out, progress)
+    name = CLOSED_BOOK if max_searches == 0 else SEARCH
+    searching = asyncio.run(one_pass(name, questions, asker, given(options), out, progress))
     closed: Summary | None = None
     if closed_book:
-        asker = Asker(url, api_key, options | RunOptions(max_searches=0), extractor, concurrency)
+        options = options | RunOptions(max_searches=0)
+        asker = Asker(url, api_key, options, extractor, concurrency)
         closed_out = out.with_suffix(f".closed-book{out.suffix}") if out is not None else None
-        closed = _one_pass(CLOSED_BOOK, questions, asker, closed_out, progress)
+        closed = asyncio.run(one_pass(CLOSED_BOOK, questions, asker, given(options), closed_out, progress))
     report = Report(dataset=dataset, split=split, url=url, searching=searching, closed_book=closed)
     if out is not None:
         out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
     return report
 
 
-def _one_pass(name: str, questions: Sequence[Question], asker: Asker, out: Path | None, progress: bool) -> Summary:
-    """Ask what ``out`` does not hold yet."""
+async def one_pass(
+    name: str, questions: Sequence[Question], asker: Asks, options: dict[str, Any], out: Path | None, progress: bool
+) -> Summary:
+    """Ask what ``out`` does not hold yet; ``options`` tell its records from those of another evaluation."""
     started = time.perf_counter()
-    options, extractor = given(asker.options), asker.extractor
+    extractor = asker.extractor
     with ExitStack() as stack:
         file = stack.enter_context(RecordFile(out)) if out is not None else None
         records = file.done(questions, options, extractor) if file is not None else {}
@@ -84,7 +98,7 @@ def _one_pass(name: str, questions: Sequence[Question], asker: Asker, out: Path 
                 file.append(record)
             bar.add(record)
 
-        asyncio.run(asker.ask_all(todo, take))
+        await asker.ask_all(todo, take)
     return summarize(
         name,
         [records[question.id] for question in questions],

@@ -1,0 +1,208 @@
+"""Evaluating methods side by side on one engine and one retriever, opened as ``searchr1 serve`` opens them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from searchr1.engines.base import ServedEngine
+from searchr1.engines.local import LocalEngine
+from searchr1.engines.start import LocalEngineConfig
+from searchr1.engines.vllm import VllmEngine
+from searchr1.errors import ConfigurationError, EngineUnavailableError
+from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
+from searchr1.evaluation.engine_asker import EngineAsker
+from searchr1.evaluation.methods import SEARCH_R1, SEARCHING, BaselineFormat, Method
+from searchr1.evaluation.records import Extractor
+from searchr1.evaluation.report import Report
+from searchr1.evaluation.run import one_pass
+from searchr1.evaluation.trial import MethodOptions, Tools
+from searchr1.loop.prompts import FAITHFUL, SANITIZED
+from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
+from searchr1.retrieval.factory import open_search
+from searchr1.settings import Settings
+from searchr1.tokenizer import Tokenizer
+from searchr1_client._request import RunOptions, given
+
+NO_RETRIEVER = "none"
+"""In the settings, where none of the methods searches."""
+_GATEWAYS_OWN = ("cache", "logprobs", "store", "previous_run_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What to compare, and on which questions."""
+
+    methods: tuple[Method, ...]
+    dataset: str = "atlas"
+    split: str = "test"
+    limit: int | None = None
+    data_dir: Path = DATA_DIR
+    data: str | None = None
+    baseline_format: BaselineFormat = "plain"
+    concurrency: int = 16
+    extractor: Extractor = "own"
+    """For Search-R1; the baselines' answers are always read by ``own``."""
+    out: Path | None = None
+    """``results.jsonl`` stands for ``results.rag.jsonl`` and so on, one file for each method."""
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ``ConfigurationError`` for what can't be run."""
+        if not self.methods or self.concurrency < 1 or (self.limit is not None and self.limit < 1):
+            raise ConfigurationError("at least one method is needed, and concurrency and limit must be at least 1")
+
+    def out_of(self, method: Method) -> Path | None:
+        """The file of one method's records."""
+        return self.out.with_suffix(f".{method}{self.out.suffix}") if self.out is not None else None
+
+
+def compare(comparison: Comparison, settings: Settings, options: RunOptions) -> list[Report]:
+    """Answer the questions by each method in turn, all on one engine, and score the answers.
+
+    Runs are greedy unless ``options`` set a temperature; what else they leave out comes from ``settings``. Results are
+    kept and resumed as ``evaluate`` does it.
+
+    Raises:
+        DatasetError: the questions or a file of results cannot be read.
+        ConfigurationError: the options, the settings or a file of results do not fit.
+        CorpusError: an index cannot be opened.
+        EngineUnavailableError: the engine cannot be reached, does not start, or fails again and again.
+    """
+    if unfit := [name for name in _GATEWAYS_OWN if options.get(name) is not None]:
+        raise ConfigurationError(f"{', '.join(unfit)}: for runs through a gateway, not for methods on an engine")
+    questions = load_questions(
+        comparison.dataset,
+        split=comparison.split,
+        limit=comparison.limit,
+        data_dir=comparison.data_dir,
+        data=comparison.data,
+    )
+    return asyncio.run(_compare(comparison, settings, options, questions))
+
+
+async def _compare(
+    comparison: Comparison, settings: Settings, options: RunOptions, questions: Sequence[Question]
+) -> list[Report]:
+    chosen = method_options(settings, options, comparison.baseline_format)
+    async with open_tools(settings) as tools:
+        return [
+            await _by_method(method, comparison, settings, options, chosen, tools, questions)
+            for method in comparison.methods
+        ]
+
+
+async def _by_method(
+    method: Method,
+    comparison: Comparison,
+    settings: Settings,
+    options: RunOptions,
+    chosen: MethodOptions,
+    tools: Tools,
+    questions: Sequence[Question],
+) -> Report:
+    recorded: dict[str, Any] = {**given(options), "temperature": chosen.temperature, "model": settings.public_name}
+    if method != SEARCH_R1:
+        recorded["baseline_format"] = comparison.baseline_format
+    asker = EngineAsker(
+        method,
+        tools,
+        chosen,
+        model=settings.public_name,
+        record_options=recorded,
+        extractor=comparison.extractor if method == SEARCH_R1 else "own",
+        concurrency=comparison.concurrency,
+    )
+    out = comparison.out_of(method)
+    summary = await one_pass(method, questions, asker, recorded, out, comparison.progress)
+    report = Report(
+        dataset=comparison.dataset,
+        split=comparison.split,
+        url=settings.engine_url or "in this process",
+        searching=summary,
+        closed_book=None,
+    )
+    if out is not None:
+        out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
+    return report
+
+
+def method_options(settings: Settings, options: RunOptions, baseline_format: BaselineFormat) -> MethodOptions:
+    """What ``options`` choose, and ``settings`` where they don't. Raises ``ConfigurationError``."""
+
+    def choice(name: str, otherwise: Any) -> Any:
+        value = options.get(name)
+        return otherwise if value is None else value
+
+    base = settings.limits()
+    try:
+        limits = replace(
+            base,
+            max_turns=choice("max_turns", base.max_turns),
+            max_searches=choice("max_searches", base.max_searches),
+            max_run_tokens=choice("max_tokens", base.max_run_tokens),
+        )
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+    return MethodOptions(
+        temperature=choice("temperature", 0.0),
+        top_p=choice("top_p", 1.0),
+        seed=choice("seed", None),
+        top_k=choice("top_k", settings.top_k),
+        limits=limits,
+        search_timeout_s=settings.search_timeout_s,
+        deadline_s=choice("deadline_s", settings.deadline_s),
+        baseline_format=baseline_format,
+        profile=SANITIZED if settings.sanitize else FAITHFUL,
+    )
+
+
+def needs_retriever(methods: Sequence[Method]) -> bool:
+    """Whether any of ``methods`` searches."""
+    return not SEARCHING.isdisjoint(methods)
+
+
+@asynccontextmanager
+async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
+    """Open tokenizer, retriever and engine, in the order of what fails fastest; see ``compare`` for what it raises."""
+    tokenizer = Tokenizer.load(settings.tokenizer or settings.model)
+    async with AsyncExitStack() as stack:
+        retriever: Retriever = _NoRetriever()
+        if settings.retriever != NO_RETRIEVER:
+            search = await stack.enter_async_context(open_search(settings.search()))
+            retriever = search.view()
+        engine = await stack.enter_async_context(_open_engine(settings))
+        yield Tools(engine, retriever, tokenizer)
+
+
+@asynccontextmanager
+async def _open_engine(settings: Settings) -> AsyncIterator[ServedEngine]:
+    if settings.engine_url is None:
+        async with LocalEngine(_local_config(settings)) as local:
+            yield local
+        return
+    key = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
+    priority = settings.engine_priority
+    async with VllmEngine(settings.engine_url, settings.model, api_key=key, priority_scheduling=priority) as remote:
+        if not await remote.ready():
+            raise EngineUnavailableError(f"no engine answers at {settings.engine_url}")
+        yield remote
+
+
+def _local_config(settings: Settings) -> LocalEngineConfig:
+    return LocalEngineConfig(
+        model=settings.model,
+        dtype=settings.dtype,
+        max_model_len=settings.max_context_tokens + settings.max_completion_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        kv_cache_gib=settings.kv_cache_gib,
+        enforce_eager=settings.enforce_eager,
+        priority_scheduling=settings.engine_priority,
+    )
+
+
+class _NoRetriever:
+    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+        return SearchFailed("unavailable", "no retriever is open")

@@ -1,0 +1,52 @@
+"""The words of the baselines in the ``plain`` format.
+
+What each asks for follows the baselines of the paper (FlashRAG's naive and one-retrieval prompts, IRCoT's one thought
+at a time); the wording is this repository's, and no examples are shown to the model. Every prompt asks for an answer
+inside ``<answer>`` tags, so that one reader serves all methods.
+"""
+
+from collections.abc import Callable, Sequence
+
+from searchr1.data.questions import asked
+from searchr1.loop.types import Passage
+
+AsksWithPassages = Callable[[str, Sequence[Passage]], str]
+"""A prompt for a question and passages."""
+
+_SHORT_ANSWER = (
+    "Write the answer between <answer> and </answer>, as few words as possible and nothing else. "
+    "For example, <answer> Beijing </answer>."
+)
+
+
+def direct(question: str) -> str:
+    """Ask for the answer alone, from the model's own knowledge."""
+    return f"Answer the question. {_SHORT_ANSWER}\n\nQuestion: {asked(question)}\n"
+
+
+def chain_of_thought(question: str) -> str:
+    """Ask for reasoning and then the answer, from the model's own knowledge."""
+    return f"Answer the question. Reason step by step first. {_SHORT_ANSWER}\n\nQuestion: {asked(question)}\n"
+
+
+def with_passages(question: str, passages: Sequence[Passage]) -> str:
+    """Ask for the answer alone, by what the passages say."""
+    return (
+        f"Answer the question with the help of the documents below. {_SHORT_ANSWER}\n\n"
+        f"{listed(passages)}\nQuestion: {asked(question)}\n"
+    )
+
+
+def next_thought(question: str, passages: Sequence[Passage]) -> str:
+    """Ask for the reasoning sentence by sentence, by what the passages say; "the answer is" marks its end."""
+    return (
+        "Work out the answer to the question from the documents below, one short sentence of reasoning at a time. "
+        "Each sentence states one fact that leads on towards the answer. "
+        'Once nothing is missing, begin the last sentence with "So the answer is".\n\n'
+        f"{listed(passages)}\nQuestion: {asked(question)}\n"
+    )
+
+
+def listed(passages: Sequence[Passage]) -> str:
+    """One line per passage, as the loop lists them."""
+    return "".join(f"Doc {i}(Title: {p.title}) {p.text}\n" for i, p in enumerate(passages, start=1))

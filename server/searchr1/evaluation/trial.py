@@ -1,0 +1,159 @@
+"""One question that a baseline answers: completions and searches, counted, within the bounds of a run."""
+
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from searchr1.engines.base import Engine, SamplingParams
+from searchr1.errors import EngineError
+from searchr1.evaluation.methods import BaselineFormat
+from searchr1.loop.prompts import FAITHFUL, Profile
+from searchr1.loop.types import Limits, Passage
+from searchr1.retrieval.base import Retriever, SearchFailed
+from searchr1.retrieval.received import received
+from searchr1.tokenizer import Tokenizer
+from searchr1_client.events import RunStatus
+
+STREAM_INTERVAL = 16
+"""Tokens per chunk; nobody watches them arrive."""
+MAX_ANSWER_TOKENS = 100
+"""Of an answer that is forced; a model that does not close the tag is stopped here."""
+OPEN, CLOSE = "<answer>", "</answer>"
+
+
+class BudgetSpentError(Exception):
+    """The run has used up the tokens that it may generate."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodOptions:
+    """How a method answers one question. The bounds mean what they mean in the loop."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int | None = None
+    top_k: int = 3
+    """Passages per search."""
+    limits: Limits = field(default_factory=Limits)
+    """IRCoT takes ``max_turns`` for its retrievals, the one for the question included."""
+    search_timeout_s: float = 10.0
+    deadline_s: float | None = None
+    baseline_format: BaselineFormat = "plain"
+    profile: Profile = FAITHFUL
+    """The prompt and the observations of Search-R1 and of the ``search-r1`` format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What methods work with."""
+
+    engine: Engine
+    retriever: Retriever
+    tokenizer: Tokenizer
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a method did with one question. Tokens are those of the run's last context."""
+
+    status: RunStatus = "failed"
+    answer: str | None = None
+    error: str | None = None
+    queries: list[str] = field(default_factory=list)
+    turns: int = 0
+    """Completions."""
+    searches: int = 0
+    failed_searches: int = 0
+    invalid_turns: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    observation_tokens: int = 0
+    cached_tokens: int = 0
+    retried: bool = False
+    """Whether the trajectory holds a retry text."""
+    duration_s: float = 0.0
+
+
+class Trial:
+    """One question under way. What is written down in ``outcome`` stays when the trial fails."""
+
+    def __init__(self, question: str, tools: Tools, options: MethodOptions, *, session: str) -> None:
+        self.question, self.tools, self.options = question, tools, options
+        self.outcome = Outcome()
+        self._session = session
+        self._started = time.perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the trial began."""
+        return time.perf_counter() - self._started
+
+    def prompt(self, text: str) -> list[int]:
+        """Ids of one user turn. Raises ``ReservedTextError``."""
+        tokenizer = self.tools.tokenizer
+        ids = tokenizer.encode_prompt(tokenizer.render(text))
+        self.outcome.prompt_tokens = len(ids)
+        return ids
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a piece of the context, tokenized alone."""
+        return self.tools.tokenizer.encode(text)
+
+    async def write(self, context: Sequence[int], stop: tuple[str, ...], *, max_tokens: int | None = None) -> str:
+        """What the model writes after ``context``, up to the first of ``stop``, which is included.
+
+        Raises:
+            EngineError: the engine failed.
+            BudgetSpentError: no token is left.
+        """
+        options, limits, outcome = self.options, self.options.limits, self.outcome
+        wanted = min(limits.max_completion_tokens, max_tokens or limits.max_completion_tokens)
+        if limits.max_run_tokens is not None:
+            wanted = min(wanted, limits.max_run_tokens - outcome.completion_tokens)
+        if wanted < 1:
+            raise BudgetSpentError
+        params = SamplingParams(
+            max_tokens=wanted,
+            stop=stop,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            seed=options.seed,
+            stream_interval=STREAM_INTERVAL,
+        )
+        prompt_ids = tuple(context)[-limits.max_context_tokens :]
+        text, reason = "", None
+        async with aclosing(self.tools.engine.generate(prompt_ids, params, session=self._session)) as chunks:
+            async for chunk in chunks:
+                text += chunk.text
+                outcome.completion_tokens += len(chunk.token_ids)
+                outcome.cached_tokens += chunk.num_cached_tokens or 0
+                reason = chunk.finish
+        if reason is None or reason == "abort":
+            raise EngineError("the engine did not finish the completion")
+        outcome.turns += 1
+        return _cut(text, stop)
+
+    async def search(self, query: str) -> tuple[Passage, ...]:
+        """The passages for ``query``; a search that fails finds none and is counted."""
+        options, outcome = self.options, self.outcome
+        outcome.queries.append(query)
+        outcome.searches += 1
+        found = await self.tools.retriever.search(query, options.top_k, options.search_timeout_s)
+        if isinstance(found, SearchFailed):
+            outcome.failed_searches += 1
+            return ()
+        return received(found.passages[: options.top_k])
+
+    async def forced_answer(self, context: Sequence[int]) -> str | None:
+        """The answer that the model gives after ``context``, which ends in ``<answer>``; of an open one, a line."""
+        text = await self.write(context, (CLOSE,), max_tokens=MAX_ANSWER_TOKENS)
+        answer, closed, _ = text.partition(CLOSE)
+        answer = answer.strip()
+        return (answer if closed else answer.partition("\n")[0].strip()) or None
+
+
+def _cut(text: str, stop: tuple[str, ...]) -> str:
+    ends = [at + len(word) for word in stop if (at := text.find(word)) >= 0]
+    return text[: min(ends)] if ends else text
