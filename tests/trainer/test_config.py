@@ -41,7 +41,7 @@ def test_fields_are_overridden_by_dotted_name(tmp_path: Path) -> None:
     ("text", "overrides", "message"),
     [
         (LEAST + "lr: 1\n", None, "lr: Extra inputs"),
-        (LEAST, {"rollout.group_size": 1}, "GRPO compares rollouts"),
+        (LEAST, {"rollout.group_size": 0}, r"rollout\.group_size"),
         (LEAST, {"loss.clip_low": -1}, r"loss\.clip_low"),
         (LEAST, {"loss.kl_coef": float("nan")}, r"loss\.kl_coef"),
         (LEAST, {"model.x": 1}, r"there is no field model\.x"),

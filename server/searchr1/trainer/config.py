@@ -4,10 +4,10 @@ The defaults are the paper's (arXiv 2503.09516, appendix; ``train_ppo.sh`` and `
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Limits
@@ -27,7 +27,7 @@ class RolloutSection(_Section):
     questions_per_step: int = Field(default=512, ge=1)
     """Questions of one step: the paper's batch size for PPO; with groups, questions, not rollouts."""
     group_size: int = Field(default=1, ge=1)
-    """Rollouts of one question; GRPO needs two or more."""
+    """Rollouts of one question. GRPO compares them; with 1 it is REINFORCE without a baseline."""
     top_k: int = Field(default=3, ge=1)
     """Passages per search."""
     max_turns: int = Field(default=4, ge=1)
@@ -168,12 +168,6 @@ class TrainConfig(_Section):
     optimizer: OptimizerSection = OptimizerSection()
     lora: LoraSection | None = None
     """None: all weights are trained."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.algorithm == "grpo" and self.rollout.group_size < 2:
-            raise ValueError("rollout.group_size: GRPO compares rollouts of one question, so it needs two or more")
-        return self
 
 
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:

@@ -11,8 +11,14 @@ from searchr1.trainer.config import LossSection
 from searchr1.trainer.losses import PolicyLoss, kl_k3, masked_mean, policy_loss
 
 
-def grpo_advantages(rewards: torch.Tensor, groups: torch.Tensor, loss: LossSection) -> torch.Tensor:
-    """One advantage per rollout, shape [R], of ``rewards`` [R] among siblings with the same id in ``groups`` [R]."""
+def grpo_advantages(rewards: torch.Tensor, groups: torch.Tensor, loss: LossSection, *, group_size: int) -> torch.Tensor:
+    """One advantage per rollout, shape [R], of ``rewards`` [R] among siblings with the same id in ``groups`` [R].
+
+    With a ``group_size`` of 1 there is nobody to compare with, and the reward itself is the advantage: REINFORCE, as
+    in the paper's comparison of group sizes. A rollout that lost its siblings on the way gets 0.
+    """
+    if group_size == 1:
+        return rewards.detach().float()
     return group_advantages(rewards, groups, scale=loss.scale_by_std)
 
 

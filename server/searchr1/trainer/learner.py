@@ -139,7 +139,9 @@ class Learner:
         weights, gap = truncated_importance(old, whole.engine_logprobs, known_to_engine, loss.importance_cap)
         _measure_gap(meter, gap)
         if self.critic is None:
-            advantages = grpo_advantages(whole.rewards, whole.groups, loss)[:, None].expand(mask.shape)
+            size = self.config.rollout.group_size
+            advantages = grpo_advantages(whole.rewards, whole.groups, loss, group_size=size)
+            advantages = advantages[:, None].expand(mask.shape)
             returns = torch.zeros(mask.shape)
         else:
             advantages, returns = ppo_advantages(whole.rewards, old, ref_logprobs, values, value_mask, loss)

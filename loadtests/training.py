@@ -1,0 +1,186 @@
+"""Runs the training runs of ``docs/results/training.md``, evaluates what they leave, and draws the pictures.
+
+    searchr1 demo build --demonstrations 100000
+    searchr1 train warmup --start server/searchr1/demo/checkpoint --out runs/weak … (the page has the whole command)
+    python -m loadtests.training run --at-once 2        # hours on two cores; run again, it goes on
+    python -m loadtests.training report
+
+Every run is a configuration of ``configs/`` with other values for a few fields; a run that is killed goes on from its
+last save. The report answers test questions greedily with each finished checkpoint, all on one engine.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+
+from tqdm import tqdm
+
+from searchr1.engines.local import LocalEngine
+from searchr1.engines.start import LocalEngineConfig
+from searchr1.evaluation.datasets import load_questions
+from searchr1.evaluation.metrics import exact_match
+from searchr1.loop.types import Limits
+from searchr1.retrieval.factory import open_retriever
+from searchr1.tokenizer import Tokenizer
+from searchr1.trainer.rollouts import RolloutOptions, roll_out
+
+START = Path("runs/weak/checkpoint")
+RUNS = Path("runs/results")
+MAX_COMPLETION_TOKENS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """One run: its folder's name, its configuration, and what differs from it."""
+
+    name: str
+    config: str
+    overrides: tuple[str, ...]
+    top_k: int = 3
+
+    @property
+    def folder(self) -> Path:
+        """Where it writes."""
+        return RUNS / self.name
+
+    @property
+    def command(self) -> list[str]:
+        """What runs it."""
+        settings = [f"out_dir={self.folder}", *self.overrides]
+        flags = [word for setting in settings for word in ("--set", setting)]
+        return [sys.executable, "-m", "searchr1.cli", "train", "run", self.config, "--no-progress", *flags]
+
+
+def planned(seeds: int) -> list[PlannedRun]:
+    """All runs, those that matter most first."""
+    runs = [
+        PlannedRun(f"{algorithm}-seed{seed}", f"configs/atlas-{algorithm}.yaml", (f"seed={seed}",))
+        for seed in range(seeds)
+        for algorithm in ("grpo", "ppo")
+    ]
+    for seed in range(2):
+        name, unmasked = f"grpo-nomask-seed{seed}", "loss.mask_observations=false"
+        runs.append(PlannedRun(name, "configs/atlas-grpo.yaml", (f"seed={seed}", unmasked)))
+    for top_k in (1, 5):
+        name = f"grpo-top{top_k}-seed0"
+        runs.append(PlannedRun(name, "configs/atlas-grpo.yaml", (f"rollout.top_k={top_k}",), top_k))
+    for size in (1, 3):
+        sizes = (f"rollout.group_size={size}", f"rollout.questions_per_step={130 // size}")
+        runs.append(PlannedRun(f"grpo-group{size}-seed0", "configs/atlas-grpo.yaml", sizes))
+    return runs
+
+
+def run_all(runs: list[PlannedRun], at_once: int) -> None:
+    """Run those that are not finished, ``at_once`` at a time, each on one thread."""
+    waiting = [run for run in runs if not (run.folder / "done").exists()]
+    running: dict[subprocess.Popen[bytes], PlannedRun] = {}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with tqdm(total=len(waiting), desc="runs", unit="run") as bar:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                run = waiting.pop(0)
+                run.folder.mkdir(parents=True, exist_ok=True)
+                with (run.folder / "log").open("ab") as log:
+                    process = subprocess.Popen(run.command, stdout=log, stderr=log, env=environment)
+                running[process] = run
+                bar.set_postfix_str(", ".join(run.name for run in running.values()))
+            finished = _wait_for_one(running)
+            run = running.pop(finished)
+            if finished.returncode != 0:
+                bar.write(f"{run.name} failed with {finished.returncode}: see {run.folder / 'log'}")
+            else:
+                (run.folder / "done").touch()
+            bar.update()
+
+
+def _wait_for_one(running: dict[subprocess.Popen[bytes], PlannedRun]) -> subprocess.Popen[bytes]:
+    pid, status = os.wait()
+    while True:
+        for process in running:
+            if process.pid == pid:
+                process.returncode = os.waitstatus_to_exitcode(status)
+                return process
+        pid, status = os.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Greedy answers to test questions."""
+
+    name: str
+    questions: int
+    em: float
+    by_hops: dict[int, float]
+    searches: float
+    answered: float
+
+
+async def score_all(runs: list[PlannedRun], num_questions: int) -> Iterator[Score]:
+    """Score the start and each finished run's checkpoint on the first ``num_questions`` of Atlas's test split."""
+    tokenizer = Tokenizer.load(str(START))
+    questions = load_questions("atlas", split="test", limit=num_questions)
+    scores = []
+    engine_config = LocalEngineConfig(
+        str(START), max_model_len=4196, max_num_seqs=128, kv_cache_gib=1.0, enforce_eager=True, priority_scheduling=True
+    )
+    async with open_retriever("index:data/atlas/index") as retriever, LocalEngine(engine_config) as engine:
+        for name, folder, top_k in [("start", START, 3), *((r.name, r.folder / "checkpoint", r.top_k) for r in runs)]:
+            await engine.take_weights(folder, version=name)
+            options = RolloutOptions(
+                temperature=0.0, top_k=top_k, limits=Limits(max_completion_tokens=MAX_COMPLETION_TOKENS)
+            )
+            with tqdm(total=len(questions), desc=name, leave=False) as bar:
+                trials = await roll_out(
+                    questions, engine, retriever, tokenizer, options, done=lambda _, bar=bar: bar.update() and None
+                )
+            by_hops: dict[int, list[bool]] = defaultdict(list)
+            for trial in trials:
+                right = exact_match(trial.rollout.answer, trial.question.golden_answers)
+                by_hops[trial.question.hops or 0].append(right)
+            scores.append(
+                Score(
+                    name,
+                    len(trials),
+                    fmean(right for found in by_hops.values() for right in found),
+                    {hops: fmean(found) for hops, found in sorted(by_hops.items())},
+                    fmean(trial.rollout.num_searches for trial in trials),
+                    fmean(trial.rollout.answer is not None for trial in trials),
+                )
+            )
+            print(json.dumps(asdict(scores[-1])), flush=True)
+    return iter(scores)
+
+
+def report(runs: list[PlannedRun], num_questions: int) -> None:
+    """Score what is finished and write it to ``runs/results/test.jsonl``."""
+    finished = [run for run in runs if (run.folder / "done").exists()]
+    scores = asyncio.run(score_all(finished, num_questions))
+    (RUNS / "test.jsonl").write_text("".join(json.dumps(asdict(score)) + "\n" for score in scores), "utf-8")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=["run", "report"])
+    parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--questions", type=int, default=500, help="test questions of the report")
+    parser.add_argument("--only", default="", help="names that begin like this")
+    arguments = parser.parse_args()
+    runs = [run for run in planned(arguments.seeds) if run.name.startswith(arguments.only)]
+    if arguments.what == "run":
+        run_all(runs, arguments.at_once)
+    else:
+        report(runs, arguments.questions)
+
+
+if __name__ == "__main__":
+    main()
