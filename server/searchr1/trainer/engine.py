@@ -176,7 +176,7 @@ class TransformersEngine:
         while busy or not self._inbox.empty():
             try:
                 pieces, busy = await loop.run_in_executor(self._thread, self._step)
-            except Exception as error:  # The boundary to the model: whatever it is, those who wait must hear of it.
+            except Exception as error:  # noqa: BLE001 - the boundary to the model: those who wait must hear of it
                 self._waiting.clear()
                 self._active.clear()
                 self._batch.clear()
@@ -244,7 +244,7 @@ class TransformersEngine:
         heapq.heappush(self._waiting, (sequence.priority, sequence.number, sequence))
 
     def _replace_weights(self, folder: Path) -> None:
-        """Load the folder into the model. Raises ``ValueError``, ``OSError`` or ``SafetensorError``, changing nothing."""
+        """Load the folder into the model. Raises, changing nothing: ``ValueError``, ``OSError``, ``SafetensorError``."""
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise ValueError("there is no *.safetensors in it")
