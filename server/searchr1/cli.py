@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
+from searchr1.cli_eval import eval_app
 from searchr1.cli_export import export_app
 from searchr1.cli_train import train_app
 from searchr1.errors import SearchR1Error
@@ -20,6 +21,7 @@ index_app = typer.Typer(no_args_is_help=True, help="Build search indexes.")
 retriever_app = typer.Typer(no_args_is_help=True, help="Offer a retriever to other programs.")
 data_app = typer.Typer(no_args_is_help=True, help="Make files of questions.")
 demo_app = typer.Typer(no_args_is_help=True, help="The bundled demo world, Atlas.")
+app.add_typer(eval_app, name="eval")
 app.add_typer(index_app, name="index")
 app.add_typer(retriever_app, name="retriever")
 app.add_typer(data_app, name="data")
@@ -141,45 +143,6 @@ def ask(
         raise SystemExit(run(call))
     except UsageError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-@app.command("eval")
-@with_run_options
-def evaluate(
-    dataset: Annotated[
-        str, typer.Option(help="atlas, sets such as nq,hotpotqa, seven for all, or a path; see docs/data.md.")
-    ] = "atlas",
-    data: Data = None,
-    split: Annotated[str, typer.Option(help="Of atlas, folders and hub datasets: train, validation or test.")] = "test",
-    limit: Annotated[int | None, typer.Option(min=1, help="The first questions only, of each set.")] = None,
-    url: Url = URL,
-    api_key: ApiKey = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
-    closed_book: Annotated[bool, typer.Option("--closed-book", help="Also ask with search off.")] = False,
-    by_kind: Annotated[bool, typer.Option("--by-kind", help="A row for each kind of question too.")] = False,
-    out: Annotated[Path | None, typer.Option(help="JSON lines of results; the run resumes from it.")] = None,
-    data_dir: DataDir = DATA,
-    *,
-    options: "RunOptions",
-) -> None:
-    """Score a served model: exact match, sub-exact match, searches per answer. Greedy unless a temperature is given."""
-    from searchr1.evaluation.report import print_report
-    from searchr1.evaluation.run import evaluate as run
-
-    report = run(
-        dataset,
-        url=url,
-        split=split,
-        limit=limit,
-        data_dir=data_dir,
-        data=data,
-        concurrency=concurrency,
-        api_key=api_key,
-        closed_book=closed_book,
-        out=out,
-        **options,
-    )
-    print_report(report, by_kind=by_kind)
 
 
 @export_app.callback(invoke_without_command=True)

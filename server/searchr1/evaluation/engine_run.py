@@ -15,7 +15,7 @@ from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine_asker import EngineAsker
 from searchr1.evaluation.methods import SEARCH_R1, SEARCHING, BaselineFormat, Method
-from searchr1.evaluation.records import Extractor
+from searchr1.evaluation.records import Extractor, Record
 from searchr1.evaluation.report import Report
 from searchr1.evaluation.run import one_pass
 from searchr1.evaluation.trial import MethodOptions, Tools
@@ -59,7 +59,15 @@ class Comparison:
         return self.out.with_suffix(f".{method}{self.out.suffix}") if self.out is not None else None
 
 
-def compare(comparison: Comparison, settings: Settings, options: RunOptions) -> list[Report]:
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison found: a report for each method, and the records of all."""
+
+    reports: list[Report]
+    records: list[Record]
+
+
+def compare(comparison: Comparison, settings: Settings, options: RunOptions) -> Compared:
     """Answer the questions by each method in turn, all on one engine, and score the answers.
 
     Runs are greedy unless ``options`` set a temperature; what else they leave out comes from ``settings``. Results are
@@ -85,13 +93,15 @@ def compare(comparison: Comparison, settings: Settings, options: RunOptions) -> 
 
 async def _compare(
     comparison: Comparison, settings: Settings, options: RunOptions, questions: Sequence[Question]
-) -> list[Report]:
+) -> Compared:
     chosen = method_options(settings, options, comparison.baseline_format)
+    compared = Compared([], [])
     async with open_tools(settings) as tools:
-        return [
-            await _by_method(method, comparison, settings, options, chosen, tools, questions)
-            for method in comparison.methods
-        ]
+        for method in comparison.methods:
+            report, records = await _by_method(method, comparison, settings, options, chosen, tools, questions)
+            compared.reports.append(report)
+            compared.records.extend(records)
+    return compared
 
 
 async def _by_method(
@@ -102,7 +112,7 @@ async def _by_method(
     chosen: MethodOptions,
     tools: Tools,
     questions: Sequence[Question],
-) -> Report:
+) -> tuple[Report, list[Record]]:
     recorded: dict[str, Any] = {**given(options), "temperature": chosen.temperature, "model": settings.public_name}
     if method != SEARCH_R1:
         recorded["baseline_format"] = comparison.baseline_format
@@ -116,7 +126,7 @@ async def _by_method(
         concurrency=comparison.concurrency,
     )
     out = comparison.out_of(method)
-    summary = await one_pass(method, questions, asker, recorded, out, comparison.progress)
+    summary, records = await one_pass(method, questions, asker, recorded, out, comparison.progress)
     report = Report(
         dataset=comparison.dataset,
         split=comparison.split,
@@ -126,7 +136,7 @@ async def _by_method(
     )
     if out is not None:
         out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
-    return report
+    return report, records
 
 
 def method_options(settings: Settings, options: RunOptions, baseline_format: BaselineFormat) -> MethodOptions:

@@ -67,13 +67,13 @@ def evaluate(
 
     asker = Asker(url, api_key, options, extractor, concurrency)
     name = CLOSED_BOOK if max_searches == 0 else SEARCH
-    searching = asyncio.run(one_pass(name, questions, asker, given(options), out, progress))
+    searching, _ = asyncio.run(one_pass(name, questions, asker, given(options), out, progress))
     closed: Summary | None = None
     if closed_book:
         options = options | RunOptions(max_searches=0)
         asker = Asker(url, api_key, options, extractor, concurrency)
         closed_out = out.with_suffix(f".closed-book{out.suffix}") if out is not None else None
-        closed = asyncio.run(one_pass(CLOSED_BOOK, questions, asker, given(options), closed_out, progress))
+        closed, _ = asyncio.run(one_pass(CLOSED_BOOK, questions, asker, given(options), closed_out, progress))
     report = Report(dataset=dataset, split=split, url=url, searching=searching, closed_book=closed)
     if out is not None:
         out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
@@ -82,7 +82,7 @@ def evaluate(
 
 async def one_pass(
     name: str, questions: Sequence[Question], asker: Asks, options: dict[str, Any], out: Path | None, progress: bool
-) -> Summary:
+) -> tuple[Summary, list[Record]]:
     """Ask what ``out`` does not hold yet; ``options`` tell its records from those of another evaluation."""
     started = time.perf_counter()
     extractor = asker.extractor
@@ -99,14 +99,10 @@ async def one_pass(
             bar.add(record)
 
         await asker.ask_all(todo, take)
-    return summarize(
-        name,
-        [records[question.id] for question in questions],
-        options=options,
-        extractor=extractor,
-        num_asked=len(todo),
-        wall_s=time.perf_counter() - started,
-    )
+    asked = [records[question.id] for question in questions]
+    wall_s = time.perf_counter() - started
+    summary = summarize(name, asked, options=options, extractor=extractor, num_asked=len(todo), wall_s=wall_s)
+    return summary, asked
 
 
 class _Bar:
