@@ -17,7 +17,7 @@ from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.evaluation.datasets import load_questions
 from searchr1.loop.prompts import FAITHFUL
 from tests.data.files import flashrag, flashrag_folder, seven_sets, upstream, write_lines, write_parquet
-from tests.export.records import a_run
+from tests.export.records import run_json
 
 ATLAS = {"question": "Where is Timbuktu", "golden_answers": ["Mali"], "hops": 1, "kind": "city-country"}
 
@@ -94,7 +94,8 @@ def test_json_lines_keep_hops_and_can_be_evaluated(tmp_path: Path) -> None:
 
 
 def test_exported_runs_need_golden_answers(tmp_path: Path, out: Path) -> None:
-    lines = [a_run(f"run_{i}", question=q).model_dump(mode="json") for i, q in enumerate(["Known", "Unknown"])]
+    run = {"object": "research.run"}
+    lines = [run_json(f"run_{i}", trajectory={"question": q}) | run for i, q in enumerate(["Known", "Unknown"])]
     runs = write_lines(tmp_path / "runs.jsonl", *lines)
     golden = write_lines(tmp_path / "golden.jsonl", {"question": "Known?", "golden_answers": ["yes"], "more": 1})
     report = prepared(out, runs, golden=golden, data_source="nq")

@@ -114,7 +114,13 @@ def loop(server: VerlServer, model: Path, **changes: Any) -> SearchLoop:
         "max_observation_tokens": 500,
         "max_context_tokens": 4096,
     }
-    verls = {"tokenizer": None, "processor": None, "dataset_cls": None, "data_config": None, "tools": None}
+    verls: dict[str, Any] = {
+        "tokenizer": None,
+        "processor": None,
+        "dataset_cls": None,
+        "data_config": None,
+        "tools": None,
+    }
     config = SimpleNamespace(config=SimpleNamespace(actor_rollout_ref=policy))
     return SearchLoop(trainer_config=config, server_manager=server, **(fields | changes), **verls)
 

@@ -92,7 +92,8 @@ def written(name: str, folder: Path) -> ModuleType:
     path = folder / "reward.py"
     path.write_text(reward_text(name), "utf-8")
     spec = importlib.util.spec_from_file_location("exported_reward", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -138,14 +139,8 @@ def test_an_answer_in_a_passage_or_past_the_cut_is_none() -> None:
     assert score(packaged, injected, "exact_match", told=False) == 0
     whole = finished(ANSWER)
     cut = finished(ANSWER, trajectory=len(ANSWER) - 1)
-    assert [
-        score(packaged, rollout, "exact_match", told=told) for rollout in (whole, cut) for told in (True, False)
-    ] == [
-        1,
-        1,
-        0,
-        0,
-    ]
+    scores = [score(packaged, rollout, "exact_match", told=told) for rollout in (whole, cut) for told in (True, False)]
+    assert scores == [1, 1, 0, 0]
 
 
 def test_a_cut_observation_hides_no_turn() -> None:

@@ -1,7 +1,7 @@
 """Reading questions: JSON Lines (ours, FlashRAG's, exported runs) and parquet (upstream's columns), a row at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,13 @@ _RUN = "research.run"
 
 
 @dataclass(frozen=True, slots=True)
+class _Trajectory:
+    """What is read of an exported run's record."""
+
+    question: Text
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     """What is read of a row, whatever else it holds."""
 
@@ -35,6 +42,8 @@ class _Row:
     data_source: str | None = None
     object: str | None = None
     """``research.run`` marks an exported run, which knows no golden answers."""
+    trajectory: _Trajectory | None = None
+    """Of an exported run. Its question is the one that the model was asked: a follow-up, with what came before it."""
 
 
 _ROW = TypeAdapter(_Row)
@@ -65,6 +74,8 @@ def _json_rows(path: Path) -> Iterator[tuple[str, _Row]]:
     for where, row in read_lines(path, _ROW):
         if row.golden_answers is None and row.object != _RUN:
             raise DatasetError(f"{where}: 'golden_answers': Field required")
+        if row.object == _RUN and row.trajectory is not None:
+            row = replace(row, question=row.trajectory.question)
         yield where, row
 
 

@@ -136,6 +136,6 @@ Written by `searchr1 export verl` for [verl](https://github.com/verl-project/ver
 {said}
 * The micro-batches, the parallel layout and the place of each model are verl's; add what your machines need.
 * Checkpoints lie in `checkpoints/`, in verl's layout. This makes `merged`, for `searchr1 serve --model merged`:
-  `python3 -m verl.model_merger merge --backend fsdp --target_dir merged --local_dir $CHECKPOINT`, where `$CHECKPOINT` is
-  `checkpoints/global_step_{config.num_steps}/actor`.
+  `python3 -m verl.model_merger merge --backend fsdp --target_dir merged --local_dir $CHECKPOINT`,
+  where `$CHECKPOINT` is `checkpoints/global_step_{config.num_steps}/actor`.
 """
