@@ -31,6 +31,7 @@ PIECES = (
     "<answer> It is Bamako District </answer>",
     "<answer> Beijing </answer>",
     "<answer>  </answer>",
+    "<think> Is it? </think>\n<search> Bamako </search>",
     "<think> Nothing comes to mind. </think>",
     "<think> a <search> b </answer>",
     "<search> Mali <answer> Bamako </answer>",
