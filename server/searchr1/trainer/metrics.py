@@ -1,0 +1,75 @@
+"""A training run's metrics: one JSON line per step, and TensorBoard's scalars beside them."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FILE = "metrics.jsonl"
+FOLDER = "tensorboard"
+
+logger = logging.getLogger(__name__)
+
+
+class MetricLog:
+    """Writes to ``out_dir``; ``rewind`` first where the folder may hold an earlier part of the run."""
+
+    def __init__(self, out_dir: Path, *, tensorboard: bool = True) -> None:
+        self._path, self._folder = out_dir / FILE, out_dir / FOLDER
+        self._wants_tensorboard = tensorboard
+        self._writer: SummaryWriter | None = None
+        self._records: list[dict[str, float | None]] = []
+
+    def rewind(self, step: int) -> None:
+        """Keep the lines of steps up to ``step`` and drop the rest, with a last line that was cut off; -1 drops all.
+
+        A run that was killed and resumed so leaves the lines of one that was not.
+        """
+        lines = self._path.read_text("utf-8").splitlines(keepends=True) if self._path.is_file() else []
+        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        self._records = [record for record in records if record["step"] <= step]
+        part = self._path.with_suffix(".part")
+        part.write_text("".join(json.dumps(record) + "\n" for record in self._records), "utf-8")
+        part.replace(self._path)
+        self.close()
+        if self._wants_tensorboard:
+            self._writer = _open_tensorboard(self._folder, purge_from=step + 1)
+
+    def log(self, step: int, record: Mapping[str, float]) -> None:
+        """Add a step's metrics; what is not finite is written as null, and warned of."""
+        kept = {name: float(value) if math.isfinite(value) else None for name, value in record.items()}
+        if lost := [name for name, value in kept.items() if value is None]:
+            logger.warning("step %d: not finite: %s", step, ", ".join(lost))
+        self._records.append(kept)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(kept) + "\n")
+        if self._writer is not None:
+            for name, value in kept.items():
+                if value is not None and name != "step":
+                    self._writer.add_scalar(name, value, step)
+            self._writer.flush()
+
+    def records(self) -> list[dict[str, float | None]]:
+        """All lines of the run so far."""
+        return list(self._records)
+
+    def close(self) -> None:
+        """Finish TensorBoard's file."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _open_tensorboard(folder: Path, *, purge_from: int) -> "SummaryWriter | None":
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info("tensorboard is not installed: metrics go to %s alone", FILE)
+        return None
+    writer: SummaryWriter = SummaryWriter(str(folder), purge_step=purge_from)
+    return writer

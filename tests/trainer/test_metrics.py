@@ -1,0 +1,78 @@
+"""The metrics of a run on disk: whole, once each, also after a kill."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from searchr1.trainer.metrics import FILE, FOLDER, MetricLog
+
+
+def fresh(folder: Path, step: int = -1, *, tensorboard: bool = False) -> MetricLog:
+    log = MetricLog(folder, tensorboard=tensorboard)
+    log.rewind(step)
+    return log
+
+
+def lines(folder: Path) -> list[dict[str, float | None]]:
+    return [json.loads(line) for line in (folder / FILE).read_text("utf-8").splitlines()]
+
+
+def test_each_step_is_a_line_at_once(tmp_path: Path) -> None:
+    log = fresh(tmp_path)
+    log.log(0, {"step": 0, "eval_em": 0.25})
+    log.log(1, {"step": 1, "reward_mean": 0.5})
+    assert lines(tmp_path) == [{"step": 0.0, "eval_em": 0.25}, {"step": 1.0, "reward_mean": 0.5}] == log.records()
+
+
+def test_rewinding_drops_later_steps_and_a_line_that_was_cut_off(tmp_path: Path) -> None:
+    log = fresh(tmp_path)
+    for step in range(5):
+        log.log(step, {"step": step})
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"step": 5, "rew')
+    again = fresh(tmp_path, 3)
+    again.log(4, {"step": 4, "em": 1.0})
+    assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2, 3, 4]
+    assert again.records()[-1] == {"step": 4.0, "em": 1.0}
+
+
+def test_a_new_run_starts_empty(tmp_path: Path) -> None:
+    fresh(tmp_path).log(0, {"step": 0})
+    fresh(tmp_path)
+    assert lines(tmp_path) == []
+
+
+def test_what_is_not_finite_is_null_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        fresh(tmp_path).log(3, {"step": 3, "kl": float("nan"), "loss": float("inf"), "em": 0.5})
+    assert lines(tmp_path) == [{"step": 3.0, "kl": None, "loss": None, "em": 0.5}]
+    assert "step 3: not finite: kl, loss" in caplog.text
+
+
+def test_tensorboard_reads_the_same_scalars(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
+
+    log = fresh(tmp_path, tensorboard=True)
+    for step in range(4):
+        log.log(step, {"step": step, "em": step / 4})
+    resumed = fresh(tmp_path, 1, tensorboard=True)
+    resumed.log(2, {"step": 2, "em": 0.9})
+    resumed.close()
+    events = EventAccumulator(str(tmp_path / FOLDER))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["em"]
+    assert [(e.step, round(e.value, 3)) for e in events.Scalars("em")] == [(0, 0.0), (1, 0.25), (2, 0.9)]
+
+
+def test_it_works_without_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with caplog.at_level(logging.INFO):
+        fresh(tmp_path, tensorboard=True).log(0, {"step": 0})
+    assert "tensorboard is not installed" in caplog.text
+    assert lines(tmp_path) == [{"step": 0.0}]
