@@ -174,31 +174,31 @@ def sample(
     alone. Returns the tokens and their logprobs at temperature 1, in nats.
     """
     tokens = logits.argmax(-1)
-    drawn = [row for row, temperature in enumerate(temperatures) if temperature > 0]
-    if drawn:
-        rows = torch.tensor(drawn, device=logits.device)
-
-        def column(values: Sequence[float]) -> torch.Tensor:
-            return torch.tensor([[values[row]] for row in drawn], dtype=torch.float64, device=logits.device)
-
-        probabilities = (logits[rows] / column(temperatures).float()).softmax(-1).double()
-        if min(top_ps[row] for row in drawn) < 1:
-            probabilities, ids = probabilities.sort(descending=True)
-            outside = probabilities.cumsum(-1) - probabilities >= column(top_ps)
-            # The likeliest token always stays, whatever rounding says.
-            outside[:, 0] = False
-            found = _draw(probabilities.masked_fill(outside, 0.0), column(uniforms))
-            tokens[rows] = ids.gather(-1, found[:, None])[:, 0]
-        else:
-            tokens[rows] = _draw(probabilities, column(uniforms))
+    settings = torch.tensor([temperatures, top_ps, uniforms], dtype=torch.float64)
+    drawn, cut = settings[0] > 0, settings[1] < 1
+    # Apart from each other: whether a row is sorted must not depend on its neighbours.
+    for chosen, draw in ((drawn & ~cut, _draw), (drawn & cut, _draw_from_top)):
+        if chosen.any():
+            rows = chosen.nonzero()[:, 0].to(logits.device)
+            temperature, top_p, uniform = settings[:, chosen, None].to(logits.device)
+            tokens[rows] = draw((logits[rows] / temperature.float()).softmax(-1).double(), uniform, top_p)
     logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     return tokens.tolist(), logprobs.tolist()
 
 
-def _draw(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+def _draw(probabilities: torch.Tensor, uniform: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
     """Inverse of the distribution function: one uniform number a row, however large the vocabulary."""
     sums = probabilities.cumsum(-1)
-    return torch.searchsorted(sums, uniforms * sums[:, -1:], right=True)[:, 0].clamp_(max=sums.shape[-1] - 1)
+    return torch.searchsorted(sums, uniform * sums[:, -1:], right=True)[:, 0].clamp_(max=sums.shape[-1] - 1)
+
+
+def _draw_from_top(probabilities: torch.Tensor, uniform: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    probabilities, ids = probabilities.sort(descending=True)
+    outside = probabilities.cumsum(-1) - probabilities >= top_p
+    # The likeliest token always stays, whatever rounding says.
+    outside[:, 0] = False
+    found = _draw(probabilities.masked_fill(outside, 0.0), uniform, top_p)
+    return ids.gather(-1, found[:, None])[:, 0]
 
 
 def store_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:

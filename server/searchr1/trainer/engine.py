@@ -10,7 +10,6 @@ import heapq
 import itertools
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
@@ -21,12 +20,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
-from searchr1.loop.types import FinishReason, TokenIds
+from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.batching import DecodeBatch, sample
+from searchr1.trainer.completion import Completion
 
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-"""What a character decodes to while its last bytes are still to come."""
 PREFILL_TOKENS = 4096
 """Prompt tokens, padding included, that are read between two steps; one longer prompt is read whole."""
 
@@ -65,14 +63,14 @@ class TransformersEngine:
         self._cache_tokens = int(kv_cache_gib * 2**30) // self._batch.bytes_per_token()
         self._numbers = itertools.count()
         # Of the event loop's side.
-        self._open: set[_Sequence] = set()
+        self._open: set[Completion] = set()
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
         # Of the thread's side: it alone touches the model and these.
         self._thread = ThreadPoolExecutor(1, "transformers-engine")
-        self._inbox: SimpleQueue[_Sequence] = SimpleQueue()
-        self._waiting: list[tuple[int, int, _Sequence]] = []
-        self._active: list[_Sequence] = []
+        self._inbox: SimpleQueue[Completion] = SimpleQueue()
+        self._waiting: list[tuple[int, int, Completion]] = []
+        self._active: list[Completion] = []
 
     @classmethod
     def load(
@@ -106,7 +104,7 @@ class TransformersEngine:
     async def aclose(self) -> None:
         """End the thread. Running completions end with ``EngineUnavailableError``."""
         self._closed = True
-        if self._worker is not None:
+        if self._worker is not None and not self._worker.done():
             self._worker.cancel()
             await asyncio.wait({self._worker})
         for sequence in self._open:
@@ -131,7 +129,7 @@ class TransformersEngine:
             raise EngineError(
                 f"the engine refused the request: a prompt has 1 to {self._max_len - 1} ids below {self._vocab_size}"
             )
-        sequence = _Sequence(prompt_ids, params, min(params.max_tokens, room), priority, next(self._numbers))
+        sequence = Completion(prompt_ids, params, min(params.max_tokens, room), priority, next(self._numbers))
         self._open.add(sequence)
         try:
             self._inbox.put(sequence)
@@ -186,7 +184,7 @@ class TransformersEngine:
             for sequence, chunk in pieces:
                 sequence.out.put_nowait(chunk)
 
-    def _step(self) -> "tuple[list[tuple[_Sequence, Chunk]], bool]":
+    def _step(self) -> tuple[list[tuple[Completion, Chunk]], bool]:
         """Admit, sample one token in every row, and free those that end; also tells whether any go on."""
         for row in reversed(range(len(self._active))):
             if self._active[row].left:
@@ -221,7 +219,7 @@ class TransformersEngine:
     def _admit(self) -> None:
         for sequence in _drain(self._inbox):
             self._wait(sequence)
-        new: list[_Sequence] = []
+        new: list[Completion] = []
         widest, longest = 0, max((sequence.longest for sequence in self._active), default=0)
         while self._waiting and len(self._active) + len(new) < self._max_batch:
             sequence = self._waiting[0][2]
@@ -240,11 +238,11 @@ class TransformersEngine:
             self._batch.admit([sequence.ids[:-1] for sequence in new])
             self._active += new
 
-    def _wait(self, sequence: "_Sequence") -> None:
+    def _wait(self, sequence: Completion) -> None:
         heapq.heappush(self._waiting, (sequence.priority, sequence.number, sequence))
 
     def _replace_weights(self, folder: Path) -> None:
-        """Load the folder into the model. Raises, changing nothing: ``ValueError``, ``OSError``, ``SafetensorError``."""
+        """Load the folder into the model, or raise ``ValueError``, ``OSError`` or ``SafetensorError`` instead."""
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise ValueError("there is no *.safetensors in it")
@@ -257,90 +255,6 @@ class TransformersEngine:
             self._wait(sequence)
         self._active.clear()
         self._batch.clear()
-
-
-@dataclass(slots=True, eq=False)
-class _Sequence:
-    """One completion in progress: what was sampled, and what of it has been told."""
-
-    prompt_ids: TokenIds
-    params: SamplingParams
-    max_tokens: int
-    priority: int
-    number: int
-    """Of arrival."""
-    out: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
-    left: bool = False
-    """Nobody listens any more."""
-    ids: list[int] = field(init=False)
-    """Of the prompt and the completion."""
-    _uniforms: list[float] = field(init=False)
-    _text: str = ""
-    _told: int = 0
-    """Characters of ``_text`` in earlier chunks."""
-    _logprobs: list[float] = field(default_factory=list)
-    """Of the tokens in no chunk yet."""
-    _before: list[int] = field(default_factory=list)
-    """The tokens whose text came last: some tokenizers decode a token by what precedes it."""
-    _pending: list[int] = field(default_factory=list)
-    """The tokens after those, whose text is unfinished."""
-
-    def __post_init__(self) -> None:
-        self.ids = list(self.prompt_ids)
-        random = torch.Generator()
-        if self.params.seed is None:
-            random.seed()
-        else:
-            random.manual_seed(self.params.seed)
-        # All at once: the number of its step alone says which of them a token takes.
-        self._uniforms = torch.rand(self.max_tokens, generator=random, dtype=torch.float64).tolist()
-
-    @property
-    def last_id(self) -> int:
-        return self.ids[-1]
-
-    @property
-    def num_sampled(self) -> int:
-        return len(self.ids) - len(self.prompt_ids)
-
-    @property
-    def longest(self) -> int:
-        return len(self.prompt_ids) + self.max_tokens
-
-    @property
-    def uniform(self) -> float:
-        return self._uniforms[self.num_sampled]
-
-    def add(self, token: int, logprob: float, tokenizer: Tokenizer, end_ids: frozenset[int]) -> Chunk | None:
-        """Take a sampled token; return a chunk when one is due."""
-        self.ids.append(token)
-        self._logprobs.append(logprob)
-        finish = self._read(token, tokenizer, end_ids)
-        num_new = len(self._logprobs)
-        if finish is None and num_new < self.params.stream_interval:
-            return None
-        logprobs = tuple(self._logprobs) if self.params.logprobs else None
-        chunk = Chunk(self._text[self._told :], tuple(self.ids[-num_new:]), finish, logprobs)
-        self._told = len(self._text)
-        self._logprobs.clear()
-        return chunk
-
-    def _read(self, token: int, tokenizer: Tokenizer, end_ids: frozenset[int]) -> FinishReason | None:
-        old = len(self._text)
-        self._pending.append(token)
-        text = tokenizer.decode((*self._before, *self._pending))
-        # Bytes that end no character are told with the next one that does, and like in vLLM never if none does.
-        if not text.endswith(UNFINISHED):
-            self._text += text[len(tokenizer.decode(tuple(self._before))) :]
-            self._before, self._pending = self._pending, []
-        starts = ((self._text.find(stop, max(0, old + 1 - len(stop))), stop) for stop in self.params.stop)
-        ends = [at + len(stop) for at, stop in starts if at >= 0]
-        if ends:
-            self._text = self._text[: min(ends)]
-            return "stop"
-        if token in end_ids:
-            return "stop"
-        return "length" if self.num_sampled == self.max_tokens else None
 
 
 def _check(model: PreTrainedModel) -> None:
@@ -373,7 +287,7 @@ def _tensors(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
                 yield name, opened.get_tensor(name)
 
 
-def _drain(inbox: "SimpleQueue[_Sequence]") -> "Iterator[_Sequence]":
+def _drain(inbox: SimpleQueue[Completion]) -> Iterator[Completion]:
     while True:
         try:
             yield inbox.get_nowait()
