@@ -8,8 +8,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from searchr1.errors import ConfigurationError
-
 
 class _FileFirst(TyperGroup):
     """Lets ``searchr1 train FILE`` stand for ``searchr1 train run FILE``."""
@@ -34,26 +32,29 @@ def train_run(
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Train by reinforcement learning what FILE describes; a run that is in its out_dir goes on."""
-    from searchr1.trainer.config import load_config
+    from searchr1.trainer.config import load_config, parse_overrides
     from searchr1.trainer.train import train
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(train(load_config(file, _overrides(set_ or [])), progress=progress))
+    asyncio.run(train(load_config(file, parse_overrides(set_ or [])), progress=progress))
 
 
-def _overrides(assignments: list[str]) -> dict[str, Any]:
-    import yaml
+@train_app.command("plot")
+def train_plot(
+    runs: Annotated[
+        list[str], typer.Argument(help="Folders of runs, or LABEL=FOLDER; runs with the same label are its seeds.")
+    ],
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("curves.png"),
+) -> None:
+    """Draw runs against each other, with the spread over seeds, and print a table of what they gained."""
+    from searchr1.trainer.curves import plot_runs, summarize_runs
 
-    values = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not equals:
-            raise ConfigurationError(f"--set takes NAME=VALUE, not {assignment!r}")
-        try:
-            values[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigurationError(f"--set {assignment}: the value can't be read as YAML") from error
-    return values
+    groups: dict[str, list[Path]] = {}
+    for run in runs:
+        label, _, folder = run.rpartition("=")
+        groups.setdefault(label or Path(folder).name, []).append(Path(folder))
+    plot_runs(groups, out)
+    typer.echo(summarize_runs(groups))
 
 
 @train_app.command("warmup")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.config import load_config
+from searchr1.trainer.config import load_config, parse_overrides
 
 LEAST = """
 algorithm: grpo
@@ -58,3 +58,19 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, overrides: dict[str, 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"none\.yaml can't be read"):
         load_config(tmp_path / "none.yaml")
+
+
+def test_overrides_are_yaml_values_by_name() -> None:
+    words = ["optimizer.lr=1e-5", "loss.mask_observations=false", "lora=null", "rollout.engine_urls=[a, b]"]
+    assert parse_overrides(words) == {
+        "optimizer.lr": "1e-5",
+        "loss.mask_observations": False,
+        "lora": None,
+        "rollout.engine_urls": ["a", "b"],
+    }
+
+
+@pytest.mark.parametrize("word", ["optimizer.lr", "a=[", "=: :"])
+def test_an_override_that_is_none_is_named(word: str) -> None:
+    with pytest.raises(ConfigurationError, match="--set"):
+        parse_overrides([word])

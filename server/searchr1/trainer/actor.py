@@ -159,11 +159,11 @@ def weights_folder() -> Iterator[Path]:
 async def _open_engine(config: TrainConfig, source: Path) -> AsyncIterator[TrainingEngine]:
     section = config.rollout
     if section.engine == "transformers":
-        engine = TransformersEngine.load(source, device=config.device, max_batch=section.max_concurrent)
+        plain = TransformersEngine.load(source, device=config.device, max_batch=section.max_concurrent)
         try:
-            yield engine
+            yield plain
         finally:
-            await engine.aclose()
+            await plain.aclose()
         return
     async with LocalEngine(
         LocalEngineConfig(

@@ -3,6 +3,7 @@
 The defaults are the paper's (arXiv 2503.09516, appendix; ``train_ppo.sh`` and ``train_grpo.sh`` of its repository).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -168,6 +169,24 @@ class TrainConfig(_Section):
     optimizer: OptimizerSection = OptimizerSection()
     lora: LoraSection | None = None
     """None: all weights are trained."""
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """Overrides for ``load_config`` from words such as ``optimizer.lr=1e-5``, whose values are YAML.
+
+    Raises:
+        ConfigurationError: a word is no assignment.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--set takes NAME=VALUE, not {assignment!r}")
+        try:
+            values[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"--set {assignment}: the value can't be read as YAML") from error
+    return values
 
 
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
