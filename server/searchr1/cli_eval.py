@@ -1,5 +1,6 @@
 """``searchr1 eval``: scores of served models, of methods on an engine, and tables of several evaluations."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -160,6 +161,9 @@ def _compare(
     given = {name: value for name, value in {**given, "model": options.get("model")}.items() if value is not None}
     if not needs_retriever(chosen.methods):
         given["retriever"] = NO_RETRIEVER
+    for name in ("model", "retriever"):
+        if name not in given and f"SEARCHR1_{name.upper()}" not in os.environ:
+            raise typer.BadParameter(f"the methods need --{name}: see docs/evaluation.md")
     settings = Settings.load(**given)
     compared = compare(chosen, settings, options)
     for report in compared.reports:

@@ -130,9 +130,13 @@ async def test_the_options_of_a_run_reach_the_engine(model_dir: Path, dataset: P
     [
         (["--closed-book"], "--method direct"),
         (["--plot"], "--plot needs --out"),
+        (["--method", "rag"], "--retriever"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(dataset: Path, arguments: list[str], message: str) -> None:
+def test_options_that_do_not_fit_are_refused(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.delenv("SEARCHR1_RETRIEVER", raising=False)
     line = ["eval", "--dataset", str(dataset), "--method", "direct", "--model", "m", *arguments]
     done = CliRunner().invoke(app, line, env={"COLUMNS": "300", "NO_COLOR": "1"})
     assert done.exit_code == 2

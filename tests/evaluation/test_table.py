@@ -92,7 +92,7 @@ def test_rows_over_other_questions_are_marked() -> None:
 
 def test_failed_runs_are_told_and_stay_in_their_row() -> None:
     failed = record("4", right=False, status="failed", model=None)
-    table = build_table([*HOPS, failed])
+    table = build_table([failed, *HOPS])
     [row] = table.rows
     assert (row.num_failed, row.cells["all"].num_questions) == (1, 4)
     assert "1 failed runs count as wrong" in table.to_markdown()

@@ -1,6 +1,7 @@
 """Asking an engine many questions at once, by one method, with no gateway between."""
 
 import asyncio
+import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -57,7 +58,7 @@ class EngineAsker:
             self._count(record)
 
     async def _ask(self, question: Question) -> Record:
-        session = f"{self.method}-{question.id}"
+        session = f"{self.method}-{secrets.token_hex(8)}"
         outcome = await answer(self.method, question.question, self._tools, self._options, session=session)
         return outcome_record(
             question,

@@ -119,7 +119,7 @@ def build_table(records: Sequence[Record], *, paper: PaperModel | None = None) -
 
 def _grouped(records: Iterable[Record]) -> list[list[Record]]:
     groups: dict[str, dict[str, Record]] = {}
-    for record in records:
+    for record in sorted(records, key=lambda record: record.model is None):
         key = json.dumps([record.method, record.model, record.extractor, record.options], sort_keys=True)
         if record.model is None and record.failed:
             key = next((k for k, g in groups.items() if _alike(record, next(iter(g.values())))), key)

@@ -22,9 +22,10 @@ def plot_table(table: ComparisonTable, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(max(6.0, 1.6 * len(columns)), 4.8 + 0.2 * len(rows)))
     try:
         width = 0.85 / len(rows)
+        colours = pyplot.get_cmap("tab10" if len(rows) <= 10 else "tab20").colors
         for number, row in enumerate(rows):
             offset = (number - (len(rows) - 1) / 2) * width
-            _bars(axes, table, row, offset, width)
+            _bars(axes, table, row, offset, width, colours[number % len(colours)])
         axes.set_xticks(range(len(columns)), table.titles)
         axes.set_ylim(0, 1)
         axes.set_ylabel("exact match")
@@ -36,7 +37,7 @@ def plot_table(table: ComparisonTable, path: Path) -> None:
         pyplot.close(figure)
 
 
-def _bars(axes: Any, table: ComparisonTable, row: Row, offset: float, width: float) -> None:
+def _bars(axes: Any, table: ComparisonTable, row: Row, offset: float, width: float, colour: Any) -> None:
     cells = [(place, cell) for place, column in enumerate(table.columns) if (cell := row.cells.get(column))]
     scores = [cell.exact_match for _, cell in cells]
     spans = [cell.interval or (cell.exact_match, cell.exact_match) for _, cell in cells]
@@ -46,6 +47,7 @@ def _bars(axes: Any, table: ComparisonTable, row: Row, offset: float, width: flo
         [place + offset for place, _ in cells],
         scores,
         width,
+        color=colour,
         label=f"{row.name} ({row.source})",
         hatch="///" if row.is_paper else None,
         yerr=None if row.is_paper else [below, above],
