@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from searchr1.demo.questions import generate
-from searchr1.demo.swap import NamePool, made_up_name, swap_entities
+from searchr1.demo.swap import KnownNames, NamePool, made_up_name, swap_bystanders, swap_entities
 from searchr1.demo.teacher import Demonstration, Teacher
 from searchr1.demo.world import World
 from searchr1.loop.types import Passage
@@ -64,3 +64,32 @@ def test_made_up_names_are_capitalised_words() -> None:
     names = {made_up_name(rng) for _ in range(200)}
     assert len(names) > 190
     assert all(re.fullmatch(r"[^\W\d_]+(?:[ -][^\W\d_]+)?", name) and name[0].isupper() for name in names)
+
+
+@pytest.fixture(scope="module")
+def known(world: World) -> KnownNames:
+    return KnownNames.of(world)
+
+
+def test_names_are_found_as_whole_words_and_the_longest_first(known: KnownNames) -> None:
+    names = KnownNames({"Port Sudan": "city", "Sudan": "country", "St. John's": "city", "Eilat": "city"}, 3)
+    assert names.in_text("Port Sudan lies in Sudan, not in St. John's.") == {"Port Sudan", "Sudan", "St. John's"}
+    assert not names.in_text("Asia/Eilat, Eilat-Nord and Sudanese")
+    assert not {"Doc", "The", "Another", "Its"} & set(known.types)
+
+
+def test_bystanders_change_and_what_is_reasoned_about_stays(
+    demonstrations: list[Demonstration], pool: NamePool, known: KnownNames
+) -> None:
+    num_changed = 0
+    for index, item in enumerate(demonstrations):
+        old = swap_entities(item, random.Random(index), pool)
+        new = swap_bystanders(old, random.Random(index), pool, known)
+        assert [turn.text for turn in new.turns] == [turn.text for turn in old.turns]
+        assert (new.question, new.golden_answers, new.entities) == (old.question, old.golden_answers, old.entities)
+        for before, after in zip(old.turns, new.turns, strict=True):
+            for one, other in zip(before.passages, after.passages, strict=True):
+                gone = known.in_text(one.text) - set(old.entities)
+                assert not gone & known.in_text(other.text)
+                num_changed += one != other
+    assert num_changed > 20

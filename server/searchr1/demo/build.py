@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from searchr1.demo.corpus import CorpusName, write_corpus
 from searchr1.demo.questions import Question, generate, write_questions
-from searchr1.demo.swap import NamePool, swap_entities
+from searchr1.demo.swap import KnownNames, NamePool, swap_bystanders, swap_entities
 from searchr1.demo.teacher import Demonstration, Searching, Teacher
 from searchr1.demo.world import World, load_world
 from searchr1.loop.types import Passage
@@ -55,7 +55,7 @@ def build(
     *,
     num_demonstrations: int = 60_000,
     seed: int = 0,
-    swap_probability: float = 0.5,
+    swap_probability: float = 0.8,
     progress: bool = True,
     search_train: SearchBatch | None = None,
     search_all: SearchBatch | None = None,
@@ -146,11 +146,11 @@ def _index(corpus: Path, folder: Path) -> SearchBatch:
 
 
 def _swapped(world: World, items: Iterable[Demonstration], probability: float, seed: int) -> Iterator[Demonstration]:
-    pool = NamePool.of(world)
+    pool, known = NamePool.of(world), KnownNames.of(world)
     for item in items:
         rng = random.Random(f"{seed}-{item.id}")
         if rng.random() < probability:
-            renamed = swap_entities(item, rng, pool)
+            renamed = swap_bystanders(swap_entities(item, rng, pool), rng, pool, known)
             # New names next to old words can form the name of a held-out entity.
             yield item if any(world.held_out.occurs_in(text) for text in renamed.texts()) else renamed
         else:

@@ -1,7 +1,8 @@
 """Renames the entities of a demonstration, so that a small policy learns to read names instead of recalling facts.
 
 The train split has fewer than two hundred countries: a policy that sees their facts again and again learns them by
-heart, and then answers wrongly about countries that it never saw. After the swap only the passages can tell.
+heart, and then answers wrongly about countries that it never saw. After the swap only the passages can tell. The other
+names in the passages are swapped too: where only the wanted names were strange, strangeness would tell the answer.
 """
 
 import random
@@ -9,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from searchr1.demo import templates
 from searchr1.demo.teacher import Demonstration, Turn
 from searchr1.demo.world import World
 from searchr1.loop.types import Passage
@@ -16,6 +18,8 @@ from searchr1.loop.types import Passage
 _ONSETS = (*"bcdfghjklmnprstvwyz", "br", "ch", "dr", "gr", "kh", "kr", "ny", "sh", "st", "th", "tr")
 _VOWELS = (*"aeiouaeiouáéíóöüã", "aa", "ai", "ei", "ou")
 _CODAS = ("", "", "", "", "l", "m", "n", "r", "s", "t", "k", "ng", "nd")
+_JOINTS = ("/", "-")
+"""What a name next to it is only a part of another word of."""
 _UNITS = ("dollar", "franc", "pound", "peso", "dinar", "rupee", "crown", "mark", "lira", "real", "dirham", "shilling")
 
 
@@ -52,12 +56,7 @@ def swap_entities(demonstration: Demonstration, rng: random.Random, pool: NamePo
     renamed: dict[str, str] = {}
     for name, kind in demonstration.entities.items():
         renamed[name] = _new_name(kind, rng, pool, text, set(renamed.values()))
-    longest_first = sorted(renamed, key=len, reverse=True)
-    pattern = re.compile(rf"(?<![\w/-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w/-])")
-
-    def rename(old: str) -> str:
-        return pattern.sub(lambda match: renamed[match.group()], old)
-
+    rename = _renaming(renamed)
     turns = tuple(_rename_turn(turn, rename) for turn in demonstration.turns)
     return replace(
         demonstration,
@@ -87,6 +86,74 @@ def _new_name(kind: str, rng: random.Random, pool: NamePool, text: str, taken: s
                 name = f"{name} {rng.choice(_UNITS)}" if rng.random() < 0.7 else name.lower()
         if name not in taken and name not in text:
             return name
+
+
+@dataclass(frozen=True, slots=True)
+class KnownNames:
+    """Every name of the train split that passages may mention, with its type."""
+
+    types: Mapping[str, str]
+    most_words: int
+
+    @classmethod
+    def of(cls, world: World) -> "KnownNames":
+        """Collect them; names that are also words of the templates are left out."""
+        types: dict[str, str] = {}
+        for city in world.cities_in("train"):
+            types[city.name] = "city"
+        for country in world.countries_in("train"):
+            types |= dict.fromkeys(country.languages, "language")
+            types |= {country.capital: "city", country.currency: "currency", country.name: "country"}
+        words = set(re.findall(r"\w+", " ".join(_strings(vars(templates)))))
+        kept = {name: kind for name, kind in types.items() if name and name not in words}
+        return cls(kept, max(len(re.findall(r"\w+", name)) for name in kept))
+
+    def in_text(self, text: str) -> set[str]:
+        """The names in ``text``, as whole words; of names that overlap, the longest from the left."""
+        words = [match.span() for match in re.finditer(r"\w+", text)]
+        found: set[str] = set()
+        at = 0
+        while at < len(words):
+            for count in range(min(self.most_words, len(words) - at), 0, -1):
+                start, end = words[at][0], words[at + count - 1][1]
+                if (
+                    text[start:end] in self.types
+                    and text[start - 1 : start] not in _JOINTS
+                    and text[end : end + 1] not in _JOINTS
+                ):
+                    found.add(text[start:end])
+                    at += count - 1
+                    break
+            at += 1
+        return found
+
+
+def swap_bystanders(
+    demonstration: Demonstration, rng: random.Random, pool: NamePool, known: KnownNames
+) -> Demonstration:
+    """Return ``demonstration`` with the names that it does not reason about renamed too, everywhere alike."""
+    texts = list(demonstration.texts())
+    found = sorted(set().union(*(known.in_text(text) for text in texts)) - set(demonstration.entities))
+    text = "\n".join(texts)
+    renamed = {name: name for name in demonstration.entities}
+    for name in found:
+        renamed[name] = _new_name(known.types[name], rng, pool, text, set(renamed.values()))
+    rename = _renaming(renamed)
+    return replace(demonstration, turns=tuple(_rename_turn(turn, rename) for turn in demonstration.turns))
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, Mapping):
+        return [text for item in value.values() for text in _strings(item)]
+    return [text for item in value for text in _strings(item)] if isinstance(value, (tuple, list)) else []
+
+
+def _renaming(renamed: Mapping[str, str]) -> Callable[[str], str]:
+    longest_first = sorted(renamed, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w/-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w/-])")
+    return lambda text: pattern.sub(lambda match: renamed[match.group()], text)
 
 
 def made_up_name(rng: random.Random) -> str:
