@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -30,7 +29,8 @@ from searchr1.evaluation.metrics import exact_match
 from searchr1.loop.types import Limits
 from searchr1.retrieval.factory import open_retriever
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.rollouts import RolloutOptions, roll_out
+from searchr1.trainer.curves import plot_runs
+from searchr1.trainer.rollouts import RolloutOptions, Trial, roll_out
 
 START = Path("runs/weak/checkpoint")
 RUNS = Path("runs/results")
@@ -66,9 +66,7 @@ def planned(seeds: int) -> list[PlannedRun]:
         for seed in range(seeds)
         for algorithm in ("grpo", "ppo")
     ]
-    for seed in range(2):
-        name, unmasked = f"grpo-nomask-seed{seed}", "loss.mask_observations=false"
-        runs.append(PlannedRun(name, "configs/atlas-grpo.yaml", (f"seed={seed}", unmasked)))
+    runs.append(PlannedRun("grpo-nomask-seed0", "configs/atlas-grpo.yaml", ("loss.mask_observations=false",)))
     for top_k in (1, 5):
         name = f"grpo-top{top_k}-seed0"
         runs.append(PlannedRun(name, "configs/atlas-grpo.yaml", (f"rollout.top_k={top_k}",), top_k))
@@ -123,47 +121,66 @@ class Score:
     answered: float
 
 
-async def score_all(runs: list[PlannedRun], num_questions: int) -> Iterator[Score]:
+async def score_all(runs: list[PlannedRun], num_questions: int) -> list[Score]:
     """Score the start and each finished run's checkpoint on the first ``num_questions`` of Atlas's test split."""
     tokenizer = Tokenizer.load(str(START))
     questions = load_questions("atlas", split="test", limit=num_questions)
-    scores = []
     engine_config = LocalEngineConfig(
         str(START), max_model_len=4196, max_num_seqs=128, kv_cache_gib=1.0, enforce_eager=True, priority_scheduling=True
     )
+    scores = []
     async with open_retriever("index:data/atlas/index") as retriever, LocalEngine(engine_config) as engine:
-        for name, folder, top_k in [("start", START, 3), *((r.name, r.folder / "checkpoint", r.top_k) for r in runs)]:
-            await engine.take_weights(folder, version=name)
+        start = PlannedRun("start", "", ())
+        for run in tqdm([start, *runs], desc="checkpoints"):
+            await engine.take_weights(START if run is start else run.folder / "checkpoint", version=run.name)
             options = RolloutOptions(
-                temperature=0.0, top_k=top_k, limits=Limits(max_completion_tokens=MAX_COMPLETION_TOKENS)
+                temperature=0.0, top_k=run.top_k, limits=Limits(max_completion_tokens=MAX_COMPLETION_TOKENS)
             )
-            with tqdm(total=len(questions), desc=name, leave=False) as bar:
-                trials = await roll_out(
-                    questions, engine, retriever, tokenizer, options, done=lambda _, bar=bar: bar.update() and None
-                )
-            by_hops: dict[int, list[bool]] = defaultdict(list)
-            for trial in trials:
-                right = exact_match(trial.rollout.answer, trial.question.golden_answers)
-                by_hops[trial.question.hops or 0].append(right)
-            scores.append(
-                Score(
-                    name,
-                    len(trials),
-                    fmean(right for found in by_hops.values() for right in found),
-                    {hops: fmean(found) for hops, found in sorted(by_hops.items())},
-                    fmean(trial.rollout.num_searches for trial in trials),
-                    fmean(trial.rollout.answer is not None for trial in trials),
-                )
-            )
-            print(json.dumps(asdict(scores[-1])), flush=True)
-    return iter(scores)
+            scores.append(_score(run.name, await roll_out(questions, engine, retriever, tokenizer, options)))
+    return scores
 
 
-def report(runs: list[PlannedRun], num_questions: int) -> None:
-    """Score what is finished and write it to ``runs/results/test.jsonl``."""
+def _score(name: str, trials: list[Trial]) -> Score:
+    by_hops: dict[int, list[bool]] = defaultdict(list)
+    for trial in trials:
+        right = exact_match(trial.rollout.answer, trial.question.golden_answers)
+        by_hops[trial.question.hops or 0].append(right)
+    return Score(
+        name,
+        len(trials),
+        fmean(right for found in by_hops.values() for right in found),
+        {hops: fmean(found) for hops, found in sorted(by_hops.items())},
+        fmean(trial.rollout.num_searches for trial in trials),
+        fmean(trial.rollout.answer is not None for trial in trials),
+    )
+
+
+GROUPS = {
+    "training-seeds": {"GRPO": ["grpo-seed"], "PPO": ["ppo-seed"]},
+    "training-mask": {"with the loss mask": ["grpo-seed0"], "without": ["grpo-nomask-seed0"]},
+    "training-top-k": {"top-k 1": ["grpo-top1-"], "top-k 3": ["grpo-seed0"], "top-k 5": ["grpo-top5-"]},
+    "training-group-size": {"groups of 1": ["grpo-group1-"], "of 3": ["grpo-group3-"], "of 5": ["grpo-seed0"]},
+}
+"""Pictures by name, and in each the labels with the names of their runs, or how those begin."""
+
+
+def report(runs: list[PlannedRun], num_questions: int, out: Path) -> None:
+    """Score what is finished, draw it into ``out`` and print the tables."""
     finished = [run for run in runs if (run.folder / "done").exists()]
+    for picture, labels in GROUPS.items():
+        groups = {
+            label: [run.folder for run in finished if run.name.startswith(tuple(names))]
+            for label, names in labels.items()
+        }
+        if all(groups.values()):
+            plot_runs(groups, out / f"{picture}.png")
     scores = asyncio.run(score_all(finished, num_questions))
-    (RUNS / "test.jsonl").write_text("".join(json.dumps(asdict(score)) + "\n" for score in scores), "utf-8")
+    (out / "training-test.jsonl").write_text("".join(json.dumps(asdict(score)) + "\n" for score in scores), "utf-8")
+    print("| run | EM | gain | 1 hop | 2 hops | 3 hops | searches | answered |\n|---|---|---|---|---|---|---|---|")
+    for score in scores:
+        hops = " | ".join(f"{score.by_hops.get(number, 0.0):.3f}" for number in (1, 2, 3))
+        gain = score.em - scores[0].em
+        print(f"| {score.name} | {score.em:.3f} | {gain:+.3f} | {hops} | {score.searches:.2f} | {score.answered:.3f} |")
 
 
 def main() -> None:
@@ -173,13 +190,14 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=500, help="test questions of the report")
+    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="where the report's pictures go")
     parser.add_argument("--only", default="", help="names that begin like this")
     arguments = parser.parse_args()
     runs = [run for run in planned(arguments.seeds) if run.name.startswith(arguments.only)]
     if arguments.what == "run":
         run_all(runs, arguments.at_once)
     else:
-        report(runs, arguments.questions)
+        report(runs, arguments.questions, arguments.out)
 
 
 if __name__ == "__main__":
