@@ -24,7 +24,7 @@ from searchr1.trainer.meter import Meter
 from searchr1.trainer.policy import Critic, Policy, load_policy
 from searchr1.trainer.ppo import critic_loss, ppo_advantages, ppo_loss
 from searchr1.trainer.samples import Batch, Sample, collate, micro_batches
-from searchr1.trainer.world import World, load_states, model_state, optimizer_state
+from searchr1.trainer.world import World, load_states, model_state, optimizer_state, trained_state
 
 Progress = Callable[[int], None]
 """Told how many samples were passed through the policy."""
@@ -70,6 +70,7 @@ class Learner:
 
     def update(self, samples: Sequence[Sample], step: int, progress: Progress = lambda _: None) -> dict[str, float]:
         """Learn from the samples of step ``step``; return metrics over their tokens."""
+        self.world.settle()
         meter = Meter()
         longest = max(len(sample.ids) for sample in samples)
         whole = collate(samples, self._pad_id, num_tokens=-(-(longest - 1) // WIDTH_STEP) * WIDTH_STEP + 1)
@@ -86,21 +87,23 @@ class Learner:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's, by the names that its checkpoint has; whole in the first process, on the CPU."""
+        self.world.settle()
         return {name.removeprefix("model."): tensor for name, tensor in model_state(self.policy).items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on."""
-        state = {"policy": model_state(self.policy), "optimizer": optimizer_state(self.policy, self.optimizer)}
+        """Everything that the next steps depend on, in the first process."""
+        self.world.settle()
+        state = {"policy": trained_state(self.policy), "optimizer": optimizer_state(self.policy, self.optimizer)}
         if self.critic is not None:
-            state["critic"] = model_state(self.critic)
+            state["critic"] = trained_state(self.critic)
             state["critic_optimizer"] = optimizer_state(self.critic, self.critic_optimizer)
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Put back what ``state`` gave."""
-        load_states(self.policy, self.optimizer, state["policy"], state["optimizer"])
+        """Put back what ``state`` gave; only the first process's is read."""
+        load_states(self.policy, self.optimizer, state.get("policy", {}), state.get("optimizer", {}))
         if self.critic is not None:
-            load_states(self.critic, self.critic_optimizer, state["critic"], state["critic_optimizer"])
+            load_states(self.critic, self.critic_optimizer, state.get("critic", {}), state.get("critic_optimizer", {}))
 
     def _policy(self, source: Path, dtype: torch.dtype) -> Policy:
         model = load_policy(source, self.world.device)

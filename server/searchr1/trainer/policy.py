@@ -4,14 +4,16 @@ Everything is computed at sampled positions alone: the logits of observations ar
 vocabulary they are most of the memory.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from searchr1.errors import ConfigurationError
 from searchr1.trainer.attention import NAME as CAUSAL_BLOCKS
@@ -20,9 +22,11 @@ CHUNK_TOKENS = 4096
 """Sampled positions whose logits are in memory at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenStats:
-    """What the policy says of a batch's tokens; shape [B, T-1], belonging to ``ids[:, 1:]``, 0 where not sampled."""
+class TokenStats(NamedTuple):
+    """What the policy says of a batch's tokens; shape [B, T-1], belonging to ``ids[:, 1:]``, 0 where not sampled.
+
+    A tuple, because FSDP has to find the tensors in a module's output.
+    """
 
     logprobs: torch.Tensor
     """Nats; carries the gradient."""
@@ -37,7 +41,8 @@ def load_policy(folder: Path | str, device: torch.device) -> PreTrainedModel:
         ConfigurationError: there is no such model.
     """
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with _quietly():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"there is no model in {folder}: {error}") from error
     return _on(model, device)
@@ -62,7 +67,8 @@ class Critic(nn.Module):
     def __init__(self, folder: Path | str, device: torch.device, *, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
         self._dtype = dtype
-        base: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        with _quietly():
+            base: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
         self.base = _on(base, device)
         self.head = nn.Linear(base.config.hidden_size, 1, device=device)
         nn.init.zeros_(self.head.weight)
@@ -112,6 +118,20 @@ def _of_chunk(
     all_logprobs = logits.float().log_softmax(-1)
     entropy = -(all_logprobs.exp() * all_logprobs).sum(-1)
     return all_logprobs.gather(-1, targets[:, None])[:, 0], entropy
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without transformers' bar and its report of weights that are left out on purpose."""
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _on(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

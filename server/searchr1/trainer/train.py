@@ -129,6 +129,7 @@ class _Run:
 
     async def push(self, actor: Actor | None, folder: Path) -> None:
         """Give the engine the policy's weights as they are now."""
+        self.world.wait_for_first()
         weights = self.learner.weights()
         if actor is None:
             return
@@ -146,6 +147,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the training state, the servable folder and the plot; each replaces the last one whole."""
+        self.world.wait_for_first()
         state, weights = self.learner.state(), self.learner.weights()
         if not self.world.is_first:
             return
@@ -164,12 +166,15 @@ class _Run:
 
     def resume(self) -> None:
         """Go on from the saved state, if there is one."""
-        state = load_state(self.config.out_dir, _identity(self.config), torch.device("cpu"))
-        if state is not None:
-            self.learner.load_state(state)
-            self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        state, place = {}, None
         if self.world.is_first:
-            self.log.rewind(self.step if state is not None else -1)
+            state = load_state(self.config.out_dir, _identity(self.config), torch.device("cpu")) or {}
+            place = (state["step"], state["elapsed_s"]) if state else (-1, 0.0)
+            self.log.rewind(place[0])
+        step, self.elapsed_s = self.world.broadcast(place)
+        if step >= 0:
+            self.learner.load_state(state)
+            self.step = step
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:

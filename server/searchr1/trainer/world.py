@@ -7,6 +7,7 @@ writes. Models are sharded by FSDP2 where there are several processes.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import torch
@@ -20,8 +21,17 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from searchr1.errors import SearchR1Error
+
+LONGEST_WAIT = timedelta(days=7)
+"""How long processes wait for what the first one does alone, such as an evaluation; its death ends the wait at once."""
+
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
+
+
+class ProcessLostError(SearchR1Error):
+    """Another process of the run has ended; what it printed says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +41,8 @@ class World:
     device: torch.device
     rank: int = 0
     size: int = 1
+    patient: Any = None
+    """The process group of ``broadcast``, on the CPU; None for a process alone."""
 
     @classmethod
     def join(cls, device: str) -> "World":
@@ -42,8 +54,12 @@ class World:
         place = torch.device(device, local) if device == "cuda" else torch.device(device)
         if place.type == "cuda":
             torch.cuda.set_device(place)
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-        return cls(place, rank, size)
+            dist.init_process_group("nccl", device_id=place)
+        else:
+            dist.init_process_group("gloo")
+        # A collective on GPUs fails after ten minutes, and a rollout or an evaluation may last longer.
+        patient = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
+        return cls(place, rank, size, patient)
 
     def leave(self) -> None:
         """Part from the others."""
@@ -55,14 +71,22 @@ class World:
         """Whether this process samples, evaluates and writes."""
         return self.rank == 0
 
+    def settle(self) -> None:
+        """Make the calling thread compute on this process's device; every thread starts out on the first GPU."""
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+
     def shard(self, module: M, layers: Sequence[nn.Module]) -> M:
         """Spread ``module`` over all processes, each of ``layers`` in turn being whole only while it computes."""
         if self.size > 1:
+            from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
 
+            # Named, because the default is a GPU's wherever there is one.
+            mesh = init_device_mesh(self.device.type, (self.size,))
             for layer in layers:
-                fully_shard(layer)
-            fully_shard(module)
+                fully_shard(layer, mesh=mesh)
+            fully_shard(module, mesh=mesh)
         return module
 
     def share(self, batches: Sequence[list[int]]) -> list[tuple[list[int], bool]]:
@@ -73,12 +97,23 @@ class World:
         return padded[self.rank :: self.size]
 
     def broadcast(self, value: T | None) -> T:
-        """The first process's ``value``, in every one."""
+        """The first process's ``value``, in every one.
+
+        Raises:
+            ProcessLostError: the first process has ended.
+        """
         if self.size > 1:
             box = [value]
-            dist.broadcast_object_list(box, src=0)
+            try:
+                dist.broadcast_object_list(box, src=0, group=self.patient, device=torch.device("cpu"))
+            except RuntimeError as error:
+                raise ProcessLostError("another process of this run has ended; see its own message") from error
             value = box[0]
         return cast(T, value)
+
+    def wait_for_first(self) -> None:
+        """Wait until the first process, which may have something to do alone, gets here too."""
+        self.broadcast(None)
 
     def add(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over processes."""
@@ -96,23 +131,37 @@ class World:
         return moved.to(tensor.device)
 
 
-_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
 def model_state(module: nn.Module) -> dict[str, Any]:
     """All weights, whole and on the CPU, in the first process; every process must call this."""
-    return get_model_state_dict(module, options=_WHOLE)
+    return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def trained_state(module: nn.Module) -> dict[str, Any]:
+    """``model_state`` of what is trained; the rest is as it was loaded."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    return get_model_state_dict(module, options=options)
 
 
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimizer's state, whole and on the CPU, in the first process; every process must call this."""
-    return get_optimizer_state_dict(module, optimizer, options=_WHOLE)
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    is_fresh = not optimizer.state
+    state = get_optimizer_state_dict(module, optimizer, options=options)
+    if is_fresh:
+        # To have a state to return, torch has taken an empty step, which must not count.
+        for moments in optimizer.state.values():
+            moments["step"].zero_()
+        state = get_optimizer_state_dict(module, optimizer, options=options)
+    return state
 
 
 def load_states(
     module: nn.Module, optimizer: torch.optim.Optimizer, weights: Mapping[str, Any], moments: Mapping[str, Any]
 ) -> None:
-    """Put back what ``model_state`` and ``optimizer_state`` gave; every process must have it whole."""
-    options = StateDictOptions(full_state_dict=True)
+    """Put back what ``trained_state`` and ``optimizer_state`` gave; every process must call this.
+
+    Only the first process's ``weights`` and ``moments`` are read.
+    """
+    options = StateDictOptions(full_state_dict=True, strict=False, broadcast_from_rank0=dist.is_initialized())
     set_model_state_dict(module, dict(weights), options=options)
     set_optimizer_state_dict(module, optimizer, dict(moments), options=options)
