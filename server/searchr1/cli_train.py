@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,7 +37,19 @@ def train_run(
     from searchr1.trainer.train import train
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(train(load_config(file, parse_overrides(set_ or [])), progress=progress))
+    config = load_config(file, parse_overrides(set_ or []))
+
+    async def stoppable() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        # Python's own answer to SIGTERM is to vanish, and the engine would stay.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await train(config, progress=progress)
+
+    try:
+        asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 @train_app.command("plot")

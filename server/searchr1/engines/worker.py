@@ -1,13 +1,38 @@
 """Loaded by vLLM in its worker process, as the class that ``worker_extension_cls`` names; nowhere else."""
 
+import multiprocessing
+import os
 import sys
+import threading
+import time
 from typing import Any
+
+_CHECK_EVERY_S = 1.0
 
 # On a CPU with AMX, vLLM's eager attention kernel dies with SIGILL unless the process has asked the kernel for the tile
 # registers first. vLLM has loaded torch in its worker by now; this package must not load it for a gateway.
 _torch = sys.modules.get("torch")
 if _torch is not None and hasattr(_torch.cpu, "_init_amx"):
     _torch.cpu._init_amx()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it is gone: killed, it could not stop what it started.
+
+    vLLM alone would stay, and keep its memory, its GPU's too.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_CHECK_EVERY_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+if multiprocessing.parent_process() is not None:
+    end_with_parent()
 
 
 class WorkerExtension:
