@@ -18,6 +18,8 @@ from searchr1.loop.types import Passage
 _ONSETS = (*"bcdfghjklmnprstvwyz", "br", "ch", "dr", "gr", "kh", "kr", "ny", "sh", "st", "th", "tr")
 _VOWELS = (*"aeiouaeiouáéíóöüã", "aa", "ai", "ei", "ou")
 _CODAS = ("", "", "", "", "l", "m", "n", "r", "s", "t", "k", "ng", "nd")
+_KEPT = {"language": 0.5, "currency": 0.2}
+"""How often a name stays: many countries share these, so a policy may well know the one that it reads."""
 _JOINTS = ("/", "-")
 """What a name next to it is only a part of another word of."""
 _UNITS = ("dollar", "franc", "pound", "peso", "dinar", "rupee", "crown", "mark", "lira", "real", "dirham", "shilling")
@@ -46,7 +48,7 @@ class NamePool:
 
 
 def swap_entities(demonstration: Demonstration, rng: random.Random, pool: NamePool) -> Demonstration:
-    """Return ``demonstration`` with each of its entities renamed, everywhere and consistently.
+    """Return ``demonstration`` with its entities renamed, everywhere and consistently, but for some that are shared.
 
     A new name is that of another train entity of the same type, that of a train city, or made of syllables. Only whole
     words are replaced, time zones and hyphenated names stay, and tags and templates hold no names. The result depends
@@ -55,7 +57,8 @@ def swap_entities(demonstration: Demonstration, rng: random.Random, pool: NamePo
     text = "\n".join(demonstration.texts())
     renamed: dict[str, str] = {}
     for name, kind in demonstration.entities.items():
-        renamed[name] = _new_name(kind, rng, pool, text, set(renamed.values()))
+        is_kept = rng.random() < _KEPT.get(kind, 0.0)
+        renamed[name] = name if is_kept else _new_name(kind, rng, pool, text, set(renamed.values()))
     rename = _renaming(renamed)
     turns = tuple(_rename_turn(turn, rename) for turn in demonstration.turns)
     return replace(
@@ -137,6 +140,8 @@ def swap_bystanders(
     text = "\n".join(texts)
     renamed = {name: name for name in demonstration.entities}
     for name in found:
+        if rng.random() < _KEPT.get(known.types[name], 0.0):
+            continue
         renamed[name] = _new_name(known.types[name], rng, pool, text, set(renamed.values()))
     rename = _renaming(renamed)
     return replace(demonstration, turns=tuple(_rename_turn(turn, rename) for turn in demonstration.turns))

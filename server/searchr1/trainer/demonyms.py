@@ -11,7 +11,10 @@ import numpy as np
 
 from searchr1.trainer.demonstrations import DemonstratedTurn, Demonstration
 
-SUFFIXES = ("an", "ian", "n", "i", "ese", "ish", "ic", "er", "ti", "tian", "ni", "ean", "se", "ch", "a", "ari", "in")
+SUFFIXES = (
+    *("an", "ian", "n", "i", "ese", "ish", "ic", "er", "ti", "tian", "ni", "ean", "se", "ch", "a", "ari", "in"),
+    *("vian", "egian", "dian", "rian", "lian", "sian", "nian", "bian", "gian", "nese", "lese", "dese", "ais", "k", "o"),
+)
 CHANCE = 0.6
 MAX_CUT_LETTERS = 4
 
