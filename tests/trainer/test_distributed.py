@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from loadtests.processes import free_port
 from searchr1.trainer.checkpoints import write_checkpoint
-from searchr1.trainer.config import TrainConfig
+from searchr1.trainer.config import LoraSection, TrainConfig
 from searchr1.trainer.learner import Learner
 from searchr1.trainer.world import ProcessLostError, World
 from tests.tiny_model import write_tiny_model
@@ -29,6 +29,7 @@ OPTIMIZER = {"num_minibatches": 2, "max_tokens_per_pass": 100}
 CASES: dict[str, TrainConfig] = {
     "grpo": config("grpo", optimizer=OPTIMIZER | {"activation_checkpointing": True}),
     "ppo-tied": config("ppo", optimizer=OPTIMIZER | {"max_grad_norm": 0.1}, loss={"over": "sequence"}),
+    "ppo-lora": config("ppo", optimizer=OPTIMIZER).model_copy(update={"lora": LoraSection(rank=4)}),
 }
 
 
@@ -41,6 +42,15 @@ class Models:
 
     def of(self, case: str) -> Path:
         return self.tied if case.endswith("-tied") else self.untied
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As many as each of the two processes has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +134,12 @@ class Outcomes:
 
 
 @pytest.fixture(scope="module")
-def outcomes(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+def outcomes(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     alone, together = tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("together")
     for case in CASES:
         learn(case, models, ALONE, alone)
     assert run_two(models, alone, together) == [7, 0]
-    yield Outcomes(alone, together)
+    return Outcomes(alone, together)
 
 
 def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -157,7 +167,7 @@ def test_two_processes_learn_what_one_does(case: str, models: Models, outcomes: 
     moved = distance(one, start_of(case, models))
     # Adam divides by the gradient's size, so an entry whose gradient is all rounding moves at random.
     assert distance(one, two) <= 0.02 * moved
-    assert moved > 0
+    assert moved > 1e-3
 
 
 @pytest.mark.parametrize("case", CASES)

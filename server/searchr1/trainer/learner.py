@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from searchr1.trainer.batches import WIDTH_STEP
 from searchr1.trainer.config import TrainConfig
 from searchr1.trainer.grpo import grpo_advantages, grpo_loss
+from searchr1.trainer.lora import add_adapters, merged, without_adapters
 from searchr1.trainer.losses import EngineGap, PolicyLoss, kl_k3, masked_mean, num_terms, truncated_importance
 from searchr1.trainer.meter import Meter
-from searchr1.trainer.policy import Critic, Policy, load_policy
+from searchr1.trainer.policy import Critic, Policy, checkpoint_layers, load_policy
 from searchr1.trainer.ppo import critic_loss, ppo_advantages, ppo_loss
 from searchr1.trainer.samples import Batch, Sample, collate, micro_batches
 from searchr1.trainer.world import World, load_states, model_state, optimizer_state, trained_state
@@ -58,13 +60,14 @@ class Learner:
         dtype = torch.bfloat16 if config.optimizer.dtype == "bfloat16" else torch.float32
         self.policy = self._policy(source, dtype)
         self.reference: Policy | None = None
-        if config.loss.kl_coef > 0:
+        if config.loss.kl_coef > 0 and config.lora is None:
             self.reference = self._policy(source, dtype).requires_grad_(False)
         self.optimizer = self._adamw(self.policy, config.optimizer.lr)
         self.critic: Critic | None = None
         if config.algorithm == "ppo":
             torch.manual_seed(config.seed)
             critic = Critic(source, world.device, dtype=dtype)
+            self._prepare(critic.base)
             self.critic = world.shard(critic, list(_layers(critic.base)))
             self.critic_optimizer = self._adamw(self.critic, config.optimizer.critic_lr)
 
@@ -88,7 +91,8 @@ class Learner:
     def weights(self) -> dict[str, torch.Tensor]:
         """The policy's, by the names that its checkpoint has; whole in the first process, on the CPU."""
         self.world.settle()
-        return {name.removeprefix("model."): tensor for name, tensor in model_state(self.policy).items()}
+        state = {name.removeprefix("model."): tensor for name, tensor in model_state(self.policy).items()}
+        return state if self.config.lora is None else merged(state, self.config.lora)
 
     def state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, in the first process."""
@@ -107,9 +111,21 @@ class Learner:
 
     def _policy(self, source: Path, dtype: torch.dtype) -> Policy:
         model = load_policy(source, self.world.device)
-        if self.config.optimizer.activation_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+        self._prepare(model)
         return self.world.shard(Policy(model, dtype=dtype), list(_layers(model)))
+
+    def _prepare(self, model: PreTrainedModel) -> None:
+        if self.config.lora is not None:
+            add_adapters(model, self.config.lora, seed=self.config.seed)
+        if self.config.optimizer.activation_checkpointing:
+            checkpoint_layers(model)
+
+    def _refer(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The start policy's logprobs, shape [B, T-1]."""
+        if self.reference is not None:
+            return self.reference(ids, mask).logprobs
+        with without_adapters(self.policy):
+            return self.policy(ids, mask).logprobs
 
     def _adamw(self, module: nn.Module, lr: float) -> torch.optim.Optimizer:
         section = self.config.optimizer
@@ -123,19 +139,20 @@ class Learner:
         mask = (whole.loss_mask if loss.mask_observations else whole.response_mask)[:, 1:]
         value_mask = mask if loss.gae_over == "sampled" else whole.response_mask[:, 1:]
         old, ref, values = (torch.zeros(mask.shape) for _ in range(3))
+        has_reference = loss.kl_coef > 0
         for rows, counts in self._passes(samples, list(range(len(samples)))):
             ids, at, width = _part(whole.ids, mask, rows, counts, self.world.device)
             stats = self.policy(ids, at)
             old[rows, :width] += stats.logprobs.cpu()
             meter.mean("entropy", masked_mean(stats.entropy, at[:, 1:]), float(at.sum()))
-            if self.reference is not None:
-                ref[rows, :width] += self.reference(ids, at).logprobs.cpu()
+            if has_reference:
+                ref[rows, :width] += self._refer(ids, at).cpu()
             if self.critic is not None:
                 ids, at, width = _part(whole.ids, value_mask, rows, counts, self.world.device)
                 values[rows, :width] += self.critic(ids, at).cpu()
             progress(len(rows))
         old, ref, values = (self.world.add(tensor) for tensor in (old, ref, values))
-        ref_logprobs = None if self.reference is None else ref
+        ref_logprobs = ref if has_reference else None
         if ref_logprobs is not None:
             meter.mean("kl", masked_mean(kl_k3(old, ref), mask), 1)
         known_to_engine = whole.has_engine_logprob & mask

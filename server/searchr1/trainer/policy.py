@@ -86,6 +86,16 @@ class Critic(nn.Module):
         return values.masked_scatter(at, self.head(hidden[at].float())[:, 0])
 
 
+def checkpoint_layers(model: PreTrainedModel) -> None:
+    """Have ``model`` compute its layers again in the backward pass instead of keeping what they computed."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    untyped: Any = model
+    for layer in untyped.get_decoder().layers:
+        # Transformers does so in training mode alone. Only the layer itself is put into it: its parts' dropout, if
+        # the model has any, stays off, because old and new logprobs have to be of the same function.
+        layer.training = True
+
+
 def token_stats(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, dtype: torch.dtype = torch.bfloat16
 ) -> TokenStats:
