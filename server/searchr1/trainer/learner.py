@@ -23,7 +23,7 @@ from searchr1.trainer.grpo import grpo_advantages, grpo_loss
 from searchr1.trainer.lora import add_adapters, merged, without_adapters
 from searchr1.trainer.losses import EngineGap, PolicyLoss, kl_k3, masked_mean, num_terms, truncated_importance
 from searchr1.trainer.meter import Meter
-from searchr1.trainer.policy import Critic, Policy, checkpoint_layers, load_policy
+from searchr1.trainer.policy import Critic, Policy, TokenStats, checkpoint_layers, load_policy
 from searchr1.trainer.ppo import critic_loss, ppo_advantages, ppo_loss
 from searchr1.trainer.samples import Batch, Sample, collate, micro_batches
 from searchr1.trainer.world import World, load_states, model_state, optimizer_state, trained_state
@@ -123,9 +123,11 @@ class Learner:
     def _refer(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The start policy's logprobs, shape [B, T-1]."""
         if self.reference is not None:
-            return self.reference(ids, mask).logprobs
+            stats: TokenStats = self.reference(ids, mask)
+            return stats.logprobs
         with without_adapters(self.policy):
-            return self.policy(ids, mask).logprobs
+            stats = self.policy(ids, mask)
+        return stats.logprobs
 
     def _adamw(self, module: nn.Module, lr: float) -> torch.optim.Optimizer:
         section = self.config.optimizer
