@@ -66,13 +66,15 @@ def planned(seeds: int) -> list[PlannedRun]:
         for seed in range(seeds)
         for algorithm in ("grpo", "ppo")
     ]
-    runs.append(PlannedRun("grpo-nomask-seed0", "configs/atlas-grpo.yaml", ("loss.mask_observations=false",)))
-    for top_k in (1, 5):
-        name = f"grpo-top{top_k}-seed0"
-        runs.append(PlannedRun(name, "configs/atlas-grpo.yaml", (f"rollout.top_k={top_k}",), top_k))
+    short = "num_steps=8"  # The learning rate is constant, so these are the first steps of a longer run.
+    unmasked = (short, "loss.mask_observations=false")
+    runs.append(PlannedRun("grpo-nomask-seed0", "configs/atlas-grpo.yaml", unmasked))
     for size in (1, 3):
-        sizes = (f"rollout.group_size={size}", f"rollout.questions_per_step={130 // size}")
+        sizes = (short, f"rollout.group_size={size}", f"rollout.questions_per_step={130 // size}")
         runs.append(PlannedRun(f"grpo-group{size}-seed0", "configs/atlas-grpo.yaml", sizes))
+    for top_k in (1, 5):
+        overrides = (short, f"rollout.top_k={top_k}")
+        runs.append(PlannedRun(f"grpo-top{top_k}-seed0", "configs/atlas-grpo.yaml", overrides, top_k))
     return runs
 
 
