@@ -12,6 +12,7 @@ _ARGUMENTS = (
     *("--kv-cache-memory-bytes", str(256 * 2**20), "--scheduling-policy", "priority"),
     *("--enable-prompt-tokens-details", "--shutdown-timeout", "1"),
 )
+_TAKES_WEIGHTS = ("--worker-extension-cls", "searchr1.engines.worker.WorkerExtension")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,10 @@ class VllmServer:
 
 
 @contextlib.contextmanager
-def run_vllm(model_dir: Path, log: Path, *, block_size: int = 32) -> Iterator[VllmServer]:
+def run_vllm(model_dir: Path, log: Path, *, block_size: int = 32, takes_weights: bool = False) -> Iterator[VllmServer]:
     """Serve ``model_dir`` on an ephemeral port of 127.0.0.1 until the block ends; what it prints goes to ``log``."""
     port = free_port()
-    command = vllm_server(model_dir, port, "--block-size", str(block_size), *_ARGUMENTS)
-    with running(command, port, ready="/health", log=log, environment=VLLM_ENVIRONMENT) as server:
+    more, environment = (_TAKES_WEIGHTS, {"VLLM_SERVER_DEV_MODE": "1"}) if takes_weights else ((), {})
+    command = vllm_server(model_dir, port, "--block-size", str(block_size), *_ARGUMENTS, *more)
+    with running(command, port, ready="/health", log=log, environment=VLLM_ENVIRONMENT | environment) as server:
         yield VllmServer(server.url, "tiny", model_dir, block_size, server.pid)

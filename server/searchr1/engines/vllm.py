@@ -7,6 +7,7 @@ least CPU per token. One ``VllmEngine`` holds one connection pool for as long as
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -32,6 +33,8 @@ class HttpTimeouts:
     """Longest silence, the wait in the engine's queue before the first token included."""
     probe_s: float = 3.0
     """For the short requests: health, models, metrics."""
+    weights_s: float = 600.0
+    """For the server to read new weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,35 @@ class VllmEngine:
     async def metrics_text(self) -> str:
         """The server's metrics in Prometheus' text format. Raises ``EngineError``."""
         return (await self._get("/metrics")).decode()
+
+    async def load_weights(self, folder: Path, *, version: str) -> None:
+        """Have the server replace its weights by those in ``folder``, a path of its own machine.
+
+        Running completions stand still meanwhile and go on with the new weights; prefixes are computed anew. The server
+        has to run with ``VLLM_SERVER_DEV_MODE=1`` and
+        ``--worker-extension-cls searchr1.engines.worker.WorkerExtension``.
+
+        Raises:
+            EngineUnavailableError: the server can't be reached, or failed at it: its weights may be half replaced.
+            EngineError: it offers no way to do this.
+        """
+        await self._control("/pause?mode=keep&clear_cache=true")
+        try:
+            await self._control("/collective_rpc", {"method": "take_weights", "args": [str(folder)]})
+            await self._control("/update_weight_version", {"new_version": version})
+        finally:
+            await self._control("/resume")
+
+    async def _control(self, path: str, body: dict[str, Any] | None = None) -> None:
+        timeout = aiohttp.ClientTimeout(total=self._timeouts.weights_s)
+        try:
+            async with self._http.post(self.base_url + path, json=body, timeout=timeout) as response:
+                if response.status == 404:
+                    raise EngineError(f"{self.base_url} has no {path}: start it with VLLM_SERVER_DEV_MODE=1")
+                if response.status != 200:
+                    raise await self._refusal(response)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unavailable(error) from error
 
     async def _post(self, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
         """Send a completion request; once more if a pooled connection turns out to be closed before any answer."""

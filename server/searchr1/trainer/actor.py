@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from searchr1.engines.base import Engine, TakesWeights
 from searchr1.engines.local import LocalEngine
+from searchr1.engines.replicas import open_replicas
 from searchr1.engines.start import LocalEngineConfig
-from searchr1.errors import EngineError
+from searchr1.errors import ConfigurationError, EngineError
 from searchr1.evaluation.datasets import Question, load_questions
 from searchr1.evaluation.metrics import exact_match
 from searchr1.retrieval.base import Retriever
@@ -148,8 +149,14 @@ async def open_actor(config: TrainConfig, source: Path) -> AsyncIterator[Actor]:
 
 
 @contextlib.contextmanager
-def weights_folder() -> Iterator[Path]:
-    """A folder for weights on their way to the engine, in memory where the system has such a place."""
+def weights_folder(config: TrainConfig | None = None) -> Iterator[Path]:
+    """A folder for weights on their way to the engine, in memory where the system has such a place.
+
+    Engines on other machines have no part in this one's memory: for them it is in ``out_dir``.
+    """
+    if config is not None and config.rollout.engine_urls:
+        yield config.out_dir.resolve() / "weights"
+        return
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="searchr1-", dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder) / "weights"
@@ -158,6 +165,12 @@ def weights_folder() -> Iterator[Path]:
 @contextlib.asynccontextmanager
 async def _open_engine(config: TrainConfig, source: Path) -> AsyncIterator[TrainingEngine]:
     section = config.rollout
+    if section.engine_urls:
+        if section.engine == "transformers":
+            raise ConfigurationError("rollout.engine_urls are vLLM servers: leave rollout.engine at vllm")
+        async with open_replicas(section.engine_urls) as replicas:
+            yield replicas
+        return
     if section.engine == "transformers":
         plain = TransformersEngine.load(source, device=config.device, max_batch=section.max_concurrent)
         try:

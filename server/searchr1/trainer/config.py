@@ -48,7 +48,8 @@ class RolloutSection(_Section):
     engine_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Of vLLM's weights."""
     engine_urls: tuple[str, ...] = ()
-    """Running vLLM servers to sample from instead of a vLLM in this process; see ``docs/training.md``."""
+    """Running vLLM servers to sample from instead of a vLLM in this process; see
+    ``docs/distributed-training.md``."""
     enforce_eager: bool = False
     """Start vLLM without compiling: sooner, and a little slower from then on."""
     kv_cache_gib: Positive | None = None

@@ -60,7 +60,7 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
     try:
         async with AsyncExitStack() as stack:
             actor = await stack.enter_async_context(open_actor(config, source)) if world.is_first else None
-            folder = stack.enter_context(weights_folder())
+            folder = stack.enter_context(weights_folder(config))
             if run.step > 0:
                 await run.push(actor, folder)
             if run.step == 0 and actor is not None:

@@ -1,0 +1,66 @@
+"""Several vLLM servers as one engine: the trainer's rollouts on other machines."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from itertools import cycle
+from pathlib import Path
+
+from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.vllm import VllmEngine
+from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.loop.types import TokenIds
+
+
+class VllmReplicas:
+    """Spreads sessions over ``replicas`` in turn; a session stays where it is, for its prefix cache."""
+
+    def __init__(self, replicas: Sequence[VllmEngine]) -> None:
+        self.replicas = tuple(replicas)
+        self._next = cycle(self.replicas)
+        self._of_session: dict[str, VllmEngine] = {}
+
+    async def generate(
+        self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stream one completion of ``session``'s replica; see ``VllmEngine.generate``."""
+        if session not in self._of_session:
+            self._of_session[session] = next(self._next)
+        replica = self._of_session[session]
+        async with aclosing(replica.generate(prompt_ids, params, session=session, priority=priority)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def take_weights(self, folder: Path, *, version: str) -> None:
+        """Replace the weights of all replicas at once by those in ``folder``, which they must see at the same path.
+
+        Raises:
+            EngineError: some replicas did not take them; the message says which, and why.
+        """
+        loading = (replica.load_weights(folder, version=version) for replica in self.replicas)
+        failures = [error for error in await asyncio.gather(*loading, return_exceptions=True) if error is not None]
+        for error in failures:
+            if not isinstance(error, EngineError):
+                raise error
+        if failures:
+            raise EngineError(
+                f"new weights did not reach every replica: {'; '.join(map(str, failures))}"
+            ) from failures[0]
+
+
+@asynccontextmanager
+async def open_replicas(urls: Sequence[str]) -> AsyncIterator[VllmReplicas]:
+    """The servers at ``urls`` (without ``/v1``), each with the first model that it serves.
+
+    Raises:
+        EngineUnavailableError: one is not there, or serves nothing.
+    """
+    async with AsyncExitStack() as stack:
+        replicas = []
+        for url in urls:
+            async with VllmEngine(url, "") as asked:
+                served = await asked.models()
+            if not served:
+                raise EngineUnavailableError(f"the engine at {url} serves no model")
+            replicas.append(await stack.enter_async_context(VllmEngine(url, served[0].name)))
+        yield VllmReplicas(replicas)

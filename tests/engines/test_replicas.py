@@ -1,0 +1,84 @@
+"""Several servers as one engine; and a server's weights replaced over HTTP."""
+
+import itertools
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from searchr1.engines.base import SamplingParams, TakesWeights
+from searchr1.engines.replicas import VllmReplicas, open_replicas
+from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.loop.types import TokenIds
+from searchr1.serve import CHECKPOINT
+from tests.engines.fake_vllm import serve_fake_vllm
+from tests.engines.helpers import PROMPT, complete, ids_of
+from tests.vllm_server import run_vllm
+
+PARAMS = SamplingParams(max_tokens=24, temperature=0.0, logprobs=True)
+
+
+def encode(text: str) -> list[int]:
+    return list(text.encode())
+
+
+async def ask(engine: VllmReplicas, session: str) -> None:
+    async for _ in engine.generate(PROMPT, PARAMS, session=session):
+        pass
+
+
+async def test_sessions_take_turns_and_stay_where_they_are() -> None:
+    turns = itertools.repeat("<answer> a </answer>")
+    async with (
+        serve_fake_vllm(turns, encode=encode) as one,
+        serve_fake_vllm(turns, encode=encode) as two,
+        open_replicas([one.url, two.url]) as engine,
+    ):
+        assert isinstance(engine, TakesWeights)
+        for session in ("a", "b", "c", "a", "b", "a"):
+            await ask(engine, session)
+        sessions = [[headers["X-Session-ID"] for headers in server.headers] for server in (one, two)]
+        assert sessions == [["a", "c", "a", "a"], ["b", "b"]]
+        with pytest.raises(EngineError, match=f"{one.url}.*VLLM_SERVER_DEV_MODE=1.*{two.url}"):
+            await engine.take_weights(Path("nowhere"), version="1")
+
+
+async def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(EngineUnavailableError, match=r"127\.0\.0\.1:9"):
+        async with open_replicas(["http://127.0.0.1:9"]):
+            pass
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+async def test_weights_sent_over_http_speak_as_those_of_a_fresh_server(tmp_path: Path) -> None:
+    """On a checkpoint with tied embeddings."""
+    other = tmp_path / "other"
+    shutil.copytree(CHECKPOINT, other)
+    weights = load_file(other / "model.safetensors")
+    random = torch.Generator().manual_seed(3)
+    noisy = {
+        name: (w + 0.05 * w.float().std() * torch.randn(w.shape, generator=random)).to(w.dtype)
+        for name, w in weights.items()
+    }
+    save_file(noisy, other / "model.safetensors", metadata={"format": "pt"})
+
+    async def said(engine: VllmReplicas) -> tuple[TokenIds, tuple[float, ...]]:
+        chunks = await complete(engine, PARAMS)
+        return ids_of(chunks), tuple(logprob for chunk in chunks for logprob in chunk.logprobs or ())
+
+    with run_vllm(other, tmp_path / "fresh.log") as server:
+        async with open_replicas([server.url]) as engine:
+            wanted = await said(engine)
+    with run_vllm(CHECKPOINT, tmp_path / "synced.log", takes_weights=True) as server:
+        async with open_replicas([server.url]) as engine:
+            first = await said(engine)
+            assert first != wanted
+            await engine.take_weights(other, version="2")
+            assert await said(engine) == wanted
+            with pytest.raises(EngineError, match="did not reach every replica"):
+                await engine.take_weights(tmp_path / "nothing", version="3")
+            await engine.take_weights(CHECKPOINT, version="4")
+            assert await said(engine) == first
