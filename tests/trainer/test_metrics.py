@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searchr1.trainer.metrics import FILE, FOLDER, MetricLog
+from searchr1.trainer.metrics import FILE, FOLDER, MetricLog, read_records
 
 
 def fresh(folder: Path, step: int = -1, *, tensorboard: bool = False) -> MetricLog:
@@ -44,6 +44,28 @@ def test_a_new_run_starts_empty(tmp_path: Path) -> None:
     assert lines(tmp_path) == []
 
 
+def test_a_log_that_was_not_rewound_makes_its_folder_and_goes_on_from_what_is_there(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "run"
+    MetricLog(folder, tensorboard=False).log(0, {"em": 0.5})
+    assert lines(folder) == [{"em": 0.5, "step": 0.0}]
+    with (folder / FILE).open("a") as file:
+        file.write('{"step": 1, "em": 0.6}\n{"step": 2, "em": 0.7}\n{"st')
+    MetricLog(folder, tensorboard=False).log(2, {"em": 0.8})
+    assert [(line["step"], line["em"]) for line in lines(folder)] == [(0, 0.5), (1, 0.6), (2, 0.8)]
+
+
+def test_a_log_that_only_exists_writes_nothing(tmp_path: Path) -> None:
+    MetricLog(tmp_path / "run").close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("line", ['{"step": 1, "rew', "[1]", '{"loss": 2.5}', '{"step": null}'])
+def test_a_whole_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / FILE).write_text('{"step": 0}\n' + line + "\n", "utf-8")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: not"):
+        read_records(tmp_path / FILE)
+
+
 def test_what_is_not_finite_is_null_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         fresh(tmp_path).log(3, {"step": 3, "kl": float("nan"), "loss": float("inf"), "em": 0.5})
@@ -73,6 +95,8 @@ def test_it_works_without_tensorboard(
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with caplog.at_level(logging.INFO):
-        fresh(tmp_path, tensorboard=True).log(0, {"step": 0})
-    assert "tensorboard is not installed" in caplog.text
+        log = fresh(tmp_path, tensorboard=True)
+        log.rewind(-1)
+        log.log(0, {"step": 0})
+    assert caplog.text.count("tensorboard is not installed") == 1
     assert lines(tmp_path) == [{"step": 0.0}]

@@ -16,12 +16,30 @@ FOLDER = "tensorboard"
 logger = logging.getLogger(__name__)
 
 
+def read_records(path: Path) -> list[dict[str, float | None]]:
+    """The whole lines of ``path``, less a last one that a kill cut off; ValueError names a line that is no record."""
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number}: not JSON") from error
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int | float):
+            raise ValueError(f"{path}, line {number}: not a training step's metrics, which have a step")
+        records.append(record)
+    return records
+
+
 class MetricLog:
-    """Writes to ``out_dir``; ``rewind`` first where the folder may hold an earlier part of the run."""
+    """Writes to ``out_dir``, nothing before ``rewind`` or the first ``log``; one process of a run has it."""
 
     def __init__(self, out_dir: Path, *, tensorboard: bool = True) -> None:
         self._path, self._folder = out_dir / FILE, out_dir / FOLDER
         self._wants_tensorboard = tensorboard
+        self._is_open = False
         self._writer: SummaryWriter | None = None
         self._records: list[dict[str, float | None]] = []
 
@@ -30,21 +48,29 @@ class MetricLog:
 
         A run that was killed and resumed so leaves the lines of one that was not.
         """
-        lines = self._path.read_text("utf-8").splitlines(keepends=True) if self._path.is_file() else []
-        records = [json.loads(line) for line in lines if line.endswith("\n")]
-        self._records = [record for record in records if record["step"] <= step]
+        records = read_records(self._path) if self._path.is_file() else []
+        self._records = [record for record in records if (record["step"] or 0) <= step]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         part = self._path.with_suffix(".part")
         part.write_text("".join(json.dumps(record) + "\n" for record in self._records), "utf-8")
         part.replace(self._path)
         self.close()
+        self._is_open = True
         if self._wants_tensorboard:
             self._writer = _open_tensorboard(self._folder, purge_from=step + 1)
+            self._wants_tensorboard = self._writer is not None
 
     def log(self, step: int, record: Mapping[str, float]) -> None:
-        """Add a step's metrics; what is not finite is written as null, and warned of."""
+        """Add a step's metrics; what is not finite is written as null, and warned of.
+
+        A log that was not rewound drops what the folder holds from ``step`` on.
+        """
+        if not self._is_open:
+            self.rewind(step - 1)
         kept = {name: float(value) if math.isfinite(value) else None for name, value in record.items()}
         if lost := [name for name, value in kept.items() if value is None]:
             logger.warning("step %d: not finite: %s", step, ", ".join(lost))
+        kept["step"] = float(step)
         self._records.append(kept)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(kept) + "\n")
@@ -59,7 +85,7 @@ class MetricLog:
         return list(self._records)
 
     def close(self) -> None:
-        """Finish TensorBoard's file."""
+        """Finish TensorBoard's file; a later ``log`` goes to the JSON lines alone."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
