@@ -1,67 +1,95 @@
 """Pictures and tables of training runs: one run's curves, and several runs with their spread over seeds."""
 
-import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from searchr1.trainer.metrics import FILE
+from searchr1.trainer.metrics import FILE, read_records
 
 Record = Mapping[str, float | None]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
 
-_PANELS: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = (
-    ("Reward", "mean per rollout", (("reward_mean", "reward"),)),
-    (
-        "Exact match",
+_MARKERS = "os^Dv<P"
+_DASHES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
+
+
+class _Panel(NamedTuple):
+    """One picture of the grid: its lines as metric and label, and the range of its vertical axis, None as it comes."""
+
+    title: str
+    unit: str
+    lines: tuple[tuple[str, str], ...]
+    low: float | None = None
+    high: float | None = None
+
+
+_PANELS = (
+    _Panel("Reward", "mean per rollout", (("reward_mean", "reward"),)),
+    _Panel("Exact match", "share of questions", (("em", "training, sampled"), ("eval_em", "held out, greedy")), 0, 1),
+    _Panel(
+        "Exact match by hops, held out",
         "share of questions",
-        (
-            ("em", "training, sampled"),
-            ("eval_em", "held out, greedy"),
-            ("eval_em_1", "held out, 1 hop"),
-            ("eval_em_2", "held out, 2 hops"),
-            ("eval_em_3", "held out, 3 hops"),
-        ),
+        (("eval_em_1", "1 hop"), ("eval_em_2", "2 hops"), ("eval_em_3", "3 hops")),
+        0,
+        1,
     ),
-    ("Searches", "per rollout", (("searches", "training"), ("eval_searches", "held out"))),
-    ("Response length", "sampled tokens per rollout", (("sampled_tokens", "training"), ("eval_tokens", "held out"))),
-    ("KL to the start policy", "nats per token (k3)", (("kl", "KL"),)),
-    ("Entropy", "nats per token", (("entropy", "entropy"),)),
-    ("Gap to the engine", "nats per token, mean of |difference|", (("gap_mean_abs", "trainer and engine"),)),
-    ("Policy loss", "", (("policy_loss", "policy loss"),)),
-    ("Value loss", "", (("value_loss", "value loss"),)),
-    ("Clipped tokens", "share", (("clip_fraction", "policy"), ("value_clip_fraction", "critic"))),
-    ("Gradient norm", "before clipping", (("grad_norm", "policy"), ("critic_grad_norm", "critic"))),
+    _Panel("Searches", "searches per rollout", (("searches", "training"), ("eval_searches", "held out")), 0),
+    _Panel(
+        "Response length",
+        "sampled tokens per rollout",
+        (("sampled_tokens", "training"), ("eval_tokens", "held out")),
+        0,
+    ),
+    _Panel("KL to the start policy", "nats per token (k3)", (("kl", "KL"),)),
+    _Panel("Entropy", "nats per token", (("entropy", "entropy"),), 0),
+    _Panel("Gap between engine and trainer", "mean |log p difference|, nats", (("gap_mean_abs", "gap"),), 0),
+    _Panel("Loss", "loss", (("policy_loss", "policy"), ("value_loss", "critic"))),
+    _Panel("Clipped", "share of tokens", (("clip_fraction", "policy"), ("value_clip_fraction", "critic")), 0),
+    _Panel("Gradient norm", "norm before clipping", (("grad_norm", "policy"), ("critic_grad_norm", "critic")), 0),
 )
-_TIMES = (("rollout_s", "rollout"), ("reward_s", "reward"), ("update_s", "update"), ("sync_s", "weights to the engine"))
+_TIMES = (("rollout_s", "rollout"), ("reward_s", "reward"), ("update_s", "update"), ("sync_s", "weights to engine"))
+_UNITS = {name: panel.unit for panel in _PANELS for name, _ in panel.lines}
+_RANGES = {name: (panel.low, panel.high) for panel in _PANELS for name, _ in panel.lines}
 
 
 def read_run(folder: Path) -> list[Record]:
     """The metrics of the run in ``folder``, a line cut off by a kill left out."""
-    lines = (folder / FILE).read_text("utf-8").splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return list(read_records(folder / FILE))
 
 
 def plot_run(records: Sequence[Record], path: Path) -> None:
-    """Draw one run's curves over its steps; panels whose metrics it lacks are left out."""
-    panels = [panel for panel in _PANELS if any(_series(records, name)[0] for name, _ in panel[2])]
-    has_times = bool(_series(records, "rollout_s")[0])
-    num = len(panels) + has_times
+    """Draw one run's curves over its steps; panels whose metrics it lacks are left out; with none, no file."""
+    panels = [panel for panel in _PANELS if any(_series(records, name)[0] for name, _ in panel.lines)]
+    timed = [record for record in records if sum(_value(record, name) for name, _ in _TIMES) > 0]
+    num = len(panels) + bool(timed)
     if not num:
         return
     pyplot = _pyplot()
     columns = min(3, num)
     rows = -(-num // columns)
-    figure, axes = pyplot.subplots(rows, columns, figsize=(4.6 * columns, 3.1 * rows), squeeze=False)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(4.6 * columns, 3.1 * rows), squeeze=False, layout="constrained"
+    )
     try:
         flat = list(axes.flat)
-        for axis, (title, unit, lines) in zip(flat, panels, strict=False):
-            _draw_panel(axis, records, title, unit, lines)
-        if has_times:
-            _draw_times(flat[len(panels)], records)
+        last = max(float(record["step"] or 0) for record in records)
+        for axis, panel in zip(flat, panels, strict=False):
+            _draw_panel(axis, records, panel)
+            _finish(axis, panel.title, panel.unit, panel.low, panel.high, last_step=last)
+        if timed:
+            _draw_times(flat[len(panels)], timed)
+            _finish(
+                flat[len(panels)],
+                "Where a step's time goes",
+                "% of seconds, evaluation left out",
+                0,
+                100,
+                last_step=last,
+            )
         for axis in flat[num:]:
             axis.set_visible(False)
         _save(figure, path)
@@ -74,109 +102,187 @@ def plot_runs(
     path: Path,
     *,
     metrics: Sequence[tuple[str, str]] = (
-        ("reward_mean", "reward, training rollouts"),
-        ("eval_em", "exact match, held out, greedy"),
-        ("searches", "searches per rollout, training"),
+        ("reward_mean", "Reward, training rollouts"),
+        ("eval_em", "Exact match, held out, greedy"),
+        ("searches", "Searches, training rollouts"),
     ),
 ) -> None:
-    """Draw several runs, given as folders by label: a line for each label's mean, a band from least to largest."""
+    """Draw several runs, given as folders by label: each label's mean, a band from least to largest, a thin line a run.
+
+    ``metrics`` are names of records with the titles of their panels; those that no run has are left out, and a
+    ValueError says when that is all of them. Means and bands are over the steps that all runs of a label have.
+    """
+    runs = {label: [read_run(folder) for folder in folders] for label, folders in groups.items() if folders}
+    everything = [record for members in runs.values() for records in members for record in records]
+    shown = [(name, title) for name, title in metrics if _series(everything, name)[0]]
+    if not shown:
+        raise ValueError(
+            f"{', '.join(groups) or 'no runs'}: no values of {', '.join(name for name, _ in metrics)} to draw"
+        )
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(1, len(metrics), figsize=(5.2 * len(metrics), 3.8), squeeze=False)
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(5.2 * len(shown), 4.2), squeeze=False, layout="constrained")
     try:
-        runs = {label: [read_run(folder) for folder in folders] for label, folders in groups.items()}
-        for axis, (name, title) in zip(axes.flat, metrics, strict=True):
+        last = max(float(record["step"] or 0) for record in everything)
+        for axis, (name, title) in zip(axes.flat, shown, strict=True):
             for number, (label, members) in enumerate(runs.items()):
-                _draw_band(axis, members, name, f"{label} ({len(members)})", COLOURS[number % len(COLOURS)])
-            axis.set_title(title, fontsize=11)
-            axis.set_xlabel("step")
-            axis.grid(alpha=0.25)
-        axes.flat[0].legend(fontsize=9, title="runs (seeds)", title_fontsize=9)
+                _draw_band(axis, members, name, label, number)
+            low, high = _RANGES.get(name, (None, None))
+            _finish(axis, title, _UNITS.get(name, name), low, high, last_step=last)
+        handles = [_legend_line(label, len(members), number) for number, (label, members) in enumerate(runs.items())]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), frameon=False)
         _save(figure, path)
     finally:
         pyplot.close(figure)
 
 
 def summarize_runs(groups: Mapping[str, Sequence[Path]]) -> str:
-    """A Markdown table: held-out exact match and searches before and after, over each label's runs."""
-    hops = ("eval_em_1", "eval_em_2", "eval_em_3")
+    """A Markdown table: held-out exact match and searches before and after, over each label's runs.
+
+    Start is step 0, end the last evaluation and best the highest one of each run; values are means over the runs, the
+    gain with its sample standard deviation. What was not recorded is a dash; runs that were not evaluated are counted.
+    """
+    moved = ("eval_em_1", "eval_em_2", "eval_em_3", "eval_searches")
     lines = [
-        "| runs | seeds | EM at start | EM at end | gain | 1 hop | 2 hops | 3 hops | searches per answer |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| runs | seeds | steps | EM at start | EM at end | best EM | gain "
+        "| 1 hop | 2 hops | 3 hops | searches per answer |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for label, folders in groups.items():
-        ends = [_ends(read_run(folder)) for folder in folders]
-        if not ends:
-            continue
-        first, last = [end[0] for end in ends], [end[1] for end in ends]
-        gains = [_value(b, "eval_em") - _value(a, "eval_em") for a, b in zip(first, last, strict=True)]
-        moved = [f"{_mean(first, name)} → {_mean(last, name)}" for name in (*hops, "eval_searches")]
-        cells = [label, str(len(ends)), _mean(first, "eval_em"), _mean(last, "eval_em"), f"+{_spread(gains)}", *moved]
+        runs = [evaluated for folder in folders if (evaluated := _evaluated(read_run(folder)))]
+        starts, ends = [run[0] if run[0]["step"] == 0 else {} for run in runs], [run[-1] for run in runs]
+        cells = [
+            label.replace("|", "\\|"),
+            str(len(runs)) if len(runs) == len(folders) else f"{len(runs)} of {len(folders)}",
+            _range([int(end["step"] or 0) for end in ends]),
+            _mean(_values(starts, "eval_em")),
+            _mean(_values(ends, "eval_em")),
+            _mean([max(_series(run, "eval_em")[1]) for run in runs]),
+            _gain(starts, ends),
+            *(f"{_mean(_values(starts, name))} → {_mean(_values(ends, name))}" for name in moved),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _series(records: Iterable[Record], name: str) -> tuple[list[float], list[float]]:
-    """Steps and values where ``name`` was recorded."""
+    """Steps and values where ``name`` was recorded and is finite."""
     pairs = [(record["step"], record[name]) for record in records if record.get(name) is not None]
     return [float(step or 0) for step, _ in pairs], [float(value or 0) for _, value in pairs]
 
 
-def _draw_panel(axis: Any, records: Sequence[Record], title: str, unit: str, lines: Sequence[tuple[str, str]]) -> None:
-    for number, (name, label) in enumerate(lines):
-        steps, values = _series(records, name)
-        if steps:
-            is_sparse = name.startswith("eval_")
-            style = "o--" if name[-2:] in ("_1", "_2", "_3") else "o-" if is_sparse else "-"
-            axis.plot(steps, values, style, label=label, color=COLOURS[number], markersize=3.5, linewidth=1.4)
-    axis.set_title(title, fontsize=11)
-    axis.set_xlabel("step")
-    axis.set_ylabel(unit, fontsize=9)
-    axis.grid(alpha=0.25)
-    if len(axis.get_lines()) > 1:
+def _draw_panel(axis: Any, records: Sequence[Record], panel: _Panel) -> None:
+    drawn = 0
+    for number, (name, label) in enumerate(panel.lines):
+        present = [record for record in records if name in record]
+        if not _series(present, name)[0]:
+            continue
+        # A value that was not finite breaks the line: a run that blew up there must not look smooth.
+        values = [math.nan if (value := record[name]) is None else value for record in present]
+        marker = _MARKERS[number] if name.startswith("eval_") or len(present) == 1 else None
+        steps = [float(record["step"] or 0) for record in present]
+        axis.plot(steps, values, label=label, color=COLOURS[number], marker=marker, markersize=4, linewidth=1.5)
+        drawn += 1
+    if drawn > 1:
         axis.legend(fontsize=8)
 
 
-def _draw_times(axis: Any, records: Sequence[Record]) -> None:
-    timed = [record for record in records if record.get("rollout_s") is not None]
+def _draw_times(axis: Any, timed: Sequence[Record]) -> None:
+    """The share of each part in the seconds of all parts; what takes longest lies lowest."""
+    totals = {name: sum(_value(record, name) for record in timed) for name, _ in _TIMES}
+    whole = sum(totals.values())
     steps = [float(record["step"] or 0) for record in timed]
-    shares = [[_value(record, name) for record in timed] for name, _ in _TIMES]
-    axis.stackplot(steps, shares, labels=[label for _, label in _TIMES], colors=COLOURS, alpha=0.8)
-    axis.set_title("Where a step's time goes", fontsize=11)
-    axis.set_xlabel("step")
-    axis.set_ylabel("seconds", fontsize=9)
-    axis.legend(fontsize=8, loc="lower right")
+    sums = [sum(_value(record, name) for name, _ in _TIMES) for record in timed]
+    parts = sorted(_TIMES, key=lambda part: -totals[part[0]])
+    shares = [[100 * _value(r, name) / all_s for r, all_s in zip(timed, sums, strict=True)] for name, _ in parts]
+    labels = [f"{label}, {_percent(totals[name] / whole)}" for name, label in parts]
+    colours = [COLOURS[_TIMES.index(part)] for part in parts]
+    if len(steps) == 1:
+        # One step has no width to stack over.
+        steps, shares = [steps[0] - 0.4, steps[0] + 0.4], [[share[0], share[0]] for share in shares]
+    axis.stackplot(steps, shares, labels=labels, colors=colours, alpha=0.8)
+    axis.legend(fontsize=8, loc="lower right", reverse=True, framealpha=0.9)
 
 
-def _draw_band(axis: Any, runs: Sequence[Sequence[Record]], name: str, label: str, colour: str) -> None:
-    """Steps that not all runs have yet are left out."""
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.01 else f"{100 * share:.1g} %"
+
+
+def _draw_band(axis: Any, runs: Sequence[Sequence[Record]], name: str, label: str, number: int) -> None:
+    """A thin line for each run; mean and band only over steps that all of them have."""
+    colour = COLOURS[number % len(COLOURS)]
     by_run = [dict(zip(*_series(records, name), strict=True)) for records in runs]
-    steps = sorted(set.intersection(*map(set, by_run))) if by_run else []
-    if not steps:
-        return
-    columns = [[run[step] for run in by_run] for step in steps]
-    marker = "o" if name.startswith("eval_") else None
-    axis.plot(steps, list(map(fmean, columns)), label=label, color=colour, marker=marker, markersize=4, linewidth=1.8)
     if len(runs) > 1:
-        axis.fill_between(
-            steps, list(map(min, columns)), list(map(max, columns)), color=colour, alpha=0.18, linewidth=0
-        )
+        for run in by_run:
+            axis.plot(list(run), list(run.values()), color=colour, linewidth=0.7, alpha=0.5)
+    steps = sorted(set.intersection(*map(set, by_run)))
+    columns = [[run[step] for run in by_run] for step in steps]
+    if not columns:
+        return
+    marker = _MARKERS[number % len(_MARKERS)] if name.startswith("eval_") or len(steps) == 1 else None
+    # Dashes, so that of two lines that coincide both are seen.
+    dashes = _DASHES[number % len(_DASHES)]
+    means = list(map(fmean, columns))
+    axis.plot(steps, means, dashes, label=label, color=colour, marker=marker, markersize=5, linewidth=2)
+    if len(runs) > 1:
+        low, high = list(map(min, columns)), list(map(max, columns))
+        axis.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def _ends(records: Sequence[Record]) -> tuple[Record, Record]:
-    evaluated = [record for record in records if record.get("eval_em") is not None]
-    return evaluated[0], evaluated[-1]
+def _legend_line(label: str, num_runs: int, number: int) -> Any:
+    from matplotlib.lines import Line2D
+
+    text = f"{label}, mean and range of {num_runs} seeds" if num_runs > 1 else f"{label}, one seed"
+    colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+    dashes = _DASHES[number % len(_DASHES)]
+    return Line2D([], [], color=colour, linestyle=dashes, marker=marker, markersize=5, linewidth=2, label=text)
+
+
+def _finish(axis: Any, title: str, unit: str, low: float | None, high: float | None, *, last_step: float) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_title(title, fontsize=11)
+    axis.set_xlabel("step", fontsize=9)
+    axis.set_ylabel(unit, fontsize=9)
+    # The same steps under each panel, so that a reader can look down a column.
+    axis.set_xlim(-0.02 * max(1.0, last_step), 1.02 * max(1.0, last_step))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if low is not None:
+        top = axis.dataLim.y1
+        # All zero needs a range of its own: matplotlib's would reach below nought.
+        axis.set_ylim(low, high if high is not None else 1.05 * top if math.isfinite(top) and top > low else low + 1)
+    if high is None:
+        axis.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
+    axis.grid(alpha=0.25)
+
+
+def _evaluated(records: Iterable[Record]) -> list[Record]:
+    return [record for record in records if record.get("eval_em") is not None]
 
 
 def _value(record: Record, name: str) -> float:
     return float(record.get(name) or 0.0)
 
 
-def _mean(records: Sequence[Record], name: str) -> str:
-    return f"{fmean(_value(record, name) for record in records):.3f}"
+def _values(records: Iterable[Record], name: str) -> list[float]:
+    return [value for record in records if (value := record.get(name)) is not None]
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{fmean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+def _mean(values: Sequence[float]) -> str:
+    return f"{fmean(values):.3f}" if values else "–"
+
+
+def _range(steps: Sequence[int]) -> str:
+    if not steps:
+        return "–"
+    return str(steps[0]) if min(steps) == max(steps) else f"{min(steps)}–{max(steps)}"
+
+
+def _gain(starts: Sequence[Record], ends: Sequence[Record]) -> str:
+    pairs = zip(starts, ends, strict=True)
+    gains = [_value(end, "eval_em") - _value(start, "eval_em") for start, end in pairs if "eval_em" in start]
+    if not gains:
+        return "–"
+    return f"{fmean(gains):+.3f}" + (f" ± {stdev(gains):.3f}" if len(gains) > 1 else "")
 
 
 def _pyplot() -> Any:
@@ -189,7 +295,8 @@ def _pyplot() -> Any:
 
 
 def _save(figure: Any, path: Path) -> None:
-    figure.tight_layout()
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     figure.savefig(part, dpi=110, format="png")
     part.replace(path)
