@@ -1,14 +1,26 @@
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.demonstrations import DemonstratedTurn, Demonstration
 from searchr1.trainer.model import ModelShape
 from searchr1.trainer.tokenizer import save_tokenizer, train_tokenizer
 from searchr1.trainer.warmup import WarmupConfig
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny models gain nothing from a second thread, and threads that wait for each other spin."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
 
 TINY = ModelShape(vocab_size=384, hidden_size=128, mlp_size=64, num_layers=2, num_heads=2)
 
