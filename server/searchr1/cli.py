@@ -290,13 +290,20 @@ def data_prepare(
 def demo_build(
     data_dir: DataDir = DATA,
     demonstrations: Annotated[int, typer.Option(help="Demonstrations for the warm-up; 0 writes the world alone.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of the questions and demonstrations.")] = 0,
+    renamed: Annotated[
+        bool, typer.Option("--renamed", help="Write the train split alone, all names new: what rewards are drawn from.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of the questions, demonstrations and new names.")] = 0,
 ) -> None:
     """Write the Atlas world: corpus, questions, and demonstrations if asked for."""
-    from searchr1.demo.build import build, build_world
+    from searchr1.demo.build import build, build_renamed, build_world
 
-    atlas = data_dir / "atlas"
-    if demonstrations:
+    if renamed and demonstrations:
+        raise SystemExit("searchr1 demo build: --renamed writes no demonstrations. Give one of the two.")
+    atlas = data_dir / (f"atlas-renamed-{seed}" if renamed else "atlas")
+    if renamed:
+        written = build_renamed(atlas, seed=seed)
+    elif demonstrations:
         written = build(atlas, num_demonstrations=demonstrations, seed=seed).written
     else:
         written = build_world(atlas, seed=seed)

@@ -151,6 +151,35 @@ def test_equal_rewards_move_grpo_by_the_entropy_bonus_alone(model: Path) -> None
     assert metrics["grad_norm"] == 0.0
 
 
+@pytest.mark.parametrize("over", ["token", "sequence", "constant"])
+def test_rollouts_without_a_gradient_may_be_left_out(model: Path, over: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rollouts = samples()  # The last two have the same reward.
+    chosen = config(loss={"kl_coef": 0.0, "entropy_coef": 0.0, "over": over})
+    passed: list[int] = []
+    forward = Policy.forward
+
+    def counted(self: Policy, ids: torch.Tensor, mask: torch.Tensor) -> TokenStats:
+        if torch.is_grad_enabled():
+            passed.append(len(ids))
+        return forward(self, ids, mask)
+
+    monkeypatch.setattr(Policy, "forward", counted)
+    brief = learned(model, chosen, rollouts)[0]
+    assert sum(passed) == 4
+    passed.clear()
+    monkeypatch.setattr(Learner, "_that_teach", lambda self, known, rows: rows)
+    full = learned(model, chosen, rollouts)[0]
+    assert sum(passed) == 6
+    assert distance(brief, full) < 1e-6 < distance(full, Learner(chosen, model, ALONE, pad_id=0))
+
+
+def test_a_step_in_which_all_rewards_are_equal_moves_nothing(model: Path) -> None:
+    chosen = config(loss={"kl_coef": 0.0, "entropy_coef": 0.0}, optimizer={"num_minibatches": 2})
+    after, metrics = learned(model, chosen, [replace(sample, reward=1.0) for sample in samples()])
+    assert distance(after, Learner(chosen, model, ALONE, pad_id=0)) == 0.0
+    assert metrics["policy_loss"] == 0.0
+
+
 def test_the_policy_waits_while_the_critic_learns_alone(model: Path) -> None:
     chosen = config("ppo", optimizer={"critic_only_steps": 1})
     fresh = Learner(chosen, model, ALONE, pad_id=0)

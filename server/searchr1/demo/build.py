@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from searchr1.demo.corpus import CorpusName, write_corpus
 from searchr1.demo.questions import Question, generate, write_questions
+from searchr1.demo.renamed import renamed_world
 from searchr1.demo.swap import KnownNames, NamePool, swap_bystanders, swap_entities
 from searchr1.demo.teacher import Demonstration, Searching, Teacher
 from searchr1.demo.world import World, load_world
@@ -48,6 +49,17 @@ def build_world(out_dir: Path, *, num_train_questions: int = 20_000, seed: int =
     written = {"corpus.jsonl": write_corpus(world, "all", out_dir / "corpus.jsonl")}
     train = generate(world, "train", num_train_questions, seed)
     return written | _write_questions(world, train, out_dir, seed)
+
+
+def build_renamed(out_dir: Path, *, num_questions: int = 20_000, seed: int = 0) -> dict[str, int]:
+    """Write ``corpus.jsonl`` and ``questions-train.jsonl`` of a renamed world; return the lines by file name."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    world = renamed_world(load_world(), seed)
+    questions = generate(world, "train", num_questions, seed)
+    return {
+        "corpus.jsonl": write_corpus(world, "all", out_dir / "corpus.jsonl"),
+        "questions-train.jsonl": write_questions(questions, out_dir / "questions-train.jsonl"),
+    }
 
 
 def build(

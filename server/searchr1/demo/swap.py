@@ -11,18 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from searchr1.demo import templates
+from searchr1.demo.names import UNITS, made_up_name
 from searchr1.demo.teacher import Demonstration, Turn
 from searchr1.demo.world import World
 from searchr1.loop.types import Passage
 
-_ONSETS = (*"bcdfghjklmnprstvwyz", "br", "ch", "dr", "gr", "kh", "kr", "ny", "sh", "st", "th", "tr")
-_VOWELS = (*"aeiouaeiouáéíóöüã", "aa", "ai", "ei", "ou")
-_CODAS = ("", "", "", "", "l", "m", "n", "r", "s", "t", "k", "ng", "nd")
 _KEPT = {"language": 0.5, "currency": 0.2}
 """How often a name stays: many countries share these, so a policy may well know the one that it reads."""
 _JOINTS = ("/", "-")
 """What a name next to it is only a part of another word of."""
-_UNITS = ("dollar", "franc", "pound", "peso", "dinar", "rupee", "crown", "mark", "lira", "real", "dirham", "shilling")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ def _new_name(kind: str, rng: random.Random, pool: NamePool, text: str, taken: s
         else:
             name = made_up_name(rng)
             if kind == "currency":
-                name = f"{name} {rng.choice(_UNITS)}" if rng.random() < 0.7 else name.lower()
+                name = f"{name} {rng.choice(UNITS)}" if rng.random() < 0.7 else name.lower()
         if name not in taken and name not in text:
             return name
 
@@ -159,17 +156,3 @@ def _renaming(renamed: Mapping[str, str]) -> Callable[[str], str]:
     longest_first = sorted(renamed, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w/-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w/-])")
     return lambda text: pattern.sub(lambda match: renamed[match.group()], text)
-
-
-def made_up_name(rng: random.Random) -> str:
-    """Compose a capitalised name of syllables, now and then of two parts."""
-    parts = [_made_up_word(rng)]
-    if rng.random() < 0.2:
-        parts.append(_made_up_word(rng))
-    return rng.choice((" ", " ", "-")).join(parts)
-
-
-def _made_up_word(rng: random.Random) -> str:
-    syllables = rng.choice((2, 2, 3, 3, 4))
-    letters = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))
-    return "".join(letters).capitalize()

@@ -9,14 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from searchr1.demo.names import MAX_CUT_LETTERS, SUFFIXES, derived_name
 from searchr1.trainer.demonstrations import DemonstratedTurn, Demonstration
 
-SUFFIXES = (
-    *("an", "ian", "n", "i", "ese", "ish", "ic", "er", "ti", "tian", "ni", "ean", "se", "ch", "a", "ari", "in"),
-    *("vian", "egian", "dian", "rian", "lian", "sian", "nian", "bian", "gian", "nese", "lese", "dese", "ais", "k", "o"),
-)
 CHANCE = 0.6
-MAX_CUT_LETTERS = 4
 
 _QUERY = re.compile(r"<search> (currency|language) of (.+?) </search>")
 _ANSWER = re.compile(r"<answer> (.+?) </answer>")
@@ -47,5 +43,4 @@ def with_derived_name(demonstration: Demonstration, random: np.random.Generator)
 
 def _derive(country: str, random: np.random.Generator) -> str:
     cut = int(random.integers(0, MAX_CUT_LETTERS + 1))
-    stem = country[: max(3, len(country) - cut)].rstrip()
-    return stem + str(random.choice(SUFFIXES))
+    return derived_name(country, cut, str(random.choice(SUFFIXES)))

@@ -187,7 +187,7 @@ class Learner:
             else float(num_terms(known.mask[rows], loss.over))
         )
         value_terms = float(num_terms(known.value_mask[rows], "token"))
-        for part, counts in self._passes(samples, rows):
+        for part, counts in self._passes(samples, self._that_teach(known, rows)):
             self._policy_pass(whole, known, part, counts, terms, meter)
             if self.critic is not None:
                 self._critic_pass(whole, known, part, counts, value_terms, meter)
@@ -204,6 +204,15 @@ class Learner:
         if self.critic is not None:
             norm = self._move(self.critic, self.critic_optimizer, section.critic_lr, section.critic_warmup * total, at)
             meter.mean("critic_grad_norm", norm, 1)
+
+    def _that_teach(self, known: Known, rows: list[int]) -> list[int]:
+        """Those of ``rows`` that have a gradient: a GRPO group of equal rewards gets one from KL or entropy alone."""
+        loss = self.config.loss
+        if self.config.algorithm != "grpo" or loss.kl_coef > 0 or loss.entropy_coef != 0:
+            return rows
+        teaching = [row for row in rows if known.advantages[row].any()]
+        # Every process needs a pass, or there is no gradient to take the mean of.
+        return teaching if len(teaching) >= self.world.size else rows
 
     def _policy_pass(
         self, whole: Batch, known: Known, rows: list[int], counts: bool, terms: float, meter: Meter
