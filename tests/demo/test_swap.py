@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
+from searchr1.demo.names import made_up_name
 from searchr1.demo.questions import generate
-from searchr1.demo.swap import KnownNames, NamePool, made_up_name, swap_bystanders, swap_entities
+from searchr1.demo.swap import KnownNames, NamePool, swap_bystanders, swap_entities
 from searchr1.demo.teacher import Demonstration, Teacher
 from searchr1.demo.world import World
 from searchr1.loop.types import Passage

@@ -170,7 +170,7 @@ def test_rollouts_without_a_gradient_may_be_left_out(model: Path, over: str, mon
     monkeypatch.setattr(Learner, "_that_teach", lambda self, known, rows: rows)
     full = learned(model, chosen, rollouts)[0]
     assert sum(passed) == 6
-    assert distance(brief, full) < 1e-6 < distance(full, Learner(chosen, model, ALONE, pad_id=0))
+    assert distance(brief, full) < 1e-4 * distance(full, Learner(chosen, model, ALONE, pad_id=0))
 
 
 def test_a_step_in_which_all_rewards_are_equal_moves_nothing(model: Path) -> None:
