@@ -174,7 +174,8 @@ def test_rollouts_without_a_gradient_may_be_left_out(model: Path, over: str, mon
 
 
 def test_a_step_in_which_all_rewards_are_equal_moves_nothing(model: Path) -> None:
-    chosen = config(loss={"kl_coef": 0.0, "entropy_coef": 0.0}, optimizer={"num_minibatches": 2})
+    section = {"num_minibatches": 2, "weight_decay": 0.0}
+    chosen = config(loss={"kl_coef": 0.0, "entropy_coef": 0.0}, optimizer=section)
     after, metrics = learned(model, chosen, [replace(sample, reward=1.0) for sample in samples()])
     assert distance(after, Learner(chosen, model, ALONE, pad_id=0)) == 0.0
     assert metrics["policy_loss"] == 0.0
