@@ -290,6 +290,9 @@ def data_prepare(
 def demo_build(
     data_dir: DataDir = DATA,
     demonstrations: Annotated[int, typer.Option(help="Demonstrations for the warm-up; 0 writes the world alone.")] = 0,
+    renamed_worlds: Annotated[
+        int, typer.Option(min=0, help="Worlds with new names that half of the demonstrations come from.")
+    ] = 0,
     renamed: Annotated[
         bool, typer.Option("--renamed", help="Write the train split alone, all names new: what rewards are drawn from.")
     ] = False,
@@ -304,7 +307,7 @@ def demo_build(
     if renamed:
         written = build_renamed(atlas, seed=seed)
     elif demonstrations:
-        written = build(atlas, num_demonstrations=demonstrations, seed=seed).written
+        written = build(atlas, num_demonstrations=demonstrations, num_renamed_worlds=renamed_worlds, seed=seed).written
     else:
         written = build_world(atlas, seed=seed)
     for name, lines in written.items():

@@ -43,6 +43,18 @@ def test_a_build_searches_a_real_index_and_writes_whole_files(tmp_path: Path, wo
     assert all(not world.held_out.occurs_in(part) for row in train for part in texts(row))
 
 
+def test_half_of_the_demonstrations_can_come_from_renamed_worlds(tmp_path: Path, world: World) -> None:
+    build(tmp_path, num_demonstrations=40, num_renamed_worlds=2, seed=1, progress=False)
+    train = rows_of(tmp_path / "demonstrations-train.jsonl")
+    assert len(train) == 40
+    known = {city.name for city in world.cities} | {country.phrase for country in world.countries.values()}
+    for row in train[20:]:
+        assert any(row["golden_answers"][0] in passage["text"] for turn in row["turns"] for passage in turn["passages"])
+    strange = [row for row in train[20:] if not any(name in row["question"] for name in known)]
+    assert strange
+    assert all(not world.held_out.occurs_in(part) for row in train for part in texts(row))
+
+
 def texts(row: dict[str, Any]) -> list[str]:
     passages = [passage for turn in row["turns"] for passage in turn["passages"]]
     return [

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from rich.console import Console
@@ -66,6 +66,7 @@ def build(
     out_dir: Path,
     *,
     num_demonstrations: int = 60_000,
+    num_renamed_worlds: int = 0,
     seed: int = 0,
     swap_probability: float = 0.8,
     progress: bool = True,
@@ -75,8 +76,9 @@ def build(
     """Write what ``build_world`` does, ``corpus-train.jsonl`` and ``demonstrations-{train,validation}.jsonl``.
 
     Train demonstrations search the train corpus, and a share ``swap_probability`` of them has its entities renamed;
-    validation demonstrations search the whole corpus and are never renamed. The searches default to BM25 indexes
-    that are built for the purpose and removed afterwards.
+    validation demonstrations search the whole corpus and are never renamed. With ``num_renamed_worlds`` half of the
+    train demonstrations come from these, in equal parts. The searches default to BM25 indexes that are built for the
+    purpose and removed afterwards.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     world = load_world()
@@ -92,8 +94,12 @@ def build(
         search_all = search_all or _index(paths["all"], Path(scratch) / "all")
         task = bar.add_task("demonstrations", total=num_demonstrations)
         found = demonstrations(world, train, search_train, dropped)
-        varied = _swapped(world, found, swap_probability, seed)
-        counted = _counted(islice(varied, num_demonstrations), lambda: bar.advance(task))
+        in_worlds = num_demonstrations // 2 // num_renamed_worlds if num_renamed_worlds else 0
+        varied = islice(
+            _swapped(world, found, swap_probability, seed), num_demonstrations - in_worlds * num_renamed_worlds
+        )
+        elsewhere = _of_renamed_worlds(world, num_renamed_worlds, in_worlds, seed, Path(scratch), dropped)
+        counted = _counted(chain(varied, elsewhere), lambda: bar.advance(task))
         written["demonstrations-train.jsonl"] = _write(counted, out_dir / "demonstrations-train.jsonl")
         held_out = demonstrations(world, validation, search_all, dropped)
         written["demonstrations-validation.jsonl"] = _write(held_out, out_dir / "demonstrations-validation.jsonl")
@@ -117,6 +123,21 @@ def demonstrations(
                 dropped[question.kind] += 1
             else:
                 yield result
+
+
+def _of_renamed_worlds(
+    world: World, num_worlds: int, each: int, seed: int, scratch: Path, dropped: Counter[str]
+) -> Iterator[Demonstration]:
+    """Yield ``each`` demonstrations of every one of ``num_worlds`` worlds, named by seeds that follow from ``seed``."""
+    for number in range(num_worlds):
+        world_seed = seed * 1000 + number
+        renamed = renamed_world(world, world_seed)
+        corpus = scratch / f"world-{number}.jsonl"
+        write_corpus(renamed, "all", corpus)
+        search = _index(corpus, scratch / f"world-{number}")
+        questions = generate(renamed, "train", each + each // 20 + 10, world_seed)
+        found = demonstrations(renamed, questions, search, dropped)
+        yield from islice((item for item in found if not _names_held_out(world, item)), each)
 
 
 class _CachedSearch:
@@ -163,10 +184,14 @@ def _swapped(world: World, items: Iterable[Demonstration], probability: float, s
         rng = random.Random(f"{seed}-{item.id}")
         if rng.random() < probability:
             renamed = swap_bystanders(swap_entities(item, rng, pool), rng, pool, known)
-            # New names next to old words can form the name of a held-out entity.
-            yield item if any(world.held_out.occurs_in(text) for text in renamed.texts()) else renamed
+            yield item if _names_held_out(world, renamed) else renamed
         else:
             yield item
+
+
+def _names_held_out(world: World, item: Demonstration) -> bool:
+    """Whether a held-out entity is named; new names next to old words can form such a name."""
+    return any(world.held_out.occurs_in(text) for text in item.texts())
 
 
 def _counted(items: Iterable[Demonstration], on_item: Callable[[], None]) -> Iterator[Demonstration]:

@@ -3,7 +3,7 @@
 import random
 
 _ONSETS = (*"bcdfghjklmnprstvwyz", "br", "ch", "dr", "gr", "kh", "kr", "ny", "sh", "st", "th", "tr")
-_VOWELS = (*"aeiouaeiouáéíóöüã", "aa", "ai", "ei", "ou")
+_VOWELS = (*"aeiouaeiouaeiouaeiouáéíóöüã", "ai", "ei", "ou", "ia")
 _CODAS = ("", "", "", "", "l", "m", "n", "r", "s", "t", "k", "ng", "nd")
 
 UNITS = ("dollar", "franc", "pound", "peso", "dinar", "rupee", "crown", "mark", "lira", "real", "dirham", "shilling")
@@ -26,9 +26,15 @@ def made_up_name(rng: random.Random) -> str:
 
 
 def _made_up_word(rng: random.Random) -> str:
-    syllables = rng.choice((2, 2, 3, 3, 4))
+    syllables = rng.choice((2, 2, 2, 3, 3, 4))
     letters = (rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(syllables))
     return "".join(letters).capitalize()
+
+
+def doubled_name(rng: random.Random) -> str:
+    """Compose a name that says its word twice, as Pago Pago does."""
+    word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS[:10]) for _ in range(rng.choice((1, 2, 2)))).capitalize()
+    return rng.choice((f"{word} {word}", f"{word}-{word}", word + word.lower()))
 
 
 def derived_name(country: str, cut_letters: int, suffix: str) -> str:

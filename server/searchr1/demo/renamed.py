@@ -1,33 +1,43 @@
-"""A copy of Atlas's train split in which every name is another: the same facts' shape, none of the known facts.
+"""A copy of Atlas's train split in which every name and number is another: what is asked of it can only be read.
 
-A small policy learns the train split's facts by heart, and then its rewards no longer tell whether it reads. In a
-renamed world they do: an answer can only come from the passages, as for the held-out entities of the real one.
+A small policy learns the train split's facts by heart, and then neither its rewards nor its losses tell whether it
+reads. The new names are confusable on purpose, as real ones are: capitals, currencies, time zones and neighbours called
+after their country (Algiers, San Salvador, Guinea-Bissau), names that repeat themselves (Pago Pago), numbers too.
 """
 
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from searchr1.demo.names import MAX_CUT_LETTERS, SUFFIXES, UNITS, derived_name, made_up_name
+from searchr1.demo.names import MAX_CUT_LETTERS, SUFFIXES, UNITS, derived_name, doubled_name, made_up_name
 from searchr1.demo.world import City, Country, World
 
-_REAL_NAME = 0.8
-"""Share of places that take a real city's name; the others' is made up."""
-_KEPT_LANGUAGE, _KEPT_CURRENCY = 0.3, 0.2
+_REAL_NAME = 0.75
+"""Share of places that take a real city's name; the others' is made up, or a variant of another place's."""
+_VARIANT = 0.4
+_DOUBLED = 0.1
+"""Shares of the others' names."""
+_KEPT_LANGUAGE, _KEPT_CURRENCY = 0.3, 0.15
 """Languages and currencies that keep their name, as countries share these."""
-_DERIVED = 0.6
+_AFTER_COUNTRY = 0.6
 """Share of the other languages and currencies that are called after a country that has them."""
-_CAPITAL_AFTER_COUNTRY = 0.2
-"""Share of countries whose capital is called after them, as Algiers is after Algeria."""
+_CAPITAL_AFTER_COUNTRY = 0.25
+_COUNTRY_AFTER_NEIGHBOUR = 0.1
+_COMPOUND_COUNTRY = 0.2
+_MORE_ARTICLES = 0.08
+_TIMEZONE_KEPT = 0.4
+_REPEATING_NUMBER = 0.15
+_BEFORE = ("Nova", "San", "Saint", "New", "East", "West", "Port", "Old", "El", "Upper")
+_BEFORE_COUNTRY = ("El", "New", "Saint", "South", "North", "East", "French", "Equatorial", "Upper", "British")
 _GENERIC_ENDINGS = ("Islands", "Republic", "Emirates", "States", "Kingdom", "Territories")
-"""Ends of country names that decide whether an article goes before them; they stay."""
+"""Last words of country names that stay."""
 
 
 def renamed_world(world: World, seed: int) -> World:
-    """Return the train split of ``world`` with new names for countries, capitals, cities, languages and currencies.
+    """Return the train split of ``world`` with new names, populations, time zones and continents.
 
-    Populations, borders, continents, codes and time zones stay. No new name holds the name of a held-out entity of
-    ``world``, and the same arguments give the same names.
+    Borders, codes, areas and what kind of a fact there is of whom stay. No new name holds the name of a held-out entity
+    of ``world``, and the same arguments give the same world.
     """
     return _Renaming(world, seed).world()
 
@@ -44,13 +54,17 @@ class _Renaming:
         self._rng = random.Random(f"renamed-{seed}")
         self._countries = world.countries_in("train")
         self._cities = world.cities_in("train")
-        self._taken: set[str] = set()
+        self._continents = sorted({country.continent for country in self._countries})
+        self._taken: dict[str, None] = {}
         real = [city.name for city in self._cities if not world.held_out.occurs_in(city.name)]
         self._rng.shuffle(real)
         self._real: Iterator[str] = iter(real)
+        self._timezones: dict[tuple[str, str], str] = {}
 
     def world(self) -> World:
-        names = {country.code: self._country_names(country) for country in self._countries}
+        names: dict[str, _CountryNames] = {}
+        for country in self._countries:
+            names[country.code] = self._country_names(country, names)
         languages = self._shared_names(lambda c: c.languages, _KEPT_LANGUAGE, names, self._language)
         currencies = self._shared_names(lambda c: (c.currency,), _KEPT_CURRENCY, names, self._currency)
         countries = {
@@ -59,26 +73,68 @@ class _Renaming:
                 name=names[country.code].name,
                 aliases=(),
                 capital=names[country.code].capital,
+                continent=self._rng.choice(self._continents),
                 languages=tuple(dict.fromkeys(languages[language] for language in country.languages)),
                 currency=currencies[country.currency],
                 neighbours=tuple(code for code in country.neighbours if code in names),
+                population=self._number(country.population),
+                takes_article=country.takes_article or self._rng.random() < _MORE_ARTICLES,
             )
             for country in self._countries
         }
         return World(countries, tuple(self._city(city, names) for city in self._cities))
 
-    def _country_names(self, country: Country) -> _CountryNames:
-        last = country.name.rsplit(" ", 1)[-1]
-        name = f"{self._new(made_up_name)} {last}" if last in _GENERIC_ENDINGS else self._place()
+    def _country_names(self, country: Country, named: Mapping[str, _CountryNames]) -> _CountryNames:
+        name = self._country(country, named)
         if self._rng.random() >= _CAPITAL_AFTER_COUNTRY:
             return _CountryNames(name, self._place())
-        after = f"{name} City" if self._rng.random() < 0.3 else self._derived(name)
-        return _CountryNames(name, after if self._is_free(after) else self._place())
+        last = name.rsplit(" ", 1)[-1]
+        after = self._rng.choice((f"{name} City", f"San {last}", self._derived(name), self._derived(name)))
+        return _CountryNames(name, self._first_free(after))
+
+    def _country(self, country: Country, named: Mapping[str, _CountryNames]) -> str:
+        last = country.name.rsplit(" ", 1)[-1]
+        if last in _GENERIC_ENDINGS:
+            return self._first_free(f"{made_up_name(self._rng)} {last}")
+        neighbours = [named[code].name for code in country.neighbours if code in named]
+        if neighbours and self._rng.random() < _COUNTRY_AFTER_NEIGHBOUR:
+            other = self._rng.choice(neighbours)
+            return self._first_free(self._rng.choice((f"{other}-{made_up_name(self._rng)}", self._derived(other))))
+        name = self._place()
+        if self._rng.random() < _COMPOUND_COUNTRY:
+            return self._first_free(f"{self._rng.choice(_BEFORE_COUNTRY)} {name}")
+        return name
 
     def _city(self, city: City, names: Mapping[str, _CountryNames]) -> City:
-        if city.name == self._old.countries[city.country].capital:
-            return replace(city, name=names[city.country].capital)
-        return replace(city, name=self._place())
+        is_capital = city.name == self._old.countries[city.country].capital
+        capital = names[city.country].capital
+        return replace(
+            city,
+            name=capital if is_capital else self._place(),
+            population=self._number(city.population),
+            timezone=self._timezone(city, names[city.country]),
+        )
+
+    def _timezone(self, city: City, names: _CountryNames) -> str:
+        """One for all cities of a country that shared one: as it was, or called after the country or a place."""
+        key = (city.country, city.timezone)
+        if key not in self._timezones:
+            after = self._rng.choice((names.capital, names.capital, names.name, made_up_name(self._rng)))
+            region = city.timezone.split("/", 1)[0]
+            kept = self._rng.random() < _TIMEZONE_KEPT
+            self._timezones[key] = city.timezone if kept else f"{region}/{after.replace(' ', '_')}"
+        return self._timezones[key]
+
+    def _number(self, number: int) -> int:
+        """Another number of as many digits; some nearly repeat three of their digits, as 7,737,731 does."""
+        digits = len(str(number))
+        if not number:
+            return 0
+        new = self._rng.randrange(10 ** (digits - 1), 10**digits)
+        if digits > 6 and self._rng.random() < _REPEATING_NUMBER:
+            text = str(new)
+            return int(text[:-3] + text[-6:-4] + str(self._rng.randrange(10)))
+        return new
 
     def _shared_names(
         self,
@@ -97,13 +153,17 @@ class _Renaming:
         return renamed
 
     def _language(self, country: str) -> str:
-        return self._derived(country) if self._rng.random() < _DERIVED else self._new(made_up_name)
+        return self._derived(country) if self._rng.random() < _AFTER_COUNTRY else made_up_name(self._rng)
 
     def _currency(self, country: str) -> str:
-        if self._rng.random() < 0.2:
-            return self._new(made_up_name).lower()
-        owner = self._derived(country) if self._rng.random() < _DERIVED else self._new(made_up_name)
-        return f"{owner} {self._rng.choice(UNITS)}"
+        draw = self._rng.random()
+        own = made_up_name(self._rng).lower()
+        if draw < 0.15:
+            return own
+        unit = self._rng.choice((self._rng.choice(UNITS), own, country[-4:].strip(" -").lower()))
+        if draw > 1 - _AFTER_COUNTRY:
+            return f"{self._rng.choice((country, self._derived(country), self._derived(country)))} {unit}"
+        return f"{made_up_name(self._rng)} {unit}"
 
     def _derived(self, country: str) -> str:
         return derived_name(country, self._rng.randint(0, MAX_CUT_LETTERS), self._rng.choice(SUFFIXES))
@@ -113,16 +173,24 @@ class _Renaming:
             for name in self._real:
                 if self._is_free(name):
                     return name
-        return self._new(made_up_name)
+        return self._first_free(self._other_place())
 
-    def _new(self, make: Callable[[random.Random], str]) -> str:
-        while not self._is_free(name := make(self._rng)):
-            pass
-        return name
+    def _other_place(self) -> str:
+        draw = self._rng.random()
+        if draw < _VARIANT and self._taken:
+            other = self._rng.choice(list(self._taken)[-200:])
+            return f"{self._rng.choice(_BEFORE)} {other}"
+        return doubled_name(self._rng) if draw < _VARIANT + _DOUBLED else made_up_name(self._rng)
+
+    def _first_free(self, wanted: str) -> str:
+        """``wanted``, or made-up names until nothing has one yet."""
+        while not self._is_free(wanted):
+            wanted = made_up_name(self._rng)
+        return wanted
 
     def _is_free(self, name: str) -> bool:
         """Whether nothing has ``name`` yet; if so it is taken from now on."""
         if name in self._taken or self._old.held_out.occurs_in(name):
             return False
-        self._taken.add(name)
+        self._taken[name] = None
         return True

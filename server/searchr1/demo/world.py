@@ -94,11 +94,12 @@ class Country:
     population: int
     area_km2: int
     tld: str
+    takes_article: bool
 
     @property
     def phrase(self) -> str:
         """The name as it reads within a sentence: ``the Netherlands``, ``Mali``."""
-        return f"the {self.name}" if _WITH_ARTICLE.fullmatch(self.name) else self.name
+        return f"the {self.name}" if self.takes_article else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,7 @@ def _country(
         population=int(row["population"]),
         area_km2=int(row["areakm2"]),
         tld=row["tld"],
+        takes_article=_WITH_ARTICLE.fullmatch(name) is not None,
     )
 
 
