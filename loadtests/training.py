@@ -67,8 +67,7 @@ def planned(seeds: int) -> list[PlannedRun]:
         for algorithm in ("grpo", "ppo")
     ]
     short = "num_steps=8"  # The learning rate is constant, so these are the first steps of a longer run.
-    unmasked = (short, "loss.mask_observations=false")
-    runs.append(PlannedRun("grpo-nomask-seed0", "configs/atlas-grpo.yaml", unmasked))
+    runs.append(PlannedRun("grpo-nomask-seed0", "configs/atlas-grpo.yaml", ("loss.mask_observations=false",)))
     for size in (1, 3):
         sizes = (short, f"rollout.group_size={size}", f"rollout.questions_per_step={130 // size}")
         runs.append(PlannedRun(f"grpo-group{size}-seed0", "configs/atlas-grpo.yaml", sizes))
