@@ -43,7 +43,7 @@ def drill_batch(number: int, *, rows: int, num_special: int, vocab_size: int, se
 
 def _row(random: np.random.Generator, num_special: int, vocab_size: int) -> tuple[list[int], list[bool]]:
     def tokens(count: int) -> list[int]:
-        return random.integers(num_special, vocab_size, count).tolist()
+        return [int(token) for token in random.integers(num_special, vocab_size, count)]
 
     keys = random.choice(np.arange(num_special, vocab_size), NUM_NAMES, replace=False).tolist()
     names: list[list[int]] = []
