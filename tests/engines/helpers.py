@@ -2,14 +2,22 @@
 
 import asyncio
 import re
+import shutil
 from collections.abc import Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
 
 from searchr1.engines.base import Chunk, Engine, SamplingParams
 from searchr1.loop.types import TokenIds
 
 PROMPT: TokenIds = tuple(range(10, 80))
+GREEDY = SamplingParams(max_tokens=24, temperature=0.0, logprobs=True)
+Said = tuple[TokenIds, tuple[float, ...]]
+"""Token ids, and their logprobs."""
 
 
 class Measured(Engine, Protocol):
@@ -22,6 +30,24 @@ async def complete(engine: Engine, params: SamplingParams, prompt: TokenIds = PR
     """All chunks of one completion."""
     async with aclosing(engine.generate(prompt, params, session="test")) as chunks:
         return [chunk async for chunk in chunks]
+
+
+async def said(engine: Engine) -> Said:
+    """What ``engine`` says greedily, by which weights can be told apart."""
+    chunks = await complete(engine, GREEDY)
+    return ids_of(chunks), tuple(logprob for chunk in chunks for logprob in chunk.logprobs or ())
+
+
+def write_noisy_copy(source: Path, folder: Path) -> None:
+    """Write the checkpoint in ``source`` to ``folder``, with noise on all of its weights; tied ones stay tied."""
+    shutil.copytree(source, folder)
+    weights = load_file(folder / "model.safetensors")
+    random = torch.Generator().manual_seed(3)
+    noisy = {
+        name: (w + 0.05 * w.float().std() * torch.randn(w.shape, generator=random)).to(w.dtype)
+        for name, w in weights.items()
+    }
+    save_file(noisy, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 async def read_some(engine: Engine, params: SamplingParams, count: int = 2) -> list[Chunk]:

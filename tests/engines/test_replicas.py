@@ -1,23 +1,17 @@
 """Several servers as one engine; and a server's weights replaced over HTTP."""
 
 import itertools
-import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
-from searchr1.engines.base import SamplingParams, TakesWeights
+from searchr1.engines.base import TakesWeights
 from searchr1.engines.replicas import VllmReplicas, open_replicas
 from searchr1.errors import EngineError, EngineUnavailableError
-from searchr1.loop.types import TokenIds
 from searchr1.serve import CHECKPOINT
 from tests.engines.fake_vllm import serve_fake_vllm
-from tests.engines.helpers import PROMPT, complete, ids_of
+from tests.engines.helpers import GREEDY, PROMPT, said, write_noisy_copy
 from tests.vllm_server import run_vllm
-
-PARAMS = SamplingParams(max_tokens=24, temperature=0.0, logprobs=True)
 
 
 def encode(text: str) -> list[int]:
@@ -25,7 +19,7 @@ def encode(text: str) -> list[int]:
 
 
 async def ask(engine: VllmReplicas, session: str) -> None:
-    async for _ in engine.generate(PROMPT, PARAMS, session=session):
+    async for _ in engine.generate(PROMPT, GREEDY, session=session):
         pass
 
 
@@ -56,19 +50,7 @@ async def test_a_server_that_is_not_there_is_named() -> None:
 async def test_weights_sent_over_http_speak_as_those_of_a_fresh_server(tmp_path: Path) -> None:
     """On a checkpoint with tied embeddings."""
     other = tmp_path / "other"
-    shutil.copytree(CHECKPOINT, other)
-    weights = load_file(other / "model.safetensors")
-    random = torch.Generator().manual_seed(3)
-    noisy = {
-        name: (w + 0.05 * w.float().std() * torch.randn(w.shape, generator=random)).to(w.dtype)
-        for name, w in weights.items()
-    }
-    save_file(noisy, other / "model.safetensors", metadata={"format": "pt"})
-
-    async def said(engine: VllmReplicas) -> tuple[TokenIds, tuple[float, ...]]:
-        chunks = await complete(engine, PARAMS)
-        return ids_of(chunks), tuple(logprob for chunk in chunks for logprob in chunk.logprobs or ())
-
+    write_noisy_copy(CHECKPOINT, other)
     with run_vllm(other, tmp_path / "fresh.log") as server:
         async with open_replicas([server.url]) as engine:
             wanted = await said(engine)

@@ -5,36 +5,23 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.local import LocalEngine
 from searchr1.engines.start import LocalEngineConfig
 from searchr1.errors import EngineError, EngineUnavailableError
-from searchr1.loop.types import TokenIds
 from searchr1.serve import CHECKPOINT
-from tests.engines.helpers import PROMPT, complete, ids_of, metric
+from tests.engines.helpers import PROMPT, complete, metric, said, write_noisy_copy
 
 pytestmark = pytest.mark.vllm
-
-PARAMS = SamplingParams(max_tokens=24, temperature=0.0, logprobs=True)
-Said = tuple[TokenIds, tuple[float, ...]]
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two checkpoints with tied embeddings, and different weights throughout."""
     one, other = (tmp_path_factory.mktemp("weights") / name for name in ("one", "other"))
-    for folder in (one, other):
-        shutil.copytree(CHECKPOINT, folder)
-    weights = load_file(other / "model.safetensors")
-    random = torch.Generator().manual_seed(3)
-    noisy = {
-        name: (w + 0.05 * w.float().std() * torch.randn(w.shape, generator=random)).to(w.dtype)
-        for name, w in weights.items()
-    }
-    save_file(noisy, other / "model.safetensors", metadata={"format": "pt"})
+    shutil.copytree(CHECKPOINT, one)
+    write_noisy_copy(CHECKPOINT, other)
     return one, other
 
 
@@ -44,11 +31,6 @@ def engine_on(folder: Path) -> LocalEngine:
             str(folder), dtype="float32", enforce_eager=True, kv_cache_gib=0.25, max_model_len=4096, max_num_seqs=4
         )
     )
-
-
-async def said(engine: LocalEngine) -> Said:
-    chunks = await complete(engine, PARAMS)
-    return ids_of(chunks), tuple(logprob for chunk in chunks for logprob in chunk.logprobs or ())
 
 
 async def test_taken_weights_speak_as_those_of_a_fresh_engine(folders: tuple[Path, Path], tmp_path: Path) -> None:

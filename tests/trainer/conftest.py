@@ -13,7 +13,7 @@ from searchr1.trainer.tokenizer import save_tokenizer, train_tokenizer
 from searchr1.trainer.warmup import WarmupConfig
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread() -> Iterator[None]:
     """Tiny models gain nothing from a second thread, and threads that wait for each other spin."""
     threads = torch.get_num_threads()

@@ -96,8 +96,8 @@ def test_seeds_of_steps_differ(tokenizer: Tokenizer) -> None:
     assert not one & two
 
 
-def test_weights_travel_through_a_folder_that_goes() -> None:
-    with weights_folder() as folder:
+def test_weights_travel_through_a_folder_that_goes(tokenizer: Tokenizer) -> None:
+    with weights_folder(actor(tokenizer, []).config) as folder:
         assert not folder.exists()
         parent: Path = folder.parent
         assert parent.is_dir()

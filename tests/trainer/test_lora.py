@@ -1,6 +1,5 @@
 """Adapters: what they compute, what stays as it was, and that a run learns with them; and checkpointed layers."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +20,6 @@ from tests.trainer.test_learner import ALONE, config, samples
 SECTION = LoraSection(rank=4, alpha=8.0)
 IDS = torch.arange(20, 60).reshape(2, 20)
 MASK = torch.ones_like(IDS, dtype=torch.bool)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """A model this small is slower on more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

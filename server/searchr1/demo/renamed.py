@@ -6,6 +6,7 @@ after their country (Algiers, San Salvador, Guinea-Bissau), names that repeat th
 """
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -55,7 +56,8 @@ class _Renaming:
         self._countries = world.countries_in("train")
         self._cities = world.cities_in("train")
         self._continents = sorted({country.continent for country in self._countries})
-        self._taken: dict[str, None] = {}
+        self._taken: set[str] = set()
+        self._latest: deque[str] = deque(maxlen=200)
         real = [city.name for city in self._cities if not world.held_out.occurs_in(city.name)]
         self._rng.shuffle(real)
         self._real: Iterator[str] = iter(real)
@@ -177,8 +179,8 @@ class _Renaming:
 
     def _other_place(self) -> str:
         draw = self._rng.random()
-        if draw < _VARIANT and self._taken:
-            other = self._rng.choice(list(self._taken)[-200:])
+        if draw < _VARIANT and self._latest:
+            other = self._rng.choice(self._latest)
             return f"{self._rng.choice(_BEFORE)} {other}"
         return doubled_name(self._rng) if draw < _VARIANT + _DOUBLED else made_up_name(self._rng)
 
@@ -192,5 +194,6 @@ class _Renaming:
         """Whether nothing has ``name`` yet; if so it is taken from now on."""
         if name in self._taken or self._old.held_out.occurs_in(name):
             return False
-        self._taken[name] = None
+        self._taken.add(name)
+        self._latest.append(name)
         return True

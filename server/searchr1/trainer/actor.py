@@ -149,12 +149,12 @@ async def open_actor(config: TrainConfig, source: Path) -> AsyncIterator[Actor]:
 
 
 @contextlib.contextmanager
-def weights_folder(config: TrainConfig | None = None) -> Iterator[Path]:
+def weights_folder(config: TrainConfig) -> Iterator[Path]:
     """A folder for weights on their way to the engine, in memory where the system has such a place.
 
     Engines on other machines have no part in this one's memory: for them it is in ``out_dir``.
     """
-    if config is not None and config.rollout.engine_urls:
+    if config.rollout.engine_urls:
         yield config.out_dir.resolve() / "weights"
         return
     memory = Path("/dev/shm")

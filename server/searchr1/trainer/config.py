@@ -137,6 +137,11 @@ class LoraSection(_Section):
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     """Names of the linear layers that get one."""
 
+    @property
+    def scale(self) -> float:
+        """What the adapters' product is multiplied by."""
+        return self.alpha / self.rank
+
 
 class TrainConfig(_Section):
     """One training run."""

@@ -23,7 +23,7 @@ from searchr1.trainer.grpo import grpo_advantages, grpo_loss
 from searchr1.trainer.lora import add_adapters, merged, without_adapters
 from searchr1.trainer.losses import EngineGap, PolicyLoss, kl_k3, masked_mean, num_terms, truncated_importance
 from searchr1.trainer.meter import Meter
-from searchr1.trainer.policy import Critic, Policy, TokenStats, checkpoint_layers, load_policy
+from searchr1.trainer.policy import Critic, Policy, TokenStats, checkpoint_layers, decoder_layers, load_policy
 from searchr1.trainer.ppo import critic_loss, ppo_advantages, ppo_loss
 from searchr1.trainer.samples import Batch, Sample, collate, micro_batches
 from searchr1.trainer.world import World, load_states, model_state, optimizer_state, trained_state
@@ -68,7 +68,7 @@ class Learner:
             torch.manual_seed(config.seed)
             critic = Critic(source, world.device, dtype=dtype)
             self._prepare(critic.base)
-            self.critic = world.shard(critic, list(_layers(critic.base)))
+            self.critic = world.shard(critic, list(decoder_layers(critic.base)))
             self.critic_optimizer = self._adamw(self.critic, config.optimizer.critic_lr)
 
     def update(self, samples: Sequence[Sample], step: int, progress: Progress = lambda _: None) -> dict[str, float]:
@@ -112,7 +112,7 @@ class Learner:
     def _policy(self, source: Path, dtype: torch.dtype) -> Policy:
         model = load_policy(source, self.world.device)
         self._prepare(model)
-        return self.world.shard(Policy(model, dtype=dtype), list(_layers(model)))
+        return self.world.shard(Policy(model, dtype=dtype), list(decoder_layers(model)))
 
     def _prepare(self, model: PreTrainedModel) -> None:
         if self.config.lora is not None:
@@ -276,11 +276,6 @@ class Learner:
 
     def _critic_lr(self) -> dict[str, float]:
         return {} if self.critic is None else {"critic_lr": self.critic_optimizer.param_groups[0]["lr"]}
-
-
-def _layers(model: Any) -> nn.ModuleList:
-    layers: nn.ModuleList = model.get_decoder().layers if hasattr(model, "get_decoder") else model.layers
-    return layers
 
 
 def _part(

@@ -50,7 +50,7 @@ def add_adapters(model: nn.Module, section: LoraSection, *, seed: int) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if name in section.targets and isinstance(child, nn.Linear):
-                setattr(parent, name, LoraLinear(child, section.rank, section.alpha / section.rank, random))
+                setattr(parent, name, LoraLinear(child, section.rank, section.scale, random))
                 missing.discard(name)
     if missing:
         raise ConfigurationError(f"lora.targets: the model has no linear layer named {', '.join(sorted(missing))}")
@@ -71,10 +71,9 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 def merged(state: Mapping[str, torch.Tensor], section: LoraSection) -> dict[str, torch.Tensor]:
     """The weights of a model without adapters that computes what the one with ``state`` does."""
-    scale = section.alpha / section.rank
     weights = {name: tensor for name, tensor in state.items() if not name.endswith((_DOWN, _UP))}
     for name, down in state.items():
         if name.endswith(_DOWN):
             layer = name.removesuffix(_DOWN)
-            weights[f"{layer}.weight"] = weights[f"{layer}.weight"] + scale * (state[layer + _UP] @ down)
+            weights[f"{layer}.weight"] = weights[f"{layer}.weight"] + section.scale * (state[layer + _UP] @ down)
     return weights

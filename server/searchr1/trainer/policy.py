@@ -86,11 +86,17 @@ class Critic(nn.Module):
         return values.masked_scatter(at, self.head(hidden[at].float())[:, 0])
 
 
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The transformer layers of ``model``, with or without a head."""
+    untyped: Any = model
+    layers: nn.ModuleList = untyped.get_decoder().layers
+    return layers
+
+
 def checkpoint_layers(model: PreTrainedModel) -> None:
     """Have ``model`` compute its layers again in the backward pass instead of keeping what they computed."""
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    untyped: Any = model
-    for layer in untyped.get_decoder().layers:
+    for layer in decoder_layers(model):
         # Transformers does so in training mode alone. Only the layer itself is put into it: its parts' dropout, if
         # the model has any, stays off, because old and new logprobs have to be of the same function.
         layer.training = True
