@@ -303,6 +303,10 @@ def demo_build(
 
     if renamed and demonstrations:
         raise SystemExit("searchr1 demo build: --renamed writes no demonstrations. Give one of the two.")
+    if renamed_worlds and not demonstrations:
+        raise SystemExit(
+            "searchr1 demo build: --renamed-worlds says where demonstrations come from. Give --demonstrations too."
+        )
     atlas = data_dir / (f"atlas-renamed-{seed}" if renamed else "atlas")
     if renamed:
         written = build_renamed(atlas, seed=seed)

@@ -77,6 +77,12 @@ def train_warmup(
         Path, typer.Option(help="Folder with the demonstrations: searchr1 demo build --demonstrations N.")
     ] = Path("data/atlas"),
     start: Annotated[Path | None, typer.Option(help="A checkpoint of an earlier warm-up to go on from.")] = None,
+    hidden_size: Annotated[
+        int | None, typer.Option(min=64, help="Width, a multiple of 64; that of --start, which can grow, or 256.")
+    ] = None,
+    num_layers: Annotated[
+        int | None, typer.Option(min=1, help="Layers; as many as --start has, which can grow, or 5.")
+    ] = None,
     guess: Annotated[float, typer.Option(min=0, max=1, help="Share of demonstrations that answer unsearched.")] = 0.0,
     stop_early: Annotated[
         float, typer.Option(min=0, max=1, help="Share of hops, but the last, at which a demonstration stops.")
@@ -92,6 +98,7 @@ def train_warmup(
     seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
 ) -> None:
     """Train a small model to search and read, on demonstrations: from scratch, or from --start."""
+    from searchr1.trainer.growth import choose_shape
     from searchr1.trainer.habits import Habits
     from searchr1.trainer.warmup import WarmupConfig, warmup
 
@@ -99,6 +106,7 @@ def train_warmup(
         WarmupConfig(
             data_dir=data,
             out_dir=out,
+            shape=choose_shape(start, hidden_size=hidden_size, num_layers=num_layers),
             start=start,
             habits=Habits(guess=guess, stop_early=stop_early),
             num_demonstrations=num_demonstrations,

@@ -4,6 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from typer.testing import CliRunner
+
+from searchr1.cli import app
 from searchr1.demo.build import build, build_world, demonstrations
 from searchr1.demo.corpus import Entry
 from searchr1.demo.questions import generate
@@ -91,3 +95,18 @@ def test_each_query_is_searched_once_and_failures_are_counted(world: World, orac
     assert [demonstration.id for demonstration in made] == [
         question.id for question in questions if question not in lost
     ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--renamed", "--demonstrations", "10"), "--renamed writes no demonstrations"),
+        (("--renamed-worlds", "2"), "Give --demonstrations too"),
+        (("--renamed", "--renamed-worlds", "2"), "Give --demonstrations too"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(tmp_path: Path, flags: tuple[str, ...], message: str) -> None:
+    done = CliRunner().invoke(app, ["demo", "build", "--data-dir", str(tmp_path), *flags])
+    assert done.exit_code == 1
+    assert message in str(done.exception)
+    assert not list(tmp_path.iterdir())

@@ -20,6 +20,8 @@ EMBEDDING_STD = 0.1
 PREVIOUS_BIAS = (9.0, 3.0)
 """Biases of query and key on fast and slow rotary pairs; their products peak at one distance."""
 NUM_FAST_PAIRS = 10
+NUM_SHIFTS = 2
+"""Heads of layer 0 that look one, two, … tokens back."""
 NUM_MATCH_PAIRS = (17, 3)
 """Slowest rotary pairs, on which the induction head compares the last token and the one before, at any distance."""
 MATCH_GAIN = 2.5
@@ -55,10 +57,10 @@ def start_with_induction(model: Qwen2ForCausalLM, *, seed: int) -> None:
     nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD, generator=random)
 
     read = _orthonormal(hidden, random)[:size]
-    shifts = [_orthonormal(hidden, random) for _ in range(2)]
+    shifts = [_orthonormal(hidden, random) for _ in range(NUM_SHIFTS)]
     for number, shift in enumerate(shifts):
         head = slice(number * size, (number + 1) * size)
-        _look_back(first, head, distance=number + 1, theta=theta)
+        look_back(first, head, distance=number + 1, theta=theta)
         first.v_proj.weight[head] = read
         first.o_proj.weight[:, head] = PREVIOUS_GAIN * shift @ read.T
 
@@ -89,7 +91,7 @@ def _on_pairs(rows: torch.Tensor, pairs: slice) -> torch.Tensor:
     return placed
 
 
-def _look_back(attention: Qwen2Attention, head: slice, *, distance: int, theta: float) -> None:
+def look_back(attention: Qwen2Attention, head: slice, *, distance: int, theta: float) -> None:
     """Make one head attend to the token ``distance`` before, by biases that rotary positions turn against each other.
 
     The score at a distance is a sum of cosines, one per rotary pair, that are all at their peak at ``distance`` only.

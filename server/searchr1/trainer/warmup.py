@@ -29,9 +29,10 @@ from searchr1.trainer.batches import BatchPlan
 from searchr1.trainer.demonstrations import Samples, encode_demonstrations, read_demonstrations
 from searchr1.trainer.demonyms import with_derived_name
 from searchr1.trainer.drill import drill_batch
+from searchr1.trainer.growth import start_from
 from searchr1.trainer.habits import Habits, with_habits
 from searchr1.trainer.initialise import start_with_induction
-from searchr1.trainer.model import ModelShape, build_model, export_model, load_weights, masked_loss
+from searchr1.trainer.model import ModelShape, build_model, export_model, masked_loss
 from searchr1.trainer.optimizers import build_optimizers, lr_factor, set_lr
 from searchr1.trainer.plots import plot_losses
 from searchr1.trainer.tokenizer import (
@@ -58,7 +59,8 @@ class WarmupConfig:
     """Where samples, training state, metrics, the plot and the finished ``checkpoint`` folder go."""
     shape: ModelShape = field(default_factory=lambda: ModelShape(vocab_size=2048))
     start: Path | None = None
-    """A checkpoint of an earlier run to go on from: its weights and its tokenizer. None: from scratch."""
+    """A checkpoint of an earlier run to go on from: its tokenizer and its weights, of which ``shape`` may want more
+    (``growth.py``). None: from scratch."""
     induction: bool = True
     """Start from weights that can already copy (``initialise.py``) instead of purely random ones."""
     max_steps: int | None = None
@@ -186,7 +188,7 @@ def _train(rank: int, config: WarmupConfig) -> None:
     special = {token["content"]: token["id"] for token in raw["added_tokens"]}
     model = build_model(config.shape, end_id=special[IM_END], pad_id=special[END_OF_TEXT], seed=config.seed)
     if config.start is not None:
-        load_weights(model, config.start)
+        start_from(model, config.start)
     elif config.induction:
         start_with_induction(model, seed=config.seed)
     cast(torch.nn.Module, model).to(device)
