@@ -88,6 +88,9 @@ def train_warmup(
         float, typer.Option(min=0, max=1, help="Share of hops, but the last, at which a demonstration stops.")
     ] = 0.0,
     num_demonstrations: Annotated[int | None, typer.Option(min=1, help="Demonstrations to train on; all.")] = None,
+    drill: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the run, from its start, with a copying drill beside it.")
+    ] = 1.0,
     muon_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of the weight matrices.")] = 0.01,
     adamw_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of everything else.")] = 1e-3,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")] = None,
@@ -110,6 +113,7 @@ def train_warmup(
             start=start,
             habits=Habits(guess=guess, stop_early=stop_early),
             num_demonstrations=num_demonstrations,
+            drill=drill,
             muon_lr=muon_lr,
             adamw_lr=adamw_lr,
             max_steps=max_steps,
