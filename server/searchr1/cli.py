@@ -293,6 +293,9 @@ def demo_build(
     renamed_worlds: Annotated[
         int, typer.Option(min=0, help="Worlds with new names that half of the demonstrations come from.")
     ] = 0,
+    readings: Annotated[
+        int, typer.Option(min=0, help="Readings for the warm-up: passages and what they say, of still other worlds.")
+    ] = 0,
     renamed: Annotated[
         bool, typer.Option("--renamed", help="Write the train split alone, all names new: what rewards are drawn from.")
     ] = False,
@@ -303,15 +306,20 @@ def demo_build(
 
     if renamed and demonstrations:
         raise SystemExit("searchr1 demo build: --renamed writes no demonstrations. Give one of the two.")
-    if renamed_worlds and not demonstrations:
-        raise SystemExit(
-            "searchr1 demo build: --renamed-worlds says where demonstrations come from. Give --demonstrations too."
-        )
+    if (renamed_worlds or readings) and not demonstrations:
+        raise SystemExit("searchr1 demo build: --renamed-worlds and --readings go with --demonstrations. Give it too.")
     atlas = data_dir / (f"atlas-renamed-{seed}" if renamed else "atlas")
     if renamed:
         written = build_renamed(atlas, seed=seed)
     elif demonstrations:
-        written = build(atlas, num_demonstrations=demonstrations, num_renamed_worlds=renamed_worlds, seed=seed).written
+        report = build(
+            atlas,
+            num_demonstrations=demonstrations,
+            num_renamed_worlds=renamed_worlds,
+            num_readings=readings,
+            seed=seed,
+        )
+        written = report.written
     else:
         written = build_world(atlas, seed=seed)
     for name, lines in written.items():

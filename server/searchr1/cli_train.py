@@ -91,6 +91,9 @@ def train_warmup(
     drill: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the run, from its start, with a copying drill beside it.")
     ] = 1.0,
+    readings: Annotated[
+        int, typer.Option(min=0, help="Readings per step: searchr1 demo build --readings N writes them.")
+    ] = 0,
     muon_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of the weight matrices.")] = 0.01,
     adamw_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of everything else.")] = 1e-3,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")] = None,
@@ -98,6 +101,9 @@ def train_warmup(
     batch_size: Annotated[int, typer.Option(min=1, help="Demonstrations per step.")] = 16,
     processes: Annotated[int, typer.Option(min=1, help="Data-parallel processes; on a CPU one per core.")] = 2,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    compile_model: Annotated[
+        bool, typer.Option("--compile", help="Compile the model: faster after some minutes; needs a C++ compiler.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
 ) -> None:
     """Train a small model to search and read, on demonstrations: from scratch, or from --start."""
@@ -114,6 +120,8 @@ def train_warmup(
             habits=Habits(guess=guess, stop_early=stop_early),
             num_demonstrations=num_demonstrations,
             drill=drill,
+            readings_size=readings,
+            compile=compile_model,
             muon_lr=muon_lr,
             adamw_lr=adamw_lr,
             max_steps=max_steps,

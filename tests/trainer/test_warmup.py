@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,10 @@ def test_resuming_gives_the_same_weights_as_never_stopping(
     train_step = module._Run.train_step
     steps = iter(range(3))
 
-    def stop_in_fourth(run: module._Run, plan: BatchPlan) -> dict[str, float]:
+    def stop_in_fourth(run: module._Run, *plans: BatchPlan | None) -> dict[str, float]:
         if next(steps, None) is None:
             raise StoppedError
-        return train_step(run, plan)
+        return train_step(run, *plans)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(module._Run, "train_step", stop_in_fourth)
@@ -87,3 +88,20 @@ def test_other_settings_do_not_resume(tiny_config: WarmupConfig) -> None:
 def test_a_run_needs_a_bound(tiny_config: WarmupConfig) -> None:
     with pytest.raises(ConfigurationError, match="max_steps or max_minutes"):
         warmup(dataclasses.replace(tiny_config, max_steps=None))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch looks at it while it traces
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling needs a C++ compiler")
+def test_compiled_layers_learn_what_others_do(tiny_config: WarmupConfig, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny_config, max_steps=2, drill=0.0)
+    warmup(config)
+    compiled = dataclasses.replace(config, compile=True, out_dir=tmp_path / "compiled")
+    warmup(compiled)
+
+    plain, fast = (
+        [json.loads(line)["loss"] for line in (c.out_dir / "metrics.jsonl").read_text("utf-8").splitlines()]
+        for c in (config, compiled)
+    )
+    assert fast == pytest.approx(plain, rel=0.01)
+    names = [set(load_file(c.out_dir / "checkpoint" / "model.safetensors")) for c in (config, compiled)]
+    assert names[0] == names[1]

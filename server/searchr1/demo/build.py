@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from searchr1.demo.corpus import CorpusName, write_corpus
 from searchr1.demo.questions import Question, generate, write_questions
+from searchr1.demo.readings import Reading, readings
 from searchr1.demo.renamed import renamed_world
 from searchr1.demo.swap import KnownNames, NamePool, swap_bystanders, swap_entities
 from searchr1.demo.teacher import Demonstration, Searching, Teacher
@@ -21,11 +23,15 @@ from searchr1.demo.world import World, load_world
 from searchr1.loop.types import Passage
 from searchr1.retrieval.local import LocalIndex, build_index
 
+Item = TypeVar("Item")
 SearchBatch = Callable[[list[str]], list[list[Passage]]]
 
 VALIDATION_QUESTIONS = 1000
 TEST_QUESTIONS = 2000
 TOP_K = 3
+_READINGS_PER_WORLD = 1000
+_READINGS_SEED = 1_000_000
+"""Where the seeds of the worlds that are only read begin."""
 _TOGETHER = 2000
 """Questions whose searches run as one batch."""
 
@@ -67,6 +73,7 @@ def build(
     *,
     num_demonstrations: int = 60_000,
     num_renamed_worlds: int = 0,
+    num_readings: int = 0,
     seed: int = 0,
     swap_probability: float = 0.8,
     progress: bool = True,
@@ -77,7 +84,8 @@ def build(
 
     Train demonstrations search the train corpus, and a share ``swap_probability`` of them has its entities renamed;
     validation demonstrations search the whole corpus and are never renamed. With ``num_renamed_worlds`` half of the
-    train demonstrations come from these, in equal parts. The searches default to BM25 indexes that are built for the
+    train demonstrations come from these, in equal parts. ``num_readings`` of still other renamed worlds are written to
+    ``readings-train.jsonl``. The searches default to BM25 indexes that are built for the
     purpose and removed afterwards.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -103,6 +111,10 @@ def build(
         written["demonstrations-train.jsonl"] = _write(counted, out_dir / "demonstrations-train.jsonl")
         held_out = demonstrations(world, validation, search_all, dropped)
         written["demonstrations-validation.jsonl"] = _write(held_out, out_dir / "demonstrations-validation.jsonl")
+        if num_readings:
+            task = bar.add_task("readings", total=num_readings)
+            read = _counted(_readings(world, num_readings, seed), lambda: bar.advance(task))
+            written["readings-train.jsonl"] = _write(read, out_dir / "readings-train.jsonl")
     return BuildReport(written, dict(dropped))
 
 
@@ -138,6 +150,15 @@ def _of_renamed_worlds(
         questions = generate(renamed, "train", each + each // 20 + 10, world_seed)
         found = demonstrations(renamed, questions, search, dropped)
         yield from islice((item for item in found if not _names_held_out(world, item)), each)
+
+
+def _readings(world: World, number: int, seed: int) -> Iterator[Reading]:
+    """Yield ``number`` readings, a new renamed world for every ``_READINGS_PER_WORLD`` of them."""
+    for start in range(0, number, _READINGS_PER_WORLD):
+        world_seed = _READINGS_SEED + seed * 1000 + start // _READINGS_PER_WORLD
+        found = readings(renamed_world(world, world_seed), random.Random(world_seed))
+        named = (item for item in found if not _names_held_out(world, item))
+        yield from islice(named, min(_READINGS_PER_WORLD, number - start))
 
 
 class _CachedSearch:
@@ -189,12 +210,12 @@ def _swapped(world: World, items: Iterable[Demonstration], probability: float, s
             yield item
 
 
-def _names_held_out(world: World, item: Demonstration) -> bool:
+def _names_held_out(world: World, item: Demonstration | Reading) -> bool:
     """Whether a held-out entity is named; new names next to old words can form such a name."""
     return any(world.held_out.occurs_in(text) for text in item.texts())
 
 
-def _counted(items: Iterable[Demonstration], on_item: Callable[[], None]) -> Iterator[Demonstration]:
+def _counted(items: Iterable[Item], on_item: Callable[[], None]) -> Iterator[Item]:
     for item in items:
         yield item
         on_item()
@@ -209,7 +230,7 @@ def _write_questions(world: World, train: Sequence[Question], out_dir: Path, see
     return {name: write_questions(questions, out_dir / name) for name, questions in splits.items()}
 
 
-def _write(items: Iterable[Demonstration], path: Path) -> int:
+def _write(items: Iterable[Demonstration | Reading], path: Path) -> int:
     partial = path.with_name(path.name + ".partial")
     count = 0
     with partial.open("w", encoding="utf-8") as file:

@@ -104,10 +104,15 @@ Searching = Generator[str, Sequence[Passage], Demonstration | None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Entity:
+class Entity:
+    """What the teacher looks something up about."""
+
     phrase: str
+    """As it stands in a sentence: ``the Netherlands``."""
     title: str
+    """Of its passages, without the quotes."""
     country: Country | None
+    """The country itself, or the one that a city is in."""
 
 
 @dataclass(slots=True)
@@ -149,7 +154,7 @@ class Teacher:
             number, value = found
             if fact in _ENTITY_TYPES:
                 notes.entities[value.removeprefix("the ")] = _ENTITY_TYPES[fact]
-            stated = f"Doc {number} says {_statement(fact, entity.phrase, value)}."
+            stated = f"Doc {number} says {statement(fact, entity.phrase, value)}."
             rest = chain[index + 1 :]
             if rest:
                 entity = self._next_entity(fact, value, entity)
@@ -166,7 +171,7 @@ class Teacher:
         )
 
     def _look_up(
-        self, notes: _Notes, think: str, fact: str, entity: _Entity
+        self, notes: _Notes, think: str, fact: str, entity: Entity
     ) -> Generator[str, Sequence[Passage], tuple[int, str] | None]:
         for wording in QUERIES[fact]:
             if len(notes.turns) == MAX_SEARCHES:
@@ -176,28 +181,28 @@ class Teacher:
             text = f"<think> {think} </think>\n<search> {query} </search>"
             notes.turns.append(Turn(text, query, passages))
             for number, passage in enumerate(passages, start=1):
-                value = self._read(fact, entity, passage)
+                value = self.read(fact, entity, passage)
                 if value is not None:
                     return number, value
             think = f"The passages do not give {_noun(fact)} of {entity.phrase}. I search again."
         return None
 
-    def _start(self, start: str, phrase: str) -> _Entity:
+    def _start(self, start: str, phrase: str) -> Entity:
         if start == "country":
             return _of_country(self._by_phrase[phrase])
         if start == "capital":
-            return _Entity(phrase, phrase, self._by_capital[phrase])
+            return Entity(phrase, phrase, self._by_capital[phrase])
         return self._of_city(self._world.city_named[phrase])
 
-    def _of_city(self, city: City) -> _Entity:
-        return _Entity(city.name, city.name, self._world.countries[city.country])
+    def _of_city(self, city: City) -> Entity:
+        return Entity(city.name, city.name, self._world.countries[city.country])
 
-    def _next_entity(self, fact: str, value: str, entity: _Entity) -> _Entity:
+    def _next_entity(self, fact: str, value: str, entity: Entity) -> Entity:
         if fact == "capital":
-            return _Entity(value, value, entity.country)
+            return Entity(value, value, entity.country)
         return _of_country(self._by_phrase[value])
 
-    def _read(self, fact: str, entity: _Entity, passage: Passage) -> str | None:
+    def read(self, fact: str, entity: Entity, passage: Passage) -> str | None:
         """Return the value of ``fact`` for ``entity`` as ``passage`` states it, or None if it does not."""
         title = passage.title.strip('"')
         country = entity.country
@@ -236,8 +241,8 @@ class Teacher:
         return (city.timezone,) if fact == "timezone" else (f"{city.population:,}",)
 
 
-def _of_country(country: Country) -> _Entity:
-    return _Entity(country.phrase, country.name, country)
+def _of_country(country: Country) -> Entity:
+    return Entity(country.phrase, country.name, country)
 
 
 def _at(text: str, value: str) -> int:
@@ -250,7 +255,8 @@ def _noun(fact: str) -> str:
     return _NOUNS.get(fact, f"the {fact}")
 
 
-def _statement(fact: str, phrase: str, value: str) -> str:
+def statement(fact: str, phrase: str, value: str) -> str:
+    """Say what a fact of an entity is: ``the capital of Mali is Bamako``. The value comes last."""
     return _STATEMENTS.get(fact, f"{_noun(fact)} of {{x}} is {{value}}").format(x=phrase, value=value)
 
 

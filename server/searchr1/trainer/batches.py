@@ -1,5 +1,6 @@
 """Batches of samples of similar length: which samples form batch number ``n`` is a pure function of (seed, n)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,9 +13,9 @@ from searchr1.trainer.demonstrations import Samples
 POOL_BATCHES = 32
 """Batches' worth of shuffled samples that are sorted by length together: little padding, still well mixed."""
 
-WIDTH_STEP = 32
-"""Rows are one longer than a multiple of this, so that what the model reads comes in few shapes: CPU kernels are
-prepared, and kept, once per shape."""
+WIDTH_STEP = 64
+"""Rows are one longer than a multiple of this, so that what the model reads comes in few shapes: kernels are compiled,
+or on a CPU prepared, once per shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +69,16 @@ class BatchPlan:
 def collate(samples: Samples, rows: npt.NDArray[np.int64], *, pad_id: int) -> Batch:
     """Pad the samples numbered ``rows`` into one batch."""
     spans = [slice(samples.offsets[row], samples.offsets[row + 1]) for row in rows]
-    longest = max(span.stop - span.start for span in spans)
-    width = -(-(longest - 1) // WIDTH_STEP) * WIDTH_STEP + 1
-    ids = np.full((len(rows), width), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), width), dtype=np.bool_)
-    for row, span in enumerate(spans):
-        length = span.stop - span.start
-        ids[row, :length] = samples.ids[span]
-        mask[row, :length] = samples.loss_mask[span]
-    return Batch(torch.from_numpy(ids), torch.from_numpy(mask))
+    return pad([samples.ids[span] for span in spans], [samples.loss_mask[span] for span in spans], pad_id=pad_id)
+
+
+def pad(ids: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike], *, pad_id: int) -> Batch:
+    """One batch of rows of unequal lengths: the ids of each, and which of them are in the loss."""
+    lengths = [np.size(row) for row in ids]
+    width = -(-(max(lengths) - 1) // WIDTH_STEP) * WIDTH_STEP + 1
+    padded = np.full((len(lengths), width), pad_id, dtype=np.int64)
+    mask = np.zeros((len(lengths), width), dtype=np.bool_)
+    for row, length in enumerate(lengths):
+        padded[row, :length] = ids[row]
+        mask[row, :length] = masks[row]
+    return Batch(torch.from_numpy(padded), torch.from_numpy(mask))

@@ -5,9 +5,10 @@ segment tokenized alone, observations cut as in serving, the mask true on what t
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -80,12 +81,24 @@ def read_demonstrations(path: Path) -> Iterator[Demonstration]:
     Raises:
         CorpusError: a line is not a demonstration.
     """
+    return read_lines(path, _parse, wanted="demonstration")
+
+
+Item = TypeVar("Item")
+
+
+def read_lines(path: Path, parse: Callable[[dict[str, Any]], Item], *, wanted: str) -> Iterator[Item]:
+    """Parse each line of a JSONL file.
+
+    Raises:
+        CorpusError: a line is not what was ``wanted``: it is no JSON, or ``parse`` raises what a wrong shape raises.
+    """
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield _parse(json.loads(line))
+                yield parse(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
-                raise CorpusError(f"{path}, line {number} is not a demonstration: {error!r}") from error
+                raise CorpusError(f"{path}, line {number} is not a {wanted}: {error!r}") from error
 
 
 def replay(demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | None = None) -> Rollout:
@@ -123,19 +136,26 @@ def encode_demonstrations(
     Raises:
         CorpusError: none is left.
     """
+    bar = tqdm(demonstrations, desc="tokenizing demonstrations", disable=not progress)
+    rollouts = (replay(demonstration, tokenizer) for demonstration in bar)
+    short = ((r.ids, r.loss_mask) for r in rollouts if len(r.ids) <= max_tokens)
+    return gather_samples(short, wanted=f"demonstration of at most {max_tokens} tokens")
+
+
+def gather_samples(encoded: Iterable[tuple[Sequence[int], Sequence[bool]]], *, wanted: str) -> Samples:
+    """Lay samples, each the token ids and whether they are in the loss, one after the other.
+
+    Raises:
+        CorpusError: there is none; the message calls it what was ``wanted``.
+    """
     ids: list[npt.NDArray[np.uint16]] = []
     masks: list[npt.NDArray[np.bool_]] = []
-    lengths: list[int] = []
-    for demonstration in tqdm(demonstrations, desc="tokenizing demonstrations", disable=not progress):
-        rollout = replay(demonstration, tokenizer)
-        if len(rollout.ids) > max_tokens:
-            continue
-        ids.append(np.array(rollout.ids, dtype=np.uint16))
-        masks.append(np.array(rollout.loss_mask, dtype=np.bool_))
-        lengths.append(len(rollout.ids))
+    for sample_ids, loss_mask in encoded:
+        ids.append(np.array(sample_ids, dtype=np.uint16))
+        masks.append(np.array(loss_mask, dtype=np.bool_))
     if not ids:
-        raise CorpusError(f"no demonstration of at most {max_tokens} tokens")
-    return Samples(np.concatenate(ids), np.concatenate(masks), np.cumsum([0, *lengths]))
+        raise CorpusError(f"no {wanted}")
+    return Samples(np.concatenate(ids), np.concatenate(masks), np.cumsum([0, *map(len, ids)]))
 
 
 def _parse(record: dict[str, object]) -> Demonstration:

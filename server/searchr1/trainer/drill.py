@@ -6,9 +6,8 @@ copying. Every token of the vocabulary takes part, so that also rare ones are co
 """
 
 import numpy as np
-import torch
 
-from searchr1.trainer.batches import Batch
+from searchr1.trainer.batches import Batch, pad
 
 NUM_NAMES = 12
 NUM_ROUNDS = 3
@@ -24,13 +23,7 @@ def drill_batch(number: int, *, rows: int, num_special: int, vocab_size: int, se
     """
     random = np.random.default_rng((seed, 1, number))
     ids, masks = zip(*(_row(random, num_special, vocab_size) for _ in range(rows)), strict=True)
-    width = max(map(len, ids))
-    padded = np.zeros((rows, width), dtype=np.int64)
-    mask = np.zeros((rows, width), dtype=np.bool_)
-    for row in range(rows):
-        padded[row, : len(ids[row])] = ids[row]
-        mask[row, : len(ids[row])] = masks[row]
-    return Batch(torch.from_numpy(padded), torch.from_numpy(mask))
+    return pad(ids, masks, pad_id=0)
 
 
 def _row(random: np.random.Generator, num_special: int, vocab_size: int) -> tuple[list[int], list[bool]]:

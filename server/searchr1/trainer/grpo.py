@@ -8,7 +8,8 @@ import torch
 
 from searchr1.trainer.advantages import group_advantages
 from searchr1.trainer.config import LossSection
-from searchr1.trainer.losses import PolicyLoss, kl_k3, masked_mean, policy_loss
+from searchr1.trainer.losses import PolicyLoss, kl_k3, masked_mean
+from searchr1.trainer.ppo import ppo_loss
 
 
 def grpo_advantages(rewards: torch.Tensor, groups: torch.Tensor, loss: LossSection, *, group_size: int) -> torch.Tensor:
@@ -33,22 +34,11 @@ def grpo_loss(
     loss: LossSection,
     denominator: float,
 ) -> tuple[torch.Tensor, PolicyLoss]:
-    """The clipped surrogate, plus the KL to the start policy (k3), less the entropy bonus; and the surrogate alone.
+    """PPO's loss, plus the KL to the start policy (k3), which PPO has in its rewards; and the surrogate alone.
 
     Shapes [B, N], but ``advantages`` [B, 1] or [B]; gradients go into ``logprobs`` and ``entropies``.
     """
-    surrogate = policy_loss(
-        logprobs,
-        old_logprobs,
-        advantages,
-        mask,
-        clip_low=loss.clip_low,
-        clip_high=loss.clip_high,
-        weights=weights,
-        over=loss.over,
-        denominator=denominator,
-    )
-    total = surrogate.loss - loss.entropy_coef * masked_mean(entropies, mask, loss.over, denominator=denominator)
+    total, surrogate = ppo_loss(logprobs, entropies, old_logprobs, advantages, weights, mask, loss, denominator)
     if ref_logprobs is not None:
         kl = kl_k3(logprobs, ref_logprobs)
         total = total + loss.kl_coef * masked_mean(kl, mask, loss.over, denominator=denominator)

@@ -13,6 +13,9 @@ from searchr1.errors import ConfigurationError
 from searchr1.trainer.attention import NAME as CAUSAL_BLOCKS
 from searchr1.trainer.batches import Batch
 
+NUM_COMPILED_SHAPES = 64
+"""Shapes that layers are compiled for before what is left runs uncompiled."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
@@ -49,6 +52,13 @@ def build_model(shape: ModelShape, *, end_id: int, pad_id: int, seed: int) -> Qw
     model: Qwen2ForCausalLM = Qwen2ForCausalLM(config)  # type: ignore[no-untyped-call]
     model.set_attn_implementation(CAUSAL_BLOCKS)
     return model
+
+
+def compile_layers(model: Qwen2ForCausalLM) -> None:
+    """Compile each layer in place, once for all layers and for each shape of its input."""
+    torch._dynamo.config.recompile_limit = NUM_COMPILED_SHAPES
+    for layer in model.model.layers:
+        layer.compile(dynamic=False)
 
 
 @dataclass(frozen=True, slots=True)

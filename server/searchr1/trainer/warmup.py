@@ -8,7 +8,7 @@ the loss; questions and passages are read, never imitated.
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing import parent_process
@@ -25,16 +25,17 @@ from transformers import Qwen2ForCausalLM
 from searchr1.errors import ConfigurationError
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.batches import BatchPlan
+from searchr1.trainer.batches import Batch, BatchPlan
 from searchr1.trainer.demonstrations import Samples, encode_demonstrations, read_demonstrations
 from searchr1.trainer.demonyms import with_derived_name
 from searchr1.trainer.drill import drill_batch
 from searchr1.trainer.growth import start_from
 from searchr1.trainer.habits import Habits, with_habits
 from searchr1.trainer.initialise import start_with_induction
-from searchr1.trainer.model import ModelShape, build_model, export_model, masked_loss
+from searchr1.trainer.model import ModelShape, build_model, compile_layers, export_model, masked_loss
 from searchr1.trainer.optimizers import build_optimizers, lr_factor, set_lr
 from searchr1.trainer.plots import plot_losses
+from searchr1.trainer.readings import encode_readings, read_readings
 from searchr1.trainer.tokenizer import (
     END_OF_TEXT,
     IM_END,
@@ -46,6 +47,7 @@ from searchr1.trainer.tokenizer import (
 
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
+READINGS = "readings"
 CHECKPOINT = "checkpoint"
 
 
@@ -88,6 +90,11 @@ class WarmupConfig:
     costs held-out entities: tokens that are rare in the demonstrations fall out of use."""
     drill_size: int = 8
     """Rows of a drill batch, over all processes; about 200 tokens each."""
+    readings_size: int = 0
+    """Readings (``readings.py``) in every step, over all processes; about 250 tokens each."""
+    compile: bool = False
+    """Compile the layers: faster after some minutes, spent on one shape of batches after the other; needs a C++
+    compiler."""
     max_grad_norm: float = 1.0
     num_processes: int = 1
     """Data-parallel processes; one per core on a CPU, where they wait less for each other than threads do."""
@@ -110,12 +117,14 @@ def warmup(config: WarmupConfig) -> None:
         raise ConfigurationError("a run needs max_steps or max_minutes")
     if config.start is not None and not (config.start / "model.safetensors").is_file():
         raise ConfigurationError(f"there is no checkpoint to start from in {config.start}")
-    if config.batch_size % config.num_processes:
-        raise ConfigurationError("batch_size must be a multiple of num_processes")
+    if config.batch_size % config.num_processes or config.readings_size % config.num_processes:
+        raise ConfigurationError("batch_size and readings_size must be multiples of num_processes")
     config.out_dir.mkdir(parents=True, exist_ok=True)
     tokenizer = prepare_tokenizer(config)
     for split in ("train", "validation"):
         prepare_samples(config, split, tokenizer)
+    if config.readings_size:
+        prepare_readings(config, tokenizer)
     if config.num_processes == 1:
         _train(0, config)
         return
@@ -159,6 +168,20 @@ def prepare_samples(config: WarmupConfig, split: str, tokenizer: Tokenizer) -> N
         samples.save(path)
 
 
+def prepare_readings(config: WarmupConfig, tokenizer: Tokenizer) -> None:
+    """Tokenize the readings, once per output folder.
+
+    Raises:
+        ConfigurationError: the data folder has none.
+    """
+    path, source = config.out_dir / f"samples-{READINGS}.npz", config.data_dir / "readings-train.jsonl"
+    if path.is_file():
+        return
+    if not source.is_file():
+        raise ConfigurationError(f"there is no {source}; searchr1 demo build --readings N writes it")
+    encode_readings(read_readings(source), tokenizer, progress=config.progress).save(path)
+
+
 def _tokenizer_texts(config: WarmupConfig) -> Iterator[str]:
     """Each passage once, and every eighth demonstration, whose renamed entities show what made-up names look like."""
     with (config.data_dir / "corpus-train.jsonl").open(encoding="utf-8") as lines:
@@ -192,15 +215,19 @@ def _train(rank: int, config: WarmupConfig) -> None:
     elif config.induction:
         start_with_induction(model, seed=config.seed)
     cast(torch.nn.Module, model).to(device)
+    if config.compile:
+        compile_layers(model)
     optimizers = build_optimizers(model, muon_lr=config.muon_lr, adamw_lr=config.adamw_lr)
+    sizes = {"train": config.batch_size, "validation": config.batch_size, READINGS: config.readings_size}
     plans = {
-        split: BatchPlan(
-            Samples.load(config.out_dir / f"samples-{split}.npz"),
-            batch_size=config.batch_size,
+        name: BatchPlan(
+            Samples.load(config.out_dir / f"samples-{name}.npz"),
+            batch_size=size,
             pad_id=special[END_OF_TEXT],
             seed=config.seed,
         )
-        for split in ("train", "validation")
+        for name, size in sizes.items()
+        if size
     }
     run = _Run(config, rank, model, optimizers, device)
     run.resume()
@@ -210,7 +237,7 @@ def _train(rank: int, config: WarmupConfig) -> None:
     with bar:
         while run.progress < 1 and not _is_orphan():
             set_lr(optimizers, lr_factor(run.progress, warmup=config.warmup, decay=config.decay))
-            record = run.train_step(plans["train"])
+            record = run.train_step(plans["train"], plans.get(READINGS))
             bar.update()
             bar.set_postfix(loss=f"{record['loss']:.3f}", done=f"{run.progress:.1%}", refresh=False)
             finished = run.progress >= 1
@@ -252,45 +279,49 @@ class _Run:
         minutes = self.elapsed_s / 60 / self.config.max_minutes if self.config.max_minutes else 0.0
         return min(1.0, max(steps, minutes))
 
-    def train_step(self, plan: BatchPlan) -> dict[str, float]:
+    def train_step(self, plan: BatchPlan, readings: BatchPlan | None = None) -> dict[str, float]:
         """One optimizer step; all processes take the same one."""
         started = time.perf_counter()
         self.model.train()
-        batch = plan.batch(self.step, rank=self.rank, world_size=self.config.num_processes)
-        sums = masked_loss(self.model, batch, self.device)
-        sums.loss.backward()  # type: ignore[no-untyped-call]
-        drill = self._drill() if self.progress < self.config.drill else (0.0, 0)
-        loss, num_tokens, read, drill_loss, drill_tokens = self._share_gradients(
-            sums.loss.item(), sums.num_tokens, batch.ids.numel(), *drill
-        )
+        learned = {"": self._learn(self._share_of(plan))}
+        if readings is not None:
+            learned["readings_"] = self._learn(self._share_of(readings))
+        if self.progress < self.config.drill:
+            learned["drill_"] = self._learn(self._drill())
+        losses, read = self._share_gradients(learned)
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.tokens += int(read)
+        self.tokens += read
         self.elapsed_s = self._slowest(self.elapsed_s + time.perf_counter() - started)
-        record = {
+        return {
             "step": self.step,
             "tokens": self.tokens,
             "elapsed_s": self.elapsed_s,
-            "loss": loss / num_tokens,
+            **losses,
             "grad_norm": float(norm),
             "lr": self.optimizers[0].param_groups[0]["lr"],
         }
-        return record | ({"drill_loss": drill_loss / drill_tokens} if drill_tokens else {})
 
-    def _drill(self) -> tuple[float, int]:
-        batch = drill_batch(
+    def _share_of(self, plan: BatchPlan) -> Batch:
+        return plan.batch(self.step, rank=self.rank, world_size=self.config.num_processes)
+
+    def _drill(self) -> Batch:
+        return drill_batch(
             self.step * self.config.num_processes + self.rank,
             rows=self.config.drill_size // self.config.num_processes,
             num_special=NUM_SPECIAL,
             vocab_size=self.config.shape.vocab_size,
             seed=self.config.seed,
         )
+
+    def _learn(self, batch: Batch) -> tuple[float, int, int]:
+        """Add a batch's gradients; return its loss in all, the tokens in it, and all tokens read."""
         sums = masked_loss(self.model, batch, self.device)
         sums.loss.backward()  # type: ignore[no-untyped-call]
-        return sums.loss.item(), sums.num_tokens
+        return sums.loss.item(), sums.num_tokens, batch.ids.numel()
 
     def validate(self, plan: BatchPlan) -> dict[str, float]:
         """Loss and the share of exactly reproduced samples on held-out entities."""
@@ -352,9 +383,9 @@ class _Run:
             lines = "".join(json.dumps(record) + "\n" for record in self._records)
             (self.config.out_dir / METRICS).write_text(lines, "utf-8")
 
-    def _share_gradients(self, *sums: float) -> list[float]:
-        """Turn gradient sums into the mean over all tokens in the loss, the drill's too; return the added ``sums``."""
-        shared = torch.tensor(sums, dtype=torch.float64)
+    def _share_gradients(self, learned: Mapping[str, tuple[float, int, int]]) -> tuple[dict[str, float], int]:
+        """Turn gradient sums into the mean over all tokens in the loss; return the mean losses and all tokens read."""
+        shared = torch.tensor(list(learned.values()), dtype=torch.float64)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         if dist.is_initialized():
             dist.all_reduce(shared)
@@ -362,8 +393,9 @@ class _Run:
             dist.all_reduce(flat)
             for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
                 gradient.copy_(part.view_as(gradient))
-        torch._foreach_div_(gradients, float(shared[1] + shared[4]))
-        return [float(value) for value in shared]
+        torch._foreach_div_(gradients, float(shared[:, 1].sum()))
+        means = (shared[:, 0] / shared[:, 1]).tolist()
+        return {f"{kind}loss": mean for kind, mean in zip(learned, means, strict=True)}, int(shared[:, 2].sum())
 
     def _slowest(self, elapsed_s: float) -> float:
         """All processes must agree on the time, or they would stop at different steps."""

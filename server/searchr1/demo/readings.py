@@ -1,0 +1,131 @@
+"""Readings: a few passages and what each of them says, several facts in a row, without a question or a search.
+
+A demonstration of 560 tokens has two facts to read, a reading of 290 has five. Its passages come from renamed worlds
+and are mostly about the same country, so that the names in them are easily confused.
+"""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from searchr1.demo.corpus import Entry, entries
+from searchr1.demo.questions import FACTS
+from searchr1.demo.teacher import Entity, Teacher, statement
+from searchr1.demo.world import Country, World
+from searchr1.loop.types import Passage
+
+NUM_PASSAGES = 3
+_FROM_ELSEWHERE = 0.5
+"""Chance that the last passage is about a neighbour or any other country."""
+_MAX_CITIES = 5
+"""Cities of a country, the largest first, that readings are about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One fact that a passage states, in the teacher's words."""
+
+    given: str
+    """Up to the value: ``Doc 2 says the capital of Mali is``."""
+    value: str
+    """As the passage has it: ``Bamako``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Passages and statements about them, in no particular order."""
+
+    passages: tuple[Passage, ...]
+    statements: tuple[Statement, ...]
+
+    def texts(self) -> Iterator[str]:
+        """Yield every text in it."""
+        for passage in self.passages:
+            yield passage.title
+            yield passage.text
+        for stated in self.statements:
+            yield f"{stated.given} {stated.value}"
+
+    def to_row(self) -> dict[str, Any]:
+        """Return the reading as one JSONL record."""
+        return {
+            "passages": [{"title": passage.title, "text": passage.text} for passage in self.passages],
+            "statements": [{"given": stated.given, "value": stated.value} for stated in self.statements],
+        }
+
+
+def readings(world: World, rng: random.Random) -> Iterator[Reading]:
+    """Yield readings of the train split of ``world`` without end; passages that state nothing are not among them."""
+    shelf = _Shelf(world)
+    codes = sorted(shelf.about)
+    while True:
+        passages = shelf.take(rng.choice(codes), rng)
+        statements = [
+            Statement(f"Doc {number} says {given}", value)
+            for number, entry in enumerate(passages, start=1)
+            for given, value in shelf.stated(entry)
+        ]
+        rng.shuffle(statements)
+        shown = tuple(Passage(entry.id, f'"{entry.title}"', entry.text) for entry in passages)
+        yield Reading(shown, tuple(statements))
+
+
+class _Shelf:
+    """The passages of a world by country, with what each of them states."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._teacher = Teacher(world)
+        self._cities = {f"city-{city.id}": city for city in world.cities}
+        self._facts: dict[str, tuple[tuple[str, str], ...]] = {}
+        shelves: dict[str, list[Entry]] = {}
+        large = {f"city-{city.id}" for group in world.cities_of.values() for city in group[:_MAX_CITIES]}
+        for entry in entries(world, "all"):
+            country = self._country(entry)
+            if world.splits[country.code] != "train" or (entry.id.startswith("city-") and entry.id not in large):
+                continue
+            if self.stated(entry):
+                shelves.setdefault(country.code, []).append(entry)
+        self.about: Mapping[str, Sequence[Entry]] = {
+            code: found for code, found in shelves.items() if len(found) >= NUM_PASSAGES
+        }
+        self._codes = sorted(self.about)
+
+    def take(self, code: str, rng: random.Random) -> list[Entry]:
+        """Passages about one country, and now and then one about another."""
+        chosen = rng.sample(self.about[code], NUM_PASSAGES)
+        if rng.random() < _FROM_ELSEWHERE:
+            near = [other for other in self._world.countries[code].neighbours if other in self.about]
+            other = rng.choice(near) if near and rng.random() < 0.5 else rng.choice(self._codes)
+            if other != code:
+                chosen[-1] = rng.choice(self.about[other])
+        rng.shuffle(chosen)
+        return chosen
+
+    def stated(self, entry: Entry) -> tuple[tuple[str, str], ...]:
+        """What a passage states: a statement up to its value, and the value."""
+        if entry.id not in self._facts:
+            self._facts[entry.id] = tuple(self._read(entry))
+        return self._facts[entry.id]
+
+    def _country(self, entry: Entry) -> Country:
+        city = self._cities.get(entry.id)
+        return self._world.countries[city.country if city is not None else entry.id.split("-")[1]]
+
+    def _read(self, entry: Entry) -> Iterator[tuple[str, str]]:
+        country, city = self._country(entry), self._cities.get(entry.id)
+        about = Entity(country.phrase if city is None else city.name, entry.title, country)
+        passage = Passage(entry.id, f'"{entry.title}"', entry.text)
+        for fact in FACTS if city is None else ("country",):
+            value = self._teacher.read(fact, about, passage)
+            if value is not None:
+                yield _up_to_value(fact, about), value
+        if city is not None:
+            for fact, value in (("timezone", city.timezone), ("population", f"{city.population:,}")):
+                if value in entry.text:
+                    yield _up_to_value(fact, about), value
+
+
+def _up_to_value(fact: str, about: Entity) -> str:
+    return statement(fact, about.phrase, "").rstrip()
