@@ -293,6 +293,10 @@ def demo_build(
     renamed_worlds: Annotated[
         int, typer.Option(min=0, help="Worlds with new names that half of the demonstrations come from.")
     ] = 0,
+    renamed_share: Annotated[
+        float,
+        typer.Option(min=0.1, max=1, help="Share of a renamed world's countries that are renamed and asked about."),
+    ] = 1.0,
     readings: Annotated[
         int, typer.Option(min=0, help="Readings for the warm-up: passages and what they say, of still other worlds.")
     ] = 0,
@@ -307,7 +311,9 @@ def demo_build(
     if renamed and demonstrations:
         raise SystemExit("searchr1 demo build: --renamed writes no demonstrations. Give one of the two.")
     if (renamed_worlds or readings) and not demonstrations:
-        raise SystemExit("searchr1 demo build: --renamed-worlds and --readings go with --demonstrations. Give it too.")
+        raise SystemExit(
+            "searchr1 demo build: --renamed-worlds and --readings add to demonstrations. Give --demonstrations too."
+        )
     atlas = data_dir / (f"atlas-renamed-{seed}" if renamed else "atlas")
     if renamed:
         written = build_renamed(atlas, seed=seed)
@@ -316,6 +322,7 @@ def demo_build(
             atlas,
             num_demonstrations=demonstrations,
             num_renamed_worlds=renamed_worlds,
+            renamed_share=renamed_share,
             num_readings=readings,
             seed=seed,
         )

@@ -11,6 +11,7 @@ from searchr1.cli import app
 from searchr1.demo.build import build, build_world, demonstrations
 from searchr1.demo.corpus import Entry
 from searchr1.demo.questions import generate
+from searchr1.demo.renamed import renamed_world
 from searchr1.demo.world import World
 from searchr1.loop.types import Passage
 
@@ -57,6 +58,20 @@ def test_half_of_the_demonstrations_can_come_from_renamed_worlds(tmp_path: Path,
     strange = [row for row in train[20:] if not any(name in row["question"] for name in known)]
     assert strange
     assert all(not world.held_out.occurs_in(part) for row in train for part in texts(row))
+
+
+def test_of_a_partly_renamed_world_the_strange_countries_are_asked_about(tmp_path: Path, world: World) -> None:
+    written = build(
+        tmp_path, num_demonstrations=40, num_renamed_worlds=1, renamed_share=0.3, num_readings=30, progress=False
+    ).written
+    assert written["demonstrations-train.jsonl"] == 40
+    assert written["readings-train.jsonl"] == len(rows_of(tmp_path / "readings-train.jsonl")) == 30
+    renamed = renamed_world(world, 0, 0.3)
+    strange = {code for code, country in renamed.countries.items() if country.name != world.countries[code].name}
+    names = {name for code in strange for name in (renamed.countries[code].phrase, renamed.countries[code].capital)}
+    names |= {city.name for city in renamed.cities if city.country in strange}
+    for row in rows_of(tmp_path / "demonstrations-train.jsonl")[20:]:
+        assert any(name in row["question"] for name in names), row["question"]
 
 
 def texts(row: dict[str, Any]) -> list[str]:

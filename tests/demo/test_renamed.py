@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,22 @@ def test_no_name_is_of_a_held_out_entity(world: World, renamed: World) -> None:
 def test_the_seed_decides(world: World, renamed: World) -> None:
     assert renamed_world(world, seed=3) == renamed
     assert renamed_world(world, seed=4) != renamed
+
+
+def test_a_share_of_the_countries_can_be_renamed(world: World) -> None:
+    mixed = renamed_world(world, seed=3, share=0.3)
+    train = world.countries_in("train")
+    strange = {country.code for country in train if mixed.countries[country.code].name != country.name}
+    assert 0.2 < len(strange) / len(train) < 0.45
+    names = [country.name for country in mixed.countries.values()] + [city.name for city in mixed.cities]
+    assert Counter(names).most_common(1)[0][1] == 1
+    for country in train:
+        if country.code not in strange:
+            kept = mixed.countries[country.code]
+            assert kept == replace(country, neighbours=kept.neighbours)
+    cities = list(zip(world.cities_in("train"), sorted(mixed.cities, key=lambda city: city.id), strict=True))
+    assert all(new == old for old, new in cities if old.country not in strange)
+    assert sum(new.name == old.name for old, new in cities if old.country in strange) < 10
 
 
 def test_questions_of_every_kind_are_asked_of_it(world: World, renamed: World) -> None:

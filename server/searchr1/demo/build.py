@@ -73,6 +73,7 @@ def build(
     *,
     num_demonstrations: int = 60_000,
     num_renamed_worlds: int = 0,
+    renamed_share: float = 1.0,
     num_readings: int = 0,
     seed: int = 0,
     swap_probability: float = 0.8,
@@ -84,9 +85,9 @@ def build(
 
     Train demonstrations search the train corpus, and a share ``swap_probability`` of them has its entities renamed;
     validation demonstrations search the whole corpus and are never renamed. With ``num_renamed_worlds`` half of the
-    train demonstrations come from these, in equal parts. ``num_readings`` of still other renamed worlds are written to
-    ``readings-train.jsonl``. The searches default to BM25 indexes that are built for the
-    purpose and removed afterwards.
+    train demonstrations come from these, in equal parts; with a ``renamed_share`` below 1 only so many of a world's
+    countries are renamed, and the questions start from these. ``num_readings`` of still other renamed worlds go to
+    ``readings-train.jsonl``. The searches default to BM25 indexes that are built for the purpose and removed afterwards.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     world = load_world()
@@ -106,7 +107,10 @@ def build(
         varied = islice(
             _swapped(world, found, swap_probability, seed), num_demonstrations - in_worlds * num_renamed_worlds
         )
-        elsewhere = _of_renamed_worlds(world, num_renamed_worlds, in_worlds, seed, Path(scratch), dropped)
+        elsewhere = chain.from_iterable(
+            _of_renamed_world(world, seed * 1000 + number, renamed_share, in_worlds, Path(scratch), dropped)
+            for number in range(num_renamed_worlds)
+        )
         counted = _counted(chain(varied, elsewhere), lambda: bar.advance(task))
         written["demonstrations-train.jsonl"] = _write(counted, out_dir / "demonstrations-train.jsonl")
         held_out = demonstrations(world, validation, search_all, dropped)
@@ -137,19 +141,23 @@ def demonstrations(
                 yield result
 
 
-def _of_renamed_worlds(
-    world: World, num_worlds: int, each: int, seed: int, scratch: Path, dropped: Counter[str]
+def _of_renamed_world(
+    world: World, seed: int, share: float, number: int, scratch: Path, dropped: Counter[str]
 ) -> Iterator[Demonstration]:
-    """Yield ``each`` demonstrations of every one of ``num_worlds`` worlds, named by seeds that follow from ``seed``."""
-    for number in range(num_worlds):
-        world_seed = seed * 1000 + number
-        renamed = renamed_world(world, world_seed)
-        corpus = scratch / f"world-{number}.jsonl"
-        write_corpus(renamed, "all", corpus)
-        search = _index(corpus, scratch / f"world-{number}")
-        questions = generate(renamed, "train", each + each // 20 + 10, world_seed)
-        found = demonstrations(renamed, questions, search, dropped)
-        yield from islice((item for item in found if not _names_held_out(world, item)), each)
+    """Yield ``number`` demonstrations about the renamed countries of one world."""
+    renamed = renamed_world(world, seed, share)
+    corpus = scratch / f"world-{seed}.jsonl"
+    write_corpus(renamed, "all", corpus)
+    search = _index(corpus, scratch / f"world-{seed}")
+    codes = {code for code, country in renamed.countries.items() if country.name != world.countries[code].name}
+    about = {name for code in codes for name in (renamed.countries[code].phrase, renamed.countries[code].capital)}
+    about |= {city.name for city in renamed.cities if city.country in codes}
+    # Where cities are few the share of questions about a country is smaller than its share of the world.
+    spare = 3 / share if share < 1 else 1
+    asked = generate(renamed, "train", int((number + number // 20 + 10) * spare), seed)
+    questions = (question for question in asked if question.entities[0] in about)
+    found = demonstrations(renamed, questions, search, dropped)
+    yield from islice((item for item in found if not _names_held_out(world, item)), number)
 
 
 def _readings(world: World, number: int, seed: int) -> Iterator[Reading]:

@@ -34,13 +34,16 @@ _GENERIC_ENDINGS = ("Islands", "Republic", "Emirates", "States", "Kingdom", "Ter
 """Last words of country names that stay."""
 
 
-def renamed_world(world: World, seed: int) -> World:
+def renamed_world(world: World, seed: int, share: float = 1.0) -> World:
     """Return the train split of ``world`` with new names, populations, time zones and continents.
+
+    With a ``share`` below 1 only so many countries, drawn at random, are renamed, with their cities and with the
+    languages and currencies that no other country has: strange countries among known ones, as held-out ones are.
 
     Borders, codes, areas and what kind of a fact there is of whom stay. No new name holds the name of a held-out entity
     of ``world``, and the same arguments give the same world.
     """
-    return _Renaming(world, seed).world()
+    return _Renaming(world, seed, share).world()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,18 @@ class _CountryNames:
 
 
 class _Renaming:
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: World, seed: int, share: float) -> None:
         self._old = world
         self._rng = random.Random(f"renamed-{seed}")
-        self._countries = world.countries_in("train")
-        self._cities = world.cities_in("train")
+        everything = world.countries_in("train")
+        self._countries = tuple(c for c in everything if share >= 1 or self._rng.random() < share)
+        codes = {country.code for country in self._countries}
+        self._known = tuple(country for country in everything if country.code not in codes)
+        self._cities = tuple(city for city in world.cities_in("train") if city.country in codes)
+        self._known_cities = tuple(city for city in world.cities_in("train") if city.country not in codes)
         self._continents = sorted({country.continent for country in self._countries})
-        self._taken: set[str] = set()
+        self._taken = {name for country in self._known for name in (country.name, country.capital)}
+        self._taken |= {city.name for city in self._known_cities}
         self._latest: deque[str] = deque(maxlen=200)
         real = [city.name for city in self._cities if not world.held_out.occurs_in(city.name)]
         self._rng.shuffle(real)
@@ -64,7 +72,7 @@ class _Renaming:
         self._timezones: dict[tuple[str, str], str] = {}
 
     def world(self) -> World:
-        names: dict[str, _CountryNames] = {}
+        names = {country.code: _CountryNames(country.name, country.capital) for country in self._known}
         for country in self._countries:
             names[country.code] = self._country_names(country, names)
         languages = self._shared_names(lambda c: c.languages, _KEPT_LANGUAGE, names, self._language)
@@ -84,7 +92,12 @@ class _Renaming:
             )
             for country in self._countries
         }
-        return World(countries, tuple(self._city(city, names) for city in self._cities))
+        countries |= {
+            country.code: replace(country, neighbours=tuple(code for code in country.neighbours if code in names))
+            for country in self._known
+        }
+        cities = [*self._known_cities, *(self._city(city, names) for city in self._cities)]
+        return World(countries, tuple(sorted(cities, key=lambda city: city.id)))
 
     def _country_names(self, country: Country, named: Mapping[str, _CountryNames]) -> _CountryNames:
         name = self._country(country, named)
@@ -146,7 +159,7 @@ class _Renaming:
         new_name: Callable[[str], str],
     ) -> dict[str, str]:
         """New names by old ones for what several countries have in common; an empty name stays empty."""
-        renamed = {"": ""}
+        renamed = {"": "", **{name: name for country in self._known for name in of(country)}}
         for country in self._countries:
             for old in of(country):
                 if old not in renamed:
