@@ -87,7 +87,7 @@ def build(
     validation demonstrations search the whole corpus and are never renamed. With ``num_renamed_worlds`` half of the
     train demonstrations come from these, in equal parts; with a ``renamed_share`` below 1 only so many of a world's
     countries are renamed, and the questions start from these. ``num_readings`` of still other renamed worlds go to
-    ``readings-train.jsonl``. The searches default to BM25 indexes that are built for the purpose and removed afterwards.
+    ``readings-train.jsonl``. The searches default to BM25 indexes, built for the purpose and removed afterwards.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     world = load_world()
