@@ -109,7 +109,8 @@ def train_warmup(
     """Train a small model to search and read, on demonstrations: from scratch, or from --start."""
     from searchr1.trainer.growth import choose_shape
     from searchr1.trainer.habits import Habits
-    from searchr1.trainer.warmup import WarmupConfig, warmup
+    from searchr1.trainer.warmup import warmup
+    from searchr1.trainer.warmup_config import WarmupConfig
 
     warmup(
         WarmupConfig(

@@ -7,7 +7,8 @@ import pytest
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.readings import encode_readings, read_readings
-from searchr1.trainer.warmup import WarmupConfig, warmup
+from searchr1.trainer.warmup import warmup
+from searchr1.trainer.warmup_config import WarmupConfig
 
 ROW = {
     "passages": [

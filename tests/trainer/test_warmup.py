@@ -11,7 +11,8 @@ from transformers import Qwen2ForCausalLM
 from searchr1.errors import ConfigurationError
 from searchr1.trainer import warmup as module
 from searchr1.trainer.batches import BatchPlan
-from searchr1.trainer.warmup import WarmupConfig, warmup
+from searchr1.trainer.warmup import warmup
+from searchr1.trainer.warmup_config import WarmupConfig
 
 
 class StoppedError(Exception):

@@ -9,11 +9,10 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,9 +29,9 @@ from searchr1.trainer.demonstrations import Samples, encode_demonstrations, read
 from searchr1.trainer.demonyms import with_derived_name
 from searchr1.trainer.drill import drill_batch
 from searchr1.trainer.growth import start_from
-from searchr1.trainer.habits import Habits, with_habits
+from searchr1.trainer.habits import with_habits
 from searchr1.trainer.initialise import start_with_induction
-from searchr1.trainer.model import ModelShape, build_model, compile_layers, export_model, masked_loss
+from searchr1.trainer.model import build_model, compile_layers, export_model, masked_loss
 from searchr1.trainer.optimizers import build_optimizers, lr_factor, set_lr
 from searchr1.trainer.plots import plot_losses
 from searchr1.trainer.readings import encode_readings, read_readings
@@ -44,67 +43,12 @@ from searchr1.trainer.tokenizer import (
     save_tokenizer,
     train_tokenizer,
 )
+from searchr1.trainer.warmup_config import WarmupConfig
 
 STATE = "state.pt"
 METRICS = "metrics.jsonl"
 READINGS = "readings"
 CHECKPOINT = "checkpoint"
-
-
-@dataclass(frozen=True, slots=True)
-class WarmupConfig:
-    """Everything that decides the outcome of a run."""
-
-    data_dir: Path
-    """Folder with ``corpus-train.jsonl`` and ``demonstrations-{train,validation}.jsonl``."""
-    out_dir: Path
-    """Where samples, training state, metrics, the plot and the finished ``checkpoint`` folder go."""
-    shape: ModelShape = field(default_factory=lambda: ModelShape(vocab_size=2048))
-    start: Path | None = None
-    """A checkpoint of an earlier run to go on from: its tokenizer and its weights, of which ``shape`` may want more
-    (``growth.py``). None: from scratch."""
-    induction: bool = True
-    """Start from weights that can already copy (``initialise.py``) instead of purely random ones."""
-    max_steps: int | None = None
-    """Optimizer steps of the whole run."""
-    max_minutes: float | None = None
-    """Wall-clock minutes of training in all, resumed time included. The schedule follows whichever bound is nearer."""
-    batch_size: int = 16
-    """Demonstrations per optimizer step, over all processes."""
-    max_tokens: int = 900
-    """Longer demonstrations are left out."""
-    num_demonstrations: int | None = None
-    """Of the training file, from its start; None: all."""
-    muon_lr: float = 0.01
-    """Peak learning rate of the weight matrices."""
-    adamw_lr: float = 1e-3
-    """Peak learning rate of embedding, norms and biases."""
-    warmup: float = 0.02
-    """Share of the run over which the learning rates rise."""
-    decay: float = 0.6
-    """Share of the run, at its end, over which they fall to zero."""
-    habits: Habits = field(default_factory=Habits)
-    """Bad habits in the training demonstrations, for a start that reinforcement learning improves; none by default."""
-    drill: float = 1.0
-    """Share of the run, from its start, in which every step also takes a batch of the copying drill. Stopping it early
-    costs held-out entities: tokens that are rare in the demonstrations fall out of use."""
-    drill_size: int = 8
-    """Rows of a drill batch, over all processes; about 200 tokens each."""
-    readings_size: int = 0
-    """Readings (``readings.py``) in every step, over all processes; about 250 tokens each."""
-    compile: bool = False
-    """Compile the layers: faster after some minutes, spent on one shape of batches after the other; needs a C++
-    compiler."""
-    max_grad_norm: float = 1.0
-    num_processes: int = 1
-    """Data-parallel processes; one per core on a CPU, where they wait less for each other than threads do."""
-    device: str = "cpu"
-    validate_every_steps: int = 100
-    num_validation_samples: int = 256
-    save_every_steps: int = 200
-    seed: int = 0
-    progress: bool = True
-    """Show progress bars."""
 
 
 def warmup(config: WarmupConfig) -> None:
@@ -350,7 +294,7 @@ class _Run:
         """Write the training state, the servable folder and the plot; each replaces the last one whole."""
         if self.rank == 0:
             state = {
-                "config": _identity(self.config),
+                "config": self.config.identity(),
                 "model": self.model.state_dict(),
                 "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "step": self.step,
@@ -371,7 +315,7 @@ class _Run:
         if not path.is_file():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["config"] != _identity(self.config):
+        if state["config"] != self.config.identity():
             raise ConfigurationError(f"{self.config.out_dir} holds a run with other settings; choose another out_dir")
         self.model.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
@@ -404,10 +348,3 @@ class _Run:
         shared = torch.tensor(elapsed_s, dtype=torch.float64)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return float(shared)
-
-
-def _identity(config: WarmupConfig) -> dict[str, Any]:
-    """The settings that a resumed run must share with the first; its time and place may differ."""
-    changeable = {"data_dir", "out_dir", "max_minutes", "progress", "device", "num_processes", "save_every_steps"}
-    kept = {key: value for key, value in asdict(config).items() if key not in changeable}
-    return kept | {"start": config.start and str(config.start)}
