@@ -314,6 +314,8 @@ def demo_build(
         raise SystemExit(
             "searchr1 demo build: --renamed-worlds and --readings add to demonstrations. Give --demonstrations too."
         )
+    if renamed_share < 1 and not renamed_worlds:
+        raise SystemExit("searchr1 demo build: --renamed-share is of renamed worlds. Give --renamed-worlds too.")
     atlas = data_dir / (f"atlas-renamed-{seed}" if renamed else "atlas")
     if renamed:
         written = build_renamed(atlas, seed=seed)

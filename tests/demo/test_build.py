@@ -118,6 +118,8 @@ def test_each_query_is_searched_once_and_failures_are_counted(world: World, orac
         (("--renamed", "--demonstrations", "10"), "--renamed writes no demonstrations"),
         (("--renamed-worlds", "2"), "Give --demonstrations too"),
         (("--renamed", "--renamed-worlds", "2"), "Give --demonstrations too"),
+        (("--readings", "2"), "Give --demonstrations too"),
+        (("--demonstrations", "10", "--renamed-share", "0.3"), "Give --renamed-worlds too"),
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(tmp_path: Path, flags: tuple[str, ...], message: str) -> None:

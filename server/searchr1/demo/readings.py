@@ -58,13 +58,12 @@ class Reading:
 def readings(world: World, rng: random.Random) -> Iterator[Reading]:
     """Yield readings of the train split of ``world`` without end; passages that state nothing are not among them."""
     shelf = _Shelf(world)
-    codes = sorted(shelf.about)
     while True:
-        passages = shelf.take(rng.choice(codes), rng)
+        passages = shelf.take(rng)
         statements = [
             Statement(f"Doc {number} says {given}", value)
             for number, entry in enumerate(passages, start=1)
-            for given, value in shelf.stated(entry)
+            for given, value in shelf.stated[entry.id]
         ]
         rng.shuffle(statements)
         shown = tuple(Passage(entry.id, f'"{entry.title}"', entry.text) for entry in passages)
@@ -78,36 +77,33 @@ class _Shelf:
         self._world = world
         self._teacher = Teacher(world)
         self._cities = {f"city-{city.id}": city for city in world.cities}
-        self._facts: dict[str, tuple[tuple[str, str], ...]] = {}
+        self.stated: dict[str, list[tuple[str, str]]] = {}
+        """By passage, each statement up to its value, and the value."""
         shelves: dict[str, list[Entry]] = {}
         large = {f"city-{city.id}" for group in world.cities_of.values() for city in group[:_MAX_CITIES]}
         for entry in entries(world, "all"):
             country = self._country(entry)
             if world.splits[country.code] != "train" or (entry.id.startswith("city-") and entry.id not in large):
                 continue
-            if self.stated(entry):
+            if stated := list(self._read(entry)):
+                self.stated[entry.id] = stated
                 shelves.setdefault(country.code, []).append(entry)
-        self.about: Mapping[str, Sequence[Entry]] = {
+        self._about: Mapping[str, Sequence[Entry]] = {
             code: found for code, found in shelves.items() if len(found) >= NUM_PASSAGES
         }
-        self._codes = sorted(self.about)
+        self._codes = sorted(self._about)
 
-    def take(self, code: str, rng: random.Random) -> list[Entry]:
+    def take(self, rng: random.Random) -> list[Entry]:
         """Passages about one country, and now and then one about another."""
-        chosen = rng.sample(self.about[code], NUM_PASSAGES)
+        code = rng.choice(self._codes)
+        chosen = rng.sample(self._about[code], NUM_PASSAGES)
         if rng.random() < _FROM_ELSEWHERE:
-            near = [other for other in self._world.countries[code].neighbours if other in self.about]
+            near = [other for other in self._world.countries[code].neighbours if other in self._about]
             other = rng.choice(near) if near and rng.random() < 0.5 else rng.choice(self._codes)
             if other != code:
-                chosen[-1] = rng.choice(self.about[other])
+                chosen[-1] = rng.choice(self._about[other])
         rng.shuffle(chosen)
         return chosen
-
-    def stated(self, entry: Entry) -> tuple[tuple[str, str], ...]:
-        """What a passage states: a statement up to its value, and the value."""
-        if entry.id not in self._facts:
-            self._facts[entry.id] = tuple(self._read(entry))
-        return self._facts[entry.id]
 
     def _country(self, entry: Entry) -> Country:
         city = self._cities.get(entry.id)
