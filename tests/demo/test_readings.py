@@ -21,9 +21,10 @@ def test_every_value_stands_in_its_passage(some: list[Reading]) -> None:
         assert len(reading.passages) == NUM_PASSAGES
         assert len(set(reading.passages)) == NUM_PASSAGES
         for statement in reading.statements:
-            number = int(statement.given.removeprefix("Doc ").split(" ")[0])
+            number = int(statement.document.removeprefix("Doc "))
             passage = reading.passages[number - 1]
-            assert statement.value in passage.text
+            assert f"(Title: {passage.title}) {passage.text}".startswith(statement.quote)
+            assert statement.value in statement.quote.partition(") ")[2]
             assert passage.title.strip('"') in statement.given
 
 

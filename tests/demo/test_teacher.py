@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from searchr1.demo.questions import Question, generate
-from searchr1.demo.teacher import MAX_SEARCHES, Teacher
+from searchr1.demo.teacher import MAX_SEARCHES, Entity, Teacher
 from searchr1.demo.world import World
 from searchr1.loop.types import Passage
 
@@ -30,9 +30,11 @@ def test_it_plans_searches_reads_and_answers(teacher: Teacher) -> None:
     assert [turn.text for turn in demonstration.turns] == [
         "<think> I need the currency of the country of Timbuktu. First: the country of Timbuktu. </think>\n"
         "<search> country of Timbuktu </search>",
-        "<think> Doc 2 says Timbuktu is in Mali. Now I need the currency of Mali. </think>\n"
+        '<think> Doc 2(Title: "Timbuktu") On the map of Mali one finds Timbuktu. So Timbuktu is in Mali. '
+        "Now I need the currency of Mali. </think>\n"
         "<search> currency of Mali </search>",
-        "<think> Doc 1 says the currency of Mali is West African CFA franc. This is the answer. </think>\n"
+        '<think> Doc 1(Title: "Mali") The currency of Mali is the West African CFA franc (XOF). '
+        "So the currency of Mali is West African CFA franc. This is the answer. </think>\n"
         "<answer> West African CFA franc </answer>",
     ]
     assert [turn.query for turn in demonstration.turns] == ["country of Timbuktu", "currency of Mali", None]
@@ -84,6 +86,22 @@ def test_the_capital_passage_of_the_country_also_says_where_a_city_is(teacher: T
     assert demonstration.turns[-1].text.endswith("<answer> Africa </answer>")
 
 
+def test_a_quote_ends_with_the_sentence_that_gives_the_fact(teacher: Teacher, world: World) -> None:
+    text = "Mali belongs to the continent Africa. It borders Niger and Senegal. It covers 1,240,000 square kilometres."
+    geography = Passage("7", '"Mali"', text)
+    mali = Entity("Mali", "Mali", world.countries["ML"])
+    assert teacher.quote("continent", mali, geography) == '(Title: "Mali") Mali belongs to the continent Africa.'
+    assert teacher.quote("neighbour", mali, geography).endswith("Africa. It borders Niger and Senegal.")
+    grenada = Entity("Grenada", "Grenada", world.countries["GD"])
+    capital = Passage("8", '"Grenada"', "The capital is St. George's. Maps mark it with a star.")
+    assert teacher.quote("capital", grenada, capital).endswith(" The capital is St. George's.")
+    islands = Passage(
+        "9", '"U.S. Virgin Islands"', "On the continent of North America lie the U.S. Virgin Islands. Yes."
+    )
+    virgin = Entity("the U.S. Virgin Islands", "U.S. Virgin Islands", world.countries["VI"])
+    assert teacher.quote("continent", virgin, islands).endswith("North America lie the U.S. Virgin Islands.")
+
+
 def test_a_continent_in_the_countrys_own_name_is_no_statement(teacher: Teacher) -> None:
     question = Question("q", "?", ("Africa",), 1, "country-continent", ("South Africa",))
     people = Passage("6", '"South Africa"', "South Africa counts 57,779,622 inhabitants.")
@@ -100,6 +118,8 @@ def test_every_test_question_is_answered_rightly_from_what_the_corpus_says(
         answer = re.findall(r"<answer> (.*) </answer>", demonstration.turns[-1].text)[0]
         assert answer.removeprefix("the ") in question.golden_answers, question
         for searched, stated in zip(demonstration.turns, demonstration.turns[1:], strict=False):
-            document = re.findall(r"Doc (\d+) says .* (?:is in|borders|is) (.+?)\. (?:Now|This)", stated.text)
-            number, value = document[0]
-            assert value in searched.passages[int(number) - 1].text, stated.text
+            quotes = re.findall(r"Doc (\d+)(.*) So .* (?:is in|borders|is) (.+?)\. (?:Now|This)", stated.text)
+            [(number, quote, value)] = quotes
+            passage = searched.passages[int(number) - 1]
+            assert f"(Title: {passage.title}) {passage.text} ".startswith(f"{quote} "), stated.text
+            assert value in quote.partition(") ")[2], stated.text

@@ -10,7 +10,7 @@ from searchr1.trainer.growth import choose_shape, grow, read_shape, start_from
 from searchr1.trainer.initialise import start_with_induction
 from searchr1.trainer.model import ModelShape, build_model, export_model
 
-SMALL = ModelShape(vocab_size=64, hidden_size=128, mlp_size=96, num_layers=3, num_heads=2, max_position=64)
+SMALL = ModelShape(vocab_size=64, hidden_size=256, mlp_size=96, num_layers=3, num_heads=4, max_position=64)
 IDS = torch.arange(40).view(2, 20) % 23
 
 
@@ -34,9 +34,9 @@ def logits(model: Qwen2ForCausalLM) -> torch.Tensor:
     "change",
     [
         {"num_layers": 5},
-        {"hidden_size": 256, "num_heads": 4},
+        {"hidden_size": 384, "num_heads": 6},
         {"mlp_size": 200},
-        {"hidden_size": 192, "num_heads": 3, "mlp_size": 192, "num_layers": 4},
+        {"hidden_size": 320, "num_heads": 5, "mlp_size": 192, "num_layers": 4},
         {},
     ],
 )
@@ -54,7 +54,7 @@ def test_a_grown_model_computes_what_the_smaller_one_does(change: dict[str, int]
 
 def test_everything_that_is_new_learns() -> None:
     torch.manual_seed(0)
-    shape = replace(SMALL, hidden_size=192, num_heads=3, mlp_size=128, num_layers=4)
+    shape = replace(SMALL, hidden_size=320, num_heads=5, mlp_size=128, num_layers=4)
     large = build_model(shape, end_id=2, pad_id=0, seed=7)
     grow(large, small_model())
     start = {name: parameter.detach().clone() for name, parameter in large.named_parameters()}
@@ -86,14 +86,14 @@ def test_old_layers_keep_their_order_and_ends() -> None:
 
 
 def test_new_heads_of_the_first_layer_look_further_back() -> None:
-    large = build_model(replace(SMALL, hidden_size=256, num_heads=4), end_id=2, pad_id=0, seed=7)
+    large = build_model(replace(SMALL, hidden_size=384, num_heads=6), end_id=2, pad_id=0, seed=7)
     large.set_attn_implementation("eager")
     grow(large, small_model())
 
     with torch.no_grad():
         attention = large(input_ids=IDS, use_cache=False, output_attentions=True).attentions[0][0]
 
-    for head, distance in ((2, 3), (3, 4)):
+    for head, distance in ((4, 5), (5, 6)):
         assert attention[head, 19].argmax() == 19 - distance
 
 
@@ -104,8 +104,8 @@ def test_a_checkpoint_is_read_and_grown(tmp_path: Path) -> None:
     export_model(small, tmp_path)
 
     assert read_shape(tmp_path) == SMALL
-    shape = choose_shape(tmp_path, hidden_size=192, num_layers=4)
-    assert shape == replace(SMALL, hidden_size=192, mlp_size=576, num_heads=3, num_layers=4)
+    shape = choose_shape(tmp_path, hidden_size=320, num_layers=4)
+    assert shape == replace(SMALL, hidden_size=320, mlp_size=960, num_heads=5, num_layers=4)
     large = build_model(shape, end_id=2, pad_id=0, seed=7)
     start_from(large, tmp_path)
     torch.testing.assert_close(logits(large), logits(small), rtol=0.05, atol=0.05)
@@ -124,7 +124,7 @@ def test_without_a_wish_the_shape_is_that_of_the_start_or_the_demos(tmp_path: Pa
     [
         ({"num_layers": 2}, "num_hidden_layers 3 cannot shrink to 2"),
         ({"mlp_size": 64}, "intermediate_size 96 cannot shrink to 64"),
-        ({"num_heads": 4}, "head size"),
+        ({"num_heads": 2}, "head size"),
         ({"vocab_size": 80}, "vocabulary of 64 tokens cannot grow to 80"),
     ],
 )

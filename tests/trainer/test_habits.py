@@ -16,12 +16,14 @@ TWO_HOPS = Demonstration(
             (Passage("1", '"Gao"', "Gao is a city in Mali."),),
         ),
         DemonstratedTurn(
-            "<think> Doc 1 says Gao is in Mali. Now I need the currency of Mali. </think>\n"
+            '<think> Doc 1(Title: "Gao") Gao is a city in Mali. So Gao is in Mali. '
+            "Now I need the currency of Mali. </think>\n"
             "<search> currency of Mali </search>",
             (Passage("2", '"Mali"', "Mali uses the CFA franc."),),
         ),
         DemonstratedTurn(
-            "<think> Doc 1 says the currency of Mali is CFA franc. This is the answer. </think>\n"
+            '<think> Doc 1(Title: "Mali") Mali uses the CFA franc. So the currency of Mali is CFA franc. '
+            "This is the answer. </think>\n"
             "<answer> CFA franc </answer>",
             (),
         ),
@@ -49,7 +51,10 @@ def test_stopping_early_answers_with_the_first_hop() -> None:
     changed = with_all(stop_early=1.0)
     assert changed.turns[0] == TWO_HOPS.turns[0]
     (last,) = changed.turns[1:]
-    assert last.text == "<think> Doc 1 says Gao is in Mali. This is the answer. </think>\n<answer> Mali </answer>"
+    assert last.text == (
+        '<think> Doc 1(Title: "Gao") Gao is a city in Mali. So Gao is in Mali. This is the answer. </think>\n'
+        "<answer> Mali </answer>"
+    )
 
 
 def test_one_hop_has_nowhere_to_stop_early() -> None:

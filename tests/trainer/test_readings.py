@@ -16,15 +16,26 @@ ROW = {
         {"title": '"Peru"', "text": "Peru counts 34,049,588 inhabitants."},
     ],
     "statements": [
-        {"given": "Doc 2 says the population of Peru is", "value": "34,049,588"},
-        {"given": "Doc 1 says the capital of Mali is", "value": "Bamako"},
+        {
+            "document": "Doc 2",
+            "quote": '(Title: "Peru") Peru counts 34,049,588 inhabitants.',
+            "given": "So the population of Peru is",
+            "value": "34,049,588",
+        },
+        {
+            "document": "Doc 1",
+            "quote": '(Title: "Mali") The capital of Mali is Bamako.',
+            "given": "So the capital of Mali is",
+            "value": "Bamako",
+        },
     ],
 }
 WHOLE = (
     '\n\n<information>Doc 1(Title: "Mali") The capital of Mali is Bamako.\n'
     'Doc 2(Title: "Peru") Peru counts 34,049,588 inhabitants.</information>\n\n',
-    "<think> Doc 2 says the population of Peru is 34,049,588. Doc 1 says the capital of Mali is Bamako. This is the "
-    "answer. </think>\n<answer> Bamako </answer>",
+    '<think> Doc 2(Title: "Peru") Peru counts 34,049,588 inhabitants. So the population of Peru is 34,049,588. '
+    'Doc 1(Title: "Mali") The capital of Mali is Bamako. So the capital of Mali is Bamako. This is the answer. '
+    "</think>\n<answer> Bamako </answer>",
 )
 
 
@@ -35,12 +46,15 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def test_only_the_values_are_in_the_loss(path: Path, tokenizer: Tokenizer) -> None:
+def test_only_quotes_and_values_are_in_the_loss(path: Path, tokenizer: Tokenizer) -> None:
     samples = encode_readings(read_readings(path), tokenizer, progress=False)
 
     assert len(samples) == 8
     ids, mask = samples.ids[: samples.offsets[1]], samples.loss_mask[: samples.offsets[1]]
-    assert tokenizer.decode(ids[mask].tolist()) == " 34,049,588. Bamako. Bamako </answer>"
+    assert tokenizer.decode(ids[mask].tolist()) == (
+        '(Title: "Peru") Peru counts 34,049,588 inhabitants. 34,049,588.'
+        '(Title: "Mali") The capital of Mali is Bamako. Bamako. Bamako </answer>'
+    )
 
 
 def test_its_pieces_are_tokenized_as_the_whole_is(path: Path, tokenizer: Tokenizer) -> None:

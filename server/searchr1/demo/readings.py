@@ -5,13 +5,13 @@ and are mostly about the same country, so that the names in them are easily conf
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from searchr1.demo.corpus import Entry, entries
 from searchr1.demo.questions import FACTS
-from searchr1.demo.teacher import Entity, Teacher, statement
+from searchr1.demo.teacher import Entity, Teacher, quoted, statement
 from searchr1.demo.world import Country, World
 from searchr1.loop.types import Passage
 
@@ -26,8 +26,12 @@ _MAX_CITIES = 5
 class Statement:
     """One fact that a passage states, in the teacher's words."""
 
+    document: str
+    """The passage's number: ``Doc 2``."""
+    quote: str
+    """The passage from there to the sentence that gives the fact: ``(Title: "Mali") The capital of Mali is Bamako.``"""
     given: str
-    """Up to the value: ``Doc 2 says the capital of Mali is``."""
+    """What follows from it, up to the value: ``So the capital of Mali is``."""
     value: str
     """As the passage has it: ``Bamako``."""
 
@@ -45,13 +49,13 @@ class Reading:
             yield passage.title
             yield passage.text
         for stated in self.statements:
-            yield f"{stated.given} {stated.value}"
+            yield f"{stated.document}{stated.quote} {stated.given} {stated.value}"
 
     def to_row(self) -> dict[str, Any]:
         """Return the reading as one JSONL record."""
         return {
             "passages": [{"title": passage.title, "text": passage.text} for passage in self.passages],
-            "statements": [{"given": stated.given, "value": stated.value} for stated in self.statements],
+            "statements": [asdict(stated) for stated in self.statements],
         }
 
 
@@ -61,9 +65,9 @@ def readings(world: World, rng: random.Random) -> Iterator[Reading]:
     while True:
         passages = shelf.take(rng)
         statements = [
-            Statement(f"Doc {number} says {given}", value)
+            Statement(f"Doc {number}", *stated)
             for number, entry in enumerate(passages, start=1)
-            for given, value in shelf.stated[entry.id]
+            for stated in shelf.stated[entry.id]
         ]
         rng.shuffle(statements)
         shown = tuple(Passage(entry.id, f'"{entry.title}"', entry.text) for entry in passages)
@@ -77,8 +81,8 @@ class _Shelf:
         self._world = world
         self._teacher = Teacher(world)
         self._cities = {f"city-{city.id}": city for city in world.cities}
-        self.stated: dict[str, list[tuple[str, str]]] = {}
-        """By passage, each statement up to its value, and the value."""
+        self.stated: dict[str, list[tuple[str, str, str]]] = {}
+        """By passage, for each fact that it gives: the quote, what follows up to the value, and the value."""
         shelves: dict[str, list[Entry]] = {}
         large = {f"city-{city.id}" for group in world.cities_of.values() for city in group[:_MAX_CITIES]}
         for entry in entries(world, "all"):
@@ -109,19 +113,23 @@ class _Shelf:
         city = self._cities.get(entry.id)
         return self._world.countries[city.country if city is not None else entry.id.split("-")[1]]
 
-    def _read(self, entry: Entry) -> Iterator[tuple[str, str]]:
+    def _read(self, entry: Entry) -> Iterator[tuple[str, str, str]]:
         country, city = self._country(entry), self._cities.get(entry.id)
         about = Entity(country.phrase if city is None else city.name, entry.title, country)
         passage = Passage(entry.id, f'"{entry.title}"', entry.text)
         for fact in FACTS if city is None else ("country",):
             value = self._teacher.read(fact, about, passage)
             if value is not None:
-                yield _up_to_value(fact, about), value
+                yield self._teacher.quote(fact, about, passage), _up_to_value(fact, about), value
         if city is not None:
             for fact, value in (("timezone", city.timezone), ("population", f"{city.population:,}")):
                 if value in entry.text:
-                    yield _up_to_value(fact, about), value
+                    yield quoted(passage, _holds(value)), _up_to_value(fact, about), value
+
+
+def _holds(value: str) -> Callable[[str], bool]:
+    return lambda text: value in text
 
 
 def _up_to_value(fact: str, about: Entity) -> str:
-    return statement(fact, about.phrase, "").rstrip()
+    return f"So {statement(fact, about.phrase, '').rstrip()}"

@@ -1,12 +1,14 @@
 """Answers Atlas questions by searching, the way the demo policy is to learn it: plan, search, read, go on, answer.
 
-The teacher knows the world, but states a fact only when one of the passages in front of it says so. Where none does, it
-says that and searches once more in other words; where that fails too, there is no demonstration.
+The teacher knows the world, but states a fact only when one of the passages in front of it says so, and quotes that
+first: a small policy copies a passage from its beginning more surely than it picks a name out of three of them. Where
+no passage gives the fact, it says so and searches once more in other words; where that fails too, there is no
+demonstration.
 """
 
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from searchr1.demo.questions import Question
@@ -40,6 +42,7 @@ _KEYWORDS: Mapping[str, re.Pattern[str]] = {
     "neighbour": re.compile(r"border|[Nn]eighbour"),
     "timezone": re.compile(r"time zone"),
 }
+_SENTENCE_END = re.compile(r"\.(?= |$)")
 _ENTITY_TYPES: Mapping[str, str] = {
     "country": "country",
     "capital": "city",
@@ -151,10 +154,10 @@ class Teacher:
             found = yield from self._look_up(notes, think, fact, entity)
             if found is None:
                 return None
-            number, value = found
+            quoted, value = found
             if fact in _ENTITY_TYPES:
                 notes.entities[value.removeprefix("the ")] = _ENTITY_TYPES[fact]
-            stated = f"Doc {number} says {statement(fact, entity.phrase, value)}."
+            stated = f"{quoted} So {statement(fact, entity.phrase, value)}."
             rest = chain[index + 1 :]
             if rest:
                 entity = self._next_entity(fact, value, entity)
@@ -172,7 +175,8 @@ class Teacher:
 
     def _look_up(
         self, notes: _Notes, think: str, fact: str, entity: Entity
-    ) -> Generator[str, Sequence[Passage], tuple[int, str] | None]:
+    ) -> Generator[str, Sequence[Passage], tuple[str, str] | None]:
+        """Search for a fact; return the passage that gives it, quoted, and its value."""
         for wording in QUERIES[fact]:
             if len(notes.turns) == MAX_SEARCHES:
                 return None
@@ -183,7 +187,7 @@ class Teacher:
             for number, passage in enumerate(passages, start=1):
                 value = self.read(fact, entity, passage)
                 if value is not None:
-                    return number, value
+                    return f"Doc {number}{self.quote(fact, entity, passage)}", value
             think = f"The passages do not give {_noun(fact)} of {entity.phrase}. I search again."
         return None
 
@@ -222,6 +226,10 @@ class Teacher:
         stated = [place for place in places if place[0] >= 0]
         return min(stated)[2] if stated else None
 
+    def quote(self, fact: str, entity: Entity, passage: Passage) -> str:
+        """Quote ``passage`` up to the sentence that gives ``fact``."""
+        return quoted(passage, lambda text: self.read(fact, entity, replace(passage, text=text)) is not None)
+
     def _values(self, fact: str, country: Country) -> Sequence[str]:
         if fact == "country":
             return (country.phrase,)
@@ -249,6 +257,20 @@ def _at(text: str, value: str) -> int:
     """Return where ``value`` stands in ``text`` as whole words, or -1."""
     match = re.search(rf"(?<![\w/-]){re.escape(value)}(?![\w/-])", text)
     return match.start() if match is not None else -1
+
+
+def quoted(passage: Passage, suffices: Callable[[str], bool]) -> str:
+    """Return ``passage`` as an observation has it after its number, up to the sentence by which it ``suffices``."""
+    text = next((text for text in _beginnings(passage) if suffices(text)), passage.text)
+    return f"(Title: {passage.title}) {text}"
+
+
+def _beginnings(passage: Passage) -> Iterator[str]:
+    """Yield the text of ``passage`` sentence by sentence from its start; no sentence ends within its title (U.S. …)."""
+    titles = [match.span() for match in re.finditer(re.escape(passage.title.strip('"')), passage.text)]
+    for match in _SENTENCE_END.finditer(passage.text):
+        if not any(start < match.end() < end for start, end in titles):
+            yield passage.text[: match.end()]
 
 
 def _noun(fact: str) -> str:

@@ -15,7 +15,7 @@ from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer
 
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.initialise import NUM_SHIFTS, look_back
+from searchr1.trainer.initialise import NUM_NEAR, look_back
 from searchr1.trainer.model import ModelShape, build_model, load_weights
 
 HEAD_SIZE = 64
@@ -130,7 +130,7 @@ def _look_further_back(large: Qwen2ForCausalLM, new_heads: range) -> None:
     """Point the new heads of the first layer at tokens further back than the initialisation's two heads look."""
     first = cast(Qwen2Attention, large.model.layers[0].self_attn)
     theta = cast(dict[str, float], large.config.rope_parameters)["rope_theta"]
-    for distance, head in enumerate(new_heads, start=NUM_SHIFTS + 1):
+    for distance, head in enumerate(new_heads, start=NUM_NEAR + 1):
         look_back(first, slice(head * first.head_dim, (head + 1) * first.head_dim), distance=distance, theta=theta)
 
 

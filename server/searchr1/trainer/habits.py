@@ -14,7 +14,7 @@ from searchr1.trainer.demonstrations import DemonstratedTurn, Demonstration
 
 _SEARCH = re.compile(r"<search> .+? of (?P<entity>.+?) </search>")
 _PLAN = re.compile(r"<think> (?P<plan>I need [^.]+\.)")
-_GOES_ON = re.compile(r"<think> (?P<stated>Doc \d+ says .+?\.) Now I need ")
+_GOES_ON = re.compile(r"<think> (?P<stated>Doc \d+.+?\.) Now I need ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,94 +1,185 @@
-"""A starting point that can already copy: a few attention heads of a fresh model are set up as an induction circuit.
+"""A starting point that can already copy: attention heads of a fresh model are set up as an induction circuit.
 
-Copying a name that was never seen takes two heads in a row (Olsson et al., 2022): one that tells every position which
-token came just before it, and a later one that finds where the present token came before and reads what followed. From
-random weights a small model needs most of a short training to find this pair. The biases and rotary positions of Qwen2
+Copying a name or a sentence that was never seen takes two heads in a row (Olsson et al., 2022): one that tells every
+position which tokens came just before it, and a later one that finds where the present tokens came before and reads
+what followed. From random weights a small model needs most of a short training to find this pair for a single token,
+and several tokens, which tell passages apart that share a name, much longer. The biases and rotary positions of Qwen2
 can express it exactly, so it is written down here, and training refines it. In the spirit of mimetic initialisation
 (Trockman and Kolter, 2023).
+
+The residual dimensions of the start, in this order: a code of each token, the rest of its embedding, and the codes of
+the tokens one, two, … eight before it, which the embedding leaves at zero.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import nn
 from transformers import Qwen2ForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from searchr1.errors import ConfigurationError
 
 EMBEDDING_STD = 0.1
-PREVIOUS_BIAS = (9.0, 3.0)
-"""Biases of query and key on fast and slow rotary pairs; their products peak at one distance."""
-NUM_FAST_PAIRS = 10
-NUM_SHIFTS = 2
-"""Heads of layer 0 that look one, two, … tokens back."""
-NUM_MATCH_PAIRS = (17, 3)
-"""Slowest rotary pairs, on which the induction head compares the last token and the one before, at any distance."""
-MATCH_GAIN = 2.5
-PREVIOUS_GAIN = 0.12
-RECENT_HEADS = (1, 2)
-"""Heads of layer 1 and above that start out looking at the last few dozen tokens, most at the nearest."""
-RECENT_PAIRS = slice(6, 14)
-RECENT_BIAS = 2.2
-COPY_GAIN = (2.0, 0.4)
-"""Of the induction head, and of all others."""
+CODE_SIZES = (32, 32, 12, 12, 12, 12, 12, 12, 12)
+"""Dimensions by which a token is told from others: the present one, the one before it, and so on."""
+MIN_HEAD_SIZE = 64
+MIN_ROPE_THETA = 1e10
+"""Enough slow pairs to compare four codes need both."""
+NUM_NEAR = 4
+"""Heads of layer 0 that look one, two, … tokens back; a head of layer 1 looks as far again, at what these wrote."""
+LOOK_BACK_BIAS = (9.0, 3.0)
+"""Biases of query and key on fast rotary pairs and on all others; their products peak at one distance."""
+FAST = 0.02
+"""Radians per token from which a rotary pair tells one distance from the next."""
+SLOW = 0.006
+"""Radians per token up to which a rotary pair compares contents at any distance that matters."""
+RECENT = (0.003, 0.08)
+"""Radians per token of the pairs that prefer the last few dozen tokens."""
+RECENT_BIAS = 6.2
+"""Of these pairs together: about four nats over a hundred tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A head that attends to what followed the present tokens before."""
+
+    sizes: Sequence[int]
+    """Dimensions of the present token's code, of the one before it, … that are compared."""
+    gains: Sequence[float]
+    """Weight of each in queries and keys."""
+    copies: float
+    """How much it adds to the embedding that it predicts, in multiples of an embedding."""
+
+
+MATCHES = (
+    (1, 0, Match((12, 12, 12, 12), (2.6, 2.0, 2.0, 2.0), 8.0)),
+    (1, 2, Match((32, 12), (2.5, 1.2), 6.0)),
+    (2, 0, Match((6,) * 8, (3.6,) + (2.8,) * 7, 4.0)),
+    (3, 0, Match((12, 12, 12, 12), (2.6, 2.0, 2.0, 2.0), 4.0)),
+    (4, 0, Match((12, 12, 12, 12), (2.6, 2.0, 2.0, 2.0), 4.0)),
+)
+"""By layer and head. Many tokens tell passages apart, few find a name that stands in other words than before."""
+OTHERS_COPY = 0.4
+"""What all other heads of these layers add of what they read."""
+MLP_SCALE = 0.5
+"""The feed-forward layers' outputs, beside those of a fresh model: less noise over the codes."""
 
 
 @torch.no_grad()
 def start_with_induction(model: Qwen2ForCausalLM, *, seed: int) -> None:
-    """Overwrite the embedding and parts of the attention layers of a freshly built ``model``, in place.
-
-    Layer 0, heads 0 and 1: look one and two tokens back. Layer 1, head 0: look where these two came before. From layer
-    1 on, every head writes down what it reads, so that what is left to learn is where to look.
+    """Overwrite the embedding and the attention layers of a freshly built ``model``, in place.
 
     Raises:
-        ConfigurationError: fewer than two layers or heads, or heads too small for the rotary pairs that this uses.
+        ConfigurationError: it has fewer than two layers, or is too small for the heads that look back.
     """
-    if (
-        len(model.model.layers) < 2
-        or model.config.num_attention_heads < 2
-        or cast(Qwen2Attention, model.model.layers[0].self_attn).head_dim < 2 * sum(NUM_MATCH_PAIRS)
-    ):
-        raise ConfigurationError("starting with induction needs two layers, two heads and a head size of 40 or more")
-    random = torch.Generator().manual_seed(seed)
-    first, *others = (cast(Qwen2Attention, layer.self_attn) for layer in model.model.layers)
-    hidden, size = model.config.hidden_size, first.head_dim
+    layers = [cast(Qwen2Attention, layer.self_attn) for layer in model.model.layers]
     theta = cast(dict[str, float], model.config.rope_parameters)["rope_theta"]
-    nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_STD, generator=random)
-
-    read = _orthonormal(hidden, random)[:size]
-    shifts = [_orthonormal(hidden, random) for _ in range(NUM_SHIFTS)]
-    for number, shift in enumerate(shifts):
-        head = slice(number * size, (number + 1) * size)
-        look_back(first, head, distance=number + 1, theta=theta)
-        first.v_proj.weight[head] = read
-        first.o_proj.weight[:, head] = PREVIOUS_GAIN * shift @ read.T
-
-    for layer in others:
+    hidden, heads = model.config.hidden_size, model.config.num_attention_heads
+    if len(layers) < 2 or heads < NUM_NEAR or layers[0].head_dim < MIN_HEAD_SIZE or theta < MIN_ROPE_THETA:
+        raise ConfigurationError(
+            f"starting with induction needs two layers, {NUM_NEAR} heads of {MIN_HEAD_SIZE} or more and a rotary base "
+            f"of {MIN_ROPE_THETA:g} or more"
+        )
+    random = torch.Generator().manual_seed(seed)
+    layout = _Layout(hidden)
+    _embed(model.model.embed_tokens.weight, layout, random)
+    for layer in model.model.layers:
+        layer.mlp.down_proj.weight.mul_(MLP_SCALE)
+    for attention in layers[1:]:
         basis = _orthonormal(hidden, random)
-        layer.v_proj.weight.copy_(basis)
-        layer.o_proj.weight.copy_(COPY_GAIN[1] * basis.T)
-        for number in RECENT_HEADS:
-            if number >= model.config.num_attention_heads:
-                continue
-            _prefer_recent(layer, slice(number * size, (number + 1) * size))
-    induction = others[0]
-    induction.o_proj.weight[:, :size] *= COPY_GAIN[0] / COPY_GAIN[1]
-    one, two = NUM_MATCH_PAIRS
-    pairs = size // 2
-    last = _on_pairs(read, slice(pairs - one, pairs))
-    before = _on_pairs(read, slice(pairs - one - two, pairs - one))
-    induction.q_proj.weight[:size] = MATCH_GAIN * (last + before @ shifts[0].T)
-    induction.k_proj.weight[:size] = MATCH_GAIN * (last @ shifts[0].T + before @ shifts[1].T)
+        attention.v_proj.weight.copy_(basis)
+        attention.o_proj.weight.copy_(OTHERS_COPY * EMBEDDING_STD * basis.T)
+        for number in range(1, min(3, heads)):
+            _prefer_recent(attention, _head(attention, number), theta)
+    _look_near(layers[0], layout, theta)
+    _look_far(layers[1], layout, theta)
+    for number, head, match in MATCHES:
+        if number < len(layers) and head < heads:
+            _set_match(layers[number], head, match, layout, theta, random)
 
 
-def _on_pairs(rows: torch.Tensor, pairs: slice) -> torch.Tensor:
-    """Place as many ``rows`` as fit onto the two halves of these rotary ``pairs``; the rest of the head stays zero."""
-    placed = torch.zeros_like(rows)
-    half = len(rows) // 2
-    placed[:half][pairs] = rows[:half][pairs]
-    placed[half:][pairs] = rows[half:][pairs]
-    return placed
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Which residual dimensions hold what."""
+
+    hidden: int
+
+    @property
+    def embedding(self) -> slice:
+        return slice(0, self.hidden - sum(CODE_SIZES[1:]))
+
+    def code(self, back: int) -> slice:
+        """The code of the token ``back`` before; 0 is the present one's."""
+        if back == 0:
+            return slice(0, CODE_SIZES[0])
+        start = self.hidden - sum(CODE_SIZES[back:])
+        return slice(start, start + CODE_SIZES[back])
+
+    def scale(self, num_codes: int) -> float:
+        """What a norm divides by where the embedding and as many codes are filled in."""
+        filled = self.embedding.stop + sum(CODE_SIZES[1 : num_codes + 1])
+        return EMBEDDING_STD * float((filled / self.hidden) ** 0.5)
+
+
+def _embed(weight: torch.Tensor, layout: _Layout, random: torch.Generator) -> None:
+    """Random embeddings, whose codes all have the same length, part by part: what matches then scores alike."""
+    weight.zero_()
+    weight[:, layout.embedding] = torch.randn(len(weight), layout.embedding.stop, generator=random)
+    start = 0
+    for size in (6, 6, CODE_SIZES[0] - 12):
+        part = weight[:, start : start + size]
+        part *= size**0.5 / part.norm(dim=-1, keepdim=True)
+        start += size
+    weight *= EMBEDDING_STD
+
+
+def _look_near(attention: Qwen2Attention, layout: _Layout, theta: float) -> None:
+    for number in range(NUM_NEAR):
+        head = _head(attention, number)
+        look_back(attention, head, distance=number + 1, theta=theta)
+        _move(attention, head, [(layout.code(0), layout.code(number + 1))], layout.scale(0))
+
+
+def _look_far(attention: Qwen2Attention, layout: _Layout, theta: float) -> None:
+    head = _head(attention, 1)
+    look_back(attention, head, distance=NUM_NEAR, theta=theta)
+    moves = [(layout.code(back), layout.code(back + NUM_NEAR)) for back in range(1, NUM_NEAR + 1)]
+    _move(attention, head, moves, layout.scale(NUM_NEAR))
+
+
+def _move(attention: Qwen2Attention, head: slice, moves: Sequence[tuple[slice, slice]], scale: float) -> None:
+    """Make ``head`` write some residual dimensions of what it reads into others, as many as fit in each."""
+    attention.v_proj.weight[head] = 0.0
+    attention.o_proj.weight[:, head] = 0.0
+    at = head.start
+    for source, target in moves:
+        for offset in range(min(source.stop - source.start, target.stop - target.start)):
+            attention.v_proj.weight[at, source.start + offset] = 1.0
+            attention.o_proj.weight[target.start + offset, at] = scale
+            at += 1
+
+
+def _set_match(
+    attention: Qwen2Attention, number: int, match: Match, layout: _Layout, theta: float, random: torch.Generator
+) -> None:
+    head = _head(attention, number)
+    for projection in (attention.q_proj, attention.k_proj):
+        projection.weight[head] = 0.0
+        projection.bias[head] = 0.0
+    pairs = attention.head_dim // 2
+    places = [pair + half for pair in reversed(_pairs(pairs, theta, 0.0, SLOW)) for half in (0, pairs)]
+    for back, (size, gain) in enumerate(zip(match.sizes, match.gains, strict=True)):
+        for offset in range(size):
+            at = head.start + places.pop(0)
+            attention.q_proj.weight[at, layout.code(back).start + offset] = gain
+            attention.k_proj.weight[at, layout.code(back + 1).start + offset] = gain
+    read = _orthonormal(layout.embedding.stop, random)[: attention.head_dim]
+    attention.v_proj.weight[head] = 0.0
+    attention.v_proj.weight[head, layout.embedding] = read
+    attention.o_proj.weight[:, head] = 0.0
+    attention.o_proj.weight[layout.embedding, head] = match.copies * EMBEDDING_STD * read.T
 
 
 def look_back(attention: Qwen2Attention, head: slice, *, distance: int, theta: float) -> None:
@@ -98,20 +189,31 @@ def look_back(attention: Qwen2Attention, head: slice, *, distance: int, theta: f
     """
     pairs = attention.head_dim // 2
     angles = distance * theta ** (-torch.arange(pairs) / pairs)
-    fast, slow = PREVIOUS_BIAS
-    size = torch.where(torch.arange(pairs) < NUM_FAST_PAIRS, fast, slow)
+    fast, slow = LOOK_BACK_BIAS
+    size = torch.full((pairs,), slow)
+    size[_pairs(pairs, theta, FAST, torch.inf)] = fast
     for projection in (attention.q_proj, attention.k_proj):
         projection.weight[head] = 0.0
     attention.k_proj.bias[head] = torch.cat([size, torch.zeros(pairs)])
     attention.q_proj.bias[head] = torch.cat([size * torch.cos(angles), -size * torch.sin(angles)])
 
 
-def _prefer_recent(attention: Qwen2Attention, head: slice) -> None:
-    """Add biases whose score falls with the distance, by about four nats over a hundred tokens."""
+def _prefer_recent(attention: Qwen2Attention, head: slice, theta: float) -> None:
+    """Add biases whose score falls with the distance."""
+    chosen = _pairs(attention.head_dim // 2, theta, *RECENT)
     bias = torch.zeros(attention.head_dim)
-    bias[RECENT_PAIRS] = RECENT_BIAS
+    bias[chosen] = RECENT_BIAS / len(chosen) ** 0.5
     attention.q_proj.bias[head] += bias
     attention.k_proj.bias[head] += bias
+
+
+def _pairs(pairs: int, theta: float, least: float, most: float) -> list[int]:
+    """Rotary pairs that turn by more than ``least`` and up to ``most`` radians per token, the fastest first."""
+    return [pair for pair in range(pairs) if least < theta ** (-pair / pairs) <= most]
+
+
+def _head(attention: Qwen2Attention, number: int) -> slice:
+    return slice(number * attention.head_dim, (number + 1) * attention.head_dim)
 
 
 def _orthonormal(size: int, random: torch.Generator) -> torch.Tensor:

@@ -27,7 +27,8 @@ class ModelShape:
     """Width of the gated feed-forward layer."""
     num_layers: int = 5
     num_heads: int = 4
-    rope_theta: float = 1_000_000.0
+    rope_theta: float = 1e10
+    """Rotary base; as large as this, most pairs hardly turn over a context and can compare tokens at any distance."""
     max_position: int = 4608
     """Longest context in tokens: 4096 of input and 500 generated, rounded up."""
 

@@ -1,6 +1,6 @@
-"""Readings as training samples: passages as the loop shows them, then what they say, only the values in the loss.
+"""Readings as training samples: passages as the loop shows them, then what they say, quotes and values in the loss.
 
-Which passage is spoken of next, and which fact, cannot be known; the value of it can, by reading.
+Which passage is spoken of next, and which fact, cannot be known; what it says can, by reading.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,10 +19,10 @@ from searchr1.trainer.demonstrations import Samples, gather_samples, read_lines
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Passages, and statements about them as pairs: the words up to the value, and the value."""
+    """Passages, and statements about them: a passage's number, its quote, the words up to the value, and the value."""
 
     passages: tuple[Passage, ...]
-    statements: tuple[tuple[str, str], ...]
+    statements: tuple[tuple[str, str, str, str], ...]
 
 
 def read_readings(path: Path) -> Iterator[Reading]:
@@ -35,7 +35,7 @@ def read_readings(path: Path) -> Iterator[Reading]:
 
 
 def encode_readings(readings: Iterable[Reading], tokenizer: Tokenizer, *, progress: bool = True) -> Samples:
-    """Tokenize ``readings``; in the loss are each value and the token that ends it.
+    """Tokenize ``readings``; in the loss are each quote, each value and the token that ends it.
 
     Raises:
         CorpusError: there is none.
@@ -47,9 +47,9 @@ def encode_readings(readings: Iterable[Reading], tokenizer: Tokenizer, *, progre
 def _encode(reading: Reading, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
     """Piece by piece: each begins with the space before a word, where the tokenizer splits a whole text too."""
     pieces = [(FAITHFUL.observation(reading.passages), False), ("<think>", False)]
-    for given, value in reading.statements:
-        pieces += [(f" {given}", False), (f" {value}.", True)]
-    _, answer = reading.statements[-1]
+    for document, quote, given, value in reading.statements:
+        pieces += [(f" {document}", False), (quote, True), (f" {given}", False), (f" {value}.", True)]
+    answer = reading.statements[-1][-1]
     pieces += [(" This is the answer. </think>\n<answer>", False), (f" {answer} </answer>", True)]
     encoded = [(tokenizer.encode(text), in_loss) for text, in_loss in pieces]
     ids = [token for tokens, _ in encoded for token in tokens]
@@ -59,4 +59,4 @@ def _encode(reading: Reading, tokenizer: Tokenizer) -> tuple[list[int], list[boo
 
 def _parse(record: dict[str, Any]) -> Reading:
     passages = tuple(Passage("", p["title"], p["text"]) for p in record["passages"])
-    return Reading(passages, tuple((s["given"], s["value"]) for s in record["statements"]))
+    return Reading(passages, tuple((s["document"], s["quote"], s["given"], s["value"]) for s in record["statements"]))

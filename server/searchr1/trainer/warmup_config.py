@@ -33,7 +33,7 @@ class WarmupConfig:
     """Wall-clock minutes of training in all, resumed time included. The schedule follows whichever bound is nearer."""
     batch_size: int = 16
     """Demonstrations per optimizer step, over all processes."""
-    max_tokens: int = 900
+    max_tokens: int = 1100
     """Longer demonstrations are left out."""
     num_demonstrations: int | None = None
     """Of the training file, from its start; None: all."""
