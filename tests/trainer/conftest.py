@@ -22,7 +22,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-TINY = ModelShape(vocab_size=384, hidden_size=256, mlp_size=64, num_layers=2, num_heads=4)
+TINY = ModelShape(vocab_size=384, hidden_size=256, mlp_size=64, num_layers=3, num_heads=4)
 
 
 def record(name: str, place: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ SHAPE = ModelShape(vocab_size=512, hidden_size=256, mlp_size=64, num_layers=3, n
 
 
 def test_a_model_that_starts_with_induction_copies_unseen_names_untrained() -> None:
-    model = build_model(ModelShape(512, 256, 64, 2, 4), end_id=2, pad_id=0, seed=0)
+    model = build_model(SHAPE, end_id=2, pad_id=0, seed=0)
     drill = drill_batch(0, rows=4, num_special=3, vocab_size=512, seed=0)
     losses = []
     for prepare in (False, True):
@@ -27,11 +27,11 @@ def test_a_model_that_starts_with_induction_copies_unseen_names_untrained() -> N
 
 
 def test_it_goes_on_with_the_passage_that_it_began_to_copy() -> None:
-    """Three phrases share a token or two; what came before these tells which of them goes on."""
+    """Three phrases share one, two or five tokens; what came before these tells which of them goes on."""
     model = build_model(SHAPE, end_id=2, pad_id=0, seed=0)
     start_with_induction(model, seed=0)
     random = torch.Generator().manual_seed(0)
-    for num_shared in (1, 2):
+    for num_shared in (1, 2, 5):
         right = 0
         for _ in range(100):
             filler = torch.randint(3, 512, (200,), generator=random)
@@ -48,15 +48,15 @@ def test_it_goes_on_with_the_passage_that_it_began_to_copy() -> None:
 @pytest.mark.parametrize(
     "shape",
     [
-        ModelShape(512, 128, 64, 2, 2),
-        ModelShape(512, 128, 64, 2, 4),
-        ModelShape(512, 256, 64, 1, 4),
-        ModelShape(512, 256, 64, 2, 4, rope_theta=10_000.0),
+        ModelShape(512, 128, 64, 3, 2),
+        ModelShape(512, 128, 64, 3, 4),
+        ModelShape(512, 256, 64, 2, 4),
+        ModelShape(512, 256, 64, 3, 4, rope_theta=10_000.0),
     ],
 )
 def test_a_model_too_small_for_it_is_refused(shape: ModelShape) -> None:
     model = build_model(shape, end_id=2, pad_id=0, seed=0)
-    with pytest.raises(ConfigurationError, match="two layers, 4 heads of 64 or more"):
+    with pytest.raises(ConfigurationError, match="three layers, 4 heads of 64 or more"):
         start_with_induction(model, seed=0)
 
 

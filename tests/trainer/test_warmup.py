@@ -70,6 +70,23 @@ def test_resuming_gives_the_same_weights_as_never_stopping(
     assert len((stopped.out_dir / "metrics.jsonl").read_text("utf-8").splitlines()) == 4
 
 
+def test_a_run_whose_time_ends_in_a_validation_is_saved_whole(
+    tiny_config: WarmupConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validate(run: module._Run, _: BatchPlan) -> dict[str, float]:
+        run.elapsed_s += 3600.0
+        return {}
+
+    monkeypatch.setattr(module._Run, "validate", validate)
+    config = dataclasses.replace(
+        tiny_config, max_steps=None, max_minutes=59.0, validate_every_steps=3, save_every_steps=2
+    )
+    warmup(config)
+
+    state = torch.load(config.out_dir / "state.pt", weights_only=True)
+    assert state["step"] == len((config.out_dir / "metrics.jsonl").read_text("utf-8").splitlines()) == 3
+
+
 def test_two_processes_learn_the_same_as_one(tiny_config: WarmupConfig, tmp_path: Path) -> None:
     config = dataclasses.replace(tiny_config, max_steps=2, drill=0.0)
     warmup(config)

@@ -53,14 +53,18 @@ class Match:
     """How much it adds to the embedding that it predicts, in multiples of an embedding."""
 
 
+_FOUR = (12, 12, 12, 12)
+_FOUR_GAINS = (2.8, 2.2, 2.2, 2.2)
 MATCHES = (
-    (1, 0, Match((12, 12, 12, 12), (2.6, 2.0, 2.0, 2.0), 8.0)),
-    (1, 2, Match((32, 12), (2.5, 1.2), 6.0)),
-    (2, 0, Match((6,) * 8, (3.6,) + (2.8,) * 7, 4.0)),
-    (3, 0, Match((12, 12, 12, 12), (2.6, 2.0, 2.0, 2.0), 4.0)),
-    (4, 0, Match((12, 12, 12, 12), (2.6, 2.0, 2.0, 2.0), 4.0)),
+    (2, 0, Match((6,) * 8, (3.6,) + (2.8,) * 7, 8.0)),
+    (2, 1, Match(_FOUR, _FOUR_GAINS, 2.0)),
+    (2, 2, Match((32, 12), (2.5, 1.2), 8.0)),
+    (2, 3, Match(_FOUR, _FOUR_GAINS, 2.0)),
+    (3, 0, Match(_FOUR, _FOUR_GAINS, 2.0)),
+    (4, 0, Match(_FOUR, _FOUR_GAINS, 2.0)),
 )
-"""By layer and head. Many tokens tell passages apart, few find a name that stands in other words than before."""
+"""By layer and head. Many tokens tell passages apart, few find a name that stands in other words than before. None is
+in layer 1: what it copied would be so large beside the codes that the next layer's norm would shrink these."""
 OTHERS_COPY = 0.4
 """What all other heads of these layers add of what they read."""
 MLP_SCALE = 0.5
@@ -72,15 +76,15 @@ def start_with_induction(model: Qwen2ForCausalLM, *, seed: int) -> None:
     """Overwrite the embedding and the attention layers of a freshly built ``model``, in place.
 
     Raises:
-        ConfigurationError: it has fewer than two layers, or is too small for the heads that look back.
+        ConfigurationError: it has fewer than three layers, or is too small for the heads that look back.
     """
     layers = [cast(Qwen2Attention, layer.self_attn) for layer in model.model.layers]
     theta = cast(dict[str, float], model.config.rope_parameters)["rope_theta"]
     hidden, heads = model.config.hidden_size, model.config.num_attention_heads
-    if len(layers) < 2 or heads < NUM_NEAR or layers[0].head_dim < MIN_HEAD_SIZE or theta < MIN_ROPE_THETA:
+    if len(layers) < 3 or heads < NUM_NEAR or layers[0].head_dim < MIN_HEAD_SIZE or theta < MIN_ROPE_THETA:
         raise ConfigurationError(
-            f"starting with induction needs two layers, {NUM_NEAR} heads of {MIN_HEAD_SIZE} or more and a rotary base "
-            f"of {MIN_ROPE_THETA:g} or more"
+            f"starting with induction needs three layers, {NUM_NEAR} heads of {MIN_HEAD_SIZE} or more, and a rotary "
+            f"base of {MIN_ROPE_THETA:g} or more"
         )
     random = torch.Generator().manual_seed(seed)
     layout = _Layout(hidden)

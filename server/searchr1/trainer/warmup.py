@@ -184,11 +184,11 @@ def _train(rank: int, config: WarmupConfig) -> None:
             record = run.train_step(plans["train"], plans.get(READINGS))
             bar.update()
             bar.set_postfix(loss=f"{record['loss']:.3f}", done=f"{run.progress:.1%}", refresh=False)
-            finished = run.progress >= 1
-            if finished or run.step % config.validate_every_steps == 0:
+            if run.progress >= 1 or run.step % config.validate_every_steps == 0:
                 record |= run.validate(plans["validation"])
             run.log(record)
-            if finished or run.step % config.save_every_steps == 0:
+            # Validating takes time too, and may be what ends the run.
+            if run.progress >= 1 or run.step % config.save_every_steps == 0:
                 run.save()
 
 
