@@ -34,7 +34,7 @@ from searchr1.trainer.rollouts import RolloutOptions, Trial, roll_out
 
 START = Path("runs/weak/checkpoint")
 RUNS = Path("runs/results")
-MAX_COMPLETION_TOKENS = 100
+MAX_COMPLETION_TOKENS = 160
 
 
 @dataclass(frozen=True, slots=True)
