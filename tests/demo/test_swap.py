@@ -1,6 +1,6 @@
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -80,6 +80,15 @@ def test_names_are_found_as_whole_words_and_the_longest_first(known: KnownNames)
     assert not {"Doc", "The", "Another", "Its"} & set(known.types)
 
 
+def _renamed_throughout(
+    demonstrations: list[Demonstration], pool: NamePool, known: KnownNames
+) -> Iterator[tuple[Demonstration, Demonstration]]:
+    """Each with its entities renamed, and then with its bystanders renamed too."""
+    for index, item in enumerate(demonstrations):
+        swapped = swap_entities(item, random.Random(index), pool)
+        yield swapped, swap_bystanders(swapped, random.Random(index), pool, known)
+
+
 def _after_quote(text: str) -> str:
     return text.rpartition(" So ")[2]
 
@@ -88,9 +97,7 @@ def test_a_quote_stays_what_its_passage_says(
     demonstrations: list[Demonstration], pool: NamePool, known: KnownNames
 ) -> None:
     num_quotes = 0
-    for index, item in enumerate(demonstrations):
-        swapped = swap_entities(item, random.Random(index), pool)
-        new = swap_bystanders(swapped, random.Random(index), pool, known)
+    for _, new in _renamed_throughout(demonstrations, pool, known):
         for searched, stated in zip(new.turns, new.turns[1:], strict=False):
             for number, quote in re.findall(r"<think> Doc (\d)(\(Title: .+\.) So ", stated.text):
                 passage = searched.passages[int(number) - 1]
@@ -103,9 +110,7 @@ def test_bystanders_change_and_what_is_reasoned_about_stays(
     demonstrations: list[Demonstration], pool: NamePool, known: KnownNames
 ) -> None:
     num_changed = 0
-    for index, item in enumerate(demonstrations):
-        old = swap_entities(item, random.Random(index), pool)
-        new = swap_bystanders(old, random.Random(index), pool, known)
+    for old, new in _renamed_throughout(demonstrations, pool, known):
         assert [_after_quote(turn.text) for turn in new.turns] == [_after_quote(turn.text) for turn in old.turns]
         assert (new.question, new.golden_answers, new.entities) == (old.question, old.golden_answers, old.entities)
         for before, after in zip(old.turns, new.turns, strict=True):

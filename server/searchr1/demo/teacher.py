@@ -13,6 +13,7 @@ from typing import Any
 
 from searchr1.demo.questions import Question
 from searchr1.demo.world import City, Country, World
+from searchr1.loop.prompts import titled
 from searchr1.loop.types import Passage
 
 MAX_SEARCHES = 4
@@ -154,10 +155,10 @@ class Teacher:
             found = yield from self._look_up(notes, think, fact, entity)
             if found is None:
                 return None
-            quoted, value = found
+            quote, value = found
             if fact in _ENTITY_TYPES:
                 notes.entities[value.removeprefix("the ")] = _ENTITY_TYPES[fact]
-            stated = f"{quoted} So {statement(fact, entity.phrase, value)}."
+            stated = f"{quote} So {statement(fact, entity.phrase, value)}."
             rest = chain[index + 1 :]
             if rest:
                 entity = self._next_entity(fact, value, entity)
@@ -262,7 +263,7 @@ def _at(text: str, value: str) -> int:
 def quoted(passage: Passage, suffices: Callable[[str], bool]) -> str:
     """Return ``passage`` as an observation has it after its number, up to the sentence by which it ``suffices``."""
     text = next((text for text in _beginnings(passage) if suffices(text)), passage.text)
-    return f"(Title: {passage.title}) {text}"
+    return titled(replace(passage, text=text))
 
 
 def _beginnings(passage: Passage) -> Iterator[str]:

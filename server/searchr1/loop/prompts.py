@@ -48,6 +48,11 @@ class Profile(Protocol):
         ...
 
 
+def titled(passage: Passage) -> str:
+    """A passage as an observation has it after its number."""
+    return f"(Title: {passage.title}) {passage.text}"
+
+
 @dataclass(frozen=True, slots=True)
 class FaithfulProfile:
     """Search-R1 as its reference trains it: the default."""
@@ -63,7 +68,7 @@ class FaithfulProfile:
 
     def observation(self, passages: Sequence[Passage]) -> str:
         """``Doc i(Title: …) …`` lines inside an information block, without a space before the parenthesis."""
-        results = "".join(f"Doc {i}(Title: {p.title}) {p.text}\n" for i, p in enumerate(passages, start=1))
+        results = "".join(f"Doc {i}{titled(p)}\n" for i, p in enumerate(passages, start=1))
         return f"\n\n<information>{results.strip()}</information>\n\n"
 
     def retry(self) -> str:

@@ -127,7 +127,7 @@ def _silence(layer: Qwen2DecoderLayer) -> None:
 
 
 def _look_further_back(large: Qwen2ForCausalLM, new_heads: range) -> None:
-    """Point the new heads of the first layer at tokens further back than the initialisation's two heads look."""
+    """Point the new heads of the first layer at tokens further back than the initialisation's heads look."""
     first = cast(Qwen2Attention, large.model.layers[0].self_attn)
     theta = cast(dict[str, float], large.config.rope_parameters)["rope_theta"]
     for distance, head in enumerate(new_heads, start=NUM_NEAR + 1):

@@ -35,6 +35,8 @@ FAST = 0.02
 """Radians per token from which a rotary pair tells one distance from the next."""
 SLOW = 0.006
 """Radians per token up to which a rotary pair compares contents at any distance that matters."""
+RECENT_HEADS = (1, 2)
+"""Heads of layer 1 and above that start out looking at the last few dozen tokens, unless they get another task."""
 RECENT = (0.003, 0.08)
 """Radians per token of the pairs that prefer the last few dozen tokens."""
 RECENT_BIAS = 6.2
@@ -95,12 +97,12 @@ def start_with_induction(model: Qwen2ForCausalLM, *, seed: int) -> None:
         basis = _orthonormal(hidden, random)
         attention.v_proj.weight.copy_(basis)
         attention.o_proj.weight.copy_(OTHERS_COPY * EMBEDDING_STD * basis.T)
-        for number in range(1, min(3, heads)):
+        for number in RECENT_HEADS:
             _prefer_recent(attention, _head(attention, number), theta)
     _look_near(layers[0], layout, theta)
     _look_far(layers[1], layout, theta)
     for number, head, match in MATCHES:
-        if number < len(layers) and head < heads:
+        if number < len(layers):
             _set_match(layers[number], head, match, layout, theta, random)
 
 
