@@ -19,15 +19,19 @@ class Index:
         self.batches: list[tuple[list[str], int]] = []
         self.threads: set[str] = set()
         self.running = self.most_running = 0
+        self._counting = threading.Lock()
 
     def search_many(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
-        self.batches.append((list(queries), k))
+        # Counted before it is announced: a test that has seen the call may open the gate at once.
+        with self._counting:
+            self.running += 1
+            self.most_running = max(self.running, self.most_running)
+            self.batches.append((list(queries), k))
         self.threads.add(threading.current_thread().name)
         self._loop.call_soon_threadsafe(self._called.set)
-        self.running += 1
-        self.most_running = max(self.running, self.most_running)
         self.gate.wait(20)
-        self.running -= 1
+        with self._counting:
+            self.running -= 1
         if "broken" in queries:
             raise RuntimeError("the index is broken")
         if "short" in queries:
