@@ -1,6 +1,6 @@
 """Runs the training runs of ``docs/results/training.md``, evaluates what they leave, and draws the pictures.
 
-    searchr1 demo build --demonstrations 100000
+    searchr1 demo build --demonstrations 20000
     searchr1 train warmup --start server/searchr1/demo/checkpoint --out runs/weak … (the page has the whole command)
     python -m loadtests.training run --at-once 2        # hours on two cores; run again, it goes on
     python -m loadtests.training report
