@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from searchr1.retrieval.dense import VECTORS, DenseIndex, build_dense
-from searchr1.retrieval.encoder import EncoderInfo, EncoderSettings
+from searchr1.retrieval.index.dense import VECTORS, DenseIndex, build_dense
+from searchr1.retrieval.index.encoder import EncoderInfo, EncoderSettings
 
 TOP_K = 3
 BATCH = 64

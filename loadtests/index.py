@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.local import LocalIndex, LocalRetriever, build_index
+from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever, build_index
 
 WORDS = 200_000
 TOP_K = 3

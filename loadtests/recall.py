@@ -23,9 +23,9 @@ from searchr1.demo.questions import Question, read_questions
 from searchr1.demo.teacher import QUERIES
 from searchr1.demo.world import Country, World, load_world
 from searchr1.loop.types import Passage
-from searchr1.retrieval.dense import DenseIndex, build_dense
-from searchr1.retrieval.encoder import HuggingFaceEncoder
-from searchr1.retrieval.local import LocalIndex, build_index
+from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
+from searchr1.retrieval.index.dense import DenseIndex, build_dense
+from searchr1.retrieval.index.encoder import HuggingFaceEncoder
 
 TOPICS = {
     "capital": "capital",

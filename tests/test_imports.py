@@ -146,7 +146,7 @@ EXTRAS = {
     "searchr1.demo": ("server", "demo"),
     "searchr1.trainer": ("server", "demo", "train"),
     "searchr1.evaluation": ("server", "demo", "train"),
-    "searchr1.retrieval.encoder": ("server", "dense"),
+    "searchr1.retrieval.index.encoder": ("server", "dense"),
     "searchr1.data": ("server", "data"),
     "searchr1.export.verl": ("server", "data", "train"),
     "searchr1.export": ("server", "data"),

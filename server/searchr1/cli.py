@@ -209,15 +209,15 @@ def index_build(
     if dense is not None:
         _index_build_dense(corpus, out, dense, overwrite=overwrite)
         return
-    from searchr1.retrieval.index import build_index
+    from searchr1.retrieval.index.bm25 import build_index
 
     info = build_index(corpus, out, overwrite=overwrite)
     typer.echo(f"{out}: {info.passages:,} passages, {info.terms:,} terms. Serve it with --retriever index:{out}")
 
 
 def _index_build_dense(corpus: Path, out: Path, encoder: Path, *, overwrite: bool) -> None:
-    from searchr1.retrieval.dense import build_dense
-    from searchr1.retrieval.encoder import HuggingFaceEncoder
+    from searchr1.retrieval.index.dense import build_dense
+    from searchr1.retrieval.index.encoder import HuggingFaceEncoder
 
     info = build_dense(corpus, out, HuggingFaceEncoder(encoder), overwrite=overwrite)
     typer.echo(f"{out}: {info.passages:,} passages. Serve it with --retriever 'dense:{out}?encoder={encoder}'")

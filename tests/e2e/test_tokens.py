@@ -16,7 +16,7 @@ from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Limits, Status, TokenIds
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.factory import open_retriever
-from searchr1.retrieval.index import build_index
+from searchr1.retrieval.index.bm25 import build_index
 from searchr1.serve import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
 from tests.engines.helpers import metric

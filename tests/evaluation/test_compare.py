@@ -15,7 +15,7 @@ from searchr1.evaluation.engine_asker import EngineAsker
 from searchr1.evaluation.engine_run import method_options
 from searchr1.evaluation.trial import MethodOptions, Tools
 from searchr1.retrieval.fake import FakeRetriever
-from searchr1.retrieval.index import build_index
+from searchr1.retrieval.index.bm25 import build_index
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 from searchr1_client import RunOptions

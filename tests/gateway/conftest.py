@@ -18,8 +18,8 @@ from searchr1.gateway.app import create_app
 from searchr1.gateway.services import Services
 from searchr1.loop.types import Passage, TokenIds
 from searchr1.retrieval.base import Found, SearchOutcome
-from searchr1.retrieval.budget import Budgets
 from searchr1.retrieval.layer import SearchLayer
+from searchr1.retrieval.resilience.budget import Budgets
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 

@@ -3,8 +3,8 @@
 from typing import Any
 
 from searchr1.gateway.metrics import Metrics
-from searchr1.retrieval.budget import Budgets, CostTable, Limit
-from searchr1.retrieval.counters import MemoryCounters
+from searchr1.retrieval.resilience.budget import Budgets, CostTable, Limit
+from searchr1.retrieval.resilience.counters import MemoryCounters
 
 from .conftest import Stage, running_stage
 

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from searchr1.retrieval.local import LocalIndex, build_index
+from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
 
 CONTENTS = {
     "mali": '"Mali"\nMali is a landlocked country in West Africa. Its capital is Bamako.',

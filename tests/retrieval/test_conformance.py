@@ -15,8 +15,8 @@ from fastapi import FastAPI
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, Retriever, SearchFailed
 from searchr1.retrieval.fake import FakeRetriever
-from searchr1.retrieval.http import RetrieveClient
-from searchr1.retrieval.local import LocalIndex, LocalRetriever
+from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever
+from searchr1.retrieval.providers.retrieve import RetrieveClient
 from searchr1.retrieval.server import create_retrieve_app
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from searchr1.retrieval.index import build_index
+from searchr1.retrieval.index.bm25 import build_index
 from tests.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[2]

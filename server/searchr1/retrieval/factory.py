@@ -6,18 +6,18 @@ from collections.abc import AsyncIterator
 
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import NullObserver, Retriever, SearchObserver
-from searchr1.retrieval.budget import Budgets, CostTable, Limit
-from searchr1.retrieval.cached import CachedRetriever, CachePolicy
+from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
+from searchr1.retrieval.cache.memory import MemoryStore
+from searchr1.retrieval.cache.redis import RedisClient, RedisStore, open_redis
 from searchr1.retrieval.config import BudgetConfig, SearchConfig
-from searchr1.retrieval.counters import MemoryCounters
-from searchr1.retrieval.fallback import FallbackRetriever
-from searchr1.retrieval.hedged import HedgedRetriever
 from searchr1.retrieval.layer import SearchLayer
-from searchr1.retrieval.memory import MemoryStore
-from searchr1.retrieval.providers import FORMS, ProviderSpec, open_provider, parse_spec
-from searchr1.retrieval.redis import RedisClient, RedisStore, open_redis
-from searchr1.retrieval.redis_counters import RedisCounters
-from searchr1.retrieval.resilient import ResiliencePolicy, ResilientRetriever
+from searchr1.retrieval.registry import FORMS, ProviderSpec, open_provider, parse_spec
+from searchr1.retrieval.resilience.budget import Budgets, CostTable, Limit
+from searchr1.retrieval.resilience.counters import MemoryCounters
+from searchr1.retrieval.resilience.fallback import FallbackRetriever
+from searchr1.retrieval.resilience.hedged import HedgedRetriever
+from searchr1.retrieval.resilience.redis_counters import RedisCounters
+from searchr1.retrieval.resilience.resilient import ResiliencePolicy, ResilientRetriever
 
 
 @contextlib.asynccontextmanager

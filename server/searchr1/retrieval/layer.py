@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchOutcome
-from searchr1.retrieval.budget import BudgetedRetriever, Budgets
 from searchr1.retrieval.deadline import Deadline
+from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from searchr1.evaluation.metrics import exact_match
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
-from searchr1.retrieval.local import LocalIndex, LocalRetriever
+from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.demonstrations import start_rollout
 from searchr1.trainer.engine import TransformersEngine

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import CacheEvent, Found, NullObserver, Retriever, SearchFailed, SearchOutcome
-from searchr1.retrieval.cached import CachedRetriever, CachePolicy
-from searchr1.retrieval.memory import MemoryStore
-from searchr1.retrieval.store import ByteStore, StoreError, StoreRefusedError
+from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
+from searchr1.retrieval.cache.memory import MemoryStore
+from searchr1.retrieval.cache.store import ByteStore, StoreError, StoreRefusedError
 
 T = TypeVar("T")
 

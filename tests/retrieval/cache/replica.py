@@ -9,7 +9,7 @@ import sys
 import time
 
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.redis import RedisStore, open_redis
 from tests.retrieval.cache.fakes import Provider, make
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
-from searchr1.retrieval.cached import CachePolicy
-from searchr1.retrieval.memory import MemoryStore
+from searchr1.retrieval.cache.cached import CachePolicy
+from searchr1.retrieval.cache.memory import MemoryStore
 from tests.retrieval.cache.fakes import UNAVAILABLE, Moody, Provider, Recorded, make
 from tests.retrieval.resilience.fakes import now_s, virtual
 

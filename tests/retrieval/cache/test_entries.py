@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from searchr1.loop.types import Passage
-from searchr1.retrieval.store import Entry, Failure, pack, unpack
+from searchr1.retrieval.cache.store import Entry, Failure, pack, unpack
 
 MAX = 10_000
 PASSAGE = Passage("id", '"Mali"', "Its capital is Bamako.", "https://a.example", 1.5)

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from searchr1.retrieval.guarded import GuardedStore
-from searchr1.retrieval.store import StoreError, StoreRefusedError
+from searchr1.retrieval.cache.guarded import GuardedStore
+from searchr1.retrieval.cache.store import StoreError, StoreRefusedError
 from tests.retrieval.cache.fakes import Moody
 from tests.retrieval.resilience.fakes import now_s, virtual
 

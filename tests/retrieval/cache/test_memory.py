@@ -1,7 +1,7 @@
 import pytest
 
-from searchr1.retrieval.memory import MemoryStore
-from searchr1.retrieval.store import StoreRefusedError
+from searchr1.retrieval.cache.memory import MemoryStore
+from searchr1.retrieval.cache.store import StoreRefusedError
 from tests.retrieval.cache.fakes import Clock
 
 

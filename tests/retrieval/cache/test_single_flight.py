@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
-from searchr1.retrieval.memory import MemoryStore
+from searchr1.retrieval.cache.memory import MemoryStore
 from tests.retrieval.cache.fakes import UNAVAILABLE, Cache, Moody, Provider, Recorded, make
 from tests.retrieval.resilience.fakes import now_s, virtual
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from searchr1.retrieval.memory import MemoryStore
-from searchr1.retrieval.redis import RedisStore, open_redis
-from searchr1.retrieval.store import ByteStore
+from searchr1.retrieval.cache.memory import MemoryStore
+from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.store import ByteStore
 from tests.redis_server import RedisServer
 
 KEY = "sr1:search:v1:{abc}"

@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.redis import RedisStore, open_redis
-from searchr1.retrieval.store import StoreError
+from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.store import StoreError
 from tests.redis_server import RedisServer, free_port, run_cluster, run_redis
 from tests.retrieval.cache.fakes import make
 from tests.retrieval.cache.test_topologies import UNHURRIED, keys_on, until_hit

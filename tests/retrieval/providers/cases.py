@@ -12,13 +12,13 @@ from typing import Any
 from aiohttp import web
 
 from searchr1.retrieval.base import SearchOutcome
-from searchr1.retrieval.brave import BraveProvider
-from searchr1.retrieval.exa import ExaProvider
-from searchr1.retrieval.http import RetrieveClient
-from searchr1.retrieval.opensearch import OpenSearchRetriever
-from searchr1.retrieval.searxng import SearxngProvider
-from searchr1.retrieval.serper import SerperProvider
-from searchr1.retrieval.tavily import TavilyProvider
+from searchr1.retrieval.providers.brave import BraveProvider
+from searchr1.retrieval.providers.exa import ExaProvider
+from searchr1.retrieval.providers.opensearch import OpenSearchRetriever
+from searchr1.retrieval.providers.retrieve import RetrieveClient
+from searchr1.retrieval.providers.searxng import SearxngProvider
+from searchr1.retrieval.providers.serper import SerperProvider
+from searchr1.retrieval.providers.tavily import TavilyProvider
 from tests.retrieval.providers.site import Site, serving
 
 KEY = "sk-very-secret-0123"

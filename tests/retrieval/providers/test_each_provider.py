@@ -8,7 +8,7 @@ from aiohttp import web
 
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import Found, SearchFailed
-from searchr1.retrieval.tavily import TavilyProvider
+from searchr1.retrieval.providers.tavily import TavilyProvider
 from tests.retrieval.providers.cases import KEY, WEB_CASES, search, status
 from tests.retrieval.providers.site import serving
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.retrieval.web import plain_text, trim
+from searchr1.retrieval.providers.web import plain_text, trim
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from aiohttp import web
 
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import Found, SearchFailed
-from searchr1.retrieval.brave import BraveProvider
-from searchr1.retrieval.exa import ExaProvider
-from searchr1.retrieval.searxng import SearxngProvider
-from searchr1.retrieval.serper import SerperProvider
-from searchr1.retrieval.tavily import TavilyProvider
+from searchr1.retrieval.providers.brave import BraveProvider
+from searchr1.retrieval.providers.exa import ExaProvider
+from searchr1.retrieval.providers.searxng import SearxngProvider
+from searchr1.retrieval.providers.serper import SerperProvider
+from searchr1.retrieval.providers.tavily import TavilyProvider
 from tests.retrieval.providers.cases import KEY, ROWS, WEB_CASES, Case, results, search, status
 from tests.retrieval.providers.site import serving
 

@@ -48,7 +48,10 @@ def virtual(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             clock = SimpleNamespace(time=runner.get_loop().time)
-            with patch("purgatory.domain.model.time", clock), patch("searchr1.retrieval.breaker.time", clock):
+            with (
+                patch("purgatory.domain.model.time", clock),
+                patch("searchr1.retrieval.resilience.breaker.time", clock),
+            ):
                 return runner.run(test(*args, **kwargs))
 
     return run

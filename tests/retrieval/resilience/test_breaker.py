@@ -2,7 +2,7 @@ import asyncio
 import gc
 
 from searchr1.retrieval.base import BreakerState
-from searchr1.retrieval.breaker import Breaker, Call, Verdict
+from searchr1.retrieval.resilience.breaker import Breaker, Call, Verdict
 from tests.retrieval.resilience.fakes import virtual
 
 

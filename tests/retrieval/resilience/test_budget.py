@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchr1.retrieval.base import CacheState, Found, SearchFailed, SearchOutcome
-from searchr1.retrieval.budget import BudgetedRetriever, Budgets, CostTable, Limit
-from searchr1.retrieval.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
+from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets, CostTable, Limit
+from searchr1.retrieval.resilience.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
 from tests.retrieval.resilience.fakes import Notes, Script, Step, failed, found, now_s, virtual
 
 COSTS = CostTable({"dear": 0.01, "cheap": 0.001})

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from searchr1.retrieval.counters import MemoryCounters, Quota, Refused, Spend
+from searchr1.retrieval.resilience.counters import MemoryCounters, Quota, Refused, Spend
 from tests.retrieval.resilience.fakes import now_s, virtual
 
 ONE = Spend(1, 100)

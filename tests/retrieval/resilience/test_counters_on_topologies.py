@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from redis.crc import key_slot
 
 from searchr1.retrieval.base import Found, SearchFailed
-from searchr1.retrieval.budget import BudgetedRetriever, Budgets, CostTable, Limit
-from searchr1.retrieval.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
-from searchr1.retrieval.redis import open_redis
-from searchr1.retrieval.redis_counters import RedisCounters
+from searchr1.retrieval.cache.redis import open_redis
+from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets, CostTable, Limit
+from searchr1.retrieval.resilience.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
+from searchr1.retrieval.resilience.redis_counters import RedisCounters
 from tests.redis_server import RedisServer, SentinelSetup, run_cluster, run_redis, run_sentinel
 from tests.retrieval.resilience.fakes import Notes, Script, found
 from tests.retrieval.resilience.test_budget import Account

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchr1.retrieval.base import FailureKind, Found, SearchFailed
-from searchr1.retrieval.fallback import FallbackRetriever
+from searchr1.retrieval.resilience.fallback import FallbackRetriever
 from tests.retrieval.resilience.fakes import TICK_S, Script, Step, found, now_s, virtual
 
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchr1.retrieval.base import Found, SearchFailed
-from searchr1.retrieval.hedged import HedgedRetriever
+from searchr1.retrieval.resilience.hedged import HedgedRetriever
 from tests.retrieval.resilience.fakes import TICK_S, Notes, Script, Step, failed, found, now_s, virtual
 
 QUICK = Step(found("quick\nx"), 0.1)

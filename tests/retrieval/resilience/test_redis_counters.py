@@ -11,9 +11,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, SlotNotCoveredError
 
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.budget import BudgetedRetriever, Budgets, CostTable, Limit
-from searchr1.retrieval.counters import CounterError, Quota, Refused, Spend
-from searchr1.retrieval.redis_counters import RedisCounters
+from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets, CostTable, Limit
+from searchr1.retrieval.resilience.counters import CounterError, Quota, Refused, Spend
+from searchr1.retrieval.resilience.redis_counters import RedisCounters
 from tests.redis_server import redis_server_path
 from tests.retrieval.resilience.fakes import Notes, Script, Step, found
 from tests.retrieval.resilience.test_budget import Account

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchOutcome
-from searchr1.retrieval.resilient import ResiliencePolicy, ResilientRetriever, refuses_our_account
+from searchr1.retrieval.resilience.resilient import ResiliencePolicy, ResilientRetriever, refuses_our_account
 from tests.retrieval.resilience.fakes import TICK_S, Notes, Script, Step, failed, found, now_s, virtual
 
 POLICY = ResiliencePolicy()

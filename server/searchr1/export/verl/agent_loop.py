@@ -18,7 +18,7 @@ from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.export.verl.reward import COMPLETIONS
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import FinishReason, Limits, Segment, TokenIds
-from searchr1.retrieval.http import RetrieveClient
+from searchr1.retrieval.providers.retrieve import RetrieveClient
 from searchr1.tokenizer import Tokenizer
 
 load_tokenizer = lru_cache(maxsize=1)(Tokenizer.load)

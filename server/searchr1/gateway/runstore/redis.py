@@ -27,7 +27,7 @@ from searchr1.gateway.runstore.base import (
     RunStoreError,
     Wish,
 )
-from searchr1.retrieval.redis import RedisClient
+from searchr1.retrieval.cache.redis import RedisClient
 
 T = TypeVar("T")
 

@@ -1,0 +1,148 @@
+"""A byte store that can go wrong, kept from holding searches up."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
+
+from searchr1.retrieval.cache.store import ByteStore, StoreError, StoreRefusedError
+
+T = TypeVar("T")
+
+
+class _Operation(Generic[T]):
+    """One operation on the store; it runs in a task, which goes on when nobody waits for it any more."""
+
+    def __init__(self, call: Callable[[], Awaitable[T]], asked_s: float, probes: bool) -> None:
+        self.call, self.asked_s, self.probes = call, asked_s, probes
+        self.started_s: float | None = None
+        self.task: asyncio.Task[T]
+
+
+class GuardedStore:
+    """A ``ByteStore`` that answers, or raises ``StoreError``, within ``bypass_s``.
+
+    After an operation that was late or failed, ``inner`` is not asked for ``rest_s``; then one operation probes it
+    while the others are still turned away. A late operation may go on unseen for ``patience_s``, so that a connection
+    that takes longer than ``bypass_s`` to be made is there for the next one. At most ``max_concurrent`` run at once.
+    One that finds no place in time is turned away, which says nothing of ``inner``; nor does a refusal of it.
+    """
+
+    def __init__(
+        self,
+        inner: ByteStore,
+        *,
+        bypass_s: float = 0.05,
+        rest_s: float = 1.0,
+        patience_s: float = 2.0,
+        max_concurrent: int = 8,
+    ) -> None:
+        self._inner = inner
+        self._bypass_s, self._rest_s, self._patience_s = bypass_s, rest_s, patience_s
+        self._slots = asyncio.Semaphore(max_concurrent)
+        self._rests_until_s: float | None = None
+        self._probing = False
+        self._running: set[asyncio.Task[Any]] = set()
+        self._reads: dict[str, _Operation[bytes | None]] = {}
+
+    async def get(self, key: str) -> bytes | None:
+        """See ``ByteStore.get``. The value may be one that was read a moment before the call."""
+        operation = self._reads.get(key)
+        if operation is None or self._rests_until_s is not None:
+            operation = self._reads[key] = self._start(lambda: self._inner.get(key))
+        try:
+            return await self._wait(operation)
+        finally:
+            if self._reads.get(key) is operation:
+                del self._reads[key]
+
+    async def get_now(self, key: str) -> bytes | None:
+        """Return the value that ``key`` has after the call; otherwise like ``get``."""
+        return await self._wait(self._start(lambda: self._inner.get(key)))
+
+    async def set(self, key: str, value: bytes, ttl_s: float) -> None:
+        """See ``ByteStore.set``."""
+        await self._wait(self._start(lambda: self._inner.set(key, value, ttl_s)))
+
+    async def claim(self, key: str, token: str, ttl_s: float) -> str:
+        """See ``ByteStore.claim``."""
+        return await self._wait(self._start(lambda: self._inner.claim(key, token, ttl_s)))
+
+    async def release(self, key: str, token: str) -> None:
+        """See ``ByteStore.release``."""
+        await self._wait(self._start(lambda: self._inner.release(key, token)))
+
+    async def aclose(self) -> None:
+        """End the late operations. ``inner`` stays open."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _start(self, call: Callable[[], Awaitable[T]]) -> _Operation[T]:
+        operation = _Operation(call, _now_s(), self._admit())
+        operation.task = asyncio.create_task(self._run(operation))
+        self._running.add(operation.task)
+        operation.task.add_done_callback(self._forget)
+        return operation
+
+    def _admit(self) -> bool:
+        """Tell whether the operation is the probe; raise ``StoreError`` if it may not run."""
+        if self._rests_until_s is None:
+            return False
+        if self._probing or _now_s() < self._rests_until_s:
+            raise StoreError("the store did not answer a moment ago")
+        self._probing = True
+        return True
+
+    async def _run(self, operation: _Operation[T]) -> T:
+        async with self._slots:
+            waits_no_more = _now_s() - operation.asked_s > self._bypass_s
+            if not operation.probes and (waits_no_more or self._rests_until_s is not None):
+                raise StoreError("the store was too busy, or did not answer a moment ago")
+            operation.started_s = _now_s()
+            async with asyncio.timeout(self._patience_s):
+                return await operation.call()
+
+    async def _wait(self, operation: _Operation[T]) -> T:
+        try:
+            await asyncio.wait((operation.task,), timeout=self._bypass_s)
+            return self._result(operation)
+        finally:
+            if operation.probes:
+                self._probing = False
+
+    def _result(self, operation: _Operation[T]) -> T:
+        if not operation.task.done():
+            self._rest(operation)
+            raise StoreError(f"the store did not answer within {self._bypass_s:g} s")
+        try:
+            result = operation.task.result()
+        except StoreRefusedError:
+            self._recover(operation)
+            raise
+        except (StoreError, TimeoutError) as error:
+            self._rest(operation)
+            raise StoreError(str(error) or "the store did not answer") from error
+        self._recover(operation)
+        return result
+
+    def _rest(self, operation: _Operation[Any]) -> None:
+        began_s = operation.started_s
+        if operation.probes or (began_s is not None and (operation.task.done() or self._is_late(began_s))):
+            self._rests_until_s = _now_s() + self._rest_s
+
+    def _is_late(self, began_s: float) -> bool:
+        """Tell whether an operation had at least half of its time, and did not spend it waiting for a place."""
+        return _now_s() - began_s >= self._bypass_s / 2
+
+    def _recover(self, operation: _Operation[Any]) -> None:
+        if operation.probes:
+            self._rests_until_s = None
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # so that asyncio does not report what nobody waits for any more
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,60 @@
+"""Brave Search: ``GET /res/v1/web/search``."""
+
+from collections.abc import Iterable
+from typing import Unpack
+
+from searchr1.retrieval.providers.rest import usable_key
+from searchr1.retrieval.providers.web import WebOptions, WebProvider, WebResult, object_of, objects, text_of
+
+URL = "https://api.search.brave.com"
+_MAX_COUNT = 20
+_MAX_QUERY_CHARS, _MAX_QUERY_WORDS = 400, 50
+"""Longer queries are refused."""
+
+
+class BraveProvider(WebProvider):
+    """A ``Retriever`` over Brave Search. Raises ``ConfigurationError`` for a key that cannot be sent.
+
+    A query over Brave's limits is cut at a word. ``extra_snippets`` asks for more excerpts of each page; not every plan
+    of Brave's has them.
+    """
+
+    name, label = "brave", "Brave Search"
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        country: str = "",
+        extra_snippets: bool = False,
+        base_url: str = URL,
+        **options: Unpack[WebOptions],
+    ) -> None:
+        self._options = {"country": country} if country else {}
+        if extra_snippets:
+            self._options["extra_snippets"] = "true"
+        key = usable_key(api_key, self.label)
+        super().__init__(base_url, headers={"X-Subscription-Token": key, "Accept": "application/json"}, **options)
+
+    async def _results(self, query: str, k: int) -> Iterable[WebResult]:
+        wanted = {"q": _cut(query), "count": str(min(k, _MAX_COUNT)), "text_decorations": "false"}
+        wanted |= {"result_filter": "web", **self._options}
+        web = object_of(await self._api.get("res/v1/web/search", wanted)).get("web")
+        # Brave leaves the section out where it found nothing.
+        return map(_result, objects(web.get("results"), "results") if isinstance(web, dict) else ())
+
+
+def _result(item: dict[str, object]) -> WebResult:
+    more = item.get("extra_snippets")
+    snippets = [item.get("description"), *(more if isinstance(more, list) else ())]
+    text = " ".join(text_of(snippet) for snippet in snippets)
+    return WebResult(text_of(item.get("title")), text_of(item.get("url")), text, markup=True)
+
+
+def _cut(query: str) -> str:
+    words = " ".join(query.split()[:_MAX_QUERY_WORDS])
+    return (
+        words
+        if len(words) <= _MAX_QUERY_CHARS
+        else (words[:_MAX_QUERY_CHARS].rpartition(" ")[0] or words[:_MAX_QUERY_CHARS])
+    )
