@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from searchr1.engines.start import one_process_environment
+from searchr1.engines.vllm.args import one_process_environment
 
 
 class DidNotStartError(Exception):

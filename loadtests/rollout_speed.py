@@ -26,13 +26,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from searchr1.engines.base import Engine, SamplingParams
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.start import LocalEngineConfig
+from searchr1.engines.transformers.engine import TransformersEngine
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import TokenIds
 from searchr1.serve import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.engine import TransformersEngine
 
 STOPS: Final = ("</search>", "</answer>")
 BASELINE: Final = "transformers generate, float32"

@@ -22,8 +22,8 @@ from statistics import fmean
 
 from tqdm import tqdm
 
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.start import LocalEngineConfig
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.evaluation.datasets import load_questions
 from searchr1.evaluation.metrics import exact_match
 from searchr1.loop.types import Limits

@@ -9,12 +9,12 @@ from itertools import chain
 import pytest
 
 from searchr1.driver import DriveOptions, DriveStats, drive
-from searchr1.engines.vllm import VllmEngine
+from searchr1.engines.vllm.http import VllmEngine
 from searchr1.loop.machine import Rollout
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Finished, Limits, Passage, Status
 from searchr1.retrieval.fake import FakeRetriever
-from tests.engines.fake_vllm import MODEL, FakeVllm, serve_fake_vllm
+from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, serve_fake_vllm
 from tests.golden import qwen
 
 Q = qwen.load()

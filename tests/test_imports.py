@@ -152,7 +152,7 @@ EXTRAS = {
     "searchr1.export": ("server", "data"),
     "searchr1": ("server",),
 }
-IN_PROCESS_ENGINE = ("searchr1.engines.local", "searchr1.engines.start", "searchr1.engines.worker")
+IN_PROCESS_ENGINE = ("searchr1.engines.vllm.in_process", "searchr1.engines.vllm.args", "searchr1.engines.vllm.worker")
 """Imports vLLM, and what vLLM brings, when it starts; in front of a remote engine neither is there."""
 
 

@@ -12,7 +12,7 @@ _ARGUMENTS = (
     *("--kv-cache-memory-bytes", str(256 * 2**20), "--scheduling-policy", "priority"),
     *("--enable-prompt-tokens-details", "--shutdown-timeout", "1"),
 )
-_TAKES_WEIGHTS = ("--worker-extension-cls", "searchr1.engines.worker.WorkerExtension")
+_TAKES_WEIGHTS = ("--worker-extension-cls", "searchr1.engines.vllm.worker.WorkerExtension")
 
 
 @dataclass(frozen=True, slots=True)

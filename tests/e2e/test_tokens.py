@@ -10,7 +10,7 @@ import pytest
 from searchr1.demo.build import build_world
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm import VllmEngine
+from searchr1.engines.vllm.http import VllmEngine
 from searchr1.loop.machine import Rollout
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Limits, Status, TokenIds

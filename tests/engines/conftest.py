@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.start import LocalEngineConfig
-from searchr1.engines.vllm import VllmEngine
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.http import VllmEngine
+from searchr1.engines.vllm.in_process import LocalEngine
 from tests.vllm_server import VllmServer
 
 

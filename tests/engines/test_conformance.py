@@ -9,9 +9,9 @@ import pytest_asyncio
 
 from searchr1.engines.base import SamplingParams, ServedEngine
 from searchr1.engines.scripted import ScriptedEngine
-from searchr1.engines.vllm import VllmEngine
-from tests.engines.fake_vllm import MODEL, serve_fake_vllm
+from searchr1.engines.vllm.http import VllmEngine
 from tests.engines.helpers import complete, ids_of, read_some, text_of
+from tests.engines.vllm.fake_vllm import MODEL, serve_fake_vllm
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TURN = ("<think>", " a ", "</think>", "<answer>", " b ", "</answer>")

@@ -9,8 +9,8 @@ from searchr1.engines.base import TakesWeights
 from searchr1.engines.replicas import VllmReplicas, open_replicas
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.serve import CHECKPOINT
-from tests.engines.fake_vllm import serve_fake_vllm
 from tests.engines.helpers import GREEDY, PROMPT, said, write_noisy_copy
+from tests.engines.vllm.fake_vllm import serve_fake_vllm
 from tests.vllm_server import run_vllm
 
 

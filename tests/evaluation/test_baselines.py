@@ -235,7 +235,7 @@ async def test_the_token_budget_ends_a_run(tokenizer: Tokenizer) -> None:
 async def test_a_real_model_answers_by_every_method(
     model_dir: Path, tokenizer: Tokenizer, baseline_format: str
 ) -> None:
-    from searchr1.trainer.engine import TransformersEngine
+    from searchr1.engines.transformers.engine import TransformersEngine
 
     torch.manual_seed(0)
     model = Qwen2ForCausalLM.from_pretrained(model_dir, dtype=torch.float32)

@@ -19,7 +19,7 @@ from searchr1.retrieval.index.bm25 import build_index
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 from searchr1_client import RunOptions
-from tests.engines.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
+from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
 from tests.evaluation.fake_gateway import unused_url
 from tests.evaluation.test_run import QUESTIONS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from searchr1.engines.worker import WorkerExtension
+from searchr1.engines.vllm.worker import WorkerExtension
 from searchr1.trainer.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]

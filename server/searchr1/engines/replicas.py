@@ -7,7 +7,7 @@ from itertools import cycle
 from pathlib import Path
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm import VllmEngine
+from searchr1.engines.vllm.http import VllmEngine
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 

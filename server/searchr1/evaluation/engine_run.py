@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from searchr1.engines.base import ServedEngine
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.start import LocalEngineConfig
-from searchr1.engines.vllm import VllmEngine
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.http import VllmEngine
+from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine_asker import EngineAsker

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from fastapi import Request
 
 from searchr1.engines.base import ServedEngine
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.start import LocalEngineConfig
-from searchr1.engines.vllm import VllmEngine
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.http import VllmEngine
+from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.gateway.admission import Admission
 from searchr1.gateway.metrics import Metrics
 from searchr1.retrieval.factory import open_search

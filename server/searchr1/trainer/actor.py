@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from searchr1.engines.base import Engine, TakesWeights
-from searchr1.engines.local import LocalEngine
 from searchr1.engines.replicas import open_replicas
-from searchr1.engines.start import LocalEngineConfig
+from searchr1.engines.transformers.engine import TransformersEngine
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.errors import ConfigurationError, EngineError
 from searchr1.evaluation.datasets import Question, load_questions
 from searchr1.evaluation.metrics import exact_match
@@ -25,7 +26,6 @@ from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.factory import open_retriever
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.config import TrainConfig
-from searchr1.trainer.engine import TransformersEngine
 from searchr1.trainer.rewards import Reward, outcome_of, reward_named
 from searchr1.trainer.rollouts import RolloutOptions, Trial, roll_out
 from searchr1.trainer.samples import Sample, sample_of

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from searchr1.engines.transformers.attention import NAME as CAUSAL_BLOCKS
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.attention import NAME as CAUSAL_BLOCKS
 from searchr1.trainer.batches import Batch
 
 NUM_COMPILED_SHAPES = 64

@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from searchr1.engines.transformers.attention import NAME as CAUSAL_BLOCKS
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.attention import NAME as CAUSAL_BLOCKS
 
 CHUNK_TOKENS = 4096
 """Sampled positions whose logits are in memory at once."""

@@ -13,6 +13,7 @@ from transformers import Qwen2ForCausalLM
 
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Engine
+from searchr1.engines.transformers.engine import TransformersEngine
 from searchr1.evaluation.datasets import Question
 from searchr1.evaluation.metrics import exact_match
 from searchr1.loop.machine import Rollout
@@ -21,7 +22,6 @@ from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.demonstrations import start_rollout
-from searchr1.trainer.engine import TransformersEngine
 
 
 @dataclass(frozen=True, slots=True)

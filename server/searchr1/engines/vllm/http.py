@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.sse import SseSplitter
+from searchr1.engines.vllm.sse import SseSplitter
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
 
@@ -144,7 +144,7 @@ class VllmEngine:
 
         Running completions stand still meanwhile and go on with the new weights; prefixes are computed anew. The server
         has to run with ``VLLM_SERVER_DEV_MODE=1`` and
-        ``--worker-extension-cls searchr1.engines.worker.WorkerExtension``.
+        ``--worker-extension-cls searchr1.engines.vllm.worker.WorkerExtension``.
 
         Raises:
             EngineUnavailableError: the server can't be reached, or failed at it: its weights may be half replaced.

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.transformers.completion import Completion
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.completion import Completion
 from tests.tiny_model import write_tiny_model
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from searchr1.trainer.attention import causal_attention
+from searchr1.engines.transformers.attention import causal_attention
 from searchr1.trainer.drill import drill_batch
 from searchr1.trainer.model import ModelShape, build_model
 

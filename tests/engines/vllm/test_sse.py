@@ -3,7 +3,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.engines.sse import SseSplitter
+from searchr1.engines.vllm.sse import SseSplitter
 
 STREAM = b': hi\n\nevent: x\ndata: {"a": "\xc3\xa9"}\n\ndata:[1]\r\n\r\ndata: [DONE]\n\ndata: cut of'
 

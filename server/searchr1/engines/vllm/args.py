@@ -44,7 +44,7 @@ class LocalEngineConfig:
     """Restarts after deaths that follow each other; an engine that lived for five minutes has them all again."""
     restart_backoff_s: float = 1.0
     """Before the first restart; doubles with each, up to a minute."""
-    worker_extension: str = "searchr1.engines.worker.WorkerExtension"
+    worker_extension: str = "searchr1.engines.vllm.worker.WorkerExtension"
     """Dotted name of the class that vLLM mixes into its worker."""
 
 

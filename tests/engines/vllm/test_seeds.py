@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from searchr1.engines.base import SamplingParams
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.start import LocalEngineConfig
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.serve import CHECKPOINT
 from tests.engines.helpers import complete, ids_of
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm import HttpTimeouts, ServedModel, VllmEngine, _CompletionReader
+from searchr1.engines.vllm.http import HttpTimeouts, ServedModel, VllmEngine, _CompletionReader
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
-from tests.engines.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
 from tests.engines.helpers import PROMPT, complete, ids_of, read_some, text_of
+from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
 
 TURN: Sequence[str] = ("<think> é ", "</think>", "\n<search> q </sea", "rch>\n\n", "never read")
 SHOWN = "<think> é </think>\n<search> q </search>"

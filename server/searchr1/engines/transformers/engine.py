@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.transformers.batching import DecodeBatch, sample
+from searchr1.engines.transformers.completion import Completion
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.batching import DecodeBatch, sample
-from searchr1.trainer.completion import Completion
 
 PREFILL_TOKENS = 4096
 """Prompt tokens, padding included, that are read between two steps; one longer prompt is read whole."""

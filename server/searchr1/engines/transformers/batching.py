@@ -15,7 +15,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 
-from searchr1.trainer.attention import causal_attention
+from searchr1.engines.transformers.attention import causal_attention
 
 NAME = "searchr1_rows"
 """This module's attention, as transformers knows it."""

@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from searchr1.engines.base import SamplingParams
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.vllm import VllmEngine
+from searchr1.engines.vllm.http import VllmEngine
+from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.start import LocalEngineConfig, import_vllm, start_llm
+from searchr1.engines.vllm.args import LocalEngineConfig, import_vllm, start_llm
 from searchr1.errors import ConfigurationError, EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from searchr1.engines.base import SamplingParams
-from searchr1.engines.local import LocalEngine
-from searchr1.engines.start import LocalEngineConfig
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from tests.engines.helpers import complete
 
@@ -110,7 +110,7 @@ async def test_a_late_report_of_a_death_does_not_touch_the_next_engine(monkeypat
 
 
 async def test_finds_the_death_of_an_idle_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("searchr1.engines.local._CHECK_EVERY_S", 0.01)
+    monkeypatch.setattr("searchr1.engines.vllm.in_process._CHECK_EVERY_S", 0.01)
     first = FakeLlm()
     starts = Starts([first, FakeLlm()])
     async with engine_with(starts, monkeypatch):

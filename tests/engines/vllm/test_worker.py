@@ -10,7 +10,7 @@ PARENT = """
 import multiprocessing, time
 
 def child():
-    import searchr1.engines.worker
+    import searchr1.engines.vllm.worker
     print("loaded", flush=True)
     time.sleep(60)
 

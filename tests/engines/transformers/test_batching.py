@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from searchr1.trainer.batching import LENGTH_STEP, DecodeBatch, sample
+from searchr1.engines.transformers.batching import LENGTH_STEP, DecodeBatch, sample
 
 SIZES: dict[str, Any] = {
     "vocab_size": 97,

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM
 
 from searchr1.engines.base import Chunk, SamplingParams, ServedEngine, TakesWeights
+from searchr1.engines.transformers.engine import TransformersEngine
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.engine import TransformersEngine
 from tests.tiny_model import MAX_MODEL_LEN, write_tiny_model
 
 GREEDY = SamplingParams(max_tokens=20, temperature=0.0, logprobs=True)
