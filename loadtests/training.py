@@ -30,7 +30,7 @@ from searchr1.loop.types import Limits
 from searchr1.retrieval.factory import open_retriever
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.curves import plot_runs
-from searchr1.trainer.rollouts import RolloutOptions, Trial, roll_out
+from searchr1.trainer.rl.rollouts import RolloutOptions, Trial, roll_out
 
 START = Path("runs/weak/checkpoint")
 RUNS = Path("runs/results")

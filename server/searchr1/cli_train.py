@@ -33,8 +33,8 @@ def train_run(
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Train by reinforcement learning what FILE describes; a run that is in its out_dir goes on."""
-    from searchr1.trainer.config import load_config, parse_overrides
-    from searchr1.trainer.train import train
+    from searchr1.trainer.rl.config import load_config, parse_overrides
+    from searchr1.trainer.rl.train import train
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     config = load_config(file, parse_overrides(set_ or []))
@@ -107,10 +107,10 @@ def train_warmup(
     seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
 ) -> None:
     """Train a small model to search and read, on demonstrations: from scratch, or from --start."""
-    from searchr1.trainer.growth import choose_shape
-    from searchr1.trainer.habits import Habits
-    from searchr1.trainer.warmup import warmup
-    from searchr1.trainer.warmup_config import WarmupConfig
+    from searchr1.trainer.warmup.config import WarmupConfig
+    from searchr1.trainer.warmup.growth import choose_shape
+    from searchr1.trainer.warmup.habits import Habits
+    from searchr1.trainer.warmup.train import warmup
 
     warmup(
         WarmupConfig(

@@ -18,7 +18,7 @@ from searchr1.export.verl.command import reward_text
 from searchr1.loop.machine import Rollout
 from searchr1.loop.prompts import FAITHFUL, RETRY
 from searchr1.loop.types import Limits, Passage, Search
-from searchr1.trainer.rewards import outcome_of, reward_named
+from searchr1.trainer.rl.rewards import outcome_of, reward_named
 
 NAMES = ("exact_match", "sub_em", "format_v0_3")
 QUESTION = Question("1", "What is the capital of Mali?", ("Bamako", "the Bamako District"))

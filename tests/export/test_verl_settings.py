@@ -15,7 +15,7 @@ from searchr1.export.verl.settings import (
     questions_per_minibatch,
     settings,
 )
-from searchr1.trainer.config import TrainConfig
+from searchr1.trainer.rl.config import TrainConfig
 
 RECORDED = (Path(__file__).parent / "verl_keys.txt").read_text("utf-8")
 KEYS = {line for line in RECORDED.splitlines() if not line.startswith("#")}

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.demonstrations import DemonstratedTurn, Demonstration
-from searchr1.trainer.model import ModelShape
-from searchr1.trainer.tokenizer import save_tokenizer, train_tokenizer
-from searchr1.trainer.warmup_config import WarmupConfig
+from searchr1.trainer.warmup.bpe import save_tokenizer, train_tokenizer
+from searchr1.trainer.warmup.config import WarmupConfig
+from searchr1.trainer.warmup.demonstrations import DemonstratedTurn, Demonstration
+from searchr1.trainer.warmup.model import ModelShape
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from searchr1.errors import ConfigurationError
 from searchr1.serve import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.checkpoints import load_state, save_state, write_checkpoint
-from searchr1.trainer.policy import load_policy
+from searchr1.trainer.rl.policy import load_policy
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from searchr1.trainer.world import World
+from searchr1.trainer.process_group import World
 
 
 class Meter:

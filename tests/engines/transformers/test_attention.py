@@ -5,8 +5,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from searchr1.engines.transformers.attention import causal_attention
-from searchr1.trainer.drill import drill_batch
-from searchr1.trainer.model import ModelShape, build_model
+from searchr1.trainer.warmup.drill import drill_batch
+from searchr1.trainer.warmup.model import ModelShape, build_model
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 64])

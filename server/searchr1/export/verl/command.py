@@ -13,7 +13,7 @@ from searchr1.data.sources import DATA_DIR
 from searchr1.errors import ConfigurationError
 from searchr1.export.verl import reward as reward_file
 from searchr1.export.verl.settings import VERL_COMMIT, check, departures, loop_settings, settings
-from searchr1.trainer.config import TrainConfig, load_config
+from searchr1.trainer.rl.config import TrainConfig, load_config
 
 CONFIG = "verl.yaml"
 LOOP_CONFIG = "agent_loop.yaml"

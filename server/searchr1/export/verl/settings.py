@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.config import TrainConfig
+from searchr1.trainer.rl.config import TrainConfig
 
 VERL_COMMIT = "1dda039b9c6311889a9c9a26040677e1254814f9"
 """Of github.com/verl-project/verl, 22 August 2026 (0.10.0.dev): where the names were read."""

@@ -1,0 +1,217 @@
+"""The first process's part in a step: asking the policy on the engine, and scoring what it did."""
+
+import contextlib
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from searchr1.engines.base import Engine, TakesWeights
+from searchr1.engines.replicas import open_replicas
+from searchr1.engines.transformers.engine import TransformersEngine
+from searchr1.engines.vllm.args import LocalEngineConfig
+from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.errors import ConfigurationError, EngineError
+from searchr1.evaluation.datasets import Question, load_questions
+from searchr1.evaluation.metrics import exact_match
+from searchr1.retrieval.base import Retriever
+from searchr1.retrieval.factory import open_retriever
+from searchr1.tokenizer import Tokenizer
+from searchr1.trainer.rl.config import TrainConfig
+from searchr1.trainer.rl.rewards import Reward, outcome_of, reward_named
+from searchr1.trainer.rl.rollouts import RolloutOptions, Trial, roll_out
+from searchr1.trainer.rl.samples import Sample, sample_of
+
+
+class TrainingEngine(Engine, TakesWeights, Protocol):
+    """An engine that samples from the policy and takes its new weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Everything that rolls out; see ``open_actor``."""
+
+    config: TrainConfig
+    engine: TrainingEngine
+    retriever: Retriever
+    tokenizer: Tokenizer
+    reward: Reward
+    questions: Sequence[Question]
+    eval_questions: Sequence[Question]
+
+    async def collect(
+        self, step: int, done: Callable[[Trial], None] = lambda _: None
+    ) -> tuple[list[Sample], dict[str, float]]:
+        """Roll out and score the questions of ``step``; return the samples and what to log about them.
+
+        Rollouts that the engine failed are left out, and counted.
+
+        Raises:
+            EngineError: none is left.
+        """
+        section = self.config.rollout
+        started = time.perf_counter()
+        trials = await roll_out(
+            self.questions_of(step),
+            self.engine,
+            self.retriever,
+            self.tokenizer,
+            self._options(group_size=section.group_size, temperature=1.0),
+            seed=int(np.random.SeedSequence((self.config.seed, step)).generate_state(1)[0] >> 1),
+            done=done,
+        )
+        rollout_s = time.perf_counter() - started
+        kept = [trial for trial in trials if trial.engine_error is None]
+        if not kept:
+            raise EngineError(f"the engine failed every rollout of step {step}: {trials[0].engine_error}")
+        started = time.perf_counter()
+        samples = [
+            sample_of(
+                trial.rollout,
+                reward=self.reward(outcome_of(trial.question, trial.rollout)),
+                group=trial.group,
+                policy_version=step,
+            )
+            for trial in kept
+        ]
+        record = _summary(kept, samples) | {
+            "num_rollouts": len(kept),
+            "num_failed": len(trials) - len(kept),
+            "rollout_s": rollout_s,
+            "reward_s": time.perf_counter() - started,
+            "rollout_tokens_per_s": sum(sample.num_sampled_tokens for sample in samples) / rollout_s,
+        }
+        return samples, record
+
+    async def evaluate(self, done: Callable[[Trial], None] = lambda _: None) -> dict[str, float]:
+        """Answer the evaluation's questions greedily; a rollout that the engine failed counts as wrong."""
+        started = time.perf_counter()
+        options = self._options(group_size=1, temperature=0.0)
+        trials = await roll_out(self.eval_questions, self.engine, self.retriever, self.tokenizer, options, done=done)
+        right = [exact_match(trial.rollout.answer, trial.question.golden_answers) for trial in trials]
+        by_hops: dict[int, list[bool]] = defaultdict(list)
+        for trial, correct in zip(trials, right, strict=True):
+            if trial.question.hops is not None:
+                by_hops[trial.question.hops].append(correct)
+        return {
+            "eval_em": fmean(right),
+            **{f"eval_em_{hops}": fmean(found) for hops, found in sorted(by_hops.items())},
+            "eval_searches": fmean(trial.rollout.num_searches for trial in trials),
+            "eval_answered": fmean(trial.rollout.answer is not None for trial in trials),
+            "eval_tokens": fmean(trial.rollout.num_sampled_tokens for trial in trials),
+            "eval_s": time.perf_counter() - started,
+        }
+
+    def questions_of(self, step: int) -> list[Question]:
+        """The questions of ``step``: epoch after epoch, each in another order that the seed decides."""
+        count, num = self.config.rollout.questions_per_step, len(self.questions)
+        chosen = []
+        for position in range(step * count, (step + 1) * count):
+            epoch, at = divmod(position, num)
+            chosen.append(self.questions[int(_order(num, self.config.seed, epoch)[at])])
+        return chosen
+
+    def _options(self, *, group_size: int, temperature: float) -> RolloutOptions:
+        section = self.config.rollout
+        return RolloutOptions(
+            group_size=group_size,
+            temperature=temperature,
+            top_k=section.top_k,
+            limits=section.limits(),
+            search_timeout_s=section.search_timeout_s,
+            max_concurrent=section.max_concurrent,
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_actor(config: TrainConfig, source: Path) -> AsyncIterator[Actor]:
+    """Load the questions, open the retriever and start the engine on the model in ``source``; close them at the end.
+
+    Raises:
+        DatasetError, ConfigurationError, CorpusError, EngineUnavailableError: of whichever of these can't be had.
+    """
+    tokenizer = Tokenizer.load(str(source))
+    reward = reward_named(config.reward)
+    questions = load_questions(config.data, split=config.data_split)
+    eval_questions: Sequence[Question] = ()
+    if config.eval_data is not None:
+        eval_questions = load_questions(config.eval_data, split=config.eval_split, limit=config.num_eval_questions)
+    async with open_retriever(config.retriever) as retriever, _open_engine(config, source) as engine:
+        yield Actor(config, engine, retriever, tokenizer, reward, questions, eval_questions)
+
+
+@contextlib.contextmanager
+def weights_folder(config: TrainConfig) -> Iterator[Path]:
+    """A folder for weights on their way to the engine, in memory where the system has such a place.
+
+    Engines on other machines have no part in this one's memory: for them it is in ``out_dir``.
+    """
+    if config.rollout.engine_urls:
+        yield config.out_dir.resolve() / "weights"
+        return
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="searchr1-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder) / "weights"
+
+
+@contextlib.asynccontextmanager
+async def _open_engine(config: TrainConfig, source: Path) -> AsyncIterator[TrainingEngine]:
+    section = config.rollout
+    if section.engine_urls:
+        if section.engine == "transformers":
+            raise ConfigurationError("rollout.engine_urls are vLLM servers: leave rollout.engine at vllm")
+        async with open_replicas(section.engine_urls) as replicas:
+            yield replicas
+        return
+    if section.engine == "transformers":
+        plain = TransformersEngine.load(source, device=config.device, max_batch=section.max_concurrent)
+        try:
+            yield plain
+        finally:
+            await plain.aclose()
+        return
+    async with LocalEngine(
+        LocalEngineConfig(
+            str(source),
+            dtype=section.engine_dtype,
+            max_model_len=section.max_context_tokens + section.max_completion_tokens,
+            max_num_seqs=section.max_concurrent,
+            kv_cache_gib=section.kv_cache_gib,
+            gpu_memory_share=section.gpu_memory_share if config.device == "cuda" else None,
+            enforce_eager=section.enforce_eager,
+            priority_scheduling=True,
+        )
+    ) as engine:
+        yield engine
+
+
+@lru_cache(maxsize=2)
+def _order(num: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng((seed, epoch)).permutation(num)
+
+
+def _summary(trials: Sequence[Trial], samples: Sequence[Sample]) -> dict[str, float]:
+    rewards = defaultdict[int, list[float]](list)
+    for sample in samples:
+        rewards[sample.group].append(sample.reward)
+    return {
+        "reward_mean": fmean(sample.reward for sample in samples),
+        "reward_std": pstdev(sample.reward for sample in samples),
+        "em": fmean(exact_match(trial.rollout.answer, trial.question.golden_answers) for trial in trials),
+        "answered": fmean(trial.rollout.answer is not None for trial in trials),
+        "searches": fmean(sample.num_searches for sample in samples),
+        "failed_searches": fmean(trial.num_failed_searches for trial in trials),
+        "turns": fmean(sample.num_turns for sample in samples),
+        "invalid": fmean(sample.num_invalid for sample in samples),
+        "sampled_tokens": fmean(sample.num_sampled_tokens for sample in samples),
+        "trajectory_tokens": fmean(len(sample.ids) for sample in samples),
+        "mixed_groups": fmean(len(set(group)) > 1 for group in rewards.values()),
+    }

@@ -1,0 +1,84 @@
+"""Whole runs as users start them: one that is killed and started again, and one with two processes."""
+
+import random
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.trainer.rl.tiny_run import TRAIN, finish, records, start, write_tiny_run
+
+pytestmark = pytest.mark.timeout(900)
+
+NUM_STEPS = 5
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_run(tmp_path_factory.mktemp("tiny-run"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config: Path) -> Path:
+    """The folder of a run with one process that nothing disturbed."""
+    log = config.with_name("uninterrupted.log")
+    assert finish([*TRAIN, str(config), "--no-progress"], log) == 0, log.read_text()
+    return config.with_name("run")
+
+
+def command(config: Path, out_dir: Path, *more: str) -> list[str]:
+    settings = [f"out_dir={out_dir}", *more]
+    return [*TRAIN, str(config), "--no-progress", *(word for setting in settings for word in ("--set", setting))]
+
+
+def test_the_run_is_no_trivial_one(uninterrupted: Path) -> None:
+    lines = records(uninterrupted)
+    assert [line["step"] for line in lines] == [0, *range(1, NUM_STEPS + 1)]
+    assert len({line["reward_mean"] for line in lines[1:]}) > 1
+    assert all(line["grad_norm"] > 0 and line["critic_grad_norm"] > 0 for line in lines[1:])
+    assert lines[-1]["kl"] > 0
+    # The engine has the trainer's weights, after every update.
+    assert all(line["gap_max_abs"] < 1e-3 for line in lines[1:])
+
+
+def test_killed_at_any_step_it_goes_on_as_if_nothing_had_happened(config: Path, uninterrupted: Path) -> None:
+    out_dir, log = config.with_name("killed"), config.with_name("killed.log")
+    seed = time.time_ns()
+    step = random.Random(seed).randint(2, NUM_STEPS - 1)
+    sys.stdout.write(f"killed at step {step}, of seed {seed}\n")
+    process = start(command(config, out_dir), log)
+    try:
+        while len(records(out_dir)) <= step and process.poll() is None:
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    assert (out_dir / "state.pt").is_file()
+    # Whatever the kill left behind, a line that was being written is the worst of it.
+    with (out_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "rew')
+    assert finish(command(config, out_dir), log) == 0, log.read_text()
+    assert records(out_dir) == records(uninterrupted)
+    one, two = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (uninterrupted, out_dir))
+    assert all(two[name].equal(tensor) for name, tensor in one.items())
+
+
+def test_two_processes_run_as_one_does(config: Path, uninterrupted: Path) -> None:
+    out_dir, log = config.with_name("two"), config.with_name("two.log")
+    assert finish([*TORCHRUN, *command(config, out_dir)], log) == 0, log.read_text()
+    lines = records(out_dir)
+    assert len(lines) == NUM_STEPS + 1
+    for line, wanted in zip(lines, records(uninterrupted), strict=True):
+        assert line.keys() == wanted.keys()
+        for name, value in wanted.items():
+            assert line[name] == pytest.approx(value, rel=5e-3, abs=1e-4), (line["step"], name)
+
+
+def test_the_others_end_when_the_first_process_fails(config: Path) -> None:
+    log = config.with_name("failed.log")
+    arguments = command(config, config.with_name("failed"), "data=/nowhere/questions.jsonl")
+    assert finish([*TORCHRUN, *arguments], log) != 0
+    assert "/nowhere/questions.jsonl" in log.read_text()
