@@ -13,7 +13,7 @@ from tokenizers import decoders, models, pre_tokenizers
 
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.errors import EngineError
-from searchr1.gateway.admission import Admission
+from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
 from searchr1.gateway.services import Services
 from searchr1.loop.types import Passage, TokenIds

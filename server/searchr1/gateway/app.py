@@ -12,12 +12,12 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
-from searchr1.gateway.auth import require_key
+from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.errors import install_error_handlers
-from searchr1.gateway.hub import RunHub, open_run_store
 from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
 from searchr1.gateway.routes import admin, chat, ops, research, responses
+from searchr1.gateway.runs.hub import RunHub, open_run_store
 from searchr1.gateway.services import Services, open_services
 from searchr1.settings import Settings
 

@@ -11,7 +11,7 @@ from searchr1.engines.base import ServedEngine
 from searchr1.engines.vllm.args import LocalEngineConfig
 from searchr1.engines.vllm.http import VllmEngine
 from searchr1.engines.vllm.in_process import LocalEngine
-from searchr1.gateway.admission import Admission
+from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.metrics import Metrics
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from searchr1.driver import DriveEvent, DriveStats, EngineBroke, PassagesReceived, SearchBroke
 from searchr1.errors import EngineError
 from searchr1.gateway.errors import engine_code
-from searchr1.gateway.record import ms
+from searchr1.gateway.runs.record import ms
 from searchr1.loop import types as loop
 from searchr1.loop.machine import Rollout
 from searchr1_client import events as wire

@@ -6,7 +6,7 @@ from typing import Any
 from openai.types.responses import Response, ResponseItemList, ResponseStreamEvent
 from pydantic import BaseModel, TypeAdapter
 
-from searchr1.gateway.runstore.base import RunMeta
+from searchr1.gateway.runs.store.base import RunMeta
 from searchr1_client import events as wire
 
 KEY = "0" * 31 + "1"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from searchr1.gateway.responses.shape import ResponseShape, response_of
-from searchr1.gateway.runstore.base import RunMeta
+from searchr1.gateway.runs.store.base import RunMeta
 from searchr1_client import events as wire
 from searchr1_client.fold import RunFold
 from tests.gateway.responses.conftest import (

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
-from searchr1.gateway.admission import Plan
-from searchr1.gateway.runs import run_events
+from searchr1.gateway.access.admission import Plan
+from searchr1.gateway.runs.drive import run_events
 from searchr1.gateway.services import Services
 from searchr1_client.events import KnownEvent
 

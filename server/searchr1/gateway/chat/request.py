@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from searchr1.gateway.admission import MAX_SEED, RunOptions
+from searchr1.gateway.access.admission import MAX_SEED, RunOptions
 from searchr1.gateway.chat.unsupported import REFUSALS, refuse_unsupported
-from searchr1.gateway.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
 from searchr1.gateway.errors import invalid
+from searchr1.gateway.runs.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
 from searchr1.settings import Settings
 
 MAX_MESSAGES = 256

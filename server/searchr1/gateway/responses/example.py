@@ -2,7 +2,7 @@
 
 from searchr1.gateway.responses.items import SOURCES, Json
 from searchr1.gateway.responses.shape import response_of
-from searchr1.gateway.runstore.base import RunMeta
+from searchr1.gateway.runs.store.base import RunMeta
 from searchr1_client import events as wire
 
 _ID = "resp_0123456789abcdef0123456789abcdef"

@@ -7,13 +7,13 @@ request's own items), ``turns`` (the conversation without ``instructions``) and 
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from searchr1.gateway.admission import RunOptions
-from searchr1.gateway.conversation import INSTRUCTION_ROLES, Turn
+from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import ItemReference, MessageItem, ResponsesRequest
 from searchr1.gateway.responses.shape import key_of
-from searchr1.gateway.runstore.base import RunMeta
+from searchr1.gateway.runs.conversation import INSTRUCTION_ROLES, Turn
+from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.settings import Settings
 from searchr1_client.events import Run
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-from searchr1.gateway.admission import MAX_SEED
+from searchr1.gateway.access.admission import MAX_SEED
 from searchr1.gateway.errors import invalid
 
 MAX_ITEMS = 256

@@ -16,7 +16,7 @@ from typing import Any, Literal, cast
 
 from searchr1.gateway.responses import items
 from searchr1.gateway.responses.items import Json
-from searchr1.gateway.runstore.base import RunMeta
+from searchr1.gateway.runs.store.base import RunMeta
 from searchr1_client import events as wire
 
 _ENDS = {

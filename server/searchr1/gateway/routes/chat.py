@@ -15,13 +15,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from searchr1.gateway.admission import Plan
-from searchr1.gateway.auth import caller_of
+from searchr1.gateway.access.admission import Plan
+from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.shape import DONE, EXAMPLE_RUN, ChatShape, encode_data, encode_json
 from searchr1.gateway.errors import ApiError, engine_status, error_body
-from searchr1.gateway.runs import unbroken, unless_left
+from searchr1.gateway.runs.drive import unbroken, unless_left
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import event_stream
 from searchr1_client.events import KnownEvent, Run, RunFailed

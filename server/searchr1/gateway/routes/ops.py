@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from searchr1.gateway.auth import require_key
+from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.services import services_of
 

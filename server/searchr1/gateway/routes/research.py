@@ -9,14 +9,14 @@ from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response
 from pydantic import Field, ValidationError, model_validator
 
-from searchr1.gateway.admission import Plan, RunOptions
-from searchr1.gateway.auth import caller_of
-from searchr1.gateway.conversation import Turn, fold_conversation
+from searchr1.gateway.access.admission import Plan, RunOptions
+from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import invalid
-from searchr1.gateway.hub import RunHandle, hub_of, scope_of
 from searchr1.gateway.openapi import EVENT_STREAM
-from searchr1.gateway.runs import unbroken, unless_left
-from searchr1.gateway.runstore.base import RunMeta
+from searchr1.gateway.runs.conversation import Turn, fold_conversation
+from searchr1.gateway.runs.drive import unbroken, unless_left
+from searchr1.gateway.runs.hub import RunHandle, hub_of, scope_of
+from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import event_stream, followed_stream
 from searchr1.loop.types import Passage

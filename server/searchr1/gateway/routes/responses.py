@@ -10,18 +10,18 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from searchr1.gateway.admission import Plan
-from searchr1.gateway.auth import caller_of
-from searchr1.gateway.conversation import Turn, fold_conversation
+from searchr1.gateway.access.admission import Plan
+from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, invalid
-from searchr1.gateway.hub import RunHandle, hub_of, scope_of
 from searchr1.gateway.responses.example import EXAMPLE_RESPONSE
 from searchr1.gateway.responses.intake import question_of, run_options, stored_request, turns_of
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
-from searchr1.gateway.runs import unbroken, unless_left
-from searchr1.gateway.runstore.base import RunMeta
+from searchr1.gateway.runs.conversation import Turn, fold_conversation
+from searchr1.gateway.runs.drive import unbroken, unless_left
+from searchr1.gateway.runs.hub import RunHandle, hub_of, scope_of
+from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import event_stream
 from searchr1_client.events import Run

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
-from searchr1.gateway.admission import Admission, RunOptions
+from searchr1.gateway.access.admission import Admission, RunOptions
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.shape import ChatShape
 from searchr1.gateway.services import Services

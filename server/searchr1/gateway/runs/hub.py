@@ -17,11 +17,11 @@ from typing import Literal, Protocol
 
 from fastapi import Request
 
-from searchr1.gateway.admission import Plan
+from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.errors import ApiError
-from searchr1.gateway.live import LiveRun
-from searchr1.gateway.runs import RunDrive
-from searchr1.gateway.runstore.base import (
+from searchr1.gateway.runs.drive import RunDrive
+from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.store.base import (
     RunForgottenError,
     RunKind,
     RunMeta,
@@ -30,10 +30,10 @@ from searchr1.gateway.runstore.base import (
     RunStoreError,
     Wish,
 )
-from searchr1.gateway.runstore.memory import MemoryRunStore
-from searchr1.gateway.runstore.redis import RedisRunStore
+from searchr1.gateway.runs.store.memory import MemoryRunStore
+from searchr1.gateway.runs.store.redis import RedisRunStore
+from searchr1.gateway.runs.stored import StoredRun
 from searchr1.gateway.services import Services
-from searchr1.gateway.stored import StoredRun
 from searchr1.retrieval.cache.redis import open_redis
 from searchr1.retrieval.layer import Caller
 from searchr1.settings import Settings

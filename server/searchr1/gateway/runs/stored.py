@@ -6,7 +6,7 @@ from contextlib import aclosing, suppress
 from typing import Any, cast
 
 from searchr1.gateway.errors import ApiError
-from searchr1.gateway.runstore.base import LoggedEvent, RunMeta, RunState, RunStore, RunStoreError, Wish
+from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta, RunState, RunStore, RunStoreError, Wish
 from searchr1.gateway.sse import encode_event
 from searchr1_client.events import (
     TERMINAL_TYPES,

@@ -10,9 +10,9 @@ from fastapi import Request
 from starlette.requests import ClientDisconnect
 
 from searchr1.driver import DriveStats, drive
-from searchr1.gateway.admission import Plan
+from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.errors import ApiError, engine_status
-from searchr1.gateway.record import Recorder
+from searchr1.gateway.runs.record import Recorder
 from searchr1.gateway.services import Services
 from searchr1.gateway.sse import Narrator
 from searchr1.loop.types import AnswerDelta, Status, ThinkDelta

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from searchr1.gateway.runstore.base import LoggedEvent, Note, RunForgottenError, RunMeta, RunState, Wish
+from searchr1.gateway.runs.store.base import LoggedEvent, Note, RunForgottenError, RunMeta, RunState, Wish
 
 _OVERHEAD_BYTES = 100
 """What an event or a run takes besides its JSON."""

@@ -15,13 +15,13 @@ from starlette.types import Message
 
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.gateway import sse
-from searchr1.gateway.admission import RunOptions
-from searchr1.gateway.hub import scope_of
-from searchr1.gateway.live import LiveRun
-from searchr1.gateway.runs import RunDrive
-from searchr1.gateway.runstore.base import RunMeta
-from searchr1.gateway.runstore.memory import MemoryRunStore
-from searchr1.gateway.stored import StoredRun
+from searchr1.gateway.access.admission import RunOptions
+from searchr1.gateway.runs.drive import RunDrive
+from searchr1.gateway.runs.hub import scope_of
+from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.store.base import RunMeta
+from searchr1.gateway.runs.store.memory import MemoryRunStore
+from searchr1.gateway.runs.stored import StoredRun
 from searchr1.loop.types import TokenIds
 from searchr1.retrieval.layer import ANYONE, Caller
 from searchr1_client.events import KnownEvent, RunCompleted, RunStarted, Usage

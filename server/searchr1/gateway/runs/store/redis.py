@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 
 from redis.exceptions import RedisClusterException, RedisError
 
-from searchr1.gateway.runstore.base import (
+from searchr1.gateway.runs.store.base import (
     LoggedEvent,
     Note,
     RunForgottenError,

@@ -5,8 +5,8 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from searchr1.gateway.runs import RunDrive
-from searchr1.gateway.runstore.base import LoggedEvent, RunMeta
+from searchr1.gateway.runs.drive import RunDrive
+from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
 from searchr1.gateway.sse import encode_frame
 from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run
 from searchr1_client.fold import RunFold

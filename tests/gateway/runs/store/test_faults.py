@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from searchr1.gateway import hub
-from searchr1.gateway.runstore.base import LoggedEvent, RunMeta
-from searchr1.gateway.runstore.redis import RedisRunStore
-from searchr1.gateway.stored import StoredRun
+from searchr1.gateway.runs import hub
+from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
+from searchr1.gateway.runs.store.redis import RedisRunStore
+from searchr1.gateway.runs.stored import StoredRun
 from searchr1.retrieval.cache.redis import open_redis
 from searchr1_client.events import RunStarted
 from tests.gateway.conftest import ANSWER_TURN, Stage, StageEngine, eventually, running_stage, sse_payloads

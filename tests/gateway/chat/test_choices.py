@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.errors import EngineUnavailableError
-from searchr1.gateway.admission import MAX_SEED
+from searchr1.gateway.access.admission import MAX_SEED
 from searchr1.loop.types import TokenIds
 
 from .conftest import MODEL, SEARCH_TURN, StageEngine, eventually, running_stage, sse_payloads

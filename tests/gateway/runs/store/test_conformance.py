@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from searchr1.gateway.runstore.base import (
+from searchr1.gateway.runs.store.base import (
     LoggedEvent,
     Note,
     RunForgottenError,
@@ -15,8 +15,8 @@ from searchr1.gateway.runstore.base import (
     RunStore,
     RunStoreError,
 )
-from searchr1.gateway.runstore.memory import MemoryRunStore
-from searchr1.gateway.runstore.redis import RedisRunStore
+from searchr1.gateway.runs.store.memory import MemoryRunStore
+from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.retrieval.cache.redis import open_redis
 from tests.redis_server import free_port, run_cluster, run_redis, run_sentinel
 

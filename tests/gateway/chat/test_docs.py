@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import MODEL, Stage
 
-PAGE = (Path(__file__).parents[2] / "docs" / "chat.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "chat.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 CURL = re.findall(r"```console\n\$ (.*?)```", PAGE, re.DOTALL)
 
