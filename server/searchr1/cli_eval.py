@@ -10,12 +10,12 @@ import typer
 from searchr1.run_options import with_run_options
 
 if TYPE_CHECKING:
-    from searchr1.evaluation.table import ComparisonTable
+    from searchr1.evaluation.table.table import ComparisonTable
     from searchr1_client import RunOptions
 
 
 class MethodName(StrEnum):
-    """As ``searchr1.evaluation.methods`` names them; an enumeration, since typer takes no list of literals."""
+    """As ``searchr1.evaluation.methods.names`` names them; an enumeration, since typer takes no list of literals."""
 
     SEARCH_R1 = "search-r1"
     DIRECT = "direct"
@@ -116,8 +116,8 @@ def evaluate(
         return
     if paper is not None or plot:
         raise typer.BadParameter("--paper and --plot go with a table: searchr1 eval table FILE, or --method")
+    from searchr1.evaluation.gateway.evaluate import evaluate as run
     from searchr1.evaluation.report import print_report
-    from searchr1.evaluation.run import evaluate as run
 
     report = run(**common, url=url, api_key=api_key, closed_book=closed_book, **options)
     print_report(report, by_kind=by_kind)
@@ -133,7 +133,7 @@ def table(
     plot: Plot = False,
 ) -> None:
     """Put several evaluations into one table in the paper's layout: Markdown to stdout, and to files with --out."""
-    from searchr1.evaluation.table import table_of_files
+    from searchr1.evaluation.table.table import table_of_files
 
     if plot and out is None:
         raise typer.BadParameter("--plot needs --out")
@@ -149,9 +149,9 @@ def _compare(
     paper: Literal["qwen2.5-3b", "qwen2.5-7b"] | None,
     plot: bool,
 ) -> None:
-    from searchr1.evaluation.engine_run import NO_RETRIEVER, Comparison, compare, needs_retriever
+    from searchr1.evaluation.engine.compare import NO_RETRIEVER, Comparison, compare, needs_retriever
     from searchr1.evaluation.report import print_report
-    from searchr1.evaluation.table import build_table
+    from searchr1.evaluation.table.table import build_table
     from searchr1.settings import Settings
 
     chosen = Comparison(**comparison)
@@ -178,7 +178,7 @@ def _table_path(out: Path | None) -> Path | None:
 
 def _check_plot(plot: bool) -> None:
     if plot:
-        from searchr1.evaluation.table_plot import check_plotting
+        from searchr1.evaluation.table.plot import check_plotting
 
         check_plotting()
 
@@ -187,6 +187,6 @@ def _give(made: "ComparisonTable", out: Path | None, plot: bool) -> None:
     typer.echo(made.to_markdown(), nl=False)
     if out is None:
         return
-    from searchr1.evaluation.table_files import write_table
+    from searchr1.evaluation.table.files import write_table
 
     write_table(made, out, plot=plot)

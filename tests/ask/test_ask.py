@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from searchr1.ask import Ask, ExitCode, OutputFormat, Subject, SubjectKind, UsageError, ask
 from searchr1_client import RunOptions
 from searchr1_client.events import Run, parse_event
-from tests.evaluation.fake_gateway import FakeGateway, Handler, refusal, unused_url
+from tests.evaluation.gateway.fake_gateway import FakeGateway, Handler, refusal, unused_url
 
 QUESTION = "Which currency is used in the country where Timbuktu is?"
 PASSAGES = [

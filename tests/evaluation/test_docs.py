@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from searchr1.cli import app
-from searchr1.evaluation.methods import METHOD_TITLES
+from searchr1.evaluation.methods.names import METHOD_TITLES
 
 DOCS = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 EVAL = typer.main.get_command(app).commands["eval"]  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from searchr1.export.files import read_runs
 from searchr1.export.run import ExportConfig, ExportReport, export
 from searchr1.export.selection import Selection
 from searchr1_client.events import Run, Trajectory
-from tests.evaluation.fake_gateway import unused_url
+from tests.evaluation.gateway.fake_gateway import unused_url
 from tests.export.records import run_json
 from tests.gateway.conftest import Stage, StageEngine
 from tests.gateway.threaded import threaded_stage

@@ -13,13 +13,13 @@ from rich.console import Console
 from starlette.responses import JSONResponse, Response
 
 from searchr1.errors import ConfigurationError, DatasetError, GatewayError
-from searchr1.evaluation import asker
-from searchr1.evaluation.asker import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
+from searchr1.evaluation.gateway import asker
+from searchr1.evaluation.gateway.asker import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
+from searchr1.evaluation.gateway.evaluate import evaluate
 from searchr1.evaluation.report import Report, print_report
-from searchr1.evaluation.run import evaluate
 from searchr1_client import APIStatusError
 from tests.data.files import write_parquet
-from tests.evaluation.fake_gateway import FakeGateway, Handler, refusal, run_json, unused_url
+from tests.evaluation.gateway.fake_gateway import FakeGateway, Handler, refusal, run_json, unused_url
 
 QUESTIONS = [
     {"id": "q1", "question": "Capital of Mali?", "golden_answers": ["Bamako"], "hops": 1, "kind": "capital"},

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from searchr1.errors import ConfigurationError
-from searchr1.evaluation.table import ComparisonTable
-from searchr1.evaluation.table_plot import plot_table
+from searchr1.evaluation.table.plot import plot_table
+from searchr1.evaluation.table.table import ComparisonTable
 
 
 def write_table(table: ComparisonTable, out: Path, *, plot: bool = False) -> None:

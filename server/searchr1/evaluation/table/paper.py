@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from searchr1.data.sets import SETS
-from searchr1.evaluation.methods import Method
+from searchr1.evaluation.methods.names import Method
 
 PaperModel = Literal["qwen2.5-3b", "qwen2.5-7b"]
 

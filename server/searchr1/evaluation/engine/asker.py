@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from searchr1.errors import EngineUnavailableError
-from searchr1.evaluation.asker import FAILURES_IN_A_ROW, Take
-from searchr1.evaluation.baselines import answer
 from searchr1.evaluation.datasets import Question
-from searchr1.evaluation.methods import Method
+from searchr1.evaluation.gateway.asker import FAILURES_IN_A_ROW, Take
+from searchr1.evaluation.methods.answer import answer
+from searchr1.evaluation.methods.names import Method
+from searchr1.evaluation.methods.trial import MethodOptions, Tools
 from searchr1.evaluation.records import Extractor, Record, outcome_record
-from searchr1.evaluation.trial import MethodOptions, Tools
 
 
 class EngineAsker:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from searchr1.engines.base import Engine, SamplingParams
 from searchr1.errors import EngineError
-from searchr1.evaluation.methods import BaselineFormat
+from searchr1.evaluation.methods.names import BaselineFormat
 from searchr1.loop.prompts import FAITHFUL, Profile
 from searchr1.loop.types import Limits, Passage
 from searchr1.retrieval.base import Retriever, SearchFailed

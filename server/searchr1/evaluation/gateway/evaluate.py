@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from searchr1.errors import ConfigurationError
-from searchr1.evaluation.asker import Asker, Take
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
+from searchr1.evaluation.gateway.asker import Asker, Take
 from searchr1.evaluation.records import Extractor, Record, RecordFile
 from searchr1.evaluation.report import CLOSED_BOOK, SEARCH, Report, Summary, summarize
 from searchr1_client._request import RunOptions, given

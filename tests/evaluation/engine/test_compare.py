@@ -11,17 +11,17 @@ from typer.testing import CliRunner, Result
 
 from searchr1.cli import app
 from searchr1.errors import ConfigurationError, EngineUnavailableError
-from searchr1.evaluation.engine_asker import EngineAsker
-from searchr1.evaluation.engine_run import method_options
-from searchr1.evaluation.trial import MethodOptions, Tools
+from searchr1.evaluation.engine.asker import EngineAsker
+from searchr1.evaluation.engine.compare import method_options
+from searchr1.evaluation.methods.trial import MethodOptions, Tools
 from searchr1.retrieval.fake import FakeRetriever
 from searchr1.retrieval.index.bm25 import build_index
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 from searchr1_client import RunOptions
 from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
-from tests.evaluation.fake_gateway import unused_url
-from tests.evaluation.test_run import QUESTIONS
+from tests.evaluation.gateway.fake_gateway import unused_url
+from tests.evaluation.gateway.test_evaluate import QUESTIONS
 
 DIRECT = [" Paris </answer>"] * 4
 RAG = [f" {answer} </answer>" for answer in ("Bamako", "CFA franc", "Paris", "Paris")]

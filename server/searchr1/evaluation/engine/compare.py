@@ -13,12 +13,12 @@ from searchr1.engines.vllm.http import VllmEngine
 from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
-from searchr1.evaluation.engine_asker import EngineAsker
-from searchr1.evaluation.methods import SEARCH_R1, SEARCHING, BaselineFormat, Method
+from searchr1.evaluation.engine.asker import EngineAsker
+from searchr1.evaluation.gateway.evaluate import one_pass
+from searchr1.evaluation.methods.names import SEARCH_R1, SEARCHING, BaselineFormat, Method
+from searchr1.evaluation.methods.trial import MethodOptions, Tools
 from searchr1.evaluation.records import Extractor, Record
 from searchr1.evaluation.report import Report
-from searchr1.evaluation.run import one_pass
-from searchr1.evaluation.trial import MethodOptions, Tools
 from searchr1.loop.prompts import FAITHFUL, SANITIZED
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.factory import open_search

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from searchr1.data.sets import SETS, TITLES, set_named
 from searchr1.errors import ConfigurationError
-from searchr1.evaluation.methods import METHOD_TITLES, SEARCH_R1, Method
-from searchr1.evaluation.paper import NOTE, PaperModel, PaperRow, paper_rows
+from searchr1.evaluation.methods.names import METHOD_TITLES, SEARCH_R1, Method
 from searchr1.evaluation.records import Record, read_records
 from searchr1.evaluation.report import wilson_interval
+from searchr1.evaluation.table.paper import NOTE, PaperModel, PaperRow, paper_rows
 
 Layout = Literal["sets", "hops"]
 AVERAGE, ALL = "average", "all"

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from searchr1.errors import ConfigurationError
-from searchr1.evaluation.table import ComparisonTable, Row
+from searchr1.evaluation.table.table import ComparisonTable, Row
 
 
 def check_plotting() -> None:

@@ -10,10 +10,9 @@ from contextlib import aclosing
 
 from searchr1.driver import DriveOptions, DriveStats, EngineBroke, PassagesReceived, SearchBroke, drive
 from searchr1.errors import EngineError
-from searchr1.evaluation import baselines_plain as plain
-from searchr1.evaluation import baselines_trained as trained
-from searchr1.evaluation.methods import SEARCH_R1, BaselineFormat, Method
-from searchr1.evaluation.trial import STREAM_INTERVAL, BudgetSpentError, MethodOptions, Outcome, Tools, Trial
+from searchr1.evaluation.methods import plain, trained
+from searchr1.evaluation.methods.names import SEARCH_R1, BaselineFormat, Method
+from searchr1.evaluation.methods.trial import STREAM_INTERVAL, BudgetSpentError, MethodOptions, Outcome, Tools, Trial
 from searchr1.loop.machine import Rollout
 from searchr1.tokenizer import ReservedTextError
 

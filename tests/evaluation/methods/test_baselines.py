@@ -9,10 +9,10 @@ from transformers import Qwen2ForCausalLM
 
 from searchr1.engines.scripted import Hang, ScriptedEngine, Step
 from searchr1.errors import EngineError
-from searchr1.evaluation.baselines import BASELINES, answer
-from searchr1.evaluation.baselines_plain import first_sentence
-from searchr1.evaluation.methods import SEARCH_R1, Method
-from searchr1.evaluation.trial import MAX_ANSWER_TOKENS, MethodOptions, Outcome, Tools
+from searchr1.evaluation.methods.answer import BASELINES, answer
+from searchr1.evaluation.methods.names import SEARCH_R1, Method
+from searchr1.evaluation.methods.plain import first_sentence
+from searchr1.evaluation.methods.trial import MAX_ANSWER_TOKENS, MethodOptions, Outcome, Tools
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Limits, Passage
 from searchr1.retrieval.base import SearchFailed

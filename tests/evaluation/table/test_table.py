@@ -10,11 +10,11 @@ import pytest
 
 from searchr1.data.sets import SETS
 from searchr1.errors import ConfigurationError, DatasetError
-from searchr1.evaluation.paper import PaperModel, paper_rows
 from searchr1.evaluation.records import Record, RecordFile, read_records
-from searchr1.evaluation.table import build_table, table_of_files
-from searchr1.evaluation.table_files import write_table
-from searchr1.evaluation.table_plot import check_plotting
+from searchr1.evaluation.table.files import write_table
+from searchr1.evaluation.table.paper import PaperModel, paper_rows
+from searchr1.evaluation.table.plot import check_plotting
+from searchr1.evaluation.table.table import build_table, table_of_files
 from tests.evaluation.test_report import RECORD
 
 GREEDY = {"temperature": 0.0, "model": "tiny"}
