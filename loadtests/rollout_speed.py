@@ -25,13 +25,13 @@ from typing import Any, Final
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from searchr1.cli.serve import CHECKPOINT
 from searchr1.engines.base import Engine, SamplingParams
 from searchr1.engines.transformers.engine import TransformersEngine
 from searchr1.engines.vllm.args import LocalEngineConfig
 from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import TokenIds
-from searchr1.serve import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
 
 STOPS: Final = ("</search>", "</answer>")

@@ -124,7 +124,10 @@ def test_the_loop_does_no_io() -> None:
 
 def test_only_the_gateway_and_the_command_line_know_the_gateway() -> None:
     knows = {found.importer for found in ALL_IMPORTS if within(found.target, "searchr1.gateway")}
-    assert {name for name in knows if not within(name, "searchr1.gateway")} <= {"searchr1.serve", "searchr1.cli"}
+    assert {name for name in knows if not within(name, "searchr1.gateway")} <= {
+        "searchr1.cli.serve",
+        "searchr1.cli.main",
+    }
 
 
 def test_wire_types_have_one_definition() -> None:
@@ -233,7 +236,7 @@ def loaded_by(entry: str) -> set[str]:
     return loaded
 
 
-@pytest.mark.parametrize("entry", ["searchr1.cli", "searchr1.serve", "searchr1.gateway.app"])
+@pytest.mark.parametrize("entry", ["searchr1.cli.main", "searchr1.cli.serve", "searchr1.gateway.app"])
 def test_serving_loads_no_torch(entry: str) -> None:
     loaded = loaded_by(entry)
     assert "searchr1.errors" in loaded

@@ -77,7 +77,7 @@ def test_the_wheel_holds_both_packages_whole(built: tuple[Path, Path]) -> None:
 def test_the_wheel_installs_the_command(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as archive:
         name = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
-        assert "searchr1 = searchr1.cli:main" in archive.read(name).decode()
+        assert "searchr1 = searchr1.cli.main:main" in archive.read(name).decode()
 
 
 def test_the_sdk_alone_holds_only_the_sdk(built_client: tuple[Path, Path]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from searchr1.cli import app
+from searchr1.cli.main import app
 
 DOCS = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]

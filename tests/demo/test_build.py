@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from searchr1.cli import app
+from searchr1.cli.main import app
 from searchr1.demo.build import build, build_world, demonstrations
 from searchr1.demo.corpus import Entry
 from searchr1.demo.questions import generate

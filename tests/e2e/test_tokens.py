@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.cli.serve import CHECKPOINT
 from searchr1.demo.build import build_world
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, SamplingParams
@@ -17,7 +18,6 @@ from searchr1.loop.types import Limits, Status, TokenIds
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.factory import open_retriever
 from searchr1.retrieval.index.bm25 import build_index
-from searchr1.serve import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
 from tests.engines.helpers import metric
 from tests.vllm_server import VllmServer, run_vllm

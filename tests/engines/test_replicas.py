@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.cli.serve import CHECKPOINT
 from searchr1.engines.base import TakesWeights
 from searchr1.engines.replicas import VllmReplicas, open_replicas
 from searchr1.errors import EngineError, EngineUnavailableError
-from searchr1.serve import CHECKPOINT
 from tests.engines.helpers import GREEDY, PROMPT, said, write_noisy_copy
 from tests.engines.vllm.fake_vllm import serve_fake_vllm
 from tests.vllm_server import run_vllm

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from searchr1.cli import app
+from searchr1.cli.main import app
 from searchr1.evaluation.methods.names import METHOD_TITLES
 
 DOCS = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 from typer.testing import CliRunner
 
-from searchr1 import cli
+from searchr1.cli import main as cli
 from searchr1.errors import ConfigurationError, DatasetError, GatewayError
 from searchr1.export import gateway
 from searchr1.export.files import read_runs

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from searchr1.cli.serve import CHECKPOINT
 from searchr1.errors import EngineError, EngineUnavailableError
-from searchr1.serve import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
 from tests.gateway.conftest import Stage, StageEngine, running_stage
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from searchr1.cli.serve import CHECKPOINT
 from searchr1.errors import ConfigurationError
-from searchr1.serve import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.checkpoints import load_state, save_state, write_checkpoint
 from searchr1.trainer.rl.policy import load_policy

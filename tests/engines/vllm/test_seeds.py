@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
+from searchr1.cli.serve import CHECKPOINT
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.vllm.args import LocalEngineConfig
 from searchr1.engines.vllm.in_process import LocalEngine
-from searchr1.serve import CHECKPOINT
 from tests.engines.helpers import complete, ids_of
 
 pytestmark = pytest.mark.vllm

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.cli.serve import CHECKPOINT
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.vllm.args import LocalEngineConfig
 from searchr1.engines.vllm.in_process import LocalEngine
 from searchr1.errors import EngineError, EngineUnavailableError
-from searchr1.serve import CHECKPOINT
 from tests.engines.helpers import PROMPT, complete, metric, said, write_noisy_copy
 
 pytestmark = pytest.mark.vllm

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from searchr1.cli import app
+from searchr1.cli.main import app
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.evaluation.engine.asker import EngineAsker
 from searchr1.evaluation.engine.compare import method_options

@@ -8,7 +8,7 @@ import pytest
 import typer
 import yaml
 
-from searchr1.cli import app
+from searchr1.cli.main import app
 from searchr1.loop.types import Status
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.rewards import Outcome, reward_named

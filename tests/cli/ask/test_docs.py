@@ -6,10 +6,10 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from searchr1.ask import ExitCode
-from searchr1.cli import app
+from searchr1.cli.ask import ExitCode
+from searchr1.cli.main import app
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
 
 
 def options_of(command: str) -> set[str]:

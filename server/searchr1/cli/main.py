@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from searchr1.cli_eval import eval_app
-from searchr1.cli_export import export_app
-from searchr1.cli_train import train_app
+from searchr1.cli.evaluate import eval_app
+from searchr1.cli.export import export_app
+from searchr1.cli.options import with_run_options
+from searchr1.cli.train import train_app
 from searchr1.errors import SearchR1Error
-from searchr1.run_options import with_run_options
 
 if TYPE_CHECKING:
     from searchr1_client import RunOptions
@@ -77,7 +77,7 @@ def serve(
 
     Everything else is set by environment variables, SEARCHR1_ and the setting's name: see docs/settings.md.
     """
-    from searchr1.serve import demo_settings, serve_forever
+    from searchr1.cli.serve import demo_settings, serve_forever
     from searchr1.settings import Settings
 
     given: dict[str, Any] = {
@@ -128,8 +128,8 @@ def ask(
 
     More in docs/cli.md.
     """
-    from searchr1.ask import Ask, UsageError, chosen_format, chosen_subject
-    from searchr1.ask import ask as run
+    from searchr1.cli.ask import Ask, UsageError, chosen_format, chosen_subject
+    from searchr1.cli.ask import ask as run
 
     try:
         call = Ask(

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from searchr1.ask.output import silence
+from searchr1.cli.ask.output import silence
 
 _DUMB_TERMINALS = ("dumb", "unknown")
 _REFRESHES_PER_S = 10

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TextIO
 
-from searchr1.ask.exit_codes import UsageError
-from searchr1.ask.question import read_question
-from searchr1.ask.views import OutputFormat
+from searchr1.cli.ask.exit_codes import UsageError
+from searchr1.cli.ask.question import read_question
+from searchr1.cli.ask.views import OutputFormat
 
 
 class SubjectKind(Enum):

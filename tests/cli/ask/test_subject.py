@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from searchr1.ask import OutputFormat, Subject, SubjectKind, UsageError, chosen_format, chosen_subject
-from searchr1.ask.question import MAX_STDIN_BYTES, read_question
+from searchr1.cli.ask import OutputFormat, Subject, SubjectKind, UsageError, chosen_format, chosen_subject
+from searchr1.cli.ask.question import MAX_STDIN_BYTES, read_question
 
 
 class Pipe(io.TextIOWrapper):

@@ -1,7 +1,7 @@
 """A run as people follow it: its steps on standard error, its answer on standard output."""
 
-from searchr1.ask.output import Output
-from searchr1.ask.screen import Screen, printable
+from searchr1.cli.ask.output import Output
+from searchr1.cli.ask.screen import Screen, printable
 from searchr1_client import ResearchStream
 from searchr1_client.events import (
     ActionInvalid,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from searchr1.run_options import with_run_options
+from searchr1.cli.options import with_run_options
 
 if TYPE_CHECKING:
     from searchr1.evaluation.table.table import ComparisonTable

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import TextIO, assert_never, cast
 
 import searchr1_client as sdk
-from searchr1.ask.exit_codes import ExitCode, UsageError, exit_code_of
-from searchr1.ask.interrupts import Interrupts
-from searchr1.ask.output import Output, OutputError
-from searchr1.ask.screen import Screen
-from searchr1.ask.subject import Subject, SubjectKind
-from searchr1.ask.views import OutputFormat, View, view_of
+from searchr1.cli.ask.exit_codes import ExitCode, UsageError, exit_code_of
+from searchr1.cli.ask.interrupts import Interrupts
+from searchr1.cli.ask.output import Output, OutputError
+from searchr1.cli.ask.screen import Screen
+from searchr1.cli.ask.subject import Subject, SubjectKind
+from searchr1.cli.ask.views import OutputFormat, View, view_of
 from searchr1_client.events import AnswerCompleted, KnownEvent, RunCompleted, RunFailed, UnknownEvent
 
 CANCEL_TIMEOUT_S = 3.0

@@ -28,7 +28,7 @@ from tests.gateway.threaded import threaded_stage
 
 QUESTION = "Which currency is used in Mali?"
 ANSWER = "West African CFA franc"
-COMMAND = (sys.executable, "-m", "searchr1.cli", "ask")
+COMMAND = (sys.executable, "-m", "searchr1.cli.main", "ask")
 TIMEOUT_S = 60
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from searchr1.ask import Ask, ExitCode, OutputFormat, Subject, SubjectKind, UsageError, ask
+from searchr1.cli.ask import Ask, ExitCode, OutputFormat, Subject, SubjectKind, UsageError, ask
 from searchr1_client import RunOptions
 from searchr1_client.events import Run, parse_event
 from tests.evaluation.gateway.fake_gateway import FakeGateway, Handler, refusal, unused_url

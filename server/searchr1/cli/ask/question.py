@@ -2,7 +2,7 @@
 
 from typing import TextIO
 
-from searchr1.ask.exit_codes import UsageError
+from searchr1.cli.ask.exit_codes import UsageError
 
 MAX_STDIN_BYTES = 1_048_576
 """As much as a server takes in a request by default; what is longer is not read."""
