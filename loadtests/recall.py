@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from searchr1.demo.questions import Question, read_questions
-from searchr1.demo.teacher import QUERIES
-from searchr1.demo.world import Country, World, load_world
+from searchr1.atlas.questions import Question, read_questions
+from searchr1.atlas.teacher import QUERIES
+from searchr1.atlas.world import Country, World, load_world
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
 from searchr1.retrieval.index.dense import DenseIndex, build_dense

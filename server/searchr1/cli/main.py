@@ -306,7 +306,7 @@ def demo_build(
     seed: Annotated[int, typer.Option(help="Of the questions, demonstrations and new names.")] = 0,
 ) -> None:
     """Write the Atlas world: corpus, questions, and demonstrations if asked for."""
-    from searchr1.demo.build import build, build_renamed, build_world
+    from searchr1.atlas.build import build, build_renamed, build_world
 
     if renamed and demonstrations:
         raise SystemExit("searchr1 demo build: --renamed writes no demonstrations. Give one of the two.")

@@ -87,7 +87,7 @@ class _Stopping:
 
 def demo_settings(data_dir: Path) -> dict[str, Any]:
     """Settings of the demo: the bundled checkpoint on the Atlas index, which is built once under ``data_dir``."""
-    from searchr1.demo.build import build_world
+    from searchr1.atlas.build import build_world
     from searchr1.retrieval.index.bm25 import build_index
 
     atlas = data_dir / "atlas"

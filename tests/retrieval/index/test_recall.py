@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 
 from loadtests.recall import Hop, hops_of, recall, table
-from searchr1.demo.corpus import entries
-from searchr1.demo.questions import generate
-from searchr1.demo.questions import hops_of as count_hops
-from searchr1.demo.world import World, load_world
+from searchr1.atlas.corpus import entries
+from searchr1.atlas.questions import generate
+from searchr1.atlas.questions import hops_of as count_hops
+from searchr1.atlas.world import World, load_world
 from searchr1.loop.types import Passage
 
 

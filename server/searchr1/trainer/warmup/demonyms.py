@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from searchr1.demo.names import MAX_CUT_LETTERS, SUFFIXES, derived_name
+from searchr1.atlas.names import MAX_CUT_LETTERS, SUFFIXES, derived_name
 from searchr1.trainer.warmup.demonstrations import DemonstratedTurn, Demonstration
 
 CHANCE = 0.6

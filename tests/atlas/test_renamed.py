@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from searchr1.demo.build import build_renamed
-from searchr1.demo.names import derived_name
-from searchr1.demo.questions import generate
-from searchr1.demo.renamed import renamed_world
-from searchr1.demo.world import World
+from searchr1.atlas.build import build_renamed
+from searchr1.atlas.names import derived_name
+from searchr1.atlas.questions import generate
+from searchr1.atlas.renamed import renamed_world
+from searchr1.atlas.world import World
 from searchr1.evaluation.datasets import load_questions
 
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from searchr1.demo import templates
-from searchr1.demo.names import UNITS, made_up_name
-from searchr1.demo.teacher import Demonstration, Turn
-from searchr1.demo.world import World
+from searchr1.atlas import templates
+from searchr1.atlas.names import UNITS, made_up_name
+from searchr1.atlas.teacher import Demonstration, Turn
+from searchr1.atlas.world import World
 from searchr1.loop.types import Passage
 
 _KEPT = {"language": 0.5, "currency": 0.2}

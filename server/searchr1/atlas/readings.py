@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from searchr1.demo.corpus import Entry, entries
-from searchr1.demo.questions import FACTS
-from searchr1.demo.teacher import Entity, Teacher, quoted, statement
-from searchr1.demo.world import Country, World
+from searchr1.atlas.corpus import Entry, entries
+from searchr1.atlas.questions import FACTS
+from searchr1.atlas.teacher import Entity, Teacher, quoted, statement
+from searchr1.atlas.world import Country, World
 from searchr1.loop.types import Passage
 
 NUM_PASSAGES = 3

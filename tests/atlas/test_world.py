@@ -1,6 +1,6 @@
 import pytest
 
-from searchr1.demo.world import LARGE_COUNTRY_CITIES, SPLITS, NameSet, World, fold, stable_hash, words
+from searchr1.atlas.world import LARGE_COUNTRY_CITIES, SPLITS, NameSet, World, fold, stable_hash, words
 
 
 def test_mali_reads_as_the_sources_have_it(world: World) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from searchr1.demo.corpus import Entry, entries
-from searchr1.demo.world import World, load_world
+from searchr1.atlas.corpus import Entry, entries
+from searchr1.atlas.world import World, load_world
 from searchr1.loop.types import Passage
 
 Oracle = Callable[[str], Sequence[Passage]]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from searchr1.demo import templates
-from searchr1.demo.world import City, Country, World, stable_hash, stable_unit
+from searchr1.atlas import templates
+from searchr1.atlas.world import City, Country, World, stable_hash, stable_unit
 
 CorpusName = Literal["all", "train"]
 _MAX_LISTED_NEIGHBOURS = 7

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from searchr1.demo import templates
-from searchr1.demo.corpus import neighbours
-from searchr1.demo.world import City, Country, Split, World, fold, stable_hash, stable_unit
+from searchr1.atlas import templates
+from searchr1.atlas.corpus import neighbours
+from searchr1.atlas.world import City, Country, Split, World, fold, stable_hash, stable_unit
 
 FACTS = ("capital", "continent", "currency", "language", "neighbour")
 _SHARES: Mapping[str, float] = {

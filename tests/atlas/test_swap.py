@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
-from searchr1.demo.names import made_up_name
-from searchr1.demo.questions import generate
-from searchr1.demo.swap import KnownNames, NamePool, swap_bystanders, swap_entities
-from searchr1.demo.teacher import Demonstration, Teacher
-from searchr1.demo.world import World
+from searchr1.atlas.names import made_up_name
+from searchr1.atlas.questions import generate
+from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_entities
+from searchr1.atlas.teacher import Demonstration, Teacher
+from searchr1.atlas.world import World
 from searchr1.loop.types import Passage
 
 

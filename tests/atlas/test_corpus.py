@@ -2,8 +2,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from searchr1.demo.corpus import Entry, entries, listed, write_corpus
-from searchr1.demo.world import World, words
+from searchr1.atlas.corpus import Entry, entries, listed, write_corpus
+from searchr1.atlas.world import World, words
 from searchr1.loop.types import Passage
 
 

@@ -6,9 +6,9 @@ from itertools import islice
 
 import pytest
 
-from searchr1.demo.readings import NUM_PASSAGES, Reading, readings
-from searchr1.demo.renamed import renamed_world
-from searchr1.demo.world import World
+from searchr1.atlas.readings import NUM_PASSAGES, Reading, readings
+from searchr1.atlas.renamed import renamed_world
+from searchr1.atlas.world import World
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from searchr1.atlas.build import build, build_world, demonstrations
+from searchr1.atlas.corpus import Entry
+from searchr1.atlas.questions import generate
+from searchr1.atlas.renamed import renamed_world
+from searchr1.atlas.world import World
 from searchr1.cli.main import app
-from searchr1.demo.build import build, build_world, demonstrations
-from searchr1.demo.corpus import Entry
-from searchr1.demo.questions import generate
-from searchr1.demo.renamed import renamed_world
-from searchr1.demo.world import World
 from searchr1.loop.types import Passage
 
 Oracle = Callable[[str], Sequence[Passage]]

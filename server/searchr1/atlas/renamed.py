@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from searchr1.demo.names import MAX_CUT_LETTERS, SUFFIXES, UNITS, derived_name, doubled_name, made_up_name
-from searchr1.demo.world import City, Country, World
+from searchr1.atlas.names import MAX_CUT_LETTERS, SUFFIXES, UNITS, derived_name, doubled_name, made_up_name
+from searchr1.atlas.world import City, Country, World
 
 _REAL_NAME = 0.75
 """Share of places that take a real city's name; the others' is made up, or a variant of another place's."""

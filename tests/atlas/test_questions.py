@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from searchr1.demo.questions import KINDS, Question, answers, generate, hops_of, read_questions, write_questions
-from searchr1.demo.templates import ASK, CITY_DESCRIPTIONS
-from searchr1.demo.world import World
+from searchr1.atlas.questions import KINDS, Question, answers, generate, hops_of, read_questions, write_questions
+from searchr1.atlas.templates import ASK, CITY_DESCRIPTIONS
+from searchr1.atlas.world import World
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from searchr1.demo.corpus import CorpusName, write_corpus
-from searchr1.demo.questions import Question, generate, write_questions
-from searchr1.demo.readings import Reading, readings
-from searchr1.demo.renamed import renamed_world
-from searchr1.demo.swap import KnownNames, NamePool, swap_bystanders, swap_entities
-from searchr1.demo.teacher import Demonstration, Searching, Teacher
-from searchr1.demo.world import World, load_world
+from searchr1.atlas.corpus import CorpusName, write_corpus
+from searchr1.atlas.questions import Question, generate, write_questions
+from searchr1.atlas.readings import Reading, readings
+from searchr1.atlas.renamed import renamed_world
+from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_entities
+from searchr1.atlas.teacher import Demonstration, Searching, Teacher
+from searchr1.atlas.world import World, load_world
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
 

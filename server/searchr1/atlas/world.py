@@ -19,7 +19,7 @@ import pycountry
 from babel import Locale
 from babel.numbers import get_currency_name
 
-from searchr1.demo.templates import template_texts
+from searchr1.atlas.templates import template_texts
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

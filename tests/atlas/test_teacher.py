@@ -3,9 +3,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from searchr1.demo.questions import Question, generate
-from searchr1.demo.teacher import MAX_SEARCHES, Entity, Teacher
-from searchr1.demo.world import World
+from searchr1.atlas.questions import Question, generate
+from searchr1.atlas.teacher import MAX_SEARCHES, Entity, Teacher
+from searchr1.atlas.world import World
 from searchr1.loop.types import Passage
 
 Search = Callable[[str], Sequence[Passage]]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from searchr1.demo.questions import Question
-from searchr1.demo.world import City, Country, World
+from searchr1.atlas.questions import Question
+from searchr1.atlas.world import City, Country, World
 from searchr1.loop.prompts import titled
 from searchr1.loop.types import Passage
 
