@@ -24,7 +24,7 @@ from pathlib import Path
 import aiohttp
 
 from loadtests.processes import VLLM_ENVIRONMENT, Server, free_port, running, searchr1, vllm_server
-from searchr1.cli.serve import CHECKPOINT, demo_settings
+from searchr1.demo.bundle import CHECKPOINT, demo_settings
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.factory import open_retriever

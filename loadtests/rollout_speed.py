@@ -25,7 +25,7 @@ from typing import Any, Final
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from searchr1.cli.serve import CHECKPOINT
+from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import Engine, SamplingParams
 from searchr1.engines.transformers.engine import TransformersEngine
 from searchr1.engines.vllm.args import LocalEngineConfig

@@ -16,7 +16,7 @@ import pytest
 
 from loadtests.processes import Server, free_port, running, searchr1
 from searchr1.atlas.build import build_world
-from searchr1.cli.serve import CHECKPOINT
+from searchr1.demo.bundle import CHECKPOINT
 from searchr1.retrieval.index.bm25 import build_index
 from searchr1_client.events import parse_event
 from tests.redis_server import RedisServer, run_redis

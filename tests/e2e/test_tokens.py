@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from searchr1.atlas.build import build_world
-from searchr1.cli.serve import CHECKPOINT
+from searchr1.demo.bundle import CHECKPOINT
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.vllm.http import VllmEngine

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from searchr1.cli.serve import CHECKPOINT
+from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import TakesWeights
 from searchr1.engines.replicas import VllmReplicas, open_replicas
 from searchr1.errors import EngineError, EngineUnavailableError

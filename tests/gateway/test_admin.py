@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from searchr1.cli.serve import CHECKPOINT
+from searchr1.demo.bundle import CHECKPOINT
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.tokenizer import Tokenizer
 from tests.gateway.conftest import Stage, StageEngine, running_stage

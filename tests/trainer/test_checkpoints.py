@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from searchr1.cli.serve import CHECKPOINT
+from searchr1.demo.bundle import CHECKPOINT
 from searchr1.errors import ConfigurationError
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.checkpoints import load_state, save_state, write_checkpoint

@@ -77,7 +77,8 @@ def serve(
 
     Everything else is set by environment variables, SEARCHR1_ and the setting's name: see docs/settings.md.
     """
-    from searchr1.cli.serve import demo_settings, serve_forever
+    from searchr1.cli.serve import serve_forever
+    from searchr1.demo.bundle import demo_settings
     from searchr1.settings import Settings
 
     given: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Running the gateway under uvicorn, and the settings of the demo."""
+"""Running the gateway under uvicorn until a signal."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,9 @@ import gc
 import logging
 import signal
 from collections.abc import Iterator
-from importlib.resources import files
-from pathlib import Path
-from typing import Any
 
 import uvicorn
 import uvloop
-from rich.console import Console
 from sse_starlette.sse import AppStatus
 
 from searchr1.gateway.app import create_app
@@ -21,8 +17,6 @@ from searchr1.retrieval.server import bind
 from searchr1.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT = Path(str(files("searchr1.demo") / "checkpoint"))
 
 
 def serve_forever(settings: Settings) -> None:
@@ -83,24 +77,3 @@ class _Stopping:
             self.server.should_exit = True
         elif self._starting is not None:
             self._starting.cancel()
-
-
-def demo_settings(data_dir: Path) -> dict[str, Any]:
-    """Settings of the demo: the bundled checkpoint on the Atlas index, which is built once under ``data_dir``."""
-    from searchr1.atlas.build import build_world
-    from searchr1.retrieval.index.bm25 import build_index
-
-    atlas = data_dir / "atlas"
-    index = atlas / "index"
-    console = Console(stderr=True)
-    if not (index / "manifest.json").is_file():
-        console.print(f"Writing the Atlas world to {atlas} (once)")
-        build_world(atlas)
-        build_index(atlas / "corpus.jsonl", index)
-    return {
-        "model": str(CHECKPOINT),
-        "served_name": "searchr1-atlas",
-        "retriever": f"index:{index}",
-        "kv_cache_gib": 1.0,
-        "engine_priority": True,
-    }

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from searchr1.cli.serve import CHECKPOINT
+from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.vllm.args import LocalEngineConfig
 from searchr1.engines.vllm.in_process import LocalEngine

@@ -4,8 +4,7 @@ import openai
 import pytest
 
 from searchr1.errors import EngineUnavailableError
-
-from .conftest import MODEL, Stage, StageEngine, running_stage
+from tests.gateway.conftest import MODEL, Stage, StageEngine, running_stage
 
 MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [
     {"role": "user", "content": "Which currency is used in Mali?"}

@@ -14,8 +14,7 @@ from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import MAX_SEED
 from searchr1.loop.types import TokenIds
-
-from .conftest import MODEL, SEARCH_TURN, StageEngine, eventually, running_stage, sse_payloads
+from tests.gateway.conftest import MODEL, SEARCH_TURN, StageEngine, eventually, running_stage, sse_payloads
 
 MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [
     {"role": "user", "content": "Which currency is used in Mali?"}

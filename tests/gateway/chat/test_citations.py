@@ -18,8 +18,7 @@ from searchr1.retrieval.received import received
 from searchr1.settings import Settings
 from searchr1_client.events import Run, SearchCompleted
 from searchr1_client.fold import RunFold
-
-from .conftest import MODEL, StageEngine, StageRetriever, byte_tokenizer
+from tests.gateway.conftest import MODEL, StageEngine, StageRetriever, byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 ANSWERS = st.sampled_from(

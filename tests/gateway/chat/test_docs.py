@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import MODEL, Stage
+from tests.gateway.conftest import MODEL, Stage
 
 PAGE = (Path(__file__).parents[3] / "docs" / "chat.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -8,8 +8,7 @@ from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.unsupported import REFUSALS
 from searchr1.retrieval.base import SearchOutcome
 from searchr1.settings import Settings
-
-from .conftest import MODEL, Stage, StageRetriever, running_stage
+from tests.gateway.conftest import MODEL, Stage, StageRetriever, running_stage
 
 QUESTION = {"role": "user", "content": "Which currency is used in Mali?"}
 ASK: dict[str, Any] = {"model": MODEL, "messages": [QUESTION]}

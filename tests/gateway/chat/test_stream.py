@@ -15,8 +15,16 @@ from searchr1.errors import EngineUnavailableError
 from searchr1.gateway import sse
 from searchr1.gateway.chat.shape import ChatShape
 from searchr1.loop.types import TokenIds
-
-from .conftest import ANSWER_TURN, MODEL, SEARCH_TURN, Stage, StageEngine, eventually, running_stage, sse_payloads
+from tests.gateway.conftest import (
+    ANSWER_TURN,
+    MODEL,
+    SEARCH_TURN,
+    Stage,
+    StageEngine,
+    eventually,
+    running_stage,
+    sse_payloads,
+)
 
 MESSAGES: list[openai.types.chat.ChatCompletionMessageParam] = [
     {"role": "user", "content": "Which currency is used in Mali?"}

@@ -141,7 +141,8 @@ def test_malformed_settings_are_refused(folder: Path, settings: str) -> None:
 
 
 def test_neither_torch_nor_the_runtime_is_imported_before_it_is_needed() -> None:
-    code = "import sys, searchr1.retrieval.index.encoder; print(sorted({'torch', 'onnxruntime', 'numpy'} & set(sys.modules)))"
+    module = "searchr1.retrieval.index.encoder"
+    code = f"import sys, {module}; print(sorted({{'torch', 'onnxruntime', 'numpy'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

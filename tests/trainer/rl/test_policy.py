@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from searchr1.cli.serve import CHECKPOINT
+from searchr1.demo.bundle import CHECKPOINT
 from searchr1.errors import ConfigurationError
 from searchr1.trainer.rl import policy
 from searchr1.trainer.rl.policy import Critic, load_policy, token_stats

@@ -4,8 +4,7 @@ import torch
 from searchr1.trainer.warmup.batches import BatchPlan
 from searchr1.trainer.warmup.demonstrations import Samples
 from searchr1.trainer.warmup.model import build_model, masked_loss
-
-from .conftest import TINY
+from tests.trainer.conftest import TINY
 
 
 def samples(lengths: list[int]) -> Samples:
