@@ -11,9 +11,9 @@ from searchr1.driver import (
     DriveEvent,
     DriveOptions,
     DriveStats,
-    EngineBroke,
+    EngineErrored,
     PassagesReceived,
-    SearchBroke,
+    SearchErrored,
     drive,
 )
 from searchr1.engines.base import Chunk, Engine, SamplingParams
@@ -54,7 +54,7 @@ def finder() -> FakeRetriever:
 
 
 def loop_events(events: Sequence[DriveEvent]) -> list[LoopEvent]:
-    return [e for e in events if not isinstance(e, PassagesReceived | SearchBroke | EngineBroke)]
+    return [e for e in events if not isinstance(e, PassagesReceived | SearchErrored | EngineErrored)]
 
 
 async def run(
@@ -145,7 +145,7 @@ async def test_a_search_that_fails_is_told_and_reads_as_an_empty_result(outcome:
     rollout = new_rollout()
     events = await run(rollout, scripted(SEARCH, ANSWER), FakeRetriever(lambda query, k: outcome))
     broke = events[2]
-    assert isinstance(broke, SearchBroke)
+    assert isinstance(broke, SearchErrored)
     assert (broke.turn, broke.query, broke.kind, broke.message) == (1, "Mali", outcome.kind, outcome.message)
     assert rollout.segments[2].text == "\n\n<information></information>\n\n"
     assert events[-1] == Finished(2, Status.COMPLETED)
@@ -168,7 +168,7 @@ async def test_no_more_passages_than_asked_for() -> None:
 async def test_an_engine_that_fails_ends_the_rollout(error: EngineError) -> None:
     rollout = new_rollout()
     events = await run(rollout, scripted(SEARCH, ["<think> half", error]))
-    assert events[-3:] == [ThinkDelta(2, "half"), EngineBroke(2, error), Finished(2, Status.FAILED)]
+    assert events[-3:] == [ThinkDelta(2, "half"), EngineErrored(2, error), Finished(2, Status.FAILED)]
     assert rollout.segments[-1].text == "<think> half"
 
 
@@ -181,7 +181,7 @@ async def test_a_torn_completion_is_no_turn(last: tuple[Chunk, ...], error: type
     rollout = new_rollout()
     events = await run(rollout, StreamEngine((Chunk("<think> half", (1,)), *last)))
     broke = events[1]
-    assert isinstance(broke, EngineBroke)
+    assert isinstance(broke, EngineErrored)
     assert type(broke.error) is error
     assert events[2:] == [Finished(1, Status.FAILED)]
     assert [s.kind for s in rollout.segments] == ["prompt", "completion"]
@@ -258,7 +258,7 @@ async def test_a_search_is_given_no_more_time_than_the_run_has() -> None:
 async def test_a_search_has_its_own_timeout() -> None:
     slow = FakeRetriever({"Mali": (MALI,)}, delay_s=99)
     events = await run(new_rollout(), scripted(SEARCH, ANSWER), slow, DriveOptions("s", search_timeout_s=0.01))
-    assert [event.kind for event in events if isinstance(event, SearchBroke)] == ["timeout"]
+    assert [event.kind for event in events if isinstance(event, SearchErrored)] == ["timeout"]
     assert events[-1] == Finished(2, Status.COMPLETED)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.driver import DriveEvent, DriveOptions, DriveStats, PassagesReceived, SearchBroke, drive
+from searchr1.driver import DriveEvent, DriveOptions, DriveStats, PassagesReceived, SearchErrored, drive
 from searchr1.engines.scripted import Hang, ScriptedEngine, Step
 from searchr1.errors import EngineUnavailableError
 from searchr1.loop.machine import Rollout
@@ -228,7 +228,7 @@ async def test_closing_between_two_events_drops_it() -> None:
 async def test_a_failed_early_search_is_told_as_any_other() -> None:
     failed = SearchFailed("rate_limited", "slow down", provider="p")
     events = await run(scripted([OPEN, ">"], ANSWER), quick(failed))
-    (broke,) = [event for event in events if isinstance(event, SearchBroke)]
+    (broke,) = [event for event in events if isinstance(event, SearchErrored)]
     assert (broke.kind, broke.query, broke.provider) == ("rate_limited", "Mali", "p")
     assert 0 <= broke.early_s <= broke.duration_s
 

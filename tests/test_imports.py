@@ -87,6 +87,8 @@ def _layer(module: str) -> str:
 
 LAYERS = {
     "searchr1.errors": (),
+    "searchr1.identity": (),
+    "searchr1.files": ("searchr1.errors",),
     "searchr1.loop": ("searchr1.errors",),
     "searchr1.engines": ("searchr1.errors", "searchr1.loop.types"),
     # It decodes what it samples; vLLM brings its own tokenizer.
@@ -96,8 +98,8 @@ LAYERS = {
         "searchr1.loop.types",
         "searchr1.tokenizer",
     ),
-    "searchr1.retrieval": ("searchr1.errors", "searchr1.loop.types"),
-    "searchr1.data": ("searchr1.errors", "searchr1.loop.prompts"),
+    "searchr1.retrieval": ("searchr1.errors", "searchr1.files", "searchr1.identity", "searchr1.loop.types"),
+    "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.prompts"),
     "searchr1_client": (),
 }
 ALL_IMPORTS = [found for imports in MODULES.values() for found in imports]

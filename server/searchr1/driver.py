@@ -82,7 +82,7 @@ class PassagesReceived:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchBroke:
+class SearchErrored:
     """A search did not work: the rollout went on with an empty result."""
 
     turn: int
@@ -98,14 +98,14 @@ class SearchBroke:
 
 
 @dataclass(frozen=True, slots=True)
-class EngineBroke:
+class EngineErrored:
     """The engine failed: the rollout ends as ``failed``."""
 
     turn: int
     error: EngineError
 
 
-DriveEvent = VisibleEvent | PassagesReceived | SearchBroke | EngineBroke
+DriveEvent = VisibleEvent | PassagesReceived | SearchErrored | EngineErrored
 
 
 @dataclass(slots=True)
@@ -156,9 +156,39 @@ async def drive(
                     yield event
             except EngineError as error:
                 await searcher.aclose()
-                yield EngineBroke(action.turn, error)
+                yield EngineErrored(action.turn, error)
                 for event in rollout.stop(Status.FAILED):
                     yield event
+
+
+@dataclass(frozen=True, slots=True)
+class DriveResult:
+    """Failures on the way of a rollout that was driven to its end, and the queries it sent, in turn order."""
+
+    queries: tuple[str, ...]
+    num_failed_searches: int
+    engine_error: EngineError | None
+    """Why the engine ended the rollout; what it sampled before is kept."""
+
+
+async def drive_to_end(
+    rollout: Rollout,
+    engine: Engine,
+    retriever: Retriever,
+    options: DriveOptions,
+    stats: DriveStats | None = None,
+) -> DriveResult:
+    """Run ``rollout`` to its end where nobody watches; see ``drive``. The trajectory is the rollout's own."""
+    queries: list[str] = []
+    num_failed_searches, engine_error = 0, None
+    async with aclosing(drive(rollout, engine, retriever, options, stats)) as events:
+        async for event in events:
+            if isinstance(event, PassagesReceived | SearchErrored):
+                queries.append(event.query)
+                num_failed_searches += isinstance(event, SearchErrored)
+            elif isinstance(event, EngineErrored):
+                engine_error = event.error
+    return DriveResult(tuple(queries), num_failed_searches, engine_error)
 
 
 async def _generate(
@@ -215,8 +245,8 @@ async def _search(rollout: Rollout, action: Search, searcher: "_Searcher") -> li
     turn, query = action.turn, action.query
     outcome, duration_s, early_s = await searcher.outcome(query)
     if isinstance(outcome, SearchFailed):
-        broke = SearchBroke(turn, query, outcome.kind, outcome.message, duration_s, early_s, outcome.provider)
-        return [broke, *rollout.receive_passages(())]
+        errored = SearchErrored(turn, query, outcome.kind, outcome.message, duration_s, early_s, outcome.provider)
+        return [errored, *rollout.receive_passages(())]
     passages = received(outcome.passages[: searcher.options.top_k])
     told = PassagesReceived(turn, query, passages, outcome.cache, duration_s, early_s, outcome.age_s, outcome.provider)
     return [told, *rollout.receive_passages(passages)]

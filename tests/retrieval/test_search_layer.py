@@ -8,10 +8,10 @@ import pytest
 from aiohttp import web
 
 from searchr1.errors import ConfigurationError
+from searchr1.identity import Caller
 from searchr1.retrieval.base import Found, SearchFailed
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.factory import open_search
-from searchr1.retrieval.layer import Caller
 
 ONCE = ResilienceConfig(attempts=1)
 ACME, BETA = Caller("acme", "k1"), Caller("beta", "k2")

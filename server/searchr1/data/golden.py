@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from searchr1.data.jsonl import read_lines
 from searchr1.data.questions import asked
+from searchr1.files import read_json_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,11 @@ class GoldenAnswers:
     """Right answers by question. A question that stands in several lines has all of their answers."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read ``path``, JSON Lines; None knows no answers. Raises ``DatasetError`` as ``read_lines`` does."""
+        """Read ``path``, JSON Lines; None knows no answers. Raises ``DatasetError`` as ``read_json_lines`` does."""
         self.num_known = 0
         """Questions asked for whose answers are known."""
         self._answers: dict[str, tuple[str, ...]] = {}
-        for _, line in () if path is None else read_lines(path, _GOLDEN):
+        for _, line in () if path is None else read_json_lines(path, _GOLDEN):
             known = self._answers.get(asked(line.question), ())
             self._answers[asked(line.question)] = tuple(dict.fromkeys([*known, *line.golden_answers]))
 

@@ -12,7 +12,6 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from searchr1.data.files import check_output, whole_file
 from searchr1.data.golden import GoldenAnswers
 from searchr1.data.questions import Question, qualified_id
 from searchr1.data.readers import num_rows, read
@@ -21,6 +20,7 @@ from searchr1.data.sets import set_named
 from searchr1.data.shuffle import shuffled
 from searchr1.data.sources import DATA_DIR, Places, SourceFile, locate
 from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.files import check_output, whole_file
 
 JSON_LINES, PARQUET = ".jsonl", ".parquet"
 UNNAMED = "searchr1"

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from searchr1.data.jsonl import first_problem, read_lines
 from searchr1.data.questions import Question, Text
 from searchr1.data.sets import set_named
 from searchr1.data.sources import SourceFile
 from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.files import first_problem, read_json_lines
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
@@ -71,7 +71,7 @@ def num_rows(path: Path) -> int | None:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, _Row]]:
-    for where, row in read_lines(path, _ROW):
+    for where, row in read_json_lines(path, _ROW):
         if row.golden_answers is None and row.object != _RUN:
             raise DatasetError(f"{where}: 'golden_answers': Field required")
         if row.object == _RUN and row.trajectory is not None:

@@ -10,12 +10,12 @@ from typing import Any, Literal, Self
 
 from pydantic import TypeAdapter, ValidationError
 
-from searchr1.data.jsonl import first_problem
 from searchr1.data.questions import Question
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.evaluation.methods.names import Method
 from searchr1.evaluation.methods.trial import Outcome
 from searchr1.evaluation.metrics import exact_match, reference_answer, sub_exact_match
+from searchr1.files import first_problem
 from searchr1_client.events import Run, RunStatus
 
 Extractor = Literal["own", "reference"]

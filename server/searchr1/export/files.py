@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from searchr1.data.jsonl import read_lines
+from searchr1.files import read_json_lines
 from searchr1_client.events import Run
 
 _RUN = TypeAdapter(Run)
@@ -17,4 +17,4 @@ def read_runs(path: Path) -> Iterator[Run]:
     Raises:
         DatasetError: the file can't be read, or a line is no run; file and line are named.
     """
-    return (run for _, run in read_lines(path, _RUN))
+    return (run for _, run in read_json_lines(path, _RUN))

@@ -9,13 +9,13 @@ from typing import BinaryIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from searchr1.data.files import check_output, whole_file
 from searchr1.data.golden import GoldenAnswers
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.export.files import read_runs
 from searchr1.export.gateway import GatewayRuns
 from searchr1.export.output import JsonLinesWriter, Writer
 from searchr1.export.selection import NO_TRAJECTORY, NOT_ENDED, REPEATED, Selection, Skipped
+from searchr1.files import check_output, whole_file
 from searchr1_client.events import Run
 
 JSON_LINES, PARQUET = ".jsonl", ".parquet"

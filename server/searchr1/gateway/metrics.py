@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from searchr1.driver import DriveEvent, DriveStats, PassagesReceived, SearchBroke
+from searchr1.driver import DriveEvent, DriveStats, PassagesReceived, SearchErrored
 from searchr1.gateway.search_metrics import SearchMetrics
 from searchr1.loop.machine import Rollout
 
@@ -52,7 +52,7 @@ class Metrics:
         """Count what an event tells by itself."""
         if isinstance(event, PassagesReceived):
             self.searches.labels("found", event.cache).inc()
-        elif isinstance(event, SearchBroke):
+        elif isinstance(event, SearchErrored):
             self.searches.labels(event.kind, "miss").inc()
 
     def run_ended(self, rollout: Rollout, stats: DriveStats, *, duration_s: float, first_text_s: float | None) -> None:

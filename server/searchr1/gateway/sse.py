@@ -10,7 +10,7 @@ from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from searchr1.driver import DriveEvent, DriveStats, EngineBroke, PassagesReceived, SearchBroke
+from searchr1.driver import DriveEvent, DriveStats, EngineErrored, PassagesReceived, SearchErrored
 from searchr1.errors import EngineError
 from searchr1.gateway.errors import engine_code
 from searchr1.gateway.runs.record import ms
@@ -144,7 +144,7 @@ class Narrator:
                     provider=event.provider,
                     duration_ms=ms(event.duration_s),
                 )
-            case SearchBroke():
+            case SearchErrored():
                 error = wire.WireError(code=event.kind, message=event.message)
                 return wire.SearchFailed(
                     **self._stamp(),
@@ -158,7 +158,7 @@ class Narrator:
             case loop.AnswerCompleted():
                 self._answer_tokens = self._rollout.count_tokens(event.text)
                 return wire.AnswerCompleted(**self._stamp(), text=event.text, citations=self._cite(event.text))
-            case EngineBroke():
+            case EngineErrored():
                 self._engine_error = event.error
                 return None
             case loop.Finished():

@@ -3,21 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from searchr1.identity import ANYONE, Caller
 from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.deadline import Deadline
 from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks. Callers of one tenant share cached searches and that tenant's budget."""
-
-    tenant: str = ""
-    key_id: str = ""
-    """Tells keys apart without being one."""
-
-
-ANYONE = Caller()
 
 
 class Cache(Protocol):

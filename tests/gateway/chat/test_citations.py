@@ -11,9 +11,10 @@ from searchr1.gateway.access.admission import Admission, RunOptions
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.shape import ChatShape
 from searchr1.gateway.services import Services
+from searchr1.identity import ANYONE
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.layer import ANYONE, SearchLayer
+from searchr1.retrieval.layer import SearchLayer
 from searchr1.retrieval.received import received
 from searchr1.settings import Settings
 from searchr1_client.events import Run, SearchCompleted

@@ -22,8 +22,8 @@ from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.stored import StoredRun
+from searchr1.identity import ANYONE, Caller
 from searchr1.loop.types import TokenIds
-from searchr1.retrieval.layer import ANYONE, Caller
 from searchr1_client.events import KnownEvent, RunCompleted, RunStarted, Usage
 from tests.gateway.conftest import Stage, StageEngine, eventually, running_stage, sse_payloads
 

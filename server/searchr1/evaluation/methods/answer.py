@@ -6,14 +6,14 @@ turn. Search-R1: the loop and the driver that serve.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 
-from searchr1.driver import DriveOptions, DriveStats, EngineBroke, PassagesReceived, SearchBroke, drive
+from searchr1.driver import DriveOptions, DriveStats, drive_to_end
 from searchr1.errors import EngineError
 from searchr1.evaluation.methods import plain, trained
 from searchr1.evaluation.methods.names import SEARCH_R1, BaselineFormat, Method
 from searchr1.evaluation.methods.trial import STREAM_INTERVAL, BudgetSpentError, MethodOptions, Outcome, Tools, Trial
 from searchr1.loop.machine import Rollout
+from searchr1.rollout import start_rollout
 from searchr1.tokenizer import ReservedTextError
 
 Baseline = Callable[[Trial], Awaitable[str | None]]
@@ -57,14 +57,7 @@ async def _baseline(trial: Trial, run: Baseline) -> None:
 
 async def _search_r1(trial: Trial, session: str) -> None:
     options, outcome, tokenizer, stats = trial.options, trial.outcome, trial.tools.tokenizer, DriveStats()
-    prompt = tokenizer.render(options.profile.prompt(trial.question))
-    rollout = Rollout(
-        prompt=prompt,
-        prompt_ids=tokenizer.encode_prompt(prompt),
-        encode=tokenizer.encode,
-        limits=options.limits,
-        profile=options.profile,
-    )
+    rollout = start_rollout(trial.question, tokenizer, profile=options.profile, limits=options.limits)
     asked = DriveOptions(
         session=session,
         temperature=options.temperature,
@@ -76,13 +69,9 @@ async def _search_r1(trial: Trial, session: str) -> None:
         stream_interval=STREAM_INTERVAL,
         priority_by_turn=True,
     )
-    async with aclosing(drive(rollout, trial.tools.engine, trial.tools.retriever, asked, stats)) as events:
-        async for event in events:
-            if isinstance(event, PassagesReceived | SearchBroke):
-                outcome.queries.append(event.query)
-                outcome.failed_searches += isinstance(event, SearchBroke)
-            elif isinstance(event, EngineBroke):
-                outcome.error = str(event.error)
+    driven = await drive_to_end(rollout, trial.tools.engine, trial.tools.retriever, asked, stats)
+    outcome.queries, outcome.failed_searches = list(driven.queries), driven.num_failed_searches
+    outcome.error = None if driven.engine_error is None else str(driven.engine_error)
     _take_over(outcome, rollout, stats)
 
 

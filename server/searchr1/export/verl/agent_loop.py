@@ -13,12 +13,13 @@ from functools import lru_cache
 from typing import Any, Protocol
 from uuid import uuid4
 
-from searchr1.driver import DriveOptions, DriveStats, EngineBroke, drive
+from searchr1.driver import DriveOptions, DriveStats, drive_to_end
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.export.verl.reward import COMPLETIONS
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import FinishReason, Limits, Segment, TokenIds
 from searchr1.retrieval.providers.retrieve import RetrieveClient
+from searchr1.rollout import start_rollout_of_message
 from searchr1.tokenizer import Tokenizer
 
 load_tokenizer = lru_cache(maxsize=1)(Tokenizer.load)
@@ -120,14 +121,8 @@ class SearchLoop:
         )
 
     def _start(self, messages: Any) -> Rollout:
-        prompt = self._tokenizer.render(messages[-1]["content"])
-        return Rollout(
-            prompt=prompt,
-            prompt_ids=self._tokenizer.encode_prompt(prompt),
-            encode=self._tokenizer.encode,
-            limits=self._limits,
-            decode=self._tokenizer.decode,
-        )
+        message = messages[-1]["content"]
+        return start_rollout_of_message(message, self._tokenizer, limits=self._limits, keep_sampled=True)
 
     async def _drive(
         self, rollout: Rollout, engine: ServerEngine, sampling_params: dict[str, Any], stats: DriveStats
@@ -140,13 +135,10 @@ class SearchLoop:
             search_timeout_s=self._search_timeout_s,
             logprobs=bool(sampling_params.get("logprobs")),
         )
-        async with (
-            aclosing(RetrieveClient(self._retriever)) as retriever,
-            aclosing(drive(rollout, engine, retriever, options, stats)) as events,
-        ):
-            async for event in events:
-                if isinstance(event, EngineBroke):
-                    raise event.error
+        async with aclosing(RetrieveClient(self._retriever)) as retriever:
+            driven = await drive_to_end(rollout, engine, retriever, options, stats)
+        if driven.engine_error is not None:
+            raise driven.engine_error
 
 
 def trajectory(rollout: Rollout, *, with_logprobs: bool) -> dict[str, Any]:

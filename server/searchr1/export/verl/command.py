@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-from searchr1.data.files import whole_file
 from searchr1.data.prepare import PrepareConfig, PrepareReport, prepare
 from searchr1.data.sources import DATA_DIR
 from searchr1.errors import ConfigurationError
 from searchr1.export.verl import reward as reward_file
 from searchr1.export.verl.settings import VERL_COMMIT, check, departures, loop_settings, settings
+from searchr1.files import whole_file
 from searchr1.trainer.rl.config import TrainConfig, load_config
 
 CONFIG = "verl.yaml"

@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.driver import DriveOptions
 from searchr1.gateway.errors import ApiError, invalid
+from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
 from searchr1.loop.prompts import FAITHFUL, SANITIZED, Profile
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
-from searchr1.retrieval.layer import Caller, SearchLayer
+from searchr1.retrieval.layer import SearchLayer
+from searchr1.rollout import start_rollout
 from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
@@ -97,22 +99,17 @@ class Admission:
         """Check a question and its options and set up the run. Without ``stream`` text may come in larger pieces."""
         question = self._checked_question(question)
         limits = self._limits(options)
-        prompt = self._profile.prompt(question)
         try:
-            rendered = self._tokenizer.render(prompt)
+            rollout = start_rollout(question, self._tokenizer, profile=self._profile, limits=limits)
         except ReservedTextError as error:
             raise invalid(f"The question can't be asked as it stands: {error}.", param="question") from error
-        ids = self._tokenizer.encode_prompt(rendered)
-        if len(ids) > self._settings.max_prompt_tokens:
+        if (num_tokens := len(rollout.ids)) > self._settings.max_prompt_tokens:
             raise invalid(
-                f"The question makes a prompt of {len(ids)} tokens; at most {self._settings.max_prompt_tokens} fit. "
+                f"The question makes a prompt of {num_tokens} tokens; at most {self._settings.max_prompt_tokens} fit. "
                 "Shorten it.",
                 param="question",
                 code="context_length_exceeded",
             )
-        rollout = Rollout(
-            prompt=rendered, prompt_ids=ids, encode=self._tokenizer.encode, limits=limits, profile=self._profile
-        )
         retriever = self._search.view(caller, cache_only=options.cache == "only")
         return Plan(question, rollout, self._drive_options(options, run_id, stream=stream), retriever)
 

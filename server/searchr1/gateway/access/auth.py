@@ -9,7 +9,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.services import services_of
-from searchr1.retrieval.layer import ANYONE, Caller
+from searchr1.identity import ANYONE, Caller
 from searchr1.settings import Settings
 
 _BEARER = HTTPBearer(auto_error=False, description="One of the server's API keys; only where it has any.")

@@ -34,8 +34,8 @@ from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.gateway.runs.stored import StoredRun
 from searchr1.gateway.services import Services
+from searchr1.identity import Caller
 from searchr1.retrieval.cache.redis import open_redis
-from searchr1.retrieval.layer import Caller
 from searchr1.settings import Settings
 from searchr1_client.events import KnownEvent, Run
 

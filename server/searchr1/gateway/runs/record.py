@@ -1,6 +1,6 @@
 """What a run leaves behind: its trajectory, gathered while it is driven."""
 
-from searchr1.driver import DriveEvent, DriveOptions, DriveStats, PassagesReceived, SearchBroke
+from searchr1.driver import DriveEvent, DriveOptions, DriveStats, PassagesReceived, SearchErrored
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Segment
 from searchr1_client import events as wire
@@ -36,7 +36,7 @@ class Recorder:
                     duration_ms=ms(event.duration_s),
                 )
             )
-        elif isinstance(event, SearchBroke):
+        elif isinstance(event, SearchErrored):
             self._searches.append(
                 wire.TrajectorySearch(
                     turn=event.turn,

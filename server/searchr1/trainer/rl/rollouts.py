@@ -3,16 +3,15 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from searchr1.driver import DriveOptions, DriveStats, EngineBroke, SearchBroke, drive
+from searchr1.driver import DriveOptions, drive_to_end
 from searchr1.engines.base import Engine
 from searchr1.evaluation.datasets import Question
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
+from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
 
 STREAM_INTERVAL = 16
@@ -102,8 +101,7 @@ async def _try(
     seed: int | None,
 ) -> Trial:
     started = time.perf_counter()
-    rollout = start(question, tokenizer, options.limits)
-    num_failed_searches, engine_error = 0, None
+    rollout = start_rollout(question.question, tokenizer, limits=options.limits, keep_sampled=True)
     asked = DriveOptions(
         session=session,
         temperature=options.temperature,
@@ -114,23 +112,6 @@ async def _try(
         logprobs=True,
         priority_by_turn=True,
     )
-    async with aclosing(drive(rollout, engine, retriever, asked, DriveStats())) as events:
-        async for event in events:
-            if isinstance(event, SearchBroke):
-                num_failed_searches += 1
-            elif isinstance(event, EngineBroke):
-                engine_error = str(event.error)
-    return Trial(question, group, rollout, num_failed_searches, engine_error, time.perf_counter() - started)
-
-
-def start(question: Question, tokenizer: Tokenizer, limits: Limits) -> Rollout:
-    """A rollout of ``question`` in which sampled ids stand. Raises ``ReservedTextError``."""
-    prompt = tokenizer.render(FAITHFUL.prompt(question.question))
-    return Rollout(
-        prompt=prompt,
-        prompt_ids=tokenizer.encode_prompt(prompt),
-        encode=tokenizer.encode,
-        limits=limits,
-        profile=FAITHFUL,
-        decode=tokenizer.decode,
-    )
+    driven = await drive_to_end(rollout, engine, retriever, asked)
+    error = None if driven.engine_error is None else str(driven.engine_error)
+    return Trial(question, group, rollout, driven.num_failed_searches, error, time.perf_counter() - started)

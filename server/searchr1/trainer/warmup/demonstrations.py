@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from searchr1.errors import CorpusError
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL
 from searchr1.loop.types import Finish, Generate, Limits, Passage, Search
+from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
 
 RENAMED = "-swapped"
@@ -107,7 +107,7 @@ def replay(demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | 
     Raises:
         IllegalInputError: the demonstration does what the loop would not allow.
     """
-    rollout = start_rollout(demonstration.question, tokenizer, limits)
+    rollout = start_rollout(demonstration.question, tokenizer, limits=limits)
     for turn in demonstration.turns:
         if not isinstance(rollout.action, Generate):
             break
@@ -118,12 +118,6 @@ def replay(demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | 
     if not isinstance(rollout.action, Finish):
         raise CorpusError(f"the demonstration of {demonstration.question!r} does not reach an answer")
     return rollout
-
-
-def start_rollout(question: str, tokenizer: Tokenizer, limits: Limits | None = None) -> Rollout:
-    """A fresh rollout of ``question`` with the faithful prompt."""
-    prompt = tokenizer.render(FAITHFUL.prompt(question))
-    return Rollout(prompt=prompt, prompt_ids=tokenizer.encode_prompt(prompt), encode=tokenizer.encode, limits=limits)
 
 
 def encode_demonstrations(

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -11,7 +10,7 @@ import torch
 from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
-from searchr1.driver import DriveOptions, drive
+from searchr1.driver import DriveOptions, drive_to_end
 from searchr1.engines.base import Engine
 from searchr1.engines.transformers.engine import TransformersEngine
 from searchr1.evaluation.datasets import Question
@@ -20,8 +19,8 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever
+from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.warmup.demonstrations import start_rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +63,6 @@ async def answer(
     question: str, engine: Engine, retriever: Retriever, tokenizer: Tokenizer, *, limits: Limits | None = None
 ) -> Rollout:
     """Run one question greedily to its end and return the rollout."""
-    rollout = start_rollout(question, tokenizer, limits)
-    async with aclosing(drive(rollout, engine, retriever, DriveOptions("validation", temperature=0.0))) as events:
-        async for _ in events:
-            pass
+    rollout = start_rollout(question, tokenizer, limits=limits)
+    await drive_to_end(rollout, engine, retriever, DriveOptions("validation", temperature=0.0))
     return rollout

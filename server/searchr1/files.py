@@ -1,0 +1,73 @@
+"""Files: written whole or not at all, and JSON lines read with errors that name the line."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from searchr1.errors import ConfigurationError, DatasetError
+
+T = TypeVar("T")
+
+
+def check_output(path: Path, *, replace: bool) -> None:
+    """Raise ``ConfigurationError`` where ``path`` is taken, and may not be replaced."""
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder; give a file")
+    if path.exists() and not replace:
+        raise ConfigurationError(f"{path} exists. Give --force to replace it, or another --output")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        ConfigurationError: it can't be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def read_json_lines(path: Path, kind: TypeAdapter[T]) -> Iterator[tuple[str, T]]:
+    """Each line that is not blank: where it stands, for messages, and its value. One line at a time is in memory.
+
+    Raises:
+        DatasetError: the file can't be read, or a line is malformed; file and line are named.
+    """
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    where = f"{path}, line {number}"
+                    yield where, _parse(line, kind, where)
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that is wrong, in one line."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(map(str, problem["loc"]))
+    return f"'{field}': {problem['msg']}" if field else problem["msg"]
+
+
+def _parse(line: bytes, kind: TypeAdapter[T], where: str) -> T:
+    try:
+        return kind.validate_json(line)
+    except ValidationError as error:
+        raise DatasetError(f"{where}: {first_problem(error)}") from error
