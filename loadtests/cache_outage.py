@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable
 
 from searchr1.loop.types import Passage
+from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import CacheEvent, Found, NullObserver, SearchOutcome
 from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
-from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.redis import RedisStore
 from tests.redis_server import run_redis
 
 UPSTREAM_S = 0.05

@@ -21,9 +21,10 @@ import bm25s  # type: ignore[import-untyped]
 
 from loadtests.index import draw_texts, write_corpus
 from searchr1.loop.types import Passage
+from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found, NullObserver, SearchOutcome
 from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
-from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever, build_index
 from tests.redis_server import run_redis
 

@@ -89,6 +89,8 @@ LAYERS = {
     "searchr1.errors": (),
     "searchr1.identity": (),
     "searchr1.files": ("searchr1.errors",),
+    "searchr1.redis_client": ("searchr1.errors",),
+    "searchr1.sockets": ("searchr1.errors",),
     "searchr1.loop": ("searchr1.errors",),
     "searchr1.engines": ("searchr1.errors", "searchr1.loop.types"),
     # It decodes what it samples; vLLM brings its own tokenizer.
@@ -98,7 +100,14 @@ LAYERS = {
         "searchr1.loop.types",
         "searchr1.tokenizer",
     ),
-    "searchr1.retrieval": ("searchr1.errors", "searchr1.files", "searchr1.identity", "searchr1.loop.types"),
+    "searchr1.retrieval": (
+        "searchr1.errors",
+        "searchr1.files",
+        "searchr1.identity",
+        "searchr1.loop.types",
+        "searchr1.redis_client",
+        "searchr1.sockets",
+    ),
     "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.prompts"),
     "searchr1_client": (),
 }

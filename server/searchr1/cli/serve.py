@@ -13,8 +13,8 @@ from sse_starlette.sse import AppStatus
 
 from searchr1.gateway.app import create_app
 from searchr1.gateway.services import open_services
-from searchr1.retrieval.server import bind
 from searchr1.settings import Settings
+from searchr1.sockets import bind
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,11 @@ import math
 from collections.abc import AsyncIterator
 
 from searchr1.errors import ConfigurationError
+from searchr1.redis_client import RedisClient, open_redis
 from searchr1.retrieval.base import NullObserver, Retriever, SearchObserver
 from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
 from searchr1.retrieval.cache.memory import MemoryStore
-from searchr1.retrieval.cache.redis import RedisClient, RedisStore, open_redis
+from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.config import BudgetConfig, SearchConfig
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.retrieval.registry import FORMS, ProviderSpec, open_provider, parse_spec

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import socket
 from typing import Annotated, Any
 
 import httpx
@@ -14,12 +13,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from starlette.exceptions import HTTPException
 
-from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import FailureKind, Found, Retriever, SearchFailed
 from searchr1.retrieval.config import SearchConfig
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.text import clean_text
+from searchr1.sockets import bind
 
 DEFAULT_TOP_K = 3
 _STATUS_OF: dict[FailureKind, int] = {
@@ -107,16 +106,6 @@ async def _serve(config: SearchConfig, host: str, port: int) -> None:
             # uvicorn names no address when it is given a socket; its logger is the one that Config has set up.
             logging.getLogger("uvicorn.error").info("Serving %s", url)
             await uvicorn.Server(server).serve(sockets=[listener])
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket, 0 taking a free port. Raises ``ConfigurationError`` when the address cannot be bound."""
-    if not 0 <= port < 2**16:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: a port is a number from 0 to 65535")
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error
 
 
 async def _read(request: Request, max_bytes: int) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from searchr1.retrieval.cache.redis import RedisClient, open_redis
+from searchr1.redis_client import RedisClient, open_redis
 from tests.redis_server import RedisServer, run_redis
 
 

@@ -8,8 +8,9 @@ import asyncio
 import sys
 import time
 
+from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.redis import RedisStore
 from tests.retrieval.cache.fakes import Provider, make
 
 

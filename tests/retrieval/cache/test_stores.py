@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from searchr1.redis_client import open_redis
 from searchr1.retrieval.cache.memory import MemoryStore
-from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.cache.store import ByteStore
 from tests.redis_server import RedisServer
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import trustme
 
+from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.cache.store import StoreError
 from tests.redis_server import RedisServer, free_port, run_cluster, run_redis
 from tests.retrieval.cache.fakes import make

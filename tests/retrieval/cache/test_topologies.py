@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.retrieval.cache.redis import RedisStore
 from tests.redis_server import RedisServer, SentinelSetup, run_cluster, run_sentinel
 from tests.retrieval.cache.fakes import UNAVAILABLE, Cache, Provider, make
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
+from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found, SearchFailed
-from searchr1.retrieval.cache.redis import open_redis
 from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets, CostTable, Limit
 from searchr1.retrieval.resilience.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
 from searchr1.retrieval.resilience.redis_counters import RedisCounters

@@ -35,7 +35,7 @@ from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.gateway.runs.stored import StoredRun
 from searchr1.gateway.services import Services
 from searchr1.identity import Caller
-from searchr1.retrieval.cache.redis import open_redis
+from searchr1.redis_client import open_redis
 from searchr1.settings import Settings
 from searchr1_client.events import KnownEvent, Run
 

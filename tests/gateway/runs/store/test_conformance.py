@@ -17,7 +17,7 @@ from searchr1.gateway.runs.store.base import (
 )
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.store.redis import RedisRunStore
-from searchr1.retrieval.cache.redis import open_redis
+from searchr1.redis_client import open_redis
 from tests.redis_server import free_port, run_cluster, run_redis, run_sentinel
 
 pytestmark = pytest.mark.redis

@@ -14,7 +14,7 @@ from searchr1.gateway.runs import hub
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
 from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.gateway.runs.stored import StoredRun
-from searchr1.retrieval.cache.redis import open_redis
+from searchr1.redis_client import open_redis
 from searchr1_client.events import RunStarted
 from tests.gateway.conftest import ANSWER_TURN, Stage, StageEngine, eventually, running_stage, sse_payloads
 from tests.redis_server import RedisServer, free_port, run_redis

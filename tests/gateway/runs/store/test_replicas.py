@@ -8,7 +8,7 @@ import pytest
 
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
 from searchr1.gateway.runs.store.redis import RedisRunStore
-from searchr1.retrieval.cache.redis import open_redis
+from searchr1.redis_client import open_redis
 from searchr1_client.events import Run, RunStarted
 from tests.gateway.conftest import Stage, StageEngine, eventually, running_stage, sse_payloads
 from tests.redis_server import RedisServer, run_redis

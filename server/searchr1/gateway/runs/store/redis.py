@@ -27,7 +27,7 @@ from searchr1.gateway.runs.store.base import (
     RunStoreError,
     Wish,
 )
-from searchr1.retrieval.cache.redis import RedisClient
+from searchr1.redis_client import RedisClient
 
 T = TypeVar("T")
 

@@ -6,7 +6,8 @@ from redis.asyncio import RedisCluster, SSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection
 
 from searchr1.errors import ConfigurationError
-from searchr1.retrieval.cache.redis import RedisStore, open_redis
+from searchr1.redis_client import open_redis
+from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.cache.store import StoreError
 
 SECRET = "hunter2"
