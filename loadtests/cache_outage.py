@@ -16,8 +16,10 @@ from collections.abc import Callable
 from searchr1.loop.types import Passage
 from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import CacheEvent, Found, NullObserver, SearchOutcome
-from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
+from searchr1.retrieval.cache.cached import CachedRetriever
+from searchr1.retrieval.cache.guarded import GuardedStore
 from searchr1.retrieval.cache.redis import RedisStore
+from searchr1.retrieval.config import CacheConfig
 from tests.redis_server import run_redis
 
 UPSTREAM_S = 0.05
@@ -95,7 +97,9 @@ async def measure(rate_per_s: float, seconds: float) -> None:
     """All phases, one after the other; the change comes in the midst of the load."""
     with run_redis() as server:
         client, upstream, events = open_redis(server.url), Upstream(), Events()
-        cached = CachedRetriever(upstream, RedisStore(client), provider="bench", policy=CachePolicy(), observer=events)
+        cached = CachedRetriever(
+            upstream, GuardedStore(RedisStore(client)), provider="bench", config=CacheConfig(), observer=events
+        )
         load = Load(cached, upstream, rate_per_s)
         phases: list[tuple[str, Callable[[], None]]] = [
             ("well", lambda: None),

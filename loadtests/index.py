@@ -6,7 +6,7 @@ The passages are synthetic: 20 to 60 words each, drawn from 200,000 words with Z
 words drawn the same way, so that they hold frequent words, the costly ones, as often as text does.
 
 Seen on 2 cores, a million passages: built in 66 s with 2.1 GiB at the peak, 593 MiB on disk, opened in 5.7 s with
-303 MiB of memory of its own, a query in 0.7 ms (p99 2.8 ms), 1,460 queries a second through ``LocalRetriever``.
+303 MiB of memory of its own, a query in 0.7 ms (p99 2.8 ms), 1,460 queries a second through ``index.retriever()``.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever, build_index
+from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 
 WORDS = 200_000
 TOP_K = 3
@@ -95,14 +95,14 @@ def measure_queries(out: Path, queries: int) -> None:
         report(f"one query at a time, p{percent}", statistics.quantiles(latencies_ms, n=100)[percent - 1], "ms")
     start = time.perf_counter()
     asyncio.run(search_all(index, texts))
-    report("LocalRetriever, all at once", queries / (time.perf_counter() - start), "queries/s")
+    report("retriever, all at once", queries / (time.perf_counter() - start), "queries/s")
     report("after the queries, anonymous memory", anonymous_mib(), "MiB")
     report("after the queries, peak memory", peak_mib(), "MiB")
 
 
 async def search_all(index: LocalIndex, texts: list[str]) -> None:
     """Run every query concurrently."""
-    retriever = LocalRetriever(index)
+    retriever = index.retriever()
     outcomes = await asyncio.gather(*(retriever.search(text, TOP_K, 600) for text in texts))
     await retriever.aclose()
     if not all(isinstance(outcome, Found) for outcome in outcomes):

@@ -23,7 +23,7 @@ from searchr1.atlas.questions import Question, read_questions
 from searchr1.atlas.teacher import QUERIES
 from searchr1.atlas.world import Country, World, load_world
 from searchr1.loop.types import Passage
-from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
+from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 from searchr1.retrieval.index.dense import DenseIndex, build_dense
 from searchr1.retrieval.index.encoder import HuggingFaceEncoder
 

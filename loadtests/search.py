@@ -23,9 +23,11 @@ from loadtests.index import draw_texts, write_corpus
 from searchr1.loop.types import Passage
 from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found, NullObserver, SearchOutcome
-from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
+from searchr1.retrieval.cache.cached import CachedRetriever
+from searchr1.retrieval.cache.guarded import GuardedStore
 from searchr1.retrieval.cache.redis import RedisStore
-from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever, build_index
+from searchr1.retrieval.config import CacheConfig
+from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 from tests.redis_server import run_redis
 
 UPSTREAM_S = 0.05
@@ -58,13 +60,13 @@ def percentile(samples_s: list[float], quantile: float) -> float:
 async def measure_cache(url: str, rounds: int) -> None:
     """Hits, bare GETs, stale answers and misses, in turn."""
     client = open_redis(url)
-    policy = CachePolicy()
+    config = CacheConfig()
     aged_s = 0.0
     cached = CachedRetriever(
         Upstream(),
-        RedisStore(client),
+        GuardedStore(RedisStore(client)),
         provider="bench",
-        policy=policy,
+        config=config,
         observer=NullObserver(),
         clock=lambda: time.time() + aged_s,
     )
@@ -79,7 +81,7 @@ async def measure_cache(url: str, rounds: int) -> None:
             if number % 20 == 0:
                 query = f"query {number}"
                 samples["miss"].append(await timed_s(lambda q=query: cached.search(q, TOP_K, 10)))  # type: ignore[misc]
-                aged_s = policy.soft_ttl_s + 1
+                aged_s = config.soft_ttl_s + 1
                 samples["stale"].append(await timed_s(lambda q=query: cached.search(q, TOP_K, 10)))  # type: ignore[misc]
                 aged_s = 0.0
                 await asyncio.sleep(UPSTREAM_S * 1.5)  # Its refresh must not run into the next round.
@@ -95,9 +97,9 @@ async def measure_cache(url: str, rounds: int) -> None:
 
 
 async def measure_index(passages: int, num_queries: int, rounds: int) -> None:
-    """Queries a second: bm25s alone in batches of 64 on one thread, and single searches through ``LocalRetriever``.
+    """Queries a second: bm25s alone in batches of 64 on one thread, and single searches through ``index.retriever()``.
 
-    Both read the queries' terms; bm25s alone stops at row numbers, ``LocalRetriever`` returns passages.
+    Both read the queries' terms; bm25s alone stops at row numbers, ``index.retriever()`` returns passages.
     """
     with tempfile.TemporaryDirectory() as folder:
         corpus, out = Path(folder) / "corpus.jsonl", Path(folder) / "index"
@@ -106,7 +108,7 @@ async def measure_index(passages: int, num_queries: int, rounds: int) -> None:
         index = LocalIndex.open(out)
         queries = list(draw_texts(num_queries, 3, 8, seed=2))
         ranker: bm25s.BM25 = index._ranker
-        retriever = LocalRetriever(index)
+        retriever = index.retriever()
 
         def alone() -> None:
             for start in range(0, num_queries, 64):
@@ -119,20 +121,20 @@ async def measure_index(passages: int, num_queries: int, rounds: int) -> None:
 
         alone()
         await through()
-        rates: dict[str, list[float]] = {"bm25s alone": [], "LocalRetriever": []}
+        rates: dict[str, list[float]] = {"bm25s alone": [], "retriever": []}
         for _ in range(rounds):
             started = time.perf_counter()
             alone()
             rates["bm25s alone"].append(num_queries / (time.perf_counter() - started))
-            rates["LocalRetriever"].append(num_queries / await timed_s(through))
+            rates["retriever"].append(num_queries / await timed_s(through))
         await retriever.aclose()
-    pairs = zip(rates["LocalRetriever"], rates["bm25s alone"], strict=True)
+    pairs = zip(rates["retriever"], rates["bm25s alone"], strict=True)
     ratio = statistics.median(ours / theirs for ours, theirs in pairs)
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{passages:,} passages, {num_queries} queries at once, {rounds} rounds, peak {peak_mib:,.0f} MiB:")
     for name, found in rates.items():
         print(f"  {name}: {statistics.median(found):,.0f} queries/s")
-    print(f"  LocalRetriever / bm25s alone: {ratio:.2f}")
+    print(f"  retriever / bm25s alone: {ratio:.2f}")
 
 
 def main() -> None:

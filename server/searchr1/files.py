@@ -1,6 +1,8 @@
 """Files: written whole or not at all, and JSON lines read with errors that name the line."""
 
 import os
+import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,6 +43,25 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    The caller decides whether a ``path`` that exists may be replaced, and words the ``OSError`` of a disk that refuses.
+    """
+    part, aside = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.{end}") for end in ("part", "old"))
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if path.exists():
+            path.rename(aside)
+        part.rename(path)
+        if aside.exists():
+            shutil.rmtree(aside)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def read_json_lines(path: Path, kind: TypeAdapter[T]) -> Iterator[tuple[str, T]]:

@@ -1,26 +1,39 @@
 """Every setting of the server, in one class. Each is also an environment variable: ``SEARCHR1_`` and its name.
 
-Secrets may be files instead: with ``SEARCHR1_SECRETS_DIR=/run/secrets``, ``/run/secrets/searchr1_tavily_api_key``.
+Secrets may be files instead: with ``SEARCHR1_SECRETS_DIR=/run/secrets``, ``/run/secrets/searchr1_admin_key``.
 """
 
 import os
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar, get_type_hints
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, create_model, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
+from searchr1.retrieval.registry import key_variable, providers
 
-PROVIDER_KEYS = ("tavily", "searxng", "brave", "serper", "exa", "opensearch", "elasticsearch", "qdrant", "retrieve")
-"""Providers that may have a key: each has a setting ``<name>_api_key``."""
+_ENV_PREFIX = "SEARCHR1_"
+C = TypeVar("C")
+
+
+def _of(config: type, name: str) -> Any:
+    """Return a field with the default and the bounds that ``config`` gives its own field ``name``."""
+    [own] = [one for one in fields(config) if one.name == name]
+    default = own.default if own.default_factory is MISSING else Field(default_factory=own.default_factory)
+    return FieldInfo.from_annotated_attribute(get_type_hints(config, include_extras=True)[name], default)
 
 
 class Settings(BaseSettings):
     """What an operator can set. The ``max_…`` bounds cap what a request may ask for."""
 
-    model_config = SettingsConfigDict(env_prefix="SEARCHR1_", extra="ignore", validate_default=True)
+    model_config = SettingsConfigDict(
+        env_prefix=_ENV_PREFIX, extra="ignore", validate_default=True, hide_input_in_errors=True
+    )
 
     model: str
     """A folder, a hub name, or the name that the remote engine serves."""
@@ -49,57 +62,35 @@ class Settings(BaseSettings):
 
     sanitize: bool = True
     """Neutralise tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
-    tavily_api_key: SecretStr | None = None
-    searxng_api_key: SecretStr | None = None
-    brave_api_key: SecretStr | None = None
-    serper_api_key: SecretStr | None = None
-    exa_api_key: SecretStr | None = None
-    opensearch_api_key: SecretStr | None = None
-    elasticsearch_api_key: SecretStr | None = None
-    qdrant_api_key: SecretStr | None = None
-    retrieve_api_key: SecretStr | None = None
-    """Sent to a ``/retrieve`` server as a bearer token."""
-    passage_chars: int = Field(default=2000, ge=50)
-    """Characters of a web result's text that are kept, in whole sentences."""
+    provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
+    """Keys by provider. Each is read from ``SEARCHR1_<NAME>_API_KEY``, or from the file ``searchr1_<name>_api_key``."""
+    passage_chars: int = _of(SearchConfig, "passage_chars")
+    search_timeout_s: float = _of(SearchConfig, "timeout_s")
 
     redis_url: SecretStr | None = None
-    """Where searches are cached and runs are kept: ``redis://``, ``rediss://``, ``redis+sentinel://`` or
-    ``redis+cluster://``; by default in this process's memory."""
-    cache: bool = True
-    """Keep what searches found."""
-    cache_soft_ttl_s: float = Field(default=86_400.0, gt=0)
-    """Age up to which an entry is a hit. An older one is served as stale while one refresh runs."""
-    cache_hard_ttl_s: float = Field(default=604_800.0, gt=0)
-    """Age at which an entry is dropped."""
-    cache_empty_ttl_s: float = Field(default=300.0, gt=0)
-    """Of searches that found nothing."""
-    cache_ttls_s: dict[str, tuple[float, float]] = Field(default_factory=dict)
-    """(soft, hard) of single providers, as JSON: ``{"tavily": [3600, 86400]}``."""
-    cache_max_entry_bytes: int = Field(default=262_144, ge=1024)
-    cache_memory_mib: int = Field(default=64, ge=1)
-    """Bound of the cache in memory."""
+    """Redis for searches, budgets and runs: ``redis://``, ``rediss://``, ``redis+sentinel://`` or
+    ``redis+cluster://``; by default they live in this process's memory."""
+    cache: bool = _of(CacheConfig, "enabled")
+    cache_soft_ttl_s: float = _of(CacheConfig, "soft_ttl_s")
+    cache_hard_ttl_s: float = _of(CacheConfig, "hard_ttl_s")
+    cache_empty_ttl_s: float = _of(CacheConfig, "empty_ttl_s")
+    cache_ttls_s: dict[str, tuple[float, float]] = _of(CacheConfig, "ttls_s")
+    cache_max_entry_bytes: int = _of(CacheConfig, "max_entry_bytes")
+    cache_memory_mib: int = _of(CacheConfig, "memory_mib")
 
-    search_attempts: int = Field(default=3, ge=1, le=10)
-    """Calls of a provider per search, retries included."""
-    search_breaker_failures: int = Field(default=5, ge=1)
-    """Failures in a row after which a provider is left alone."""
-    search_breaker_reset_s: float = Field(default=30.0, gt=0)
-    """How long it is left alone."""
-    search_max_concurrent: int = Field(default=64, ge=1)
-    """Calls at once, per provider."""
-    search_rate_per_s: float | None = Field(default=None, gt=0)
-    """Calls per second, per provider."""
-    search_hedge: bool = False
-    """Send a second, identical call when one takes longer than 95 of 100 did."""
-    search_costs_usd: dict[str, float] = Field(default_factory=dict)
-    """Price of one search by provider, as JSON: ``{"tavily": 0.008}``."""
-    search_budget_window_s: float = Field(default=86_400.0, gt=0)
-    """Length of the window in which budgets count; it starts with its first search."""
-    search_budget_per_key: int | None = Field(default=None, ge=0)
-    """Searches of one API key per window that reach a provider; cached ones are free."""
-    search_budget_per_tenant: int | None = Field(default=None, ge=0)
-    search_budget_usd_per_key: float | None = Field(default=None, ge=0)
-    search_budget_usd_per_tenant: float | None = Field(default=None, ge=0)
+    search_attempts: int = _of(ResilienceConfig, "attempts")
+    search_breaker_failures: int = _of(ResilienceConfig, "breaker_failures")
+    search_breaker_reset_s: float = _of(ResilienceConfig, "breaker_reset_s")
+    search_max_concurrent: int = _of(ResilienceConfig, "max_concurrent")
+    search_rate_per_s: float | None = _of(ResilienceConfig, "rate_per_s")
+    search_hedge: bool = _of(ResilienceConfig, "hedge")
+
+    search_costs_usd: dict[str, float] = _of(BudgetConfig, "costs_usd")
+    search_budget_window_s: float = _of(BudgetConfig, "window_s")
+    search_budget_per_key: int | None = _of(BudgetConfig, "per_key")
+    search_budget_per_tenant: int | None = _of(BudgetConfig, "per_tenant")
+    search_budget_usd_per_key: float | None = _of(BudgetConfig, "usd_per_key")
+    search_budget_usd_per_tenant: float | None = _of(BudgetConfig, "usd_per_tenant")
 
     dtype: str = "auto"
     """Of the engine in this process: auto, bfloat16, float16, float32."""
@@ -126,7 +117,6 @@ class Settings(BaseSettings):
     deadline_s: float = Field(default=120.0, gt=0)
     """Of one run, where a request does not say."""
     max_deadline_s: float = Field(default=600.0, gt=0)
-    search_timeout_s: float = Field(default=10.0, gt=0)
     max_question_chars: int = Field(default=8000, ge=1)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     body_timeout_s: float = Field(default=30.0, gt=0)
@@ -154,17 +144,29 @@ class Settings(BaseSettings):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _check_ttls(self) -> Self:
-        pairs = {"": (self.cache_soft_ttl_s, self.cache_hard_ttl_s), **self.cache_ttls_s}
-        for provider, (soft, hard) in pairs.items():
-            if not 0 < soft < hard:
-                where = f"cache_ttls_s[{provider!r}]" if provider else "cache_soft_ttl_s and cache_hard_ttl_s"
-                raise ValueError(f"{where}: the soft limit must be positive and shorter than the hard one")
+    def _check_search(self) -> Self:
+        try:
+            self.search()
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
         return self
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """See ``BaseSettings``. Keys of providers have a source of their own."""
+        keys = _ProviderKeys(settings_cls, getattr(file_secret_settings, "secrets_dir", None))
+        return init_settings, env_settings, keys, dotenv_settings, file_secret_settings
+
+    @classmethod
     def load(cls, **given: Any) -> "Settings":
-        """Settings from ``given``, then the environment, then the files of ``SEARCHR1_SECRETS_DIR``."""
+        """Return settings from ``given``, then the environment, then the files of ``SEARCHR1_SECRETS_DIR``."""
         return cls(**{"_secrets_dir": os.environ.get("SEARCHR1_SECRETS_DIR"), **given})
 
     @property
@@ -187,37 +189,46 @@ class Settings(BaseSettings):
         )
 
     def search(self) -> SearchConfig:
-        """How the search layer is set up."""
-        keys = {name: getattr(self, f"{name}_api_key") for name in PROVIDER_KEYS}
+        """Return the configuration of the search layer. Raises ``ConfigurationError``."""
         return SearchConfig(
             retriever=self.retriever,
             timeout_s=self.search_timeout_s,
             passage_chars=self.passage_chars,
-            secrets={name: key.get_secret_value() for name, key in keys.items() if key is not None},
-            cache=CacheConfig(
-                enabled=self.cache,
-                redis_url=self.redis_url.get_secret_value() if self.redis_url else None,
-                soft_ttl_s=self.cache_soft_ttl_s,
-                hard_ttl_s=self.cache_hard_ttl_s,
-                empty_ttl_s=self.cache_empty_ttl_s,
-                ttls_s=self.cache_ttls_s,
-                max_entry_bytes=self.cache_max_entry_bytes,
-                memory_bytes=self.cache_memory_mib * 2**20,
-            ),
-            resilience=ResilienceConfig(
-                attempts=self.search_attempts,
-                breaker_failures=self.search_breaker_failures,
-                breaker_reset_s=self.search_breaker_reset_s,
-                max_concurrent=self.search_max_concurrent,
-                rate_per_s=self.search_rate_per_s,
-                hedge=self.search_hedge,
-            ),
-            budget=BudgetConfig(
-                costs_usd=self.search_costs_usd,
-                window_s=self.search_budget_window_s,
-                per_key=self.search_budget_per_key,
-                per_tenant=self.search_budget_per_tenant,
-                usd_per_key=self.search_budget_usd_per_key,
-                usd_per_tenant=self.search_budget_usd_per_tenant,
-            ),
+            secrets={name: key.get_secret_value() for name, key in self.provider_keys.items()},
+            redis_url=self.redis_url.get_secret_value() if self.redis_url else None,
+            cache=self._gather(CacheConfig, "cache_", enabled=self.cache),
+            resilience=self._gather(ResilienceConfig, "search_"),
+            budget=self._gather(BudgetConfig, "search_budget_", costs_usd=self.search_costs_usd),
         )
+
+    def _gather(self, config: type[C], prefix: str, **given: object) -> C:
+        """Return a ``config`` whose fields are ``given``, or else the settings of ``prefix`` and their names."""
+        names = [field.name for field in fields(config) if field.name not in given]  # type: ignore[arg-type]
+        return config(**given, **{name: getattr(self, prefix + name) for name in names})
+
+
+class _ProviderKeys(PydanticBaseSettingsSource):
+    """Keys of the providers that take one, from the environment or from the files of a secrets folder."""
+
+    def __init__(self, settings_cls: type[BaseSettings], secrets_dir: Any) -> None:
+        super().__init__(settings_cls)
+        self._secrets_dir = secrets_dir
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Give nothing: there is one value of all keys together."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the field ``provider_keys``, without providers that have no key."""
+        names = [one.name for one in providers().values() if one.key != "none"]
+        variables = {key_variable(name).removeprefix(_ENV_PREFIX).lower(): name for name in names}
+        optional: Any = (str | None, None)
+        # A class of its own, so that keys are looked up and read as any other setting is.
+        lookup: Any = create_model("_Keys", __base__=_OneByOne, **dict.fromkeys(variables, optional))
+        keys = lookup(_secrets_dir=self._secrets_dir)
+        found = {name: getattr(keys, variable) for variable, name in variables.items()}
+        return {"provider_keys": {name: key for name, key in found.items() if key is not None}}
+
+
+class _OneByOne(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, extra="ignore")

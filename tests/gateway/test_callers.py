@@ -3,7 +3,8 @@
 from typing import Any
 
 from searchr1.gateway.metrics import Metrics
-from searchr1.retrieval.resilience.budget import Budgets, CostTable, Limit
+from searchr1.retrieval.config import BudgetConfig
+from searchr1.retrieval.resilience.budget import Budgets
 from searchr1.retrieval.resilience.counters import MemoryCounters
 
 from .conftest import Stage, running_stage
@@ -11,8 +12,8 @@ from .conftest import Stage, running_stage
 KEYS: dict[str, Any] = {"api_keys": "plain", "tenant_keys": {"acme": ["acme-1", "acme-2"], "beta": ["beta-1"]}}
 
 
-def budgets(**limits: Limit) -> Budgets:
-    return Budgets(MemoryCounters(), CostTable({}), observer=Metrics().search, **limits)  # type: ignore[arg-type]
+def budgets(**limits: int) -> Budgets:
+    return Budgets(MemoryCounters(), BudgetConfig(**limits), observer=Metrics().search)  # type: ignore[arg-type]
 
 
 async def steps_of(stage: Stage, key: str) -> list[dict[str, Any]]:
@@ -42,7 +43,7 @@ async def test_keys_of_tenants_are_keys_and_others_are_not() -> None:
 
 
 async def test_a_key_that_has_spent_its_searches_gets_an_answer_without_them() -> None:
-    async with running_stage(budgets=budgets(per_key=Limit(searches=1)), **KEYS) as stage:
+    async with running_stage(budgets=budgets(per_key=1), **KEYS) as stage:
         assert await searched(stage, "acme-1")
         assert not await searched(stage, "acme-1")
         assert await searched(stage, "acme-2")
@@ -50,7 +51,7 @@ async def test_a_key_that_has_spent_its_searches_gets_an_answer_without_them() -
 
 
 async def test_a_tenants_keys_share_its_budget_and_no_other_tenants() -> None:
-    async with running_stage(budgets=budgets(per_tenant=Limit(searches=1)), **KEYS) as stage:
+    async with running_stage(budgets=budgets(per_tenant=1), **KEYS) as stage:
         assert await searched(stage, "acme-1")
         assert not await searched(stage, "acme-2")
         assert await searched(stage, "beta-1")

@@ -1,8 +1,9 @@
-"""A small corpus, its index, and servers on ephemeral ports of 127.0.0.1."""
+"""A small corpus, its index, a tiny encoder over its words, and servers on ephemeral ports of 127.0.0.1."""
 
 import asyncio
 import contextlib
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -12,7 +13,9 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
+from searchr1.retrieval.index.bm25 import LocalIndex, build_index
+from searchr1.retrieval.index.encoder import EncoderSettings, HuggingFaceEncoder
+from tests.retrieval.index.tiny_encoder import build_tiny_encoder
 
 CONTENTS = {
     "mali": '"Mali"\nMali is a landlocked country in West Africa. Its capital is Bamako.',
@@ -21,6 +24,8 @@ CONTENTS = {
     "cordoba": '"Córdoba"\nCórdoba is a city in Andalusia, in the south of Spain.',
     "untitled": "A single line about rivers.",
 }
+
+NO_PREFIXES = EncoderSettings("", "")
 
 Serve = Callable[[FastAPI], AbstractAsyncContextManager[str]]
 ServeRaw = Callable[[bytes], AbstractAsyncContextManager[str]]
@@ -49,6 +54,18 @@ def index_path(corpus_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def index(index_path: Path) -> LocalIndex:
     return LocalIndex.open(index_path)
+
+
+@pytest.fixture
+def encoder_path(tmp_path: Path, contents: dict[str, str]) -> Path:
+    path = tmp_path / "encoder"
+    build_tiny_encoder(path, re.findall(r"\w+|[^\w\s]", " ".join(contents.values()).lower()))
+    return path
+
+
+@pytest.fixture
+def encoder(encoder_path: Path) -> HuggingFaceEncoder:
+    return HuggingFaceEncoder(encoder_path, NO_PREFIXES)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, Retriever, SearchFailed
 from searchr1.retrieval.fake import FakeRetriever
-from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever
+from searchr1.retrieval.index.bm25 import LocalIndex
 from searchr1.retrieval.providers.retrieve import RetrieveClient
 from searchr1.retrieval.server import create_retrieve_app
 
@@ -35,7 +35,7 @@ async def _fake(world: World) -> AsyncIterator[Retriever]:
 
 @contextlib.asynccontextmanager
 async def _local(world: World) -> AsyncIterator[Retriever]:
-    async with contextlib.aclosing(LocalRetriever(world.index)) as retriever:
+    async with contextlib.aclosing(world.index.retriever()) as retriever:
         yield retriever
 
 

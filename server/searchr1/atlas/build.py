@@ -21,7 +21,7 @@ from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_enti
 from searchr1.atlas.teacher import Demonstration, Searching, Teacher
 from searchr1.atlas.world import World, load_world
 from searchr1.loop.types import Passage
-from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
+from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 
 Item = TypeVar("Item")
 SearchBatch = Callable[[list[str]], list[list[Passage]]]

@@ -1,4 +1,4 @@
-"""What a retriever is: one method that turns a query into a typed outcome, and never raises for a failed search."""
+"""The ``Retriever`` protocol: one method that turns a query into a typed outcome, and raises for no failed search."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -32,51 +32,71 @@ class SearchFailed:
     kind: FailureKind
     message: str
     retry_after_s: float | None = None
-    """How long the provider asks to be left alone, where it says so."""
+    """Seconds for which the provider asks to be left alone, where it says so."""
     provider: str = ""
+    """Name of the provider that failed."""
+    status: int | None = None
+    """HTTP status that the provider answered with, where the failure is one."""
 
 
 SearchOutcome = Found | SearchFailed
 
 
 class Retriever(Protocol):
-    """A source of passages."""
+    """A source of passages.
+
+    A whole retriever, over a dictionary::
+
+        class Capitals:
+            async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
+                found = {"mali": Passage("1", '"Mali"', "Its capital is Bamako.")}.get(query.lower())
+                return Found((found,)[:k] if found else (), provider="capitals")
+
+        outcome = await Capitals().search("Mali", k=3, deadline_s=10)
+        if isinstance(outcome, Found):
+            texts = [passage.contents for passage in outcome.passages]
+        else:
+            print(outcome.kind, outcome.message)
+
+    ``FakeRetriever`` in ``fake.py`` is one for tests. The conformance suite is tests/retrieval/test_conformance.py.
+    """
 
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         """Return the best ``k`` passages for ``query``, best first, within ``deadline_s`` seconds from now.
 
-        Failures, a deadline that passes among them, come back as ``SearchFailed``. Only cancellation raises.
+        ``deadline_s`` may be ``math.inf``. Failures come back as ``SearchFailed``, a deadline that passes among them;
+        only cancellation raises.
         """
         ...
 
 
 class SearchObserver(Protocol):
-    """Told what happens inside the search layer. Its methods are quick and never raise."""
+    """Receiver of what happens inside the search layer, for metrics. Its methods are quick and never raise."""
 
     def attempt(self, provider: str, outcome: str, duration_s: float) -> None:
-        """One call of a provider ended: ``found``, ``empty``, a ``FailureKind`` or ``cancelled``."""
+        """Note that one call of a provider ended: ``found``, ``empty``, a ``FailureKind`` or ``cancelled``."""
 
     def cache(self, event: CacheEvent) -> None:
-        """What the cache did with a search."""
+        """Note what the cache did with a search."""
 
     def breaker(self, provider: str, state: BreakerState) -> None:
-        """A circuit breaker changed its state."""
+        """Note that a circuit breaker changed its state."""
 
     def retry(self, provider: str) -> None:
-        """A search is sent again."""
+        """Note that a search is sent again."""
 
     def hedge(self, provider: str, won: bool) -> None:
-        """A second, identical search was sent; ``won`` if it answered first."""
+        """Note that a second, identical search was sent; ``won`` if it answered first."""
 
     def cost(self, provider: str, usd: float) -> None:
-        """A search was charged."""
+        """Note that a search was charged."""
 
     def budget_refused(self, scope: str) -> None:
-        """A budget refused a search."""
+        """Note that a budget refused a search."""
 
 
 class NullObserver:
-    """Watches nothing."""
+    """An observer that notes nothing."""
 
     def attempt(self, provider: str, outcome: str, duration_s: float) -> None:
         """Do nothing."""

@@ -1,57 +1,113 @@
-"""How the search layer is set up: which providers, what may be kept for how long, what may be tried how often."""
+"""Settings of the search layer, one class a concern. Defaults, bounds and meanings are written here alone.
 
+``searchr1.settings`` makes an environment variable of every field: see docs/settings.md.
+"""
+
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
+
+from searchr1.errors import ConfigurationError
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+SearchLimit = Annotated[int | None, Field(ge=0)]
+DollarLimit = Annotated[float | None, Field(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """The search cache. Without ``redis_url`` it lives in this process's memory."""
+    """How long searches are kept, and how many bytes of them.
+
+    Raises ``ConfigurationError`` for a soft TTL that is not below its hard one.
+    """
 
     enabled: bool = True
-    redis_url: str | None = None
-    soft_ttl_s: float = 86_400.0
-    """Younger entries are hits; older ones are served stale while one refresh runs."""
-    hard_ttl_s: float = 604_800.0
-    """Older entries are gone."""
-    empty_ttl_s: float = 300.0
-    """Of a search that found nothing."""
+    """Keep what searches found."""
+    soft_ttl_s: Seconds = 86_400.0
+    """Age up to which an entry is a hit. An older one is served as stale while one refresh runs."""
+    hard_ttl_s: Seconds = 604_800.0
+    """Age at which an entry is dropped."""
+    empty_ttl_s: Seconds = 300.0
+    """Age at which a search that found nothing is dropped; it is never stale."""
     ttls_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """(soft, hard) of single providers, by name."""
-    max_entry_bytes: int = 262_144
-    memory_bytes: int = 67_108_864
-    """Bound of the cache in memory; the least recently used go first."""
+    """(soft, hard) of single providers, by name, or by the part of it before a colon."""
+    max_entry_bytes: Annotated[int, Field(ge=1024)] = 262_144
+    """Size, before it is deflated, over which a search is not kept."""
+    memory_mib: Count = 64
+    """Bound of the cache in memory; the least recently used entries go first."""
+
+    def __post_init__(self) -> None:
+        for name, (soft_s, hard_s) in {"all providers": (self.soft_ttl_s, self.hard_ttl_s), **self.ttls_s}.items():
+            if not 0 < soft_s < hard_s:
+                raise ConfigurationError(f"the soft TTL of {name} must be above 0 and below the hard one")
+
+    def ttl_s(self, provider: str) -> tuple[float, float]:
+        """Return (soft, hard) of ``provider``."""
+        family = self.ttls_s.get(provider.partition(":")[0], (self.soft_ttl_s, self.hard_ttl_s))
+        return self.ttls_s.get(provider, family)
 
 
 @dataclass(frozen=True, slots=True)
 class ResilienceConfig:
-    """What a provider may be put through."""
+    """Retry, rate and circuit-breaker limits of one provider."""
 
-    attempts: int = 3
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Calls per search, retries included."""
-    breaker_failures: int = 5
-    """Failures in a row after which a provider is left alone."""
-    breaker_reset_s: float = 30.0
-    """How long it is left alone before one search tries it again."""
-    max_concurrent: int = 64
-    """Calls at once, per provider."""
-    rate_per_s: float | None = None
-    """Calls per second, per provider."""
+    breaker_failures: Count = 5
+    """Failures in a row after which the circuit opens and no search calls the provider."""
+    breaker_reset_s: Seconds = 30.0
+    """Seconds until one search tries it again."""
+    max_concurrent: Count = 64
+    """Calls at once."""
+    rate_per_s: Annotated[float | None, Field(gt=0)] = None
+    """Calls per second, evenly spaced; None is no bound."""
     hedge: bool = False
     """Send a second, identical call when one takes longer than 95 of 100 did."""
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetConfig:
-    """What may be spent in a window of ``window_s`` seconds; None is no limit."""
+    """Prices of searches, and the limits of one API key and of one tenant; None is no limit.
+
+    Raises ``ConfigurationError`` for a price that is negative or not finite.
+    """
 
     costs_usd: Mapping[str, float] = field(default_factory=dict)
-    """Price of one search, by provider name."""
-    window_s: float = 86_400.0
-    per_key: int | None = None
-    per_tenant: int | None = None
-    usd_per_key: float | None = None
-    usd_per_tenant: float | None = None
+    """Price of one search by provider. A name with more after a colon (``tavily:advanced``) that has no price of its
+    own costs what the part before does; a provider without a price is free."""
+    window_s: Seconds = 86_400.0
+    """Length of the window in which searches and dollars count; it starts with its first search."""
+    per_key: SearchLimit = None
+    """Searches of one API key per window that reach a provider; cached ones are free."""
+    per_tenant: SearchLimit = None
+    """Searches of one tenant per window that reach a provider."""
+    usd_per_key: DollarLimit = None
+    """Dollars of one API key per window."""
+    usd_per_tenant: DollarLimit = None
+    """Dollars of one tenant per window."""
+
+    def __post_init__(self) -> None:
+        for provider, usd in self.costs_usd.items():
+            if not (math.isfinite(usd) and usd >= 0):
+                raise ConfigurationError(f"the price of a search by {provider} must be 0 or more dollars, got {usd}")
+
+    @property
+    def counts_anything(self) -> bool:
+        """True if there is a price to report or a limit to keep."""
+        limits = (self.per_key, self.per_tenant, self.usd_per_key, self.usd_per_tenant)
+        return bool(self.costs_usd) or any(limit is not None for limit in limits)
+
+    def usd(self, provider: str) -> float:
+        """Return the price of one search by ``provider``."""
+        return self.costs_usd.get(provider, self.costs_usd.get(provider.partition(":")[0], 0.0))
+
+    def highest_usd(self) -> float:
+        """Return the price of the dearest search."""
+        return max(self.costs_usd.values(), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +116,14 @@ class SearchConfig:
 
     retriever: str
     """One provider, or several separated by commas, tried in this order."""
-    timeout_s: float = 10.0
-    passage_chars: int = 2000
-    """Characters of a web result's text; whole sentences are kept."""
+    timeout_s: Seconds = 10.0
+    """Bound of one search."""
+    passage_chars: Annotated[int, Field(ge=50)] = 2000
+    """Characters of a web result's text that are kept, in whole sentences."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Keys by provider name."""
+    redis_url: str | None = field(default=None, repr=False)
+    """Redis for the cache and the budgets' counters; without it they live in this process's memory."""
     cache: CacheConfig = field(default_factory=CacheConfig)
     resilience: ResilienceConfig = field(default_factory=ResilienceConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)

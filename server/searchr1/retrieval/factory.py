@@ -1,24 +1,26 @@
-"""From the words of a setting to a retriever, and from the whole configuration to the search layer."""
+"""From a setting to a retriever, and from the whole configuration to the search layer."""
 
 import contextlib
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from searchr1.errors import ConfigurationError
 from searchr1.redis_client import RedisClient, open_redis
 from searchr1.retrieval.base import NullObserver, Retriever, SearchObserver
-from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
+from searchr1.retrieval.cache.cached import CachedRetriever
+from searchr1.retrieval.cache.guarded import GuardedStore
 from searchr1.retrieval.cache.memory import MemoryStore
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.config import BudgetConfig, SearchConfig
 from searchr1.retrieval.layer import SearchLayer
-from searchr1.retrieval.registry import FORMS, ProviderSpec, open_provider, parse_spec
-from searchr1.retrieval.resilience.budget import Budgets, CostTable, Limit
+from searchr1.retrieval.registry import ProviderSpec, forms, open_provider, parse_spec
+from searchr1.retrieval.resilience.budget import Budgets
 from searchr1.retrieval.resilience.counters import MemoryCounters
 from searchr1.retrieval.resilience.fallback import FallbackRetriever
 from searchr1.retrieval.resilience.hedged import HedgedRetriever
 from searchr1.retrieval.resilience.redis_counters import RedisCounters
-from searchr1.retrieval.resilience.resilient import ResiliencePolicy, ResilientRetriever
+from searchr1.retrieval.resilience.resilient import ResilientRetriever
 
 
 @contextlib.asynccontextmanager
@@ -33,22 +35,24 @@ async def open_retriever(spec: str, *, timeout_s: float = math.inf) -> AsyncIter
 
 
 def parse_chain(config: SearchConfig) -> list[ProviderSpec]:
-    """The providers that ``config`` names, in their order. Raises ``ConfigurationError``."""
+    """Return the providers that ``config`` names, in their order. Raises ``ConfigurationError``."""
     words = [word.strip() for word in config.retriever.split(",") if word.strip()]
     if not words:
-        raise ConfigurationError(f"no retriever is named; use one of {FORMS}")
+        raise ConfigurationError(f"no retriever is named; use one of {forms()}")
     return [parse_spec(word, secrets=config.secrets, passage_chars=config.passage_chars) for word in words]
 
 
 @contextlib.asynccontextmanager
-async def open_chain(config: SearchConfig, observer: SearchObserver | None = None) -> AsyncIterator[Retriever]:
-    """Open all providers of ``config``, each behind its retries and breaker, as one retriever."""
+async def open_chain(
+    specs: Sequence[ProviderSpec], config: SearchConfig, observer: SearchObserver | None = None
+) -> AsyncIterator[Retriever]:
+    """Open all providers of ``specs``, each behind its retries and breaker, as one retriever."""
     observer = observer or NullObserver()
     async with contextlib.AsyncExitStack() as stack:
         retrievers: list[Retriever] = []
-        for spec in parse_chain(config):
+        for spec in specs:
             retriever = await stack.enter_async_context(open_provider(spec))
-            retrievers.append(retriever if spec.is_local else _guarded(retriever, spec, config, observer))
+            retrievers.append(retriever if spec.is_local else _resilient(retriever, spec, config, observer))
         yield retrievers[0] if len(retrievers) == 1 else FallbackRetriever(retrievers)
 
 
@@ -63,11 +67,11 @@ async def open_search(config: SearchConfig, observer: SearchObserver | None = No
         CorpusError: an index cannot be opened.
     """
     observer = observer or NullObserver()
+    specs = parse_chain(config)
     async with contextlib.AsyncExitStack() as stack:
-        source = await stack.enter_async_context(open_chain(config, observer))
-        redis = await stack.enter_async_context(_redis(config.cache.redis_url))
+        source = await stack.enter_async_context(open_chain(specs, config, observer))
+        redis = await stack.enter_async_context(_redis(config.redis_url))
         cache: CachedRetriever | None = None
-        specs = parse_chain(config)
         if config.cache.enabled and not all(spec.is_local for spec in specs):
             cache = await stack.enter_async_context(
                 contextlib.aclosing(_cached(source, specs, config, redis, observer))
@@ -80,72 +84,45 @@ async def _redis(url: str | None) -> AsyncIterator[RedisClient | None]:
     if url is None:
         yield None
         return
-    client = open_redis(url)
-    try:
+    async with contextlib.aclosing(open_redis(url)) as client:
         yield client
-    finally:
-        await client.aclose()
 
 
 def _cached(
     source: Retriever,
-    specs: list[ProviderSpec],
+    specs: Sequence[ProviderSpec],
     config: SearchConfig,
     redis: RedisClient | None,
     observer: SearchObserver,
 ) -> CachedRetriever:
     wanted = config.cache
-    # What a stand-in found is kept for as long as an outage may last, and not for as long as its own answers would be.
-    stand_ins = {spec.kind for spec in specs} - {specs[0].kind} - set(wanted.ttls_s)
-    policy = CachePolicy(
-        soft_ttl_s=wanted.soft_ttl_s,
-        hard_ttl_s=wanted.hard_ttl_s,
-        empty_ttl_s=wanted.empty_ttl_s,
-        ttls_s={**wanted.ttls_s, **dict.fromkeys(stand_ins, (wanted.empty_ttl_s / 2, wanted.empty_ttl_s))},
-        max_entry_bytes=wanted.max_entry_bytes,
-        refresh_s=config.timeout_s,
-    )
-    store = MemoryStore(wanted.memory_bytes) if redis is None else RedisStore(redis)
+    # What a fallback found is kept for as long as an outage may last, not for as long as its own answers would be.
+    fallbacks = {spec.kind for spec in specs} - {specs[0].kind} - set(wanted.ttls_s)
+    briefly = dict.fromkeys(fallbacks, (wanted.empty_ttl_s / 2, wanted.empty_ttl_s))
     return CachedRetriever(
         source,
-        store,
+        MemoryStore(wanted.memory_mib * 2**20) if redis is None else GuardedStore(RedisStore(redis)),
         provider=config.retriever,
         filters={"passage_chars": str(config.passage_chars)},
-        policy=policy,
+        config=replace(wanted, ttls_s={**wanted.ttls_s, **briefly}),
+        refresh_s=config.timeout_s,
         observer=observer,
     )
 
 
 def _budgets(config: BudgetConfig, redis: RedisClient | None, observer: SearchObserver) -> Budgets | None:
-    per_key = Limit(config.per_key, config.usd_per_key)
-    per_tenant = Limit(config.per_tenant, config.usd_per_tenant)
-    if per_key == per_tenant == Limit() and not config.costs_usd:
+    if not config.counts_anything:
         return None
-    try:
-        costs = CostTable(config.costs_usd)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-    store = MemoryCounters() if redis is None else RedisCounters(redis)
-    return Budgets(
-        store,
-        costs,
+    return Budgets(MemoryCounters() if redis is None else RedisCounters(redis), config, observer=observer)
+
+
+def _resilient(inner: Retriever, spec: ProviderSpec, config: SearchConfig, observer: SearchObserver) -> Retriever:
+    resilient: Retriever = ResilientRetriever(
+        inner,
+        name=spec.kind,
+        config=config.resilience,
         observer=observer,
-        per_key=per_key,
-        per_tenant=per_tenant,
-        window_s=config.window_s,
-    )
-
-
-def _guarded(inner: Retriever, spec: ProviderSpec, config: SearchConfig, observer: SearchObserver) -> Retriever:
-    wanted = config.resilience
-    policy = ResiliencePolicy(
-        attempts=wanted.attempts,
-        breaker_failures=wanted.breaker_failures,
-        breaker_reset_s=wanted.breaker_reset_s,
-        max_concurrent=wanted.max_concurrent,
-        rate_per_s=wanted.rate_per_s,
         # Half of the time, so that a call that hangs leaves some to try again.
-        attempt_timeout_s=config.timeout_s / 2 if wanted.attempts > 1 else None,
+        attempt_timeout_s=config.timeout_s / 2 if config.resilience.attempts > 1 else None,
     )
-    guarded: Retriever = ResilientRetriever(inner, name=spec.kind, policy=policy, observer=observer)
-    return HedgedRetriever(guarded, name=spec.kind, observer=observer) if wanted.hedge else guarded
+    return HedgedRetriever(resilient, name=spec.kind, observer=observer) if config.resilience.hedge else resilient

@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import CacheEvent, Found, NullObserver, Retriever, SearchFailed, SearchOutcome
-from searchr1.retrieval.cache.cached import CachedRetriever, CachePolicy
+from searchr1.retrieval.cache.cached import CachedRetriever
+from searchr1.retrieval.cache.guarded import GuardedStore
 from searchr1.retrieval.cache.memory import MemoryStore
 from searchr1.retrieval.cache.store import ByteStore, StoreError, StoreRefusedError
+from searchr1.retrieval.config import CacheConfig
 
 T = TypeVar("T")
 
@@ -143,15 +145,22 @@ def make(
     clock: Clock | None = None,
     name: str = "fake",
     filters: Mapping[str, str] | None = None,
-    **policy: Any,
+    timeout_s: float = 0.05,
+    cooldown_s: float = 1.0,
+    refresh_s: float = 10.0,
+    **config: Any,
 ) -> Cache:
-    """A cache on ``store``, one in memory by default, with these fields of its policy."""
+    """A cache in this process's memory, or on a ``store`` that other processes share, with these fields of its config.
+
+    ``timeout_s`` and ``cooldown_s`` are those of the guard of a shared store.
+    """
     provider, events, clock = provider or Provider(), Events(), clock or Clock()
     retriever = CachedRetriever(
         provider,
-        store or MemoryStore(),
+        MemoryStore() if store is None else GuardedStore(store, timeout_s=timeout_s, cooldown_s=cooldown_s),
         provider=name,
-        policy=CachePolicy(**{"soft_ttl_s": 60.0, "hard_ttl_s": 600.0, "empty_ttl_s": 30.0, **policy}),
+        config=CacheConfig(**{"soft_ttl_s": 60.0, "hard_ttl_s": 600.0, "empty_ttl_s": 30.0, **config}),
+        refresh_s=refresh_s,
         observer=events,
         filters=filters,
         clock=clock,

@@ -21,7 +21,7 @@ async def main(url: str, query: str, searches: int) -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.readline)
-    cache = make(RedisStore(client), provider=Provider(takes_s=1.0), bypass_s=2.0)
+    cache = make(RedisStore(client), provider=Provider(takes_s=1.0), timeout_s=2.0)
     cache.clock.now_s = time.time()
     outcomes = await asyncio.gather(*(cache.search(query, deadline_s=20) for _ in range(searches)))
     await cache.retriever.aclose()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
-from searchr1.retrieval.cache.cached import CachePolicy
 from searchr1.retrieval.cache.memory import MemoryStore
+from searchr1.retrieval.config import CacheConfig
 from tests.retrieval.cache.fakes import UNAVAILABLE, Moody, Provider, Recorded, make
 from tests.retrieval.resilience.fakes import now_s, virtual
 
@@ -215,7 +215,7 @@ async def test_without_its_store_a_search_is_answered_and_barely_later(mood: str
 async def test_a_store_that_is_back_is_used_without_a_restart() -> None:
     store = Moody()
     store.hangs = True
-    cache = make(store, rest_s=1.0)
+    cache = make(store, cooldown_s=1.0)
     await cache.search()
     store.hangs = False
     await asyncio.sleep(1.1)
@@ -280,6 +280,6 @@ async def test_a_bug_of_the_provider_is_raised_and_does_not_stay() -> None:
 
 
 @pytest.mark.parametrize("ttls", [{"soft_ttl_s": 10.0, "hard_ttl_s": 10.0}, {"ttls_s": {"brave": (0.0, 5.0)}}])
-def test_a_policy_whose_soft_ttl_is_not_below_its_hard_one_is_refused(ttls: dict[str, float]) -> None:
+def test_a_config_whose_soft_ttl_is_not_below_its_hard_one_is_refused(ttls: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="soft TTL"):
-        CachePolicy(**ttls)  # type: ignore[arg-type]
+        CacheConfig(**ttls)  # type: ignore[arg-type]

@@ -33,7 +33,7 @@ async def test_what_the_store_answers_is_passed_on() -> None:
 async def test_a_store_that_hangs_costs_its_bound_once_and_then_nothing() -> None:
     inner = Moody()
     inner.hangs = True
-    store = GuardedStore(inner, bypass_s=0.05, rest_s=1.0)
+    store = GuardedStore(inner, timeout_s=0.05, cooldown_s=1.0)
     waits_s = await asyncio.gather(*(bypassed_s(store, f"k{number}") for number in range(100)))
     assert max(waits_s) <= 0.05 + TICK_S
     assert max([await bypassed_s(store) for _ in range(100)]) <= TICK_S
@@ -44,7 +44,7 @@ async def test_a_store_that_hangs_costs_its_bound_once_and_then_nothing() -> Non
 async def test_after_a_rest_one_operation_probes_and_the_others_do_not_wait() -> None:
     inner = Moody()
     inner.hangs = True
-    store = GuardedStore(inner, bypass_s=0.05, rest_s=1.0)
+    store = GuardedStore(inner, timeout_s=0.05, cooldown_s=1.0)
     await bypassed_s(store)
     await asyncio.sleep(1.1)
     asked = len(inner.asked)
@@ -58,7 +58,7 @@ async def test_after_a_rest_one_operation_probes_and_the_others_do_not_wait() ->
 async def test_a_store_that_works_again_is_used_again() -> None:
     inner = Moody()
     inner.fails = True
-    store = GuardedStore(inner, rest_s=1.0)
+    store = GuardedStore(inner, cooldown_s=1.0)
     await bypassed_s(store)
     inner.fails = False
     await bypassed_s(store)
@@ -71,7 +71,7 @@ async def test_a_store_that_works_again_is_used_again() -> None:
 async def test_late_operations_that_fill_all_places_do_not_hold_up_the_probes() -> None:
     inner = Moody()
     inner.hangs = True
-    store = GuardedStore(inner, bypass_s=0.05, rest_s=0.2, patience_s=5.0, max_concurrent=2)
+    store = GuardedStore(inner, timeout_s=0.05, cooldown_s=0.2, late_timeout_s=5.0, max_concurrent=2)
     await asyncio.gather(*(bypassed_s(store, f"k{number}") for number in range(2)))
     total_s = 0.0
     for _ in range(100):
@@ -88,7 +88,7 @@ async def test_late_operations_that_fill_all_places_do_not_hold_up_the_probes() 
 async def test_a_late_answer_does_not_end_the_rest() -> None:
     inner = Moody()
     inner.delay_s = 0.1
-    store = GuardedStore(inner, bypass_s=0.05, rest_s=1.0)
+    store = GuardedStore(inner, timeout_s=0.05, cooldown_s=1.0)
     waits_s = []
     for _ in range(50):
         waits_s.append(await bypassed_s(store))
@@ -100,7 +100,7 @@ async def test_a_late_answer_does_not_end_the_rest() -> None:
 async def test_a_late_operation_goes_on_and_its_effect_stays() -> None:
     inner = Moody()
     inner.delay_s = 0.1
-    store = GuardedStore(inner, bypass_s=0.05, patience_s=2.0)
+    store = GuardedStore(inner, timeout_s=0.05, late_timeout_s=2.0)
     with pytest.raises(StoreError):
         await store.set("k", b"v", 60)
     await asyncio.sleep(0.1)
@@ -122,7 +122,7 @@ async def test_a_refusal_is_told_and_causes_no_rest() -> None:
 async def test_waiting_for_a_place_says_nothing_of_the_store() -> None:
     inner = Moody()
     inner.delay_s = 0.03
-    store = GuardedStore(inner, bypass_s=0.05, max_concurrent=1)
+    store = GuardedStore(inner, timeout_s=0.05, max_concurrent=1)
     answers = await asyncio.gather(*(store.get_now(f"k{number}") for number in range(10)), return_exceptions=True)
     assert sum(answer is None for answer in answers) in (1, 2)
     inner.delay_s = 0.0
@@ -158,7 +158,7 @@ async def test_who_stops_waiting_disturbs_no_other_reader() -> None:
 async def test_closing_leaves_no_task() -> None:
     inner = Moody()
     inner.hangs = True
-    store = GuardedStore(inner, patience_s=1000)
+    store = GuardedStore(inner, late_timeout_s=1000)
     await bypassed_s(store)
     await store.aclose()
     assert asyncio.all_tasks() == {asyncio.current_task()}
@@ -168,7 +168,7 @@ async def test_closing_leaves_no_task() -> None:
 async def test_nobody_joins_a_read_of_a_store_that_rests() -> None:
     inner = Moody()
     inner.hangs = True
-    store = GuardedStore(inner, bypass_s=0.05, rest_s=1.0)
+    store = GuardedStore(inner, timeout_s=0.05, cooldown_s=1.0)
     late = asyncio.create_task(bypassed_s(store, "a"))
     await asyncio.sleep(0.03)
     later = asyncio.create_task(bypassed_s(store, "b"))

@@ -1,4 +1,4 @@
-"""The cache on a real Redis: shared, killed, stopped, full. ``bypass_s`` is long where Redis must not be late."""
+"""The cache on a real Redis: shared, killed, stopped, full. ``timeout_s`` is long where Redis must not be late."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from tests.redis_server import RedisServer, run_redis
 from tests.retrieval.cache.fakes import Cache, Provider, make
 
 ROOT = Path(__file__).parents[3]
-UNHURRIED: dict[str, Any] = {"bypass_s": 5.0}
+UNHURRIED: dict[str, Any] = {"timeout_s": 5.0}
 
 
 def cache_on(client: RedisClient, takes_s: float = 0.2, **policy: Any) -> Cache:
@@ -77,7 +77,7 @@ async def test_processes_share_one_call(shared_redis: RedisServer, redis_client:
 
 async def test_no_search_fails_while_redis_is_killed_and_the_cache_comes_back(own_redis: RedisServer) -> None:
     client = open_redis(own_redis.url)
-    cache = cache_on(client, takes_s=0.01, rest_s=0.3)
+    cache = cache_on(client, takes_s=0.01, cooldown_s=0.3)
 
     async def load(rounds: int) -> None:
         for number in range(rounds):
@@ -107,7 +107,7 @@ async def until_hit(cache: Cache, query: str) -> None:
 
 async def test_a_redis_that_does_not_move_is_bypassed_and_poisons_no_connection(own_redis: RedisServer) -> None:
     client = open_redis(own_redis.url)
-    cache = cache_on(client, takes_s=0.0, rest_s=0.3)
+    cache = cache_on(client, takes_s=0.0, cooldown_s=0.3)
     await until_hit(cache, "a")
     await until_hit(cache, "b")
     cache.events.take()

@@ -138,7 +138,7 @@ async def test_a_lost_connection_is_made_anew_and_proves_itself_anew(redis: Redi
     good, bad = CA.issue_cert("127.0.0.1"), OTHER_CA.issue_cert("127.0.0.1")
     async with run_proxy(redis.port, cert=good) as first:
         client = open_redis(f"rediss://127.0.0.1:{first.port}?ssl_ca_certs={ca_path}")
-        cache = make(RedisStore(client), rest_s=0.01, **UNHURRIED)
+        cache = make(RedisStore(client), cooldown_s=0.01, **UNHURRIED)
         await until_hit(cache, "before")
     async with run_proxy(redis.port, cert=bad, port=first.port) as impostor:
         cache.events.take()
@@ -162,11 +162,11 @@ async def test_each_node_of_a_cluster_must_prove_who_it_is(ca_path: str) -> None
                 for node, cert, port in zip(nodes, (good, good, bad), ports, strict=True)
             ]
             client = open_redis(f"rediss+cluster://127.0.0.1:{ports[0]}?ssl_ca_certs={ca_path}")
-            rest_s = 0.01
-            cache = make(RedisStore(client), rest_s=rest_s, **UNHURRIED)
+            cooldown_s = 0.01
+            cache = make(RedisStore(client), cooldown_s=cooldown_s, **UNHURRIED)
             for number in range(20):
                 assert isinstance(await cache.search(f"q {number}"), Found)
-                await asyncio.sleep(2 * rest_s)
+                await asyncio.sleep(2 * cooldown_s)
             assert cache.events.counts["bypass"] > 0
             await cache.retriever.aclose()
             await client.aclose()
@@ -179,7 +179,7 @@ async def test_each_node_of_a_cluster_must_prove_who_it_is(ca_path: str) -> None
 async def assert_refused(url: str, code: int | None = None) -> None:
     """Searches must be answered past the cache; ``code`` is OpenSSL's for what is wrong with the certificate."""
     client = open_redis(url)
-    cache = make(RedisStore(client), rest_s=0.01, **UNHURRIED)
+    cache = make(RedisStore(client), cooldown_s=0.01, **UNHURRIED)
     assert (await cache.found()).cache == "miss"
     assert cache.events.take()["bypass"] == 1
     with pytest.raises(StoreError) as caught:

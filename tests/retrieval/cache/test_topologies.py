@@ -14,7 +14,7 @@ from tests.redis_server import RedisServer, SentinelSetup, run_cluster, run_sent
 from tests.retrieval.cache.fakes import UNAVAILABLE, Cache, Provider, make
 
 pytestmark = pytest.mark.redis
-UNHURRIED: dict[str, Any] = {"bypass_s": 5.0}
+UNHURRIED: dict[str, Any] = {"timeout_s": 5.0}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ async def test_the_lock_works_on_a_cluster(cluster: list[RedisServer]) -> None:
 
 async def test_a_cluster_that_loses_a_node_fails_no_search(cluster: list[RedisServer]) -> None:
     client = open_redis(url_of(cluster))
-    cache = make(RedisStore(client), rest_s=0.2)
+    cache = make(RedisStore(client), cooldown_s=0.2)
     await until_hit(cache, "before")
     await asyncio.to_thread(cluster[0].kill)
     for number in range(100):
@@ -87,7 +87,7 @@ async def test_a_cluster_that_loses_a_node_fails_no_search(cluster: list[RedisSe
 
 async def test_a_failover_fails_no_search_and_the_new_master_is_found(sentinel: SentinelSetup) -> None:
     client = open_redis(sentinel.url)
-    cache = make(RedisStore(client), rest_s=0.2)
+    cache = make(RedisStore(client), cooldown_s=0.2)
     await until_hit(cache, "before")
     with sentinel.replica.client() as replica:
         await asyncio.to_thread(sentinel.master.kill)

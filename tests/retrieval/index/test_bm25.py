@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from searchr1.errors import CorpusError
-from searchr1.retrieval.index.bm25 import IndexInfo, load_manifest
-from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
+from searchr1.retrieval.index.bm25 import IndexInfo, LocalIndex, build_index, load_manifest
 from searchr1.retrieval.index.terms import Tokenizer, TokenizerSettings
 
 

@@ -13,7 +13,7 @@ import Stemmer  # type: ignore[import-not-found]
 
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed
-from searchr1.retrieval.index.bm25_retriever import Backend, LocalIndex, LocalRetriever, build_index
+from searchr1.retrieval.index.bm25 import Backend, LocalIndex, build_index
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def gated(index_path: Path) -> GatedIndex:
 
 
 async def test_waiting_searches_run_as_one_batch_per_k(gated: GatedIndex) -> None:
-    retriever = LocalRetriever(gated, max_workers=1, max_batch=3)
+    retriever = gated.retriever(max_workers=1, max_batch=3)
     asked = [("first", 1), ("a", 1), ("b", 2), ("c", 1), ("d", 1), ("Mali", 1)]
     searches = [asyncio.create_task(retriever.search(query, k, 30)) for query, k in asked[:1]]
     assert await asyncio.to_thread(gated.entered.wait, 30)
@@ -112,7 +112,7 @@ async def test_waiting_searches_run_as_one_batch_per_k(gated: GatedIndex) -> Non
 
 
 async def test_a_search_past_its_deadline_is_dropped(gated: GatedIndex) -> None:
-    retriever = LocalRetriever(gated, max_workers=1)
+    retriever = gated.retriever(max_workers=1)
     running, waiting = await asyncio.gather(retriever.search("Mali", 1, 0.02), retriever.search("late", 2, 0.02))
     assert isinstance(running, SearchFailed)
     assert isinstance(waiting, SearchFailed)
@@ -124,7 +124,7 @@ async def test_a_search_past_its_deadline_is_dropped(gated: GatedIndex) -> None:
 
 async def test_a_failure_in_the_thread_reaches_the_search(gated: GatedIndex) -> None:
     gated.gate.set()
-    retriever = LocalRetriever(gated)
+    retriever = gated.retriever()
     outcome = await retriever.search("broken", 1, 30)
     assert isinstance(outcome, SearchFailed)
     assert outcome.kind == "unavailable"
@@ -134,6 +134,6 @@ async def test_a_failure_in_the_thread_reaches_the_search(gated: GatedIndex) -> 
 
 
 async def test_a_closed_retriever_says_so(index: LocalIndex) -> None:
-    retriever = LocalRetriever(index)
+    retriever = index.retriever()
     await retriever.aclose()
     assert await retriever.search("Mali", 1, 30) == SearchFailed("unavailable", "index was closed", provider="index")

@@ -12,8 +12,9 @@ import pytest
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.retrieval.base import Found, SearchFailed
 from searchr1.retrieval.index import dense
-from searchr1.retrieval.index.bm25_retriever import LocalIndex
-from searchr1.retrieval.index.dense import DenseIndex, DenseRetriever, Precision, build_dense, load_dense_info
+from searchr1.retrieval.index.batched import BatchedRetriever
+from searchr1.retrieval.index.bm25 import LocalIndex
+from searchr1.retrieval.index.dense import DenseIndex, Precision, build_dense, load_dense_info
 from searchr1.retrieval.index.encoder import EncoderInfo, EncoderSettings, HuggingFaceEncoder
 
 DIMENSION = 8
@@ -40,12 +41,17 @@ def dense_path(corpus_path: Path, tmp_path: Path, encoder: HuggingFaceEncoder) -
 
 
 @pytest.fixture
-async def retriever(dense_path: Path, encoder: HuggingFaceEncoder) -> AsyncIterator[DenseRetriever]:
-    async with contextlib.aclosing(DenseRetriever(DenseIndex.open(dense_path, encoder))) as opened:
+def dense_index(dense_path: Path, encoder: HuggingFaceEncoder) -> DenseIndex:
+    return DenseIndex.open(dense_path, encoder)
+
+
+@pytest.fixture
+async def retriever(dense_index: DenseIndex) -> AsyncIterator[BatchedRetriever]:
+    async with contextlib.aclosing(dense_index.retriever()) as opened:
         yield opened
 
 
-async def test_finds_the_nearest_passage_with_its_fields(retriever: DenseRetriever) -> None:
+async def test_finds_the_nearest_passage_with_its_fields(retriever: BatchedRetriever) -> None:
     outcome = await retriever.search("Timbuktu, on the edge of the Sahara", 3, 30)
     assert isinstance(outcome, Found)
     assert outcome.provider == "dense"
@@ -59,25 +65,27 @@ async def test_finds_the_nearest_passage_with_its_fields(retriever: DenseRetriev
 
 
 @pytest.mark.parametrize(("query", "k"), [("", 3), ("  ", 3), ("Mali", 0), ("Mali", -1)])
-async def test_nothing_asked_finds_nothing(retriever: DenseRetriever, query: str, k: int) -> None:
+async def test_nothing_asked_finds_nothing(
+    dense_index: DenseIndex, retriever: BatchedRetriever, query: str, k: int
+) -> None:
     assert await retriever.search(query, k, 30) == Found((), provider="dense")
-    assert retriever.index.search_batch([query], k) == [[]]
+    assert dense_index.search_batch([query], k) == [[]]
 
 
-async def test_all_passages_are_neighbours_of_any_query(retriever: DenseRetriever) -> None:
+async def test_all_passages_are_neighbors_of_any_query(dense_index: DenseIndex, retriever: BatchedRetriever) -> None:
     outcome = await retriever.search("zzyzx \x00 \ud800", 50, 30)
     assert isinstance(outcome, Found)
-    assert len(outcome.passages) == len(retriever.index) == 5
+    assert len(outcome.passages) == len(dense_index) == 5
 
 
 @pytest.mark.parametrize("deadline_s", [0.0, -1.0])
-async def test_a_passed_deadline_is_a_timeout(retriever: DenseRetriever, deadline_s: float) -> None:
+async def test_a_passed_deadline_is_a_timeout(retriever: BatchedRetriever, deadline_s: float) -> None:
     outcome = await retriever.search("Mali", 3, deadline_s)
     assert isinstance(outcome, SearchFailed)
     assert outcome.kind == "timeout"
 
 
-async def test_concurrent_searches_keep_their_own_answers(retriever: DenseRetriever) -> None:
+async def test_concurrent_searches_keep_their_own_answers(retriever: BatchedRetriever) -> None:
     names = ["landlocked country", "Timbuktu Sahara", "Córdoba Andalusia", "single line about rivers"] * 10
     words = ["landlocked", "Sahara", "Andalusia", "rivers"] * 10
     outcomes = await asyncio.gather(*(retriever.search(name, 1 + i % 2, 30) for i, name in enumerate(names)))
@@ -87,7 +95,7 @@ async def test_concurrent_searches_keep_their_own_answers(retriever: DenseRetrie
         assert word in outcome.passages[0].contents
 
 
-async def test_cancellation_gets_through(retriever: DenseRetriever) -> None:
+async def test_cancellation_gets_through(retriever: BatchedRetriever) -> None:
     search = asyncio.create_task(retriever.search("Mali", 3, 30))
     await asyncio.sleep(0)
     search.cancel()
@@ -109,7 +117,7 @@ async def test_encoding_runs_off_the_event_loop(dense_path: Path, encoder: Huggi
         def encode_passages(self, texts: Sequence[str]) -> Any:
             raise AssertionError("nothing is built here")
 
-    async with contextlib.aclosing(DenseRetriever(DenseIndex.open(dense_path, Watched()))) as opened:
+    async with contextlib.aclosing(DenseIndex.open(dense_path, Watched()).retriever()) as opened:
         await opened.search("Mali", 1, 30)
     assert len(threads) == 1
     assert threads[0] != threading.get_ident()
@@ -125,7 +133,7 @@ async def test_an_encoder_that_fails_is_a_typed_failure(dense_path: Path, encode
         def encode_passages(self, texts: Sequence[str]) -> Any:
             raise AssertionError("nothing is built here")
 
-    async with contextlib.aclosing(DenseRetriever(DenseIndex.open(dense_path, Broken()))) as opened:
+    async with contextlib.aclosing(DenseIndex.open(dense_path, Broken()).retriever()) as opened:
         outcome = await opened.search("Mali", 1, 30)
         assert isinstance(outcome, SearchFailed)
         assert outcome.kind == "unavailable"

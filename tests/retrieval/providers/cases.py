@@ -1,7 +1,7 @@
-"""How each provider is opened, and what its answers look like on the wire.
+"""One ``Case`` a provider: how it is opened, and its answers on the wire.
 
-To add a provider: one ``Case`` in ``WEB_CASES``, or in ``OTHER_CASES`` for a retriever that is no web provider and
-answers to ``test_odd_answers.py`` alone. ``body`` writes the given rows as the provider's own JSON.
+To add a provider: one row in ``WEB_CASES``, or in ``OTHER_CASES`` for a retriever that is no web provider and answers
+to ``test_odd_answers.py`` alone. ``body`` writes the given rows as the provider's own JSON.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class Case:
 
     name: str
     open: Callable[..., Any]
-    """Takes ``base_url`` and whatever the provider takes."""
+    """Takes ``base_url``, ``key`` and the provider's options."""
     body: Callable[[list[Row]], Any]
     path: str
     method: str
@@ -54,18 +54,18 @@ class Case:
     key_value: str = KEY
     takes_client: bool = True
     says_provider: bool = True
-    """Whether its outcomes name it; else they name nobody."""
+    """False for a provider whose outcomes name nobody."""
 
     @property
     def provider(self) -> str:
-        """What its outcomes call it."""
+        """Name of the provider in its outcomes."""
         return self.name if self.says_provider else ""
 
 
 WEB_CASES = [
     Case(
         "tavily",
-        lambda base_url, **more: TavilyProvider(KEY, base_url=base_url, **more),
+        lambda base_url, key=KEY, **more: TavilyProvider(key, base_url=base_url, **more),
         lambda rows: {"query": "q", "results": _rows(rows, text="content"), "response_time": 0.1},
         "/search",
         "POST",
@@ -76,7 +76,7 @@ WEB_CASES = [
     ),
     Case(
         "searxng",
-        lambda base_url, **more: SearxngProvider(base_url, api_key=KEY, **more),
+        lambda base_url, key=KEY, **more: SearxngProvider(base_url, api_key=key, **more),
         lambda rows: {"query": "q", "results": _rows(rows, text="content"), "unresponsive_engines": []},
         "/search",
         "GET",
@@ -86,7 +86,7 @@ WEB_CASES = [
     ),
     Case(
         "brave",
-        lambda base_url, **more: BraveProvider(KEY, base_url=base_url, **more),
+        lambda base_url, key=KEY, **more: BraveProvider(key, base_url=base_url, **more),
         lambda rows: {"type": "search", "web": {"results": _rows(rows, text="description")}},
         "/res/v1/web/search",
         "GET",
@@ -95,7 +95,7 @@ WEB_CASES = [
     ),
     Case(
         "serper",
-        lambda base_url, **more: SerperProvider(KEY, base_url=base_url, **more),
+        lambda base_url, key=KEY, **more: SerperProvider(key, base_url=base_url, **more),
         lambda rows: {"searchParameters": {}, "organic": _rows(rows, url="link", text="snippet")},
         "/search",
         "POST",
@@ -104,7 +104,7 @@ WEB_CASES = [
     ),
     Case(
         "exa",
-        lambda base_url, **more: ExaProvider(KEY, base_url=base_url, **more),
+        lambda base_url, key=KEY, **more: ExaProvider(key, base_url=base_url, **more),
         lambda rows: {"requestId": "r", "results": _rows(rows)},
         "/search",
         "POST",
@@ -112,11 +112,12 @@ WEB_CASES = [
         "x-api-key",
     ),
 ]
+WEB_CASE = {case.name: case for case in WEB_CASES}
 
 OTHER_CASES = [
     Case(
         "retrieve",
-        lambda base_url, **more: RetrieveClient(f"{base_url}/retrieve", api_key=KEY, **more),
+        lambda base_url, key=KEY, **more: RetrieveClient(f"{base_url}/retrieve", api_key=key, **more),
         lambda rows: {"result": [[{"document": {"contents": f"{title}\n{text}"}} for title, _, text, _ in rows]]},
         "/retrieve",
         "POST",
@@ -127,7 +128,7 @@ OTHER_CASES = [
     ),
     Case(
         "opensearch",
-        lambda base_url, **more: OpenSearchRetriever(base_url, "wiki", api_key=KEY, **more),
+        lambda base_url, key=KEY, **more: OpenSearchRetriever(base_url, "wiki", api_key=key, **more),
         lambda rows: {
             "timed_out": False,
             "_shards": {"total": 1, "successful": 1, "failed": 0},

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from aiohttp import web
 
-from searchr1.retrieval.index.bm25_retriever import LocalIndex
+from searchr1.retrieval.index.bm25 import LocalIndex
 from searchr1.retrieval.index.encoder import Encoder
-from searchr1.retrieval.providers.opensearch import Flavour
+from searchr1.retrieval.providers.opensearch import Flavor
 
 KNOWN_KEYS = {"size", "_source", "query", "timeout", "knn"}
 INDEX = "world"
@@ -20,8 +20,8 @@ INDEX = "world"
 class SearchEngine:
     """One index ``world``; ``requests`` are the bodies that came."""
 
-    def __init__(self, flavour: Flavour, index: LocalIndex, encoder: Encoder, documents: dict[str, dict[str, Any]]):
-        self.flavour, self.index = flavour, index
+    def __init__(self, flavor: Flavor, index: LocalIndex, encoder: Encoder, documents: dict[str, dict[str, Any]]):
+        self.flavor, self.index = flavor, index
         self.documents = documents
         texts = [str(document.get("contents") or document.get("text")) for document in documents.values()]
         self.vectors = encoder.encode_passages(texts)
@@ -46,7 +46,7 @@ class SearchEngine:
 
     def _ranked(self, body: dict[str, Any]) -> list[tuple[str, float]]:
         if "knn" in body:
-            if self.flavour != "elasticsearch":
+            if self.flavor != "elasticsearch":
                 raise ValueError("unknown key [knn]")
             knn = body["knn"]
             if not knn["k"] <= knn["num_candidates"] <= 10_000:
@@ -54,7 +54,7 @@ class SearchEngine:
             return self._nearest(knn["field"], knn["query_vector"], knn["k"])
         ((kind, clause),) = body["query"].items()
         if kind == "knn":
-            if self.flavour != "opensearch":
+            if self.flavor != "opensearch":
                 raise ValueError("[knn] requires query_vector")
             ((field, spec),) = clause.items()
             return self._nearest(field, spec["vector"], spec["k"])

@@ -1,4 +1,4 @@
-"""What only one provider does."""
+"""Behavior of single providers."""
 
 from contextlib import aclosing
 from typing import Any
@@ -9,10 +9,10 @@ from aiohttp import web
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import Found, SearchFailed
 from searchr1.retrieval.providers.tavily import TavilyProvider
-from tests.retrieval.providers.cases import KEY, WEB_CASES, search, status
+from tests.retrieval.providers.cases import KEY, WEB_CASE, search, status
 from tests.retrieval.providers.site import serving
 
-TAVILY, SEARXNG, BRAVE, SERPER, EXA = WEB_CASES
+TAVILY, SEARXNG, BRAVE, SERPER, EXA = (WEB_CASE[name] for name in ("tavily", "searxng", "brave", "serper", "exa"))
 
 
 def test_tavily_without_a_key_is_refused_and_not_called_anonymously() -> None:

@@ -11,21 +11,8 @@ from aiohttp import web
 
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import Found, SearchFailed
-from searchr1.retrieval.providers.brave import BraveProvider
-from searchr1.retrieval.providers.exa import ExaProvider
-from searchr1.retrieval.providers.searxng import SearxngProvider
-from searchr1.retrieval.providers.serper import SerperProvider
-from searchr1.retrieval.providers.tavily import TavilyProvider
 from tests.retrieval.providers.cases import KEY, ROWS, WEB_CASES, Case, results, search, status
 from tests.retrieval.providers.site import serving
-
-OPEN_WITH_KEY: dict[str, Callable[[str, str], Any]] = {
-    "tavily": lambda key, url: TavilyProvider(key, base_url=url),
-    "searxng": lambda key, url: SearxngProvider(url, api_key=key),
-    "brave": lambda key, url: BraveProvider(key, base_url=url),
-    "serper": lambda key, url: SerperProvider(key, base_url=url),
-    "exa": lambda key, url: ExaProvider(key, base_url=url),
-}
 
 
 @pytest.fixture(params=WEB_CASES, ids=lambda case: case.name)
@@ -99,7 +86,7 @@ async def test_an_empty_query_is_not_sent(case: Case) -> None:
 
 @pytest.mark.parametrize("padded", [f"{KEY}\n", f" {KEY} ", f"\t{KEY}\r\n"])
 async def test_white_space_around_a_key_is_not_part_of_it(case: Case, padded: str) -> None:
-    async with serving(results(case, ROWS)) as site, aclosing(OPEN_WITH_KEY[case.name](padded, site.url)) as provider:
+    async with serving(results(case, ROWS)) as site, aclosing(case.open(site.url, key=padded)) as provider:
         assert isinstance(await provider.search("q", 3, 20), Found)
     [(_, _, headers, _)] = site.requests
     assert headers[case.key_header] == case.key_value
@@ -108,7 +95,7 @@ async def test_white_space_around_a_key_is_not_part_of_it(case: Case, padded: st
 @pytest.mark.parametrize("key", ["  ", f"{KEY}\x00", f"{KEY}é", f"{KEY}\nX-Other: 1", "\n"])
 def test_a_key_that_cannot_be_sent_is_refused_and_not_told(case: Case, key: str) -> None:
     with pytest.raises(ConfigurationError, match="key") as refused:
-        OPEN_WITH_KEY[case.name](key, "http://127.0.0.1:9")
+        case.open("http://127.0.0.1:9", key=key)
     assert KEY not in str(refused.value)
     assert refused.value.__context__ is None
 

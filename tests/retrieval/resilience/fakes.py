@@ -5,9 +5,7 @@ import functools
 import selectors
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, ParamSpec, TypeVar
-from unittest.mock import patch
 
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import BreakerState, Found, NullObserver, SearchFailed, SearchOutcome
@@ -42,17 +40,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def virtual(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Run an async test in virtual time, that of circuit breakers included."""
+    """Run an async test in virtual time."""
 
     @functools.wraps(test)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            clock = SimpleNamespace(time=runner.get_loop().time)
-            with (
-                patch("purgatory.domain.model.time", clock),
-                patch("searchr1.retrieval.resilience.breaker.time", clock),
-            ):
-                return runner.run(test(*args, **kwargs))
+            return runner.run(test(*args, **kwargs))
 
     return run
 
@@ -65,8 +58,10 @@ def found(*texts: str, provider: str = "") -> Found:
     return Found(tuple(Passage.from_contents(text) for text in texts or ("a\nb",)), provider=provider)
 
 
-def failed(kind: str, retry_after_s: float | None = None, message: str = "it failed") -> SearchFailed:
-    return SearchFailed(kind, message, retry_after_s)  # type: ignore[arg-type]
+def failed(
+    kind: str, retry_after_s: float | None = None, message: str = "it failed", status: int | None = None
+) -> SearchFailed:
+    return SearchFailed(kind, message, retry_after_s, status=status)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import CacheState, Found, SearchFailed, SearchOutcome
-from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets, CostTable, Limit
+from searchr1.retrieval.config import BudgetConfig
+from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
 from searchr1.retrieval.resilience.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
 from tests.retrieval.resilience.fakes import Notes, Script, Step, failed, found, now_s, virtual
 
-COSTS = CostTable({"dear": 0.01, "cheap": 0.001})
+COSTS_USD = {"dear": 0.01, "cheap": 0.001}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +34,8 @@ class Unreachable:
         raise CounterError("down")
 
 
-def budgets(notes: Notes, store: CounterStore | None = None, **arguments: Any) -> Budgets:
-    return Budgets(store or MemoryCounters(clock=now_s), COSTS, observer=notes, **arguments)
+def budgets(notes: Notes, store: CounterStore | None = None, **config: Any) -> Budgets:
+    return Budgets(store or MemoryCounters(clock=now_s), BudgetConfig(COSTS_USD, **config), observer=notes)
 
 
 def cached(state: CacheState) -> Found:
@@ -49,7 +51,7 @@ async def searches(budgets: Budgets, outcome: SearchOutcome, count: int, account
 @virtual
 async def test_a_key_searches_until_its_budget_is_used_up() -> None:
     notes, script = Notes(), Script([found(provider="cheap")])
-    retriever = BudgetedRetriever(script, budgets(notes, per_key=Limit(searches=2), window_s=60), Account())
+    retriever = BudgetedRetriever(script, budgets(notes, per_key=2, window_s=60), Account())
     outcomes = [await retriever.search("q", 3, 10) for _ in range(3)]
     assert [type(outcome) for outcome in outcomes] == [Found, Found, SearchFailed]
     refusal = outcomes[-1]
@@ -61,7 +63,7 @@ async def test_a_key_searches_until_its_budget_is_used_up() -> None:
 
 @virtual
 async def test_a_window_ends_and_another_begins() -> None:
-    limited = budgets(Notes(), per_key=Limit(searches=1), window_s=60)
+    limited = budgets(Notes(), per_key=1, window_s=60)
     assert await searches(limited, found(), 2) == ["found", "budget"]
     await asyncio.sleep(60)
     assert await searches(limited, found(), 2) == ["found", "budget"]
@@ -70,7 +72,7 @@ async def test_a_window_ends_and_another_begins() -> None:
 @virtual
 async def test_keys_of_a_tenant_share_its_budget_and_tenants_do_not() -> None:
     notes = Notes()
-    limited = budgets(notes, per_key=Limit(searches=2), per_tenant=Limit(searches=3))
+    limited = budgets(notes, per_key=2, per_tenant=3)
     assert await searches(limited, found(), 3, Account("acme", "one")) == ["found", "found", "budget"]
     assert await searches(limited, found(), 2, Account("acme", "two")) == ["found", "budget"]
     assert await searches(limited, found(), 2, Account("other", "one")) == ["found", "found"]
@@ -80,7 +82,7 @@ async def test_keys_of_a_tenant_share_its_budget_and_tenants_do_not() -> None:
 @virtual
 async def test_dollars_are_bounded_by_what_was_really_paid() -> None:
     notes = Notes()
-    limited = budgets(notes, per_tenant=Limit(usd=0.02))
+    limited = budgets(notes, usd_per_tenant=0.02)
     assert await searches(limited, found(provider="cheap"), 5) == ["found"] * 5
     assert await searches(limited, found(provider="dear"), 2) == ["found", "budget"]
     assert sum(usd for _, usd in notes.costs) == pytest.approx(0.015)
@@ -90,7 +92,7 @@ async def test_dollars_are_bounded_by_what_was_really_paid() -> None:
 @virtual
 async def test_the_cache_costs_nothing(state: CacheState) -> None:
     notes = Notes()
-    limited = budgets(notes, per_key=Limit(searches=1, usd=0.01))
+    limited = budgets(notes, per_key=1, usd_per_key=0.01)
     assert await searches(limited, cached(state), 5) == ["found"] * 5
     assert await searches(limited, cached("miss"), 2) == ["found", "budget"]
     assert notes.costs == [("dear", 0.01)]
@@ -100,7 +102,7 @@ async def test_the_cache_costs_nothing(state: CacheState) -> None:
 @virtual
 async def test_failures_that_nobody_bills_cost_nothing(kind: str) -> None:
     notes = Notes()
-    limited = budgets(notes, per_key=Limit(searches=1))
+    limited = budgets(notes, per_key=1)
     assert await searches(limited, failed(kind), 3) == [kind] * 3
     assert await searches(limited, found(), 1) == ["found"]
     assert notes.refused == []
@@ -110,7 +112,7 @@ async def test_failures_that_nobody_bills_cost_nothing(kind: str) -> None:
 @virtual
 async def test_failures_that_may_have_been_billed_are_charged(kind: str) -> None:
     notes = Notes()
-    limited = budgets(notes, per_key=Limit(searches=1))
+    limited = budgets(notes, per_key=1)
     assert await searches(limited, replace(failed(kind), provider="dear"), 2) == [kind, "budget"]
     assert notes.costs == [("dear", 0.01)]
 
@@ -118,14 +120,14 @@ async def test_failures_that_may_have_been_billed_are_charged(kind: str) -> None
 @virtual
 async def test_concurrent_searches_do_not_pass_a_limit_together() -> None:
     script = Script([Step(found(provider="dear"), 1)])
-    retriever = BudgetedRetriever(script, budgets(Notes(), per_tenant=Limit(searches=9, usd=0.05)), Account())
+    retriever = BudgetedRetriever(script, budgets(Notes(), per_tenant=9, usd_per_tenant=0.05), Account())
     outcomes = await asyncio.gather(*(retriever.search("q", 3, 10) for _ in range(50)))
     assert sum(isinstance(outcome, Found) for outcome in outcomes) == script.calls == 5
 
 
 @virtual
 async def test_a_cancelled_search_stays_charged() -> None:
-    limited = budgets(Notes(), per_key=Limit(searches=1))
+    limited = budgets(Notes(), per_key=1)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(BudgetedRetriever(Script([Step(found(), 5)]), limited, Account()).search("q", 3, 10), 1)
     assert await searches(limited, found(), 1) == ["budget"]
@@ -140,38 +142,36 @@ async def test_without_limits_costs_are_still_told() -> None:
 
 @virtual
 async def test_a_limit_of_zero_refuses_everything() -> None:
-    assert await searches(budgets(Notes(), per_key=Limit(searches=0)), cached("hit"), 1) == ["budget"]
+    assert await searches(budgets(Notes(), per_key=0), cached("hit"), 1) == ["budget"]
 
 
 @virtual
 async def test_an_unreachable_store_lets_searches_pass_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    limited = budgets(Notes(), Unreachable(), per_key=Limit(searches=1))
+    limited = budgets(Notes(), Unreachable(), per_key=1)
     with caplog.at_level(logging.WARNING):
         assert await searches(limited, found(), 3) == ["found"] * 3
     assert (limited.outages, len(caplog.records)) == (3, 1)
 
 
-@virtual
-async def test_an_unreachable_store_may_close_the_door_instead() -> None:
-    notes = Notes()
-    limited = budgets(notes, Unreachable(), per_key=Limit(searches=1), fail_open=False)
-    assert await searches(limited, found(), 2) == ["budget", "budget"]
-    assert notes.refused == ["store", "store"]
-
-
-def test_a_cost_table_knows_families_and_the_default() -> None:
-    costs = CostTable({"tavily": 0.008, "tavily:advanced": 0.016}, default_usd=0.001)
+def test_prices_are_of_a_provider_or_of_its_family() -> None:
+    costs = BudgetConfig({"tavily": 0.008, "tavily:advanced": 0.016})
     assert [costs.usd(name) for name in ("tavily", "tavily:basic", "tavily:advanced", "other", "")] == [
-        0.008, 0.008, 0.016, 0.001, 0.001,
+        0.008, 0.008, 0.016, 0.0, 0.0,
     ]  # fmt: skip
     assert costs.highest_usd() == 0.016
-    assert CostTable({}).highest_usd() == 0
+    assert BudgetConfig().highest_usd() == 0
+
+
+def test_a_config_without_prices_and_limits_counts_nothing() -> None:
+    assert not BudgetConfig(window_s=5).counts_anything
+    assert BudgetConfig({"tavily": 0.0}).counts_anything
+    assert BudgetConfig(usd_per_tenant=0.0).counts_anything
 
 
 @pytest.mark.parametrize("usd", [-0.1, float("nan"), float("inf")])
 def test_an_impossible_price_is_refused(usd: float) -> None:
-    with pytest.raises(ValueError, match="price"):
-        CostTable({"dear": usd})
+    with pytest.raises(ConfigurationError, match="price"):
+        BudgetConfig({"dear": usd})
 
 
 OUTCOMES: st.SearchStrategy[SearchOutcome] = st.one_of(
@@ -193,7 +193,7 @@ OUTCOMES: st.SearchStrategy[SearchOutcome] = st.one_of(
 @virtual
 async def test_what_is_spent_never_passes_a_limit(steps: list[Step], most: int, micros: int) -> None:
     notes = Notes()
-    limited = budgets(notes, per_tenant=Limit(searches=most, usd=micros / 1e6))
+    limited = budgets(notes, per_tenant=most, usd_per_tenant=micros / 1e6)
     retriever = BudgetedRetriever(Script(steps), limited, Account())
     await asyncio.gather(*(retriever.search("q", 3, 10) for _ in range(25)))
     assert len(notes.costs) <= most

@@ -28,16 +28,9 @@ async def test_the_next_is_asked_after_any_failure(kind: FailureKind) -> None:
 
 
 @virtual
-async def test_no_passages_are_an_answer_unless_said_otherwise() -> None:
+async def test_no_passages_are_an_answer() -> None:
     retrievers = [Script([Found((), provider="one")]), Script([found(provider="two")])]
     assert (await FallbackRetriever(retrievers).search("q", 3, 10)).provider == "one"
-    assert (await FallbackRetriever(retrievers, on_empty=True).search("q", 3, 10)).provider == "two"
-
-
-@virtual
-async def test_no_passages_are_better_than_a_failure() -> None:
-    retrievers = [Script([Found((), provider="one")]), Script([failed("timeout", "two")])]
-    assert await FallbackRetriever(retrievers, on_empty=True).search("q", 3, 10) == Found((), provider="one")
 
 
 @virtual
@@ -82,12 +75,6 @@ async def test_cancellation_reaches_the_one_that_searches_and_nobody_else() -> N
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(FallbackRetriever([first, second]).search("q", 3, 10), 1)
     assert (first.cancelled, second.calls) == (1, 0)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.5])
-def test_a_share_that_makes_no_sense_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match="share"):
-        FallbackRetriever([Script([found()])], share=share)
 
 
 def test_an_empty_chain_is_refused() -> None:

@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchr1.retrieval.base import Found, SearchFailed
+from searchr1.retrieval.config import ResilienceConfig
 from searchr1.retrieval.resilience.hedged import HedgedRetriever
+from searchr1.retrieval.resilience.resilient import ResilientRetriever
 from tests.retrieval.resilience.fakes import TICK_S, Notes, Script, Step, failed, found, now_s, virtual
 
 QUICK = Step(found("quick\nx"), 0.1)
@@ -127,9 +129,16 @@ STEPS = st.builds(Step, st.sampled_from([found(), failed("unavailable"), failed(
 async def test_every_loser_is_over_and_every_search_ends_in_time(
     steps: list[Step], deadlines_s: list[float], stubborn: bool
 ) -> None:
-    script = Script([Step(step.outcome, step.takes_s, stubborn) for step in steps])
+    script, notes = Script([Step(step.outcome, step.takes_s, stubborn) for step in steps]), Notes()
+    once = ResilienceConfig(attempts=1, breaker_failures=1000)
     retriever = HedgedRetriever(
-        script, name="web", observer=Notes(), min_samples=1, window=3, max_share=1.0, after_quantile=0.5
+        ResilientRetriever(script, name="web", config=once, observer=notes),
+        name="web",
+        observer=notes,
+        min_samples=1,
+        window=3,
+        max_share=1.0,
+        after_quantile=0.5,
     )
     for deadline_s in deadlines_s:
         began_s = now_s()

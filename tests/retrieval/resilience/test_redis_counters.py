@@ -11,7 +11,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, SlotNotCoveredError
 
 from searchr1.retrieval.base import Found
-from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets, CostTable, Limit
+from searchr1.retrieval.config import BudgetConfig
+from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
 from searchr1.retrieval.resilience.counters import CounterError, Quota, Refused, Spend
 from searchr1.retrieval.resilience.redis_counters import RedisCounters
 from tests.redis_server import redis_server_path
@@ -98,9 +99,7 @@ async def test_a_window_ends(client: Any) -> None:
 async def test_replicas_share_a_budget(client: Any) -> None:
     script = Script([Step(found(provider="web"), 0.05)])
     replicas = [
-        Budgets(
-            RedisCounters(client, timeout_s=5), CostTable({"web": 0.01}), observer=Notes(), per_tenant=Limit(usd=0.07)
-        )
+        Budgets(RedisCounters(client, timeout_s=5), BudgetConfig({"web": 0.01}, usd_per_tenant=0.07), observer=Notes())
         for _ in range(2)
     ]
     searches = [BudgetedRetriever(script, budgets, Account()).search("q", 3, 10) for budgets in replicas * 20]
@@ -124,7 +123,7 @@ class Broken:
 @pytest.mark.parametrize("hangs", [True, False])
 async def test_an_outage_is_a_counter_error_and_redis_is_then_left_alone(hangs: bool) -> None:
     client, now_s = Broken(hangs=hangs), 100.0
-    store = RedisCounters(client, timeout_s=0.01, rest_s=1, clock=lambda: now_s)
+    store = RedisCounters(client, timeout_s=0.01, cooldown_s=1, clock=lambda: now_s)
     for _ in range(3):
         with pytest.raises(CounterError) as caught:
             await store.reserve([quota("a")], ONE, 60)
@@ -156,7 +155,7 @@ async def settled() -> None:
 async def test_a_reservation_that_comes_late_is_taken_back(client: Any) -> None:
     punctual, late = RedisCounters(client, timeout_s=5), Late(client)
     await punctual.reserve([quota("a", searches=3)], ONE, 60)
-    store = RedisCounters(late, timeout_s=0.01, rest_s=0)
+    store = RedisCounters(late, timeout_s=0.01, cooldown_s=0)
     for quotas in ([quota("a", searches=3)], [quota("a", searches=1)]):
         with pytest.raises(CounterError):
             await store.reserve(quotas, ONE, 60)
@@ -178,7 +177,7 @@ async def test_a_change_that_comes_late_is_made_all_the_same(client: Any) -> Non
 
 async def test_patience_ends(client: Any) -> None:
     late = Late(client)
-    store = RedisCounters(late, timeout_s=0.01, patience_s=0.02)
+    store = RedisCounters(late, timeout_s=0.01, late_timeout_s=0.02)
     with pytest.raises(CounterError):
         await store.reserve([quota("a")], ONE, 60)
     await settled()

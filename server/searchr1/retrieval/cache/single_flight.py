@@ -1,4 +1,4 @@
-"""One call for all who ask for the same thing at the same time, in this process."""
+"""Single flight in this process: one call for all who ask for the same thing at the same time."""
 
 import asyncio
 import math
@@ -10,7 +10,7 @@ from searchr1.retrieval.deadline import Deadline
 T = TypeVar("T")
 
 
-class Flight(Generic[T]):
+class SharedCall(Generic[T]):
     """A call under way. Its task gives ``answer`` its result as soon as there is one, and may have more to do then."""
 
     def __init__(self, deadline: Deadline) -> None:
@@ -20,66 +20,67 @@ class Flight(Generic[T]):
         self.waiters = 0
 
 
-class Flights(Generic[T]):
-    """The flights under way, by key. A flight outlives who started it for as long as anybody waits for its answer."""
+Run = Callable[[SharedCall[T]], Coroutine[Any, Any, None]]
+
+
+class SingleFlight(Generic[T]):
+    """The calls under way, by key. A call outlives who started it for as long as anybody waits for its answer."""
 
     def __init__(self) -> None:
-        self._flights: dict[str, Flight[T]] = {}
+        self._calls: dict[str, SharedCall[T]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def join(
-        self, key: str, deadline: Deadline, fly: Callable[[Flight[T]], Coroutine[Any, Any, None]]
-    ) -> tuple[Flight[T], bool]:
-        """Return the flight of ``key``, and whether it starts now, with ``fly``, to be over at ``deadline``."""
-        if (flight := self._flights.get(key)) is not None:
-            return flight, False
-        flight = self._flights[key] = Flight(deadline)
-        flight.task = asyncio.create_task(self._run(key, flight, fly))
-        self._tasks.add(flight.task)
-        flight.task.add_done_callback(self._tasks.discard)
-        return flight, True
+    def join(self, key: str, deadline: Deadline, run: Run[T]) -> tuple[SharedCall[T], bool]:
+        """Return the call of ``key``, and whether it starts now, as ``run``, to be over at ``deadline``."""
+        if (call := self._calls.get(key)) is not None:
+            return call, False
+        call = self._calls[key] = SharedCall(deadline)
+        call.task = asyncio.create_task(self._run(key, call, run))
+        self._tasks.add(call.task)
+        call.task.add_done_callback(self._tasks.discard)
+        return call, True
 
-    async def wait(self, key: str, flight: Flight[T], timeout_s: float) -> T | None:
-        """Return the answer of ``flight``, None if there is none within ``timeout_s``; an exception of it is raised."""
-        flight.waiters += 1
+    async def wait(self, key: str, call: SharedCall[T], timeout_s: float) -> T | None:
+        """Return the answer of ``call``, None if there is none within ``timeout_s``; an exception of it is raised."""
+        call.waiters += 1
         try:
-            await asyncio.wait((flight.answer,), timeout=_bound_s(timeout_s))
-            answered = flight.answer.done() and not flight.answer.cancelled()
-            return flight.answer.result() if answered else None
+            await asyncio.wait((call.answer,), timeout=_bound_s(timeout_s))
+            answered = call.answer.done() and not call.answer.cancelled()
+            return call.answer.result() if answered else None
         finally:
-            flight.waiters -= 1
-            if flight.waiters == 0 and not flight.answer.done():
-                self.forget(key, flight)
-                assert flight.task is not None
-                flight.task.cancel()
+            call.waiters -= 1
+            if call.waiters == 0 and not call.answer.done():
+                self.forget(key, call)
+                assert call.task is not None
+                call.task.cancel()
 
-    async def end(self, flight: Flight[T], timeout_s: float) -> None:
-        """Wait until ``flight`` has done what it does after its answer, or ``timeout_s`` have passed."""
-        assert flight.task is not None
-        await asyncio.wait((flight.task,), timeout=_bound_s(timeout_s))
+    async def end(self, call: SharedCall[T], timeout_s: float) -> None:
+        """Wait until ``call`` has done what it does after its answer, or ``timeout_s`` have passed."""
+        assert call.task is not None
+        await asyncio.wait((call.task,), timeout=_bound_s(timeout_s))
 
-    def forget(self, key: str, flight: Flight[T]) -> None:
-        """Let nobody join ``flight`` any more."""
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    def forget(self, key: str, call: SharedCall[T]) -> None:
+        """Let nobody join ``call`` any more."""
+        if self._calls.get(key) is call:
+            del self._calls[key]
 
     async def aclose(self) -> None:
-        """Cancel the flights without an answer; wait for the others to end."""
-        for flight in self._flights.values():
-            if flight.task is not None and not flight.answer.done():
-                flight.task.cancel()
+        """Cancel the calls without an answer; wait for the others to end."""
+        for call in self._calls.values():
+            if call.task is not None and not call.answer.done():
+                call.task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _run(self, key: str, flight: Flight[T], fly: Callable[[Flight[T]], Coroutine[Any, Any, None]]) -> None:
+    async def _run(self, key: str, call: SharedCall[T], run: Run[T]) -> None:
         try:
-            await fly(flight)
+            await run(call)
         except Exception as error:
-            if flight.answer.done():
+            if call.answer.done():
                 raise
-            flight.answer.set_exception(error)
+            call.answer.set_exception(error)
         finally:
-            flight.answer.cancel()
-            self.forget(key, flight)
+            call.answer.cancel()
+            self.forget(key, call)
 
 
 def _bound_s(timeout_s: float) -> float | None:

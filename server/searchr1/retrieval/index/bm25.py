@@ -1,4 +1,4 @@
-"""The BM25 index on disk: built once from a corpus, opened memory-mapped.
+"""BM25 over an index on this machine: built once from a corpus, opened memory-mapped.
 
 A folder with the passages and the manifest (counts, settings) that ``storage.py`` describes, and ``bm25/`` with the
 arrays of the ``bm25s`` library.
@@ -6,28 +6,44 @@ Term ids are held flat in memory while building, passage texts never.
 """
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import bm25s  # type: ignore[import-untyped]
+import numpy as np
+import numpy.typing as npt
 from rich.progress import Progress
 
 from searchr1.errors import CorpusError
+from searchr1.loop.types import Passage
+from searchr1.retrieval.index.batched import BatchedRetriever
 from searchr1.retrieval.index.corpus import read_corpus
-from searchr1.retrieval.index.storage import PassageWriter, new_folder, progress_bar, read_manifest, write_manifest
+from searchr1.retrieval.index.ranking import top_rows
+from searchr1.retrieval.index.storage import (
+    PassageStore,
+    PassageWriter,
+    new_folder,
+    progress_bar,
+    read_manifest,
+    write_manifest,
+)
 from searchr1.retrieval.index.terms import Tokenizer, TokenizerSettings
 
 FORMAT = 1
 BM25 = "bm25"
 _NUMBA_FROM = 100_000
 """Passages from which compiling the numba kernels (seconds) is repaid."""
+MAX_QUERY_TERMS = 256
+"""Terms of one query that are scored; each costs up to a pass over the corpus, so the rest is ignored."""
+
+Backend = Literal["numpy", "numba"]
 
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """What an index holds. ``terms`` counts distinct search terms; ``k1`` and ``b`` are BM25's parameters."""
+    """Counts and settings of an index: ``terms`` are distinct search terms, ``k1`` and ``b`` BM25's parameters."""
 
     passages: int
     terms: int
@@ -74,7 +90,7 @@ def _build(corpus: Path, work: Path, settings: TokenizerSettings, k1: float, b: 
     return info
 
 
-def default_backend(passages: int) -> Literal["numpy", "numba"]:
+def default_backend(passages: int) -> Backend:
     """Return the bm25s backend that suits a corpus of that many passages."""
     return "numba" if passages >= _NUMBA_FROM else "numpy"
 
@@ -111,7 +127,7 @@ def _collect(corpus: Path, work: Path, tokenizer: Tokenizer, bar: Progress) -> _
 
 
 class _Rows:
-    """The passages' term ids as the list of lists that ``bm25s`` iterates, without being one."""
+    """The passages' term ids, iterated as the list of lists that ``bm25s`` takes, without being one."""
 
     PASSES = 3
 
@@ -135,3 +151,76 @@ def load_manifest(path: Path) -> IndexInfo:
         return IndexInfo(**counts, tokenizer=TokenizerSettings(**manifest["tokenizer"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"the manifest of the index {path} is malformed: {error!r}") from error
+
+
+class LocalIndex:
+    """An open index, memory-mapped, for reading from any number of threads."""
+
+    def __init__(
+        self,
+        info: IndexInfo,
+        ranker: Any,
+        passages: PassageStore,
+    ) -> None:
+        self.info = info
+        self._ranker, self._passages = ranker, passages
+        self._tokenizer = Tokenizer(info.tokenizer)
+
+    @classmethod
+    def open(cls, path: Path, *, backend: Backend | None = None) -> "LocalIndex":
+        """Open the index folder ``path``; raise ``CorpusError`` if it is missing, damaged or of another format.
+
+        ``backend`` defaults to numpy for small corpora, and for large ones to numba: it takes seconds to compile here,
+        but then is many times faster and runs beside other Python threads.
+        """
+        info = load_manifest(path)
+        try:
+            backend = backend or default_backend(info.passages)
+            ranker = bm25s.BM25.load(path / BM25, mmap=True, backend=backend)
+            passages = PassageStore(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorpusError(f"the index {path} cannot be opened: {error}") from error
+        index = cls(info, ranker, passages)
+        index._rank([[next(iter(ranker.vocab_dict))]], 1)  # compiles, so that no search has to wait for it
+        return index
+
+    def __len__(self) -> int:
+        return self.info.passages
+
+    def search_batch(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
+        """Return up to ``k`` passages for each query, best first, scored by BM25; equal scores stay in corpus order.
+
+        Fewer come back when fewer share a term with the query: none for a query without a known term. (Which of
+        the passages that tie for the last place come back is also corpus order with numpy, but not with numba.)
+        """
+        k = min(k, self.info.passages)
+        known = self._ranker.vocab_dict
+        batch = [[t for t in self._tokenizer.terms(query) if t in known][:MAX_QUERY_TERMS] for query in queries]
+        searchable = [terms for terms in batch if terms] if k > 0 else []
+        ranked = iter(self._rank(searchable, k))
+        return [self._passages_of(*next(ranked)) if terms and k > 0 else [] for terms in batch]
+
+    def retriever(self, *, max_workers: int = 2, max_batch: int = 64) -> BatchedRetriever:
+        """Return a ``Retriever`` over this index, for one event loop; close it with ``aclose``.
+
+        ``max_workers`` bounds the threads, ``max_batch`` the searches of one pass.
+        """
+        # A search takes a millisecond: waiting for company would cost more than it saves.
+        return BatchedRetriever(
+            self.search_batch, name="index", max_batch=max_batch, max_concurrent=max_workers, wait_s=0.0
+        )
+
+    def _rank(
+        self, batch: list[list[str]], k: int
+    ) -> list[tuple[npt.NDArray[np.integer[Any]], npt.NDArray[np.float32]]]:
+        if not batch:
+            return []
+        if self._ranker.backend == "numba":
+            found = self._ranker.retrieve(batch, k=k, show_progress=False)
+            return list(zip(found.documents, found.scores, strict=True))
+        scores = (self._ranker.get_scores(terms) for terms in batch)
+        return [(rows := top_rows(row_scores, k), row_scores[rows]) for row_scores in scores]
+
+    def _passages_of(self, rows: npt.NDArray[np.integer[Any]], scores: npt.NDArray[np.float32]) -> list[Passage]:
+        ranked = sorted(zip(scores.tolist(), rows.tolist(), strict=True), key=lambda pair: (-pair[0], pair[1]))
+        return [self._passages.passage(row, score) for score, row in ranked if score > 0]

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours over an index on this machine: one vector per passage, compared with every query.
+"""Exact nearest neighbors over an index on this machine: one vector per passage, compared with every query.
 
 A folder with ``vectors.bin`` (the passages' unit vectors, row by row, memory-mapped) beside the passages. Each pass
 reads all vectors once for all its queries, so its cost grows with the corpus: meant for up to a few million passages.
@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.loop.types import Passage
-from searchr1.retrieval.base import SearchOutcome
 from searchr1.retrieval.index.batched import BatchedRetriever
 from searchr1.retrieval.index.corpus import Record, read_corpus
 from searchr1.retrieval.index.encoder import Encoder, EncoderInfo, settings_from
+from searchr1.retrieval.index.ranking import top_rows
 from searchr1.retrieval.index.storage import (
     PassageStore,
     PassageWriter,
@@ -34,7 +34,7 @@ Precision = Literal["float16", "float32"]
 _CHUNK = 512
 """Passages that are encoded together while building."""
 _BLOCK_BYTES = 32 * 1024 * 1024
-"""Of float32 vectors that are compared at once; bounds a search's memory."""
+"""Bytes of float32 vectors that are compared at once; bounds a search's memory."""
 
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class DenseInfo:
-    """What a dense index holds."""
+    """Counts and settings of a dense index."""
 
     passages: int
     precision: Precision
@@ -121,60 +121,37 @@ class DenseIndex:
     def search_batch(self, queries: Sequence[str], k: int) -> list[list[Passage]]:
         """Return the ``k`` nearest passages for each query, nearest first, scored by the cosine of their vectors.
 
-        Equal scores stay in corpus order. An empty query has no neighbours.
+        Equal scores stay in corpus order. An empty query has no neighbors.
         """
         k = min(k, self.info.passages)
         asked = [query for query in queries if query.strip()] if k > 0 else []
         nearest = iter(self._nearest(self._encoder.encode_queries(asked), k)) if asked else iter(())
         return [self._passages_of(*next(nearest)) if asked and query.strip() else [] for query in queries]
 
+    def retriever(self, *, max_workers: int = 2, max_batch: int = 64) -> BatchedRetriever:
+        """Return a ``Retriever`` over this index, for one event loop; close it with ``aclose``.
+
+        ``max_workers`` bounds the threads, ``max_batch`` the searches of one pass.
+        """
+        return BatchedRetriever(self.search_batch, name="dense", max_batch=max_batch, max_concurrent=max_workers)
+
     def _nearest(self, queries: Scores, k: int) -> list[tuple[Rows, Scores]]:
         best = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in queries]
         for start in range(0, self.info.passages, self._block_rows):
             block = np.asarray(self._vectors[start : start + self._block_rows], dtype=np.float32)
             for i, scores in enumerate(queries @ block.T):
-                best[i] = _merge(best[i], _top(scores, k), start, k)
+                rows = top_rows(scores, k)
+                best[i] = _merge(best[i], (rows, scores[rows]), start, k)
         return best
 
     def _passages_of(self, rows: Rows, scores: Scores) -> list[Passage]:
         return [self._passages.passage(row, score) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)]
 
 
-def _top(scores: Scores, k: int) -> tuple[Rows, Scores]:
-    """The rows of the ``k`` highest scores, in rising order; of equal scores the lowest rows."""
-    if k >= len(scores):
-        return np.arange(len(scores)), scores
-    threshold = np.partition(scores, -k)[-k]
-    above = np.flatnonzero(scores > threshold)
-    level = np.flatnonzero(scores == threshold)[: k - len(above)]
-    rows = np.sort(np.concatenate((above, level)))
-    return rows, scores[rows]
-
-
 def _merge(best: tuple[Rows, Scores], found: tuple[Rows, Scores], start: int, k: int) -> tuple[Rows, Scores]:
     rows, scores = np.concatenate((best[0], found[0] + start)), np.concatenate((best[1], found[1]))
     order = np.argsort(-scores, kind="stable")[:k]
     return rows[order], scores[order]
-
-
-class DenseRetriever:
-    """A ``Retriever`` over a ``DenseIndex``. Searches that wait while all workers are busy run as one batch.
-
-    ``max_workers`` bounds the threads, ``max_batch`` the searches of one pass. Use it from one event loop, and close it
-    with ``aclose``.
-    """
-
-    def __init__(self, index: DenseIndex, *, name: str = "dense", max_workers: int = 2, max_batch: int = 64) -> None:
-        self.index, self.name = index, name
-        self._batched = BatchedRetriever(index.search_batch, name=name, max_batch=max_batch, max_concurrent=max_workers)
-
-    async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
-        """See ``Retriever.search``."""
-        return await self._batched.search(query, k, deadline_s)
-
-    async def aclose(self) -> None:
-        """Refuse new searches, finish those under way, and release the threads."""
-        await self._batched.aclose()
 
 
 def load_dense_info(path: Path) -> DenseInfo:

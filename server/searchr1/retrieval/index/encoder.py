@@ -1,13 +1,15 @@
 """From texts to unit vectors: the ``Encoder`` protocol, and encoders of the E5 and MiniLM kind through ONNX Runtime."""
 
+import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from searchr1.errors import ConfigurationError
+from searchr1.retrieval.registry import ProviderSpec
 from searchr1.retrieval.text import clean_text
 
 if TYPE_CHECKING:
@@ -140,6 +142,14 @@ class HuggingFaceEncoder:
         return unit
 
 
+async def open_encoder(spec: ProviderSpec) -> HuggingFaceEncoder:
+    """Open the folder that the option ``encoder`` names. Raises ``ConfigurationError`` without one."""
+    path = spec.options.get("encoder")
+    if not path:
+        raise ConfigurationError(f"{spec.kind}: needs the folder of its encoder: {spec.kind}:…?encoder=FOLDER")
+    return await asyncio.to_thread(lambda: HuggingFaceEncoder(Path(path).expanduser()))
+
+
 def _mean(states: Any, mask: Any) -> Any:
     weights = mask[..., None]
     return (states * weights).sum(axis=1) / weights.sum(axis=1).clip(min=1)
@@ -177,11 +187,6 @@ def settings_from(values: object) -> EncoderSettings:
     if settings.pooling not in ("mean", "cls") or settings.max_tokens < 1:
         raise ValueError('pooling must be "mean" or "cls", and max_tokens at least 1')
     return settings
-
-
-def settings_to_json(settings: EncoderSettings) -> dict[str, Any]:
-    """Return what ``settings_from`` reads."""
-    return asdict(settings)
 
 
 def _checksum(*paths: Path) -> str:

@@ -1,14 +1,12 @@
-"""The parts of an index folder that do not depend on how it ranks: its passages, its manifest, how it comes to be.
+"""The parts of an index folder that do not depend on how it ranks: its passages, its manifest, its making.
 
-``passages.bin`` holds id and contents of every passage, UTF-8, end to end; ``offsets.npy`` where each of them starts;
-``manifest.json`` the format and the sizes of all files.
+``passages.bin`` holds id and contents of every passage, UTF-8, end to end, and ``offsets.npy`` the place where each of
+them starts; ``manifest.json`` holds the format and the sizes of all files.
 """
 
 import contextlib
 import json
 import mmap
-import shutil
-import uuid
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from searchr1.errors import CorpusError
+from searchr1.files import whole_folder
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.corpus import Record
 
@@ -71,21 +70,17 @@ class PassageStore:
 
 @contextlib.contextmanager
 def new_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
-    """Give a folder to build in, which becomes ``out`` at the end of the block, complete, or vanishes if that fails.
+    """Give a folder to build an index in, which becomes ``out`` when the block ends well, and vanishes otherwise.
 
     Raises ``CorpusError`` for an ``out`` that exists (only an index is ever replaced, and only with ``overwrite``),
     and for a disk that refuses.
     """
     _check_target(out, overwrite)
-    work = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.building")
     try:
-        work.mkdir(parents=True)
-        yield work
-        _move_into_place(work, out)
+        with whole_folder(out) as work:
+            yield work
     except OSError as error:
         raise CorpusError(f"the index {out} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _check_target(out: Path, overwrite: bool) -> None:
@@ -95,16 +90,6 @@ def _check_target(out: Path, overwrite: bool) -> None:
         raise CorpusError(f"{out} exists and is not an index; choose another path")
     if not overwrite:
         raise CorpusError(f"{out} is an index already; ask for it to be overwritten, or choose another path")
-
-
-def _move_into_place(work: Path, out: Path) -> None:
-    if not out.exists():
-        work.rename(out)
-        return
-    aside = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.old")
-    out.rename(aside)
-    work.rename(out)
-    shutil.rmtree(aside)
 
 
 def write_manifest(folder: Path, format: str | int, values: dict[str, Any]) -> None:

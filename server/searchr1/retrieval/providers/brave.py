@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Unpack
 
-from searchr1.retrieval.providers.rest import usable_key
+from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.providers.web import WebOptions, WebProvider, WebResult, object_of, objects, text_of
+from searchr1.retrieval.registry import ProviderSpec, provider
 
 URL = "https://api.search.brave.com"
 _MAX_COUNT = 20
@@ -57,4 +58,16 @@ def _cut(query: str) -> str:
         words
         if len(words) <= _MAX_QUERY_CHARS
         else (words[:_MAX_QUERY_CHARS].rpartition(" ")[0] or words[:_MAX_QUERY_CHARS])
+    )
+
+
+@provider("brave", form="brave:", key="required")
+async def open_brave(spec: ProviderSpec) -> BraveProvider:
+    """Open Brave Search, with the options ``country`` and ``extra_snippets=true``."""
+    options = spec.take("country", "extra_snippets")
+    return BraveProvider(
+        spec.require_secret(),
+        country=options.get("country", ""),
+        extra_snippets=options.get("extra_snippets") == "true",
+        max_chars=spec.passage_chars,
     )

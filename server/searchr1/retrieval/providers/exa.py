@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from typing import Unpack
 
-from searchr1.retrieval.providers.rest import finite, usable_key
+from searchr1.retrieval.keys import usable_key
+from searchr1.retrieval.providers.rest import finite
 from searchr1.retrieval.providers.web import WebOptions, WebProvider, WebResult, object_of, objects, text_of
+from searchr1.retrieval.registry import ProviderSpec, provider
 
 URL = "https://api.exa.ai"
 _MAX_RESULTS = 100
@@ -35,3 +37,10 @@ def _result(item: dict[str, object]) -> WebResult:
     excerpts = " ".join(text_of(part) for part in highlights) if isinstance(highlights, list) else ""
     text = text_of(item.get("text")) or excerpts or text_of(item.get("summary"))
     return WebResult(text_of(item.get("title")), text_of(item.get("url")), text, finite(item.get("score")))
+
+
+@provider("exa", form="exa:", key="required")
+async def open_exa(spec: ProviderSpec) -> ExaProvider:
+    """Open Exa, with the option ``contents=highlights``."""
+    highlights = spec.take("contents").get("contents", "text") == "highlights"
+    return ExaProvider(spec.require_secret(), max_chars=spec.passage_chars, highlights=highlights)

@@ -9,7 +9,7 @@ Answers from some of the shards only are failures: kept in a cache, they would h
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -18,29 +18,30 @@ import httpx
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
-from searchr1.retrieval.index.encoder import Encoder
+from searchr1.retrieval.index.encoder import Encoder, open_encoder
+from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.providers.documents import TEXT_FIELDS, passage_of
-from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite, usable_key
+from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite
+from searchr1.retrieval.registry import ProviderSpec, provider
 from searchr1.retrieval.text import clean_text
 
-Flavour = Literal["opensearch", "elasticsearch"]
+Flavor = Literal["opensearch", "elasticsearch"]
 Mode = Literal["bm25", "knn"]
-DEFAULT_FIELDS = ("contents", "title", "text")
-"""Fields that an index lacks are passed over, so these suit both shapes of a document."""
+_BM25_FIELDS = ("contents", "title", "text")
+"""Fields that BM25 searches. Those that an index lacks are passed over, so these suit both shapes of a document."""
 
 _MAX_HITS = 10_000
 """``index.max_result_window``: larger requests are refused."""
 _CANDIDATES_PER_HIT = 10
 _MIN_CANDIDATES = 100
-_LABELS: Mapping[Flavour, str] = {"opensearch": "OpenSearch", "elasticsearch": "Elasticsearch"}
+_LABELS: Mapping[Flavor, str] = {"opensearch": "OpenSearch", "elasticsearch": "Elasticsearch"}
 
 
 class OpenSearchRetriever:
     """A ``Retriever`` over one index (or alias) of an OpenSearch or Elasticsearch cluster.
 
-    ``fields`` are searched by BM25 and may carry boosts (``title^2``). ``mode="knn"`` needs ``vector_field`` and the
-    ``encoder`` that the field's vectors came from. ``api_key`` is an encoded Elasticsearch API key, or
-    ``USER:PASSWORD``; ``basic_auth`` is user and password, as credentials in ``url`` are. It uses the caller's pooled
+    ``mode="knn"`` needs ``vector_field`` and the ``encoder`` that the field's vectors came from. ``api_key`` is an
+    encoded Elasticsearch API key, or ``USER:PASSWORD``, as credentials in ``url`` are. It uses the caller's pooled
     ``client``, or owns one until ``aclose``. Raises ``ConfigurationError`` for a combination that cannot work.
     """
 
@@ -50,34 +51,30 @@ class OpenSearchRetriever:
         index: str,
         *,
         mode: Mode = "bm25",
-        flavour: Flavour = "opensearch",
-        fields: Sequence[str] = DEFAULT_FIELDS,
+        flavor: Flavor = "opensearch",
         vector_field: str | None = None,
         encoder: Encoder | None = None,
         api_key: str | None = None,
-        basic_auth: tuple[str, str] | None = None,
         client: httpx.AsyncClient | None = None,
-        name: str | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         if not index.strip("/ "):
-            raise ConfigurationError(f"{_LABELS[flavour]} needs the name of an index")
+            raise ConfigurationError(f"{_LABELS[flavor]} needs the name of an index")
         if mode == "knn" and (encoder is None or not vector_field):
-            raise ConfigurationError(f"{_LABELS[flavour]} needs an encoder and a vector field to search by vectors")
-        if mode == "bm25" and not fields:
-            raise ConfigurationError(f"{_LABELS[flavour]} needs at least one text field to search")
+            raise ConfigurationError(f"{_LABELS[flavor]} needs an encoder and a vector field to search by vectors")
+        basic_auth: tuple[str, str] | None = None
         if api_key and ":" in api_key:  # an encoded key never holds a colon
             user, _, password = api_key.partition(":")
             api_key, basic_auth = None, (user, password)
-        self.name = name or flavour
-        self._mode, self._flavour, self._fields = mode, flavour, tuple(fields)
+        self.name = flavor
+        self._mode, self._flavor = mode, flavor
         self._vector_field, self._encoder = vector_field, encoder
         self._path = f"{quote(index.strip('/ '), safe=',*')}/_search"
         self._api = RestApi(
             url,
-            label=_LABELS[flavour],
+            label=_LABELS[flavor],
             provider=self.name,
-            headers={"Authorization": f"ApiKey {usable_key(api_key, _LABELS[flavour])}"} if api_key else None,
+            headers={"Authorization": f"ApiKey {usable_key(api_key, _LABELS[flavor])}"} if api_key else None,
             basic_auth=basic_auth,
             client=client,
             max_body_bytes=max_body_bytes,
@@ -102,9 +99,9 @@ class OpenSearchRetriever:
 
     async def _ranking(self, query: str, k: int) -> dict[str, Any]:
         if self._mode == "bm25" or self._encoder is None:
-            return {"query": {"multi_match": {"query": query, "fields": list(self._fields)}}}
+            return {"query": {"multi_match": {"query": query, "fields": list(_BM25_FIELDS)}}}
         vector = (await asyncio.to_thread(self._encoder.encode_queries, [query]))[0].tolist()
-        if self._flavour == "opensearch":
+        if self._flavor == "opensearch":
             return {"query": {"knn": {self._vector_field: {"vector": vector, "k": k}}}}
         candidates = min(_MAX_HITS, max(_MIN_CANDIDATES, _CANDIDATES_PER_HIT * k))
         field = self._vector_field
@@ -162,3 +159,23 @@ def _error_of(reply: Reply) -> RestError:
 def _type_of(error: object) -> str:
     found = error.get("type") if isinstance(error, dict) else None
     return found if isinstance(found, str) else ""
+
+
+@provider("opensearch", form="opensearch:http://HOST:PORT/INDEX", needs_target=True, key="optional")
+@provider("elasticsearch", form="elasticsearch:http://HOST:PORT/INDEX", needs_target=True, key="optional")
+async def open_opensearch(spec: ProviderSpec) -> OpenSearchRetriever:
+    """Open an index of either engine; vectors take the options ``mode=knn``, ``vector_field`` and ``encoder``."""
+    options = spec.take("mode", "vector_field", "encoder")
+    mode = options.get("mode", "bm25")
+    if mode not in ("bm25", "knn"):
+        raise ConfigurationError(f"{spec.kind}: mode is {mode!r}; it must be bm25 or knn")
+    url, _, index = spec.target.rpartition("/")
+    return OpenSearchRetriever(
+        url,
+        index,
+        mode="knn" if mode == "knn" else "bm25",
+        flavor="opensearch" if spec.kind == "opensearch" else "elasticsearch",
+        vector_field=options.get("vector_field"),
+        encoder=await open_encoder(spec) if mode == "knn" else None,
+        api_key=spec.secret,
+    )

@@ -16,9 +16,11 @@ import httpx
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
-from searchr1.retrieval.index.encoder import Encoder
+from searchr1.retrieval.index.encoder import Encoder, open_encoder
+from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.providers.documents import TEXT_FIELDS, passage_of
-from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite, usable_key
+from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite
+from searchr1.retrieval.registry import ProviderSpec, provider
 
 _MAX_POINTS = 10_000
 
@@ -39,18 +41,17 @@ class QdrantRetriever:
         vector_name: str | None = None,
         api_key: str | None = None,
         client: httpx.AsyncClient | None = None,
-        name: str = "qdrant",
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         if not collection:
             raise ConfigurationError("Qdrant needs the name of a collection")
-        self.name = name
+        self.name = "qdrant"
         self._encoder, self._vector_name = encoder, vector_name
         self._path = f"collections/{quote(collection, safe='')}/points/query"
         self._api = RestApi(
             url,
             label="Qdrant",
-            provider=name,
+            provider=self.name,
             headers={"api-key": usable_key(api_key, "Qdrant")} if api_key else None,
             client=client,
             max_body_bytes=max_body_bytes,
@@ -102,3 +103,12 @@ def _reason(body: object) -> str:
     status = body.get("status") if isinstance(body, dict) else None
     reason = status.get("error") if isinstance(status, dict) else None
     return reason if isinstance(reason, str) else ""
+
+
+@provider("qdrant", form="qdrant:http://HOST:PORT/COLLECTION?encoder=FOLDER", needs_target=True, key="optional")
+async def open_qdrant(spec: ProviderSpec) -> QdrantRetriever:
+    """Open a collection, with the options ``encoder`` (required) and ``vector_name``."""
+    options = spec.take("encoder", "vector_name")
+    url, _, collection = spec.target.rpartition("/")
+    encoder = await open_encoder(spec)
+    return QdrantRetriever(url, collection, encoder, vector_name=options.get("vector_name"), api_key=spec.secret)

@@ -26,11 +26,16 @@ _KINDS: Mapping[int, FailureKind] = {408: "timeout", 429: "rate_limited", 504: "
 
 
 class RestError(Exception):
-    """A call that did not work. ``message`` completes "the engine …" and holds no secrets."""
+    """A call that did not work. ``message`` completes "the engine …" and holds no secrets.
 
-    def __init__(self, kind: FailureKind, message: str, retry_after_s: float | None = None) -> None:
+    ``status`` is the HTTP status that says so, if one does.
+    """
+
+    def __init__(
+        self, kind: FailureKind, message: str, retry_after_s: float | None = None, status: int | None = None
+    ) -> None:
         super().__init__(message)
-        self.kind, self.message, self.retry_after_s = kind, message, retry_after_s
+        self.kind, self.message, self.retry_after_s, self.status = kind, message, retry_after_s, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,8 @@ class Reply:
     def error(self, detail: str = "", kind: FailureKind | None = None) -> RestError:
         """Return what this reply means as a failure; ``detail`` is the engine's word for it."""
         said = f" ({clean_text(detail)[:100]})" if detail else ""
-        return RestError(kind or _kind_of(self.status), f"answered HTTP {self.status}{said}", self.retry_after_s)
+        message = f"answered HTTP {self.status}{said}"
+        return RestError(kind or _kind_of(self.status), message, self.retry_after_s, self.status)
 
     def json_object(self) -> dict[str, Any]:
         """Return the body. Raises ``RestError`` if it is not a JSON object."""
@@ -106,10 +112,12 @@ class RestApi:
         except httpx.HTTPError as error:
             return self._failed("bad_response", f"answered with something unreadable: {error}")
         except RestError as error:
-            return self._failed(error.kind, error.message, error.retry_after_s)
+            return self._failed(error.kind, error.message, error.retry_after_s, error.status)
 
-    def _failed(self, kind: FailureKind, message: str, retry_after_s: float | None = None) -> SearchFailed:
-        return SearchFailed(kind, f"{self._label} {message}", retry_after_s, self.provider)
+    def _failed(
+        self, kind: FailureKind, message: str, retry_after_s: float | None = None, status: int | None = None
+    ) -> SearchFailed:
+        return SearchFailed(kind, f"{self._label} {message}", retry_after_s, self.provider, status)
 
     async def post(self, path: str, payload: object, params: Mapping[str, str] | None = None) -> Reply:
         """POST ``payload`` to ``path`` below the URL, or to the URL itself, with its query, where ``path`` is empty.
@@ -162,20 +170,6 @@ async def read_body(response: httpx.Response, max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise RestError("bad_response", f"answered with more than {max_bytes} bytes")
     return bytes(body)
-
-
-def usable_key(api_key: str, label: str) -> str:
-    """The key without the white space around it, which secrets made by ``echo`` end in.
-
-    Raises ``ConfigurationError`` for a key that is empty or no header can hold: the HTTP library would refuse it when
-    it is sent, in an error that quotes it.
-    """
-    key = api_key.strip()
-    if not key:
-        raise ConfigurationError(f"{label} needs a key")
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"the key of {label} cannot be sent: it must be printable ASCII")
-    return key
 
 
 def retry_after_s(value: str | None) -> float | None:

@@ -13,7 +13,9 @@ import httpx
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
-from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite, usable_key
+from searchr1.retrieval.keys import usable_key
+from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite
+from searchr1.retrieval.registry import ProviderSpec, provider
 from searchr1.retrieval.text import clean_text
 
 _LABEL = "the retriever"
@@ -92,3 +94,9 @@ def _passage(entry: Any) -> Passage:
         url=clean_text(url) if isinstance(url, str) else None,
         score=score,
     )
+
+
+@provider("retrieve", form="http://HOST:PORT/retrieve", needs_target=True, key="optional", schemes=("http", "https"))
+async def open_retrieve(spec: ProviderSpec) -> RetrieveClient:
+    """Open a client of a ``/retrieve`` server."""
+    return RetrieveClient(spec.target, timeout_s=spec.timeout_s, api_key=spec.secret)

@@ -5,8 +5,10 @@ from typing import Unpack
 
 import httpx
 
-from searchr1.retrieval.providers.rest import RestError, finite, usable_key
+from searchr1.retrieval.keys import usable_key
+from searchr1.retrieval.providers.rest import RestError, finite
 from searchr1.retrieval.providers.web import WebOptions, WebProvider, WebResult, object_of, objects, text_of
+from searchr1.retrieval.registry import ProviderSpec, provider
 
 _FORBIDDEN = "does its settings.yml list json among search.formats?"
 
@@ -44,4 +46,17 @@ class SearxngProvider(WebProvider):
 def _result(item: dict[str, object]) -> WebResult:
     return WebResult(
         text_of(item.get("title")), text_of(item.get("url")), text_of(item.get("content")), finite(item.get("score"))
+    )
+
+
+@provider("searxng", form="searxng:http://HOST:PORT", needs_target=True, key="optional")
+async def open_searxng(spec: ProviderSpec) -> SearxngProvider:
+    """Open a SearXNG, with its options ``engines`` and ``language``."""
+    options = spec.take("engines", "language")
+    return SearxngProvider(
+        spec.target,
+        api_key=spec.secret,
+        engines=options.get("engines", ""),
+        language=options.get("language", ""),
+        max_chars=spec.passage_chars,
     )

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Unpack
 
-from searchr1.retrieval.providers.rest import usable_key
+from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.providers.web import WebOptions, WebProvider, WebResult, object_of, objects, text_of
+from searchr1.retrieval.registry import ProviderSpec, provider
 
 URL = "https://google.serper.dev"
 
@@ -43,3 +44,15 @@ def _boxes(body: dict[str, object]) -> list[WebResult]:
 
 def _result(item: dict[str, object]) -> WebResult:
     return WebResult(text_of(item.get("title")), text_of(item.get("link")), text_of(item.get("snippet")))
+
+
+@provider("serper", form="serper:", key="required")
+async def open_serper(spec: ProviderSpec) -> SerperProvider:
+    """Open Serper, with Google's options ``gl`` (country) and ``hl`` (language)."""
+    options = spec.take("gl", "hl")
+    return SerperProvider(
+        spec.require_secret(),
+        gl=options.get("gl", ""),
+        hl=options.get("hl", ""),
+        max_chars=spec.passage_chars,
+    )

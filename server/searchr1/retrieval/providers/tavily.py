@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import httpx
-from tavily import AsyncTavilyClient  # type: ignore[import-untyped]
-from tavily.errors import TimeoutError as TavilyTimeoutError  # type: ignore[import-untyped]
 
+from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.providers.rest import (
     MAX_BODY_BYTES,
     Reply,
@@ -19,9 +18,9 @@ from searchr1.retrieval.providers.rest import (
     finite,
     read_body,
     retry_after_s,
-    usable_key,
 )
 from searchr1.retrieval.providers.web import MAX_CHARS, WebProvider, WebResult, objects, text_of
+from searchr1.retrieval.registry import ProviderSpec, provider
 
 Depth = Literal["basic", "advanced", "fast", "ultra-fast"]
 Topic = Literal["general", "news", "finance"]
@@ -49,6 +48,8 @@ class TavilyProvider(WebProvider):
         base_url: str = URL,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
+        from tavily import AsyncTavilyClient  # type: ignore[import-untyped]
+
         key = usable_key(api_key, self.label)
         self._options: dict[str, Any] = {"search_depth": depth, "topic": topic}
         if include_domains:
@@ -65,6 +66,8 @@ class TavilyProvider(WebProvider):
         await self._http.aclose()
 
     async def _results(self, query: str, k: int) -> Iterable[WebResult]:
+        from tavily.errors import TimeoutError as TavilyTimeoutError  # type: ignore[import-untyped]
+
         if self._http.is_closed:
             raise RestError("unavailable", "was closed on our side")
         try:
@@ -102,3 +105,12 @@ class _Guarded(httpx.AsyncHTTPTransport):
             return httpx.Response(status, content=await read_body(response, self._max_body_bytes))
         finally:
             await response.aclose()
+
+
+@provider("tavily", form="tavily:", key="required")
+async def open_tavily(spec: ProviderSpec) -> TavilyProvider:
+    """Open Tavily, with the options ``depth``, ``topic``, ``include_domains=a.org+b.org`` and ``exclude_domains``."""
+    options: dict[str, Any] = spec.take("depth", "topic", "include_domains", "exclude_domains")
+    for name in ("include_domains", "exclude_domains"):
+        options[name] = [domain for domain in options.get(name, "").split("+") if domain]
+    return TavilyProvider(spec.require_secret(), max_chars=spec.passage_chars, **options)

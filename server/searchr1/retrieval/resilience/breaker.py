@@ -1,97 +1,93 @@
-"""A circuit breaker for one provider and key: purgatory's states, with one probe at a time and verdicts as values.
+"""A circuit breaker for one provider and key.
 
-closed: calls pass, and ``failures`` failed ones in a row open it. open: no call passes until its rest is over.
-half open: one call passes, which closes or opens it again; a call given up half-way decides nothing.
+========= ================== ====================================== =========
+state     which calls pass   what happens                           next
+========= ================== ====================================== =========
+closed    all                ``failures`` failures in a row         open
+closed    all                a call ends as ``unauthorized``        open
+open      none               its time is over, and a call asks      half open
+half open one, the probe     the probe ends as ``success``          closed
+half open one, the probe     it ends as ``failure``/``unauthorized`` open
+half open one, the probe     it ends as ``cancelled``               half open
+========= ================== ====================================== =========
+
+A call speaks only for the period between two changes of state in which it began: one that was let through before the
+circuit opened decides nothing after that.
 """
 
 import time
 from collections.abc import Callable
 from typing import Literal
 
-from purgatory.domain.messages.events import ContextChanged
-from purgatory.domain.model import HALF_OPENED, OPENED, Context, OpenedState
-
 from searchr1.retrieval.base import BreakerState
 
-Verdict = Literal["passed", "failed", "refused", "unknown"]
-"""``refused``: the other side will have none of our calls. ``unknown``: the call was given up."""
-
-_STATES: dict[str, BreakerState] = {"closed": "closed", "opened": "open", "half-opened": "half_open"}
-
-
-class Call:
-    """A call that the breaker let pass."""
-
-    __slots__ = ()
-
-
-class _CallFailedError(Exception):
-    """What purgatory is told of a failed call."""
+CallResult = Literal["success", "failure", "unauthorized", "cancelled"]
+"""``unauthorized``: the provider refuses our key or plan, and so all calls. ``cancelled``: nothing is known."""
 
 
 class Breaker:
-    """See the module. Rests for ``reset_s`` seconds after failures, for ``refused_reset_s`` after a refusal.
+    """A state machine without I/O: ``allow`` a call, then ``record`` how it ended.
 
-    ``on_change`` hears of every new state. Rests are measured by the wall clock, as purgatory does. For one event loop.
+    It stays open for ``reset_s`` seconds after failures and for ``unauthorized_reset_s`` after a refused key.
+    ``on_change`` is called with every new state. ``clock`` gives seconds and never runs back.
     """
 
     def __init__(
         self,
-        name: str,
         *,
         failures: int,
         reset_s: float,
-        refused_reset_s: float,
+        unauthorized_reset_s: float,
         on_change: Callable[[BreakerState], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._reset_s, self._refused_reset_s, self._on_change = reset_s, refused_reset_s, on_change
-        self._context = Context(name, failures, reset_s)
-        self._probe: Call | None = None
+        self._max_failures, self._reset_s, self._unauthorized_reset_s = failures, reset_s, unauthorized_reset_s
+        self._on_change, self._clock = on_change, clock
+        self._state: BreakerState = "closed"
+        self._failures = 0
+        self._reopens_at_s = 0.0
+        self._period = 0
+        self._is_probing = False
 
     @property
     def state(self) -> BreakerState:
         """The state now; ``open`` until a call has been let through again."""
-        return _STATES[self._context.state]
+        return self._state
 
     def open_for_s(self) -> float:
-        """Seconds of rest that are left; 0 unless it is open."""
-        opened_at_s = self._context.opened_at
-        if self._context.state != OPENED or opened_at_s is None:
-            return 0.0
-        return max(opened_at_s + self._context.ttl - time.time(), 0.0)
+        """Return the seconds until a call may pass again; 0 unless the circuit is open."""
+        return max(self._reopens_at_s - self._clock(), 0.0) if self._state == "open" else 0.0
 
-    def admit(self) -> Call | None:
-        """Let a call pass, to be given to ``settle`` when it has ended, or return None."""
-        if self._probe is not None or self.open_for_s() > 0:
+    def allow(self) -> int | None:
+        """Let a call pass and return its period, to be given to ``record`` when it has ended; or return None."""
+        if self._is_probing or self.open_for_s() > 0:
             return None
-        try:
-            self._context.handle_new_request()
-        except OpenedState:  # the clock stands exactly at the end of the rest
-            return None
-        call = Call()
-        if self._context.state == HALF_OPENED:
-            self._probe = call
-        self._announce()
-        return call
+        if self._state == "open":
+            self._change("half_open")
+        self._is_probing = self._state == "half_open"
+        return self._period
 
-    def settle(self, call: Call, verdict: Verdict) -> None:
-        """Say how an admitted call ended. One that began before the circuit opened does not speak for it later."""
-        if self._probe is call:
-            self._probe = None
-        elif self._context.state != "closed":
+    def record(self, period: int, result: CallResult) -> None:
+        """Take note of how a call ended that ``allow`` let pass in ``period``."""
+        if period != self._period:
             return
-        if verdict == "passed":
-            self._context.handle_end_request()
-        elif verdict == "failed":
-            self._context.ttl = self._reset_s
-            self._context.handle_exception(_CallFailedError())
-        elif verdict == "refused":
-            self._context.ttl = self._refused_reset_s
-            self._context.set_state(OpenedState(self._context.name))
-        self._announce()
+        self._is_probing = False
+        if result == "unauthorized":
+            self._open(self._unauthorized_reset_s)
+        elif result == "failure":
+            self._failures += 1
+            if self._state == "half_open" or self._failures >= self._max_failures:
+                self._open(self._reset_s)
+        elif result == "success":
+            self._failures = 0
+            if self._state == "half_open":
+                self._change("closed")
 
-    def _announce(self) -> None:
-        messages, self._context.messages = self._context.messages, []
-        for message in messages:
-            if isinstance(message, ContextChanged):
-                self._on_change(_STATES[message.state])
+    def _open(self, reset_s: float) -> None:
+        self._reopens_at_s = self._clock() + reset_s
+        self._change("open")
+
+    def _change(self, state: BreakerState) -> None:
+        self._state, self._failures = state, 0
+        self._period += 1
+        self._on_change(state)

@@ -5,14 +5,14 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from searchr1.retrieval.base import Found, Retriever, SearchObserver, SearchOutcome
-from searchr1.retrieval.deadline import Deadline, search_within
+from searchr1.retrieval.deadline import Deadline
 
 _CREDIT_MAX = 10.0
-"""Hedges that a quiet time can save up for a slow one."""
+"""Hedges that a time without any can save up for a slow one."""
 
 
 class HedgedRetriever:
-    """A ``Retriever`` around ``inner`` against its slow tail. For one event loop.
+    """A ``Retriever`` around ``inner``, which keeps its deadlines, against its slow tail. For one event loop.
 
     After ``min_samples`` answered searches, one that takes longer than the ``after_quantile`` of the last ``window``
     gets a second call with the time left. At most ``max_share`` of the searches do. The call that loses is cancelled
@@ -38,7 +38,7 @@ class HedgedRetriever:
         self._credit = 0.0
 
     def hedge_after_s(self) -> float | None:
-        """Seconds after which a search is slow, or None while too few are known."""
+        """Return the seconds after which a search is slow, or None while too few are known."""
         if len(self._samples_s) < self._min_samples:
             return None
         ranked_s = sorted(self._samples_s)
@@ -72,14 +72,14 @@ class HedgedRetriever:
     async def _timed_search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        outcome = await search_within(self._inner, query, k, deadline_s, self._name)
+        outcome = await self._inner.search(query, k, deadline_s)
         if isinstance(outcome, Found):
             self._samples_s.append(loop.time() - began_s)
         return outcome
 
 
 async def _first_useful(calls: Sequence["asyncio.Task[SearchOutcome]"]) -> "asyncio.Task[SearchOutcome]":
-    """The first call that found something, or the first call where both fail."""
+    """Return the first call that found something, or the first call where both fail."""
     waiting = set(calls)
     while True:
         _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

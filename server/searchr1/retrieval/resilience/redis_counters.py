@@ -47,9 +47,9 @@ class RedisCounters:
 
     ``client`` is a ``redis.asyncio`` client (plain, Sentinel's or Cluster's) and stays the caller's to close. The keys
     of one operation must share a slot. Redis gets ``timeout_s`` to answer; after it did not, it is not asked for
-    ``rest_s``, so that an outage costs searches no time. A late operation may go on unseen for ``patience_s``, so that
-    a connection that takes longer than ``timeout_s`` to be made is there for the next one. A reservation that is made
-    late is taken back.
+    ``cooldown_s``, so that an outage costs searches no time. A late operation may go on unseen for ``late_timeout_s``,
+    so that a connection that takes longer than ``timeout_s`` to be made is there for the next one. A reservation that
+    is made late is taken back.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class RedisCounters:
         client: Any,
         *,
         timeout_s: float = 0.05,
-        rest_s: float = 1.0,
-        patience_s: float = 2.0,
+        cooldown_s: float = 1.0,
+        late_timeout_s: float = 2.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client, self._clock = client, clock
-        self._timeout_s, self._rest_s, self._patience_s = timeout_s, rest_s, patience_s
-        self._rests_until_s = float("-inf")
+        self._timeout_s, self._cooldown_s, self._late_timeout_s = timeout_s, cooldown_s, late_timeout_s
+        self._cooldown_ends_s = float("-inf")
         self._running: set[asyncio.Task[Any]] = set()
 
     async def reserve(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
@@ -83,13 +83,13 @@ class RedisCounters:
         await self._wait(self._start(_ADJUST, keys, (change.searches, change.micros)))
 
     def _start(self, script: str, keys: Sequence[str], arguments: Sequence[int]) -> asyncio.Task[Any]:
-        if self._clock() < self._rests_until_s:
+        if self._clock() < self._cooldown_ends_s:
             raise CounterError("Redis did not answer a moment ago")
         return self._send(script, keys, arguments)
 
     def _send(self, script: str, keys: Sequence[str], arguments: Sequence[int]) -> asyncio.Task[Any]:
         async def run() -> Any:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._late_timeout_s):
                 return await self._client.eval(script, len(keys), *keys, *arguments)
 
         operation = asyncio.create_task(run())
@@ -102,7 +102,7 @@ class RedisCounters:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.shield(operation)
         except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
-            self._rests_until_s = self._clock() + self._rest_s
+            self._cooldown_ends_s = self._clock() + self._cooldown_s
             raise CounterError(f"Redis does not answer ({type(error).__name__})") from error
 
     def _take_back(self, late: asyncio.Task[Any], keys: Sequence[str], spend: Spend) -> None:

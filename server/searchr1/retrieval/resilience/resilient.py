@@ -1,12 +1,11 @@
-"""One provider, called with care: retried (stamina), at a bounded rate (aiolimiter), behind a circuit breaker.
+"""One provider behind retries (stamina), a bounded rate (aiolimiter) and a circuit breaker.
 
-Whatever happens ends as a ``SearchOutcome`` before the deadline. Retries wait for what the provider asks where that
-fits into the time left, and end the search where it does not.
+Whatever happens ends as a ``SearchOutcome`` before the deadline. Retries wait for as long as the provider asks where
+that fits into the time left, and end the search where it does not.
 """
 
 import asyncio
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -14,52 +13,32 @@ import stamina
 from aiolimiter import AsyncLimiter
 
 from searchr1.retrieval.base import FailureKind, Found, Retriever, SearchFailed, SearchObserver, SearchOutcome
+from searchr1.retrieval.config import ResilienceConfig
 from searchr1.retrieval.deadline import Deadline, search_within, timeout
-from searchr1.retrieval.resilience.breaker import Breaker, Verdict
+from searchr1.retrieval.resilience.breaker import Breaker, CallResult
 
+MIN_ATTEMPT_S = 0.05
+"""No call begins with less time than this."""
+MAX_COOLDOWN_S = 60.0
+"""Longest time for which a provider's ``Retry-After`` keeps other searches away from it."""
+UNAUTHORIZED_RESET_S = 300.0
+"""Time for which the circuit stays open after the provider refused our key or plan."""
+_BACKOFF_INITIAL_S, _BACKOFF_MAX_S = 0.1, 2.0
+"""The wait before retry n is drawn from the upper half of ``min(_BACKOFF_MAX_S, _BACKOFF_INITIAL_S * 2**(n-1))``."""
+_MIN_TELLING_TIMEOUT_S = 1.0
+"""A call that had less time than this and timed out says nothing of the provider."""
 _RETRIED: frozenset[FailureKind] = frozenset({"timeout", "unavailable", "rate_limited", "bad_response"})
-_STATUS = re.compile(r"\bHTTP (\d+)")
-_ACCOUNT_STATUSES = frozenset({"401", "402", "403", "432", "433"})
+_ACCOUNT_STATUSES = frozenset({401, 402, 403, 432, 433})
+"""Statuses that refuse the key or the plan; 432 and 433 are Tavily's."""
 
 
 def refuses_our_account(failure: SearchFailed) -> bool:
-    """Tell whether the first ``HTTP …`` of the message refuses the key or the plan, and so every later search too."""
-    status = _STATUS.search(failure.message)
-    return failure.kind == "rejected" and status is not None and status[1] in _ACCOUNT_STATUSES
-
-
-@dataclass(frozen=True, slots=True)
-class ResiliencePolicy:
-    """What a provider, and a search of it, may be put through."""
-
-    attempts: int = 3
-    """Calls per search, retries included."""
-    min_attempt_s: float = 0.05
-    """No call begins with less time than this."""
-    attempt_timeout_s: float | None = None
-    """Bound of one call; without it a call may take all the time left, and none is left to retry a timeout."""
-    backoff_initial_s: float = 0.1
-    backoff_max_s: float = 2.0
-    """The wait before retry n is drawn from the upper half of ``min(backoff_max_s, backoff_initial_s * 2**(n-1))``."""
-    quiet_max_s: float = 60.0
-    """Longest time for which a provider's ``Retry-After`` keeps other searches away from it."""
-    breaker_failures: int = 5
-    """Failures in a row after which the circuit opens; timeouts count if the call had ``breaker_patience_s``."""
-    breaker_patience_s: float = 1.0
-    breaker_reset_s: float = 30.0
-    """Rest of the provider before one search probes it."""
-    account_reset_s: float = 300.0
-    """The same after it refused our key or our plan, which opens the circuit at once."""
-    refuses_account: Callable[[SearchFailed], bool] = refuses_our_account
-    max_concurrent: int = 64
-    """Calls at once."""
-    rate_per_s: float | None = None
-    """Calls per second, evenly spaced but for ``rate_burst``."""
-    rate_burst: float = 1.0
+    """Tell whether the provider refused the key or the plan, and so would refuse every later search too."""
+    return failure.kind == "rejected" and failure.status in _ACCOUNT_STATUSES
 
 
 @dataclass(slots=True)
-class _Run:
+class _Search:
     query: str
     k: int
     deadline: Deadline
@@ -78,7 +57,8 @@ class _FailedError(Exception):
 class ResilientRetriever:
     """A ``Retriever`` around the provider ``inner``. Make one per provider and key, for one event loop.
 
-    ``name`` stands in messages, metrics and outcomes. ``jitter`` draws from [0, 1).
+    ``name`` stands in messages, metrics and outcomes. ``attempt_timeout_s`` bounds one call; without it a call may take
+    all the time left, and none is left to retry a timeout. ``jitter`` draws from [0, 1).
     """
 
     def __init__(
@@ -86,58 +66,59 @@ class ResilientRetriever:
         inner: Retriever,
         *,
         name: str,
-        policy: ResiliencePolicy,
+        config: ResilienceConfig,
         observer: SearchObserver,
+        attempt_timeout_s: float | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._inner, self.name, self._policy, self._observer, self._jitter = inner, name, policy, observer, jitter
-        self._slots = asyncio.Semaphore(policy.max_concurrent)
-        self._limiter = _limiter(policy)
-        self._quiet: Deadline | None = None
+        self._inner, self.name, self._observer, self._jitter = inner, name, observer, jitter
+        self._attempts, self._attempt_timeout_s = config.attempts, attempt_timeout_s
+        self._slots = asyncio.Semaphore(config.max_concurrent)
+        self._limiter = None if config.rate_per_s is None else AsyncLimiter(1, 1 / config.rate_per_s)
+        self._cooldown: Deadline | None = None
         self._breaker = Breaker(
-            name,
-            failures=policy.breaker_failures,
-            reset_s=policy.breaker_reset_s,
-            refused_reset_s=policy.account_reset_s,
+            failures=config.breaker_failures,
+            reset_s=config.breaker_reset_s,
+            unauthorized_reset_s=UNAUTHORIZED_RESET_S,
             on_change=lambda state: observer.breaker(name, state),
+            clock=_loop_time_s,
         )
 
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         """See ``Retriever.search``."""
-        run = _Run(query, k, Deadline(deadline_s))
+        search = _Search(query, k, Deadline(deadline_s))
         attempts = stamina.retry_context(
-            on=lambda error: self._retry_in_s(error, run), attempts=self._policy.attempts, timeout=None
+            on=lambda error: self._retry_in_s(error, search), attempts=self._attempts, timeout=None
         )
         try:
             async for attempt in attempts:
                 with attempt:
-                    run.attempt = attempt.num
-                    return await self._attempt(run)
+                    search.attempt = attempt.num
+                    return await self._attempt(search)
         except _FailedError as failed:
             return failed.outcome
         raise AssertionError("stamina ended without an outcome")
 
-    def _retry_in_s(self, error: BaseException, run: _Run) -> float | bool:
-        """Seconds to wait before the next attempt, or False for none. stamina asks after the last attempt too."""
+    def _retry_in_s(self, error: BaseException, search: _Search) -> float | bool:
+        """Return the seconds until the next attempt, or False for none. stamina asks after the last one too."""
         if not isinstance(error, _FailedError) or error.final or error.outcome.kind not in _RETRIED:
             return False
-        policy = self._policy
-        longest_s = min(policy.backoff_max_s, policy.backoff_initial_s * 2.0 ** (run.attempt - 1))
+        longest_s = min(_BACKOFF_MAX_S, _BACKOFF_INITIAL_S * 2.0 ** (search.attempt - 1))
         delay_s = longest_s * (1 + self._jitter()) / 2 + (error.outcome.retry_after_s or 0.0)
-        return delay_s if run.deadline.left_s() - delay_s >= policy.min_attempt_s else False
+        return delay_s if search.deadline.left_s() - delay_s >= MIN_ATTEMPT_S else False
 
-    async def _attempt(self, run: _Run) -> Found:
+    async def _attempt(self, search: _Search) -> Found:
         """Make one call when its turn comes; raise ``_FailedError`` for anything but passages."""
-        if (quiet_s := self._quiet_s()) > 0:
-            message = f"{self.name} asked to be left alone for {quiet_s:.3g} s more"
-            raise _FailedError(SearchFailed("rate_limited", message, quiet_s, self.name))
+        if (cooldown_s := self._cooldown_s()) > 0:
+            message = f"{self.name} asked to be left alone for {cooldown_s:.3g} s more"
+            raise _FailedError(SearchFailed("rate_limited", message, cooldown_s, self.name))
         if self._breaker.open_for_s() > 0:
             raise self._circuit_open()
-        if not await self._wait_for_turn(run.deadline):
+        if not await self._wait_for_turn(search.deadline):
             message = f"{self.name} could not be called in time"
             raise _FailedError(SearchFailed("timeout", message, provider=self.name), final=True)
         try:
-            outcome = await self._guarded_call(run)
+            outcome = await self._guarded_call(search)
         finally:
             self._slots.release()
         if isinstance(outcome, SearchFailed):
@@ -146,14 +127,14 @@ class ResilientRetriever:
 
     async def _wait_for_turn(self, deadline: Deadline) -> bool:
         """Take a slot and a place in the rate, unless that leaves too little time for a call."""
-        min_attempt_s = self._policy.min_attempt_s
-        if deadline.left_s() < min_attempt_s:
+        if deadline.left_s() < MIN_ATTEMPT_S:
             return False
         try:
-            async with timeout(deadline.left_s() - min_attempt_s):
+            async with timeout(deadline.left_s() - MIN_ATTEMPT_S):
                 await self._slots.acquire()
                 try:
-                    await self._take_rate()
+                    if self._limiter is not None:
+                        await self._limiter.acquire()
                 except BaseException:
                     self._slots.release()
                     raise
@@ -161,55 +142,52 @@ class ResilientRetriever:
             return False
         return True
 
-    async def _take_rate(self) -> None:
-        if self._limiter is not None:
-            await self._limiter.acquire()
-
-    async def _guarded_call(self, run: _Run) -> SearchOutcome:
-        admitted = self._breaker.admit()
-        if admitted is None:
+    async def _guarded_call(self, search: _Search) -> SearchOutcome:
+        period = self._breaker.allow()
+        if period is None:
             raise self._circuit_open()
-        verdict: Verdict = "unknown"
+        result: CallResult = "cancelled"
         try:
-            allowed_s = min(run.deadline.left_s(), self._policy.attempt_timeout_s or run.deadline.left_s())
-            outcome = await self._observed_call(run, allowed_s)
-            verdict = self._verdict(outcome, allowed_s)
+            allowed_s = min(search.deadline.left_s(), self._attempt_timeout_s or search.deadline.left_s())
+            outcome = await self._observed_call(search, allowed_s)
+            result = _result(outcome, allowed_s)
         finally:
-            self._breaker.settle(admitted, verdict)
+            self._breaker.record(period, result)
         return outcome
 
-    async def _observed_call(self, run: _Run, allowed_s: float) -> SearchOutcome:
-        run.calls += 1
-        if run.calls > 1:
+    async def _observed_call(self, search: _Search, allowed_s: float) -> SearchOutcome:
+        search.calls += 1
+        if search.calls > 1:
             self._observer.retry(self.name)
-        loop = asyncio.get_running_loop()
-        began_s, seen = loop.time(), "cancelled"
+        began_s, seen = _loop_time_s(), "cancelled"
         try:
-            outcome = await search_within(self._inner, run.query, run.k, allowed_s, self.name)
+            outcome = await search_within(self._inner, search.query, search.k, allowed_s, self.name)
             outcome = outcome if outcome.provider else replace(outcome, provider=self.name)
             seen = _seen(outcome)
         finally:
-            self._observer.attempt(self.name, seen, loop.time() - began_s)
+            self._observer.attempt(self.name, seen, _loop_time_s() - began_s)
         if isinstance(outcome, SearchFailed) and outcome.kind == "rate_limited" and outcome.retry_after_s:
-            self._quiet = Deadline(min(outcome.retry_after_s, self._policy.quiet_max_s))
+            self._cooldown = Deadline(min(outcome.retry_after_s, MAX_COOLDOWN_S))
         return outcome
 
-    def _verdict(self, outcome: SearchOutcome, allowed_s: float) -> Verdict:
-        if isinstance(outcome, Found):
-            return "passed"
-        if outcome.kind == "rejected":
-            return "refused" if self._policy.refuses_account(outcome) else "passed"
-        if outcome.kind not in _RETRIED or (outcome.kind == "timeout" and allowed_s < self._policy.breaker_patience_s):
-            return "unknown"
-        return "failed"
-
-    def _quiet_s(self) -> float:
-        return 0.0 if self._quiet is None else self._quiet.left_s()
+    def _cooldown_s(self) -> float:
+        return 0.0 if self._cooldown is None else self._cooldown.left_s()
 
     def _circuit_open(self) -> _FailedError:
-        rest_s = self._breaker.open_for_s()
+        open_for_s = self._breaker.open_for_s()
         message = f"{self.name} is not called: its circuit is open after failures"
-        return _FailedError(SearchFailed("unavailable", message, rest_s or None, self.name), final=True)
+        return _FailedError(SearchFailed("unavailable", message, open_for_s or None, self.name), final=True)
+
+
+def _result(outcome: SearchOutcome, allowed_s: float) -> CallResult:
+    """Return what a call that had ``allowed_s`` seconds tells the breaker."""
+    if isinstance(outcome, Found):
+        return "success"
+    if outcome.kind == "rejected":
+        return "unauthorized" if refuses_our_account(outcome) else "success"
+    if outcome.kind not in _RETRIED or (outcome.kind == "timeout" and allowed_s < _MIN_TELLING_TIMEOUT_S):
+        return "cancelled"
+    return "failure"
 
 
 def _seen(outcome: SearchOutcome) -> str:
@@ -218,8 +196,5 @@ def _seen(outcome: SearchOutcome) -> str:
     return "found" if outcome.passages else "empty"
 
 
-def _limiter(policy: ResiliencePolicy) -> AsyncLimiter | None:
-    if policy.rate_per_s is None:
-        return None
-    burst = max(policy.rate_burst, 1.0)
-    return AsyncLimiter(burst, burst / policy.rate_per_s)
+def _loop_time_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -18,7 +18,7 @@ from searchr1.evaluation.metrics import exact_match
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
-from searchr1.retrieval.index.bm25_retriever import LocalIndex, LocalRetriever
+from searchr1.retrieval.index.bm25 import LocalIndex
 from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
 
@@ -47,7 +47,7 @@ def validate_checkpoint(
     limits = Limits(max_searches=0) if closed_book else Limits()
 
     async def answer_all() -> list[Attempt]:
-        retriever = LocalRetriever(LocalIndex.open(index))
+        retriever = LocalIndex.open(index).retriever()
         try:
             return [
                 Attempt(question, await answer(question.question, engine, retriever, tokenizer, limits=limits))

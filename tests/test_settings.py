@@ -1,0 +1,126 @@
+"""Settings from the environment and from files, and the search configuration that they make."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
+from searchr1.retrieval.registry import key_variable, providers
+from searchr1.settings import Settings
+
+KEYED = [one.name for one in providers().values() if one.key != "none"]
+
+
+def load(**given: Any) -> Settings:
+    return Settings.load(**{"model": "m", "retriever": "index:none", **given})
+
+
+def test_the_defaults_of_the_search_layer_are_those_of_its_configs() -> None:
+    assert load().search() == SearchConfig("index:none")
+
+
+ENVIRONMENT = {
+    "SEARCHR1_SEARCH_TIMEOUT_S": "7",
+    "SEARCHR1_PASSAGE_CHARS": "500",
+    "SEARCHR1_REDIS_URL": "redis://h",
+    "SEARCHR1_CACHE": "false",
+    "SEARCHR1_CACHE_SOFT_TTL_S": "1",
+    "SEARCHR1_CACHE_HARD_TTL_S": "2",
+    "SEARCHR1_CACHE_EMPTY_TTL_S": "3",
+    "SEARCHR1_CACHE_TTLS_S": '{"exa": [1, 2]}',
+    "SEARCHR1_CACHE_MAX_ENTRY_BYTES": "2048",
+    "SEARCHR1_CACHE_MEMORY_MIB": "5",
+    "SEARCHR1_SEARCH_ATTEMPTS": "2",
+    "SEARCHR1_SEARCH_BREAKER_FAILURES": "3",
+    "SEARCHR1_SEARCH_BREAKER_RESET_S": "4",
+    "SEARCHR1_SEARCH_MAX_CONCURRENT": "5",
+    "SEARCHR1_SEARCH_RATE_PER_S": "6",
+    "SEARCHR1_SEARCH_HEDGE": "true",
+    "SEARCHR1_SEARCH_COSTS_USD": '{"exa": 0.01}',
+    "SEARCHR1_SEARCH_BUDGET_WINDOW_S": "60",
+    "SEARCHR1_SEARCH_BUDGET_PER_KEY": "1",
+    "SEARCHR1_SEARCH_BUDGET_PER_TENANT": "2",
+    "SEARCHR1_SEARCH_BUDGET_USD_PER_KEY": "3",
+    "SEARCHR1_SEARCH_BUDGET_USD_PER_TENANT": "4",
+}
+
+
+def test_every_part_of_the_search_layer_is_set_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    found = load().search()
+    assert found == SearchConfig(
+        "index:none",
+        timeout_s=7,
+        passage_chars=500,
+        redis_url="redis://h",
+        cache=CacheConfig(False, 1, 2, 3, {"exa": (1, 2)}, 2048, 5),
+        resilience=ResilienceConfig(2, 3, 4, 5, 6, True),
+        budget=BudgetConfig({"exa": 0.01}, 60, 1, 2, 3, 4),
+    )
+    for config in (found.cache, found.resilience, found.budget):
+        same = [one.name for one in fields(config) if getattr(config, one.name) == getattr(type(config)(), one.name)]
+        assert same == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("search_attempts", 11),
+        ("search_rate_per_s", 0),
+        ("cache_max_entry_bytes", 1023),
+        ("search_budget_per_key", -1),
+        ("passage_chars", 49),
+    ],
+)
+def test_bounds_are_those_of_the_configs(name: str, value: int) -> None:
+    with pytest.raises(ValidationError) as refused:
+        load(**{name: value})
+    assert refused.value.errors()[0]["loc"] == (name,)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"cache_ttls_s": {"exa": (5, 2)}}, "the soft TTL of exa"),
+        ({"cache_soft_ttl_s": 9, "cache_hard_ttl_s": 9}, "the soft TTL of all providers"),
+        ({"search_costs_usd": {"exa": -1}}, "the price of a search by exa"),
+    ],
+)
+def test_what_cannot_work_together_is_refused_and_quotes_no_key(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message) as refused:
+        load(provider_keys={"exa": "s3cret"}, **given)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_the_key_of_any_provider_comes_from_its_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SEARCHR1_{name.upper()}_API_KEY", "s3cret")
+    assert key_variable(name) == f"SEARCHR1_{name.upper()}_API_KEY"
+    settings = load()
+    assert settings.search().secrets == {name: "s3cret"}
+    assert "s3cret" not in repr(settings) + repr(settings.search())
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_the_key_of_any_provider_comes_from_its_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"searchr1_{name}_api_key").write_text("s3cret\n")
+    monkeypatch.setenv("SEARCHR1_SECRETS_DIR", str(tmp_path))
+    assert load().search().secrets == {name: "s3cret"}
+
+
+def test_a_key_that_is_given_goes_before_the_environment_and_that_before_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("exa", "brave", "tavily"):
+        (tmp_path / f"searchr1_{name}_api_key").write_text("file")
+    monkeypatch.setenv("SEARCHR1_SECRETS_DIR", str(tmp_path))
+    monkeypatch.setenv("SEARCHR1_EXA_API_KEY", "environment")
+    monkeypatch.setenv("SEARCHR1_BRAVE_API_KEY", "environment")
+    found = load(provider_keys={"exa": "given"}).search().secrets
+    assert found == {"exa": "given", "brave": "environment", "tavily": "file"}
