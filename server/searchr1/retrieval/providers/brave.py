@@ -4,7 +4,15 @@ from collections.abc import Iterable
 from typing import Unpack
 
 from searchr1.retrieval.keys import usable_key
-from searchr1.retrieval.providers.web import WebOptions, WebProvider, WebResult, object_of, objects, text_of
+from searchr1.retrieval.providers.web import (
+    WebOptions,
+    WebProvider,
+    WebResult,
+    cut_at_word,
+    object_of,
+    objects,
+    text_of,
+)
 from searchr1.retrieval.registry import ProviderSpec, provider
 
 URL = "https://api.search.brave.com"
@@ -38,7 +46,11 @@ class BraveProvider(WebProvider):
         super().__init__(base_url, headers={"X-Subscription-Token": key, "Accept": "application/json"}, **options)
 
     async def _results(self, query: str, k: int) -> Iterable[WebResult]:
-        wanted = {"q": _cut(query), "count": str(min(k, _MAX_COUNT)), "text_decorations": "false"}
+        wanted = {
+            "q": cut_at_word(" ".join(query.split()[:_MAX_QUERY_WORDS]), _MAX_QUERY_CHARS),
+            "count": str(min(k, _MAX_COUNT)),
+            "text_decorations": "false",
+        }
         wanted |= {"result_filter": "web", **self._options}
         web = object_of(await self._api.get("res/v1/web/search", wanted)).get("web")
         # Brave leaves the section out where it found nothing.
@@ -50,15 +62,6 @@ def _result(item: dict[str, object]) -> WebResult:
     snippets = [item.get("description"), *(more if isinstance(more, list) else ())]
     text = " ".join(text_of(snippet) for snippet in snippets)
     return WebResult(text_of(item.get("title")), text_of(item.get("url")), text, markup=True)
-
-
-def _cut(query: str) -> str:
-    words = " ".join(query.split()[:_MAX_QUERY_WORDS])
-    return (
-        words
-        if len(words) <= _MAX_QUERY_CHARS
-        else (words[:_MAX_QUERY_CHARS].rpartition(" ")[0] or words[:_MAX_QUERY_CHARS])
-    )
 
 
 @provider("brave", form="brave:", key="required")

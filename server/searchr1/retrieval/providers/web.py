@@ -1,4 +1,4 @@
-"""What web providers share: how they are called, and a result of any of them as a passage in the trained form.
+"""The base of web providers: how they are called, and how their results become passages in the trained form.
 
 To write one, derive from ``WebProvider`` and say in ``_results`` how to ask and how to read the answer.
 """
@@ -28,7 +28,7 @@ _READ_AHEAD = 4
 
 @dataclass(frozen=True, slots=True)
 class WebResult:
-    """One result as a provider words it. ``markup`` tells that title and text are HTML."""
+    """One result as a provider words it. With ``markup``, title and text are HTML."""
 
     title: str
     url: str
@@ -38,7 +38,7 @@ class WebResult:
 
 
 class WebOptions(TypedDict, total=False):
-    """What every web provider takes beside its own options."""
+    """Arguments of every web provider, beside its own options."""
 
     max_chars: int
     """Bound of a passage's text."""
@@ -55,9 +55,9 @@ class WebProvider(abc.ABC):
     """
 
     name: ClassVar[str]
-    """What outcomes and metrics call it."""
+    """Name in outcomes and metrics."""
     label: ClassVar[str]
-    """What people call it."""
+    """Name in messages for people."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class WebProvider(abc.ABC):
 
 
 def passages_from(results: Iterable[WebResult], k: int, max_chars: int) -> tuple[Passage, ...]:
-    """The first ``k`` results with a text or a title, one per URL, their texts cut to ``max_chars``."""
+    """Return the first ``k`` results with a text or a title, one per URL, their texts cut to ``max_chars``."""
     passages: dict[str, Passage] = {}
     for result in results:
         title, text = result.title[:1000], result.text[: _READ_AHEAD * max_chars]
@@ -116,12 +116,12 @@ def passages_from(results: Iterable[WebResult], k: int, max_chars: int) -> tuple
 
 
 def plain_text(markup: str) -> str:
-    """HTML without its tags, entities resolved."""
+    """Return HTML without its tags, entities resolved."""
     return html.unescape(_MARKUP.sub("", markup))
 
 
 def trim(text: str, max_chars: int) -> str:
-    """The first sentences of ``text`` that fit into ``max_chars``; the first words where not even one sentence does."""
+    """Return the first sentences of ``text`` that fit into ``max_chars``, or the first words where no sentence does."""
     if len(text) <= max_chars:
         return text
     head = text[:max_chars]
@@ -129,12 +129,18 @@ def trim(text: str, max_chars: int) -> str:
     ends = [match.end() for match in _SENTENCE_END.finditer(text[: max_chars + 1]) if match.end() <= max_chars]
     if ends:
         return head[: ends[-1]]
-    words = head.rpartition(" ")[0]
-    return words or head
+    return cut_at_word(text, max_chars)
+
+
+def cut_at_word(text: str, max_chars: int) -> str:
+    """Return the first words of ``text`` that fit into ``max_chars``, or a part of the first where it does not."""
+    if len(text) <= max_chars:
+        return text
+    return text[:max_chars].rpartition(" ")[0] or text[:max_chars]
 
 
 def object_of(reply: Reply, hint: str = "") -> dict[str, Any]:
-    """The JSON object of a successful reply. Raises ``RestError``, with ``hint`` where the provider refuses us.
+    """Return the JSON object of a successful reply. Raises ``RestError``, with ``hint`` where the provider refuses us.
 
     What a provider says in an error is left out: some repeat the key.
     """
@@ -144,12 +150,12 @@ def object_of(reply: Reply, hint: str = "") -> dict[str, Any]:
 
 
 def objects(value: object, name: str) -> list[dict[str, object]]:
-    """The objects in the list ``value``; other things are passed over. Raises ``RestError`` for what is no list."""
+    """Return the objects in the list ``value``; other things are passed over. Raises ``RestError`` for what is no list."""
     if not isinstance(value, list):
         raise RestError("bad_response", f'answered without a list "{name}"')
     return [item for item in value if isinstance(item, dict)]
 
 
 def text_of(value: object) -> str:
-    """A string as it is, anything else as none."""
+    """Return a string as it is, and an empty one for anything else."""
     return value if isinstance(value, str) else ""
