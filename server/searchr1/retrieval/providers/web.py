@@ -150,7 +150,7 @@ def object_of(reply: Reply, hint: str = "") -> dict[str, Any]:
 
 
 def objects(value: object, name: str) -> list[dict[str, object]]:
-    """Return the objects in the list ``value``; other things are passed over. Raises ``RestError`` for what is no list."""
+    """Return the objects in the list ``value``, without other things. Raises ``RestError`` for what is no list."""
     if not isinstance(value, list):
         raise RestError("bad_response", f'answered without a list "{name}"')
     return [item for item in value if isinstance(item, dict)]
