@@ -14,6 +14,7 @@ from aiohttp import web
 from searchr1.retrieval.base import SearchOutcome
 from searchr1.retrieval.providers.brave import BraveProvider
 from searchr1.retrieval.providers.exa import ExaProvider
+from searchr1.retrieval.providers.mediawiki import MediaWikiProvider
 from searchr1.retrieval.providers.opensearch import OpenSearchRetriever
 from searchr1.retrieval.providers.retrieve import RetrieveClient
 from searchr1.retrieval.providers.searxng import SearxngProvider
@@ -110,6 +111,24 @@ WEB_CASES = [
         "POST",
         True,
         "x-api-key",
+    ),
+    Case(
+        "mediawiki",
+        lambda base_url, key=KEY, **more: MediaWikiProvider(f"{base_url}/w/api.php", api_key=key, **more),
+        lambda rows: {
+            "batchcomplete": True,
+            "query": {  # in no order, as MediaWiki gives them
+                "pages": [
+                    {"pageid": 7 + index, "ns": 0, "index": index, **page}
+                    for index, page in enumerate(_rows(rows, url="fullurl", text="extract"), start=1)
+                ][::-1]
+            },
+        },
+        "/w/api.php",
+        "GET",
+        False,
+        "Authorization",
+        f"Bearer {KEY}",
     ),
 ]
 WEB_CASE = {case.name: case for case in WEB_CASES}
