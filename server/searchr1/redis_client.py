@@ -40,7 +40,7 @@ def open_redis(url: str) -> RedisClient:
     Raises ``ConfigurationError``, whose message holds nothing of the URL but its scheme.
     """
     try:
-        # What urllib and redis-py say of a malformed URL may quote a part of the password: hence "from None" below.
+        # Messages of urllib and redis-py may quote a part of the password: hence "from None" below.
         return _open(urlsplit(url))
     except ConfigurationError:
         raise
@@ -67,7 +67,7 @@ def _open(parts: SplitResult) -> RedisClient:
 
 
 def _options(parts: SplitResult, kind: str, *, tls: bool) -> dict[str, Any]:
-    """Arguments that every client takes, and those of the URL's query."""
+    """Return the arguments that every client takes, and those of the URL's query."""
     options: dict[str, Any] = {
         "protocol": 2,  # RESP3 adds only notifications, and with those redis-py trusts connections that were closed
         "driver_info": None,  # two commands less for a connection to be ready

@@ -29,7 +29,7 @@ def _of(config: type, name: str) -> Any:
 
 
 class Settings(BaseSettings):
-    """What an operator can set. The ``max_…`` bounds cap what a request may ask for."""
+    """Settings of an operator. The ``max_…`` bounds cap what a request may ask for."""
 
     model_config = SettingsConfigDict(
         env_prefix=_ENV_PREFIX, extra="ignore", validate_default=True, hide_input_in_errors=True
@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
 
     sanitize: bool = True
-    """Neutralise tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
+    """Neutralize tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
     """Keys by provider. Each is read from ``SEARCHR1_<NAME>_API_KEY``, or from the file ``searchr1_<name>_api_key``."""
     passage_chars: int = _of(SearchConfig, "passage_chars")

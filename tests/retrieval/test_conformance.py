@@ -1,4 +1,4 @@
-"""What every retriever must do. A new provider joins by adding an opener to ``OPENERS``.
+"""The conformance suite of retrievers. A new provider joins by adding an opener to ``OPENERS``.
 
 One that asks a server joins ``providers/cases.py`` instead, with what its answers look like on the wire.
 """
@@ -22,7 +22,7 @@ from searchr1.retrieval.server import create_retrieve_app
 
 @dataclass(frozen=True)
 class World:
-    """What an opener may build on. Every retriever must hold the index's passages."""
+    """The parts that an opener may build on. Every retriever must hold the index's passages."""
 
     index: LocalIndex
     serve_app: Callable[[FastAPI], AbstractAsyncContextManager[str]]

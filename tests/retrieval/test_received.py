@@ -1,4 +1,4 @@
-"""What leaves the retrieval layer: clean text, and URLs that can be shown as links."""
+"""The last check of passages: clean text, and URLs that can be shown as links."""
 
 import pytest
 from hypothesis import given

@@ -20,7 +20,7 @@ DollarLimit = Annotated[float | None, Field(ge=0)]
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """How long searches are kept, and how many bytes of them.
+    """Lifetimes and sizes of the searches that are kept.
 
     Raises ``ConfigurationError`` for a soft TTL that is not below its hard one.
     """
@@ -97,7 +97,7 @@ class BudgetConfig:
 
     @property
     def counts_anything(self) -> bool:
-        """True if there is a price to report or a limit to keep."""
+        """Tell whether there is a price to report or a limit to keep."""
         limits = (self.per_key, self.per_tenant, self.usd_per_key, self.usd_per_tenant)
         return bool(self.costs_usd) or any(limit is not None for limit in limits)
 

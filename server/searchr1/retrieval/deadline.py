@@ -1,4 +1,4 @@
-"""Time that shrinks: what a search has left, and a call that cannot take more than that."""
+"""Deadlines of searches: the time that is left, and a call that cannot take more than that."""
 
 import asyncio
 import math
@@ -16,12 +16,12 @@ class Deadline:
         self._at_s = self._loop.time() + deadline_s
 
     def left_s(self) -> float:
-        """Seconds until then; negative once it has passed."""
+        """Return the seconds until then; negative once it has passed."""
         return self._at_s - self._loop.time()
 
 
 def timeout(seconds: float) -> asyncio.Timeout:
-    """``asyncio.timeout`` that takes ``math.inf`` for no limit."""
+    """Return an ``asyncio.timeout``; ``math.inf`` is no limit."""
     return asyncio.timeout(seconds if math.isfinite(seconds) else None)
 
 

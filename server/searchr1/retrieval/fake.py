@@ -1,4 +1,4 @@
-"""A retriever for tests: its answers are written down beforehand."""
+"""A retriever for tests, whose answers are written down beforehand."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence

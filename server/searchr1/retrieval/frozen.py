@@ -1,4 +1,4 @@
-"""Searches answered from a record, so that a run can be run again on what was found then."""
+"""A retriever that answers from a record, so that a run can be run again on what was found then."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -19,9 +19,10 @@ class FrozenSearch:
 
 
 class FrozenRetriever:
-    """Answers each query as the record does: the first time as its first search, then as its next one, if any.
+    """A ``Retriever`` that answers as the record does: a query's first time as its first search, then as its next one.
 
-    A query that the record lacks goes to ``otherwise``, or fails as ``not_cached`` where that is None.
+    Once none is left, its last one answers again. A query that the record lacks goes to ``otherwise``, or fails as
+    ``not_cached`` where that is None.
     """
 
     def __init__(self, searches: Sequence[FrozenSearch], otherwise: Retriever | None = None) -> None:

@@ -1,4 +1,4 @@
-"""The search layer as a request meets it: one caller's view of providers, cache and budgets."""
+"""The whole search layer: providers, cache and budgets, and the view that one caller has of them."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,20 +13,20 @@ class Cache(Protocol):
     """A cache in front of the providers."""
 
     def view(self, scope: str = "", only: bool = False) -> Retriever:
-        """The cache as ``scope`` sees it; with ``only``, it answers alone."""
+        """Return the cache as ``scope`` sees it; with ``only``, it answers alone."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SearchLayer:
-    """What searches go through: ``source`` stands for the providers, ``cache`` and ``budgets`` come before it."""
+    """The parts that searches go through: ``budgets``, then ``cache``, then ``source``, which is all providers."""
 
     source: Retriever
     cache: Cache | None = None
     budgets: Budgets | None = None
 
     def view(self, caller: Caller = ANYONE, *, cache_only: bool = False) -> Retriever:
-        """The retriever of one run. With ``cache_only`` no provider is called."""
+        """Return the retriever of one run. With ``cache_only`` no provider is called."""
         cached: Retriever = _NOTHING_CACHED if self.cache is None else self.cache.view(caller.tenant, only=True)
         if cache_only:
             return cached
@@ -37,7 +37,7 @@ class SearchLayer:
 
 
 class _WithinBudget:
-    """Answers from the cache alone once the budget is used up."""
+    """A ``Retriever`` that answers from the cache alone once the budget is used up."""
 
     def __init__(self, paid: Retriever, cached: Retriever) -> None:
         self._paid, self._cached = paid, cached

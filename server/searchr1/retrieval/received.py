@@ -1,4 +1,4 @@
-"""Passages as the rest of the program may handle them, whoever found them: the last check before they are shown."""
+"""The last check of passages, whoever found them, before the rest of the program handles and shows them."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _NEVER_IN_URLS = re.compile(r'[\x00-\x20\x7f-\xa0\\<>"`\u061c\u200b-\u200f\u2028
 
 
 def received(passages: Sequence[Passage]) -> tuple[Passage, ...]:
-    """The passages without NULs, lone surrogates and unsafe URLs; those that had none are the same objects.
+    """Return the passages without NULs, lone surrogates and unsafe URLs; those that had none are the same objects.
 
     A URL stays if it is http or https, names a host and holds no credentials. It is shown to users, never fetched.
     """
@@ -32,7 +32,7 @@ def _received(passage: Passage) -> Passage:
 
 
 def is_safe_url(url: str) -> bool:
-    """Whether a link to ``url`` can be given to users."""
+    """Tell whether a link to ``url`` can be given to users."""
     if len(url) > MAX_URL_CHARS or _NEVER_IN_URLS.search(url):
         return False
     try:

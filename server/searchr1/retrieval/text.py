@@ -1,4 +1,4 @@
-"""Text that came from outside, made safe to send on."""
+"""Cleaning of text that came from outside, so that it can be sent on."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a cache keeps, under which key and how long; what it does without its store."""
+"""Entries of the cache: their keys and lifetimes, and searches while the store is out."""
 
 import asyncio
 
@@ -115,7 +115,7 @@ async def test_only_one_of_the_processes_that_share_a_store_refreshes() -> None:
 
 
 @virtual
-async def test_a_provider_that_fails_leaves_the_stale_entry_and_rests() -> None:
+async def test_a_provider_that_fails_leaves_the_stale_entry_and_cools_down() -> None:
     cache = make(refresh_s=5.0)
     await cache.search()
     cache.clock.now_s += 61

@@ -10,8 +10,8 @@ from tests.retrieval.resilience.fakes import now_s, virtual
 TICK_S = 1e-3
 
 
-async def bypassed_s(store: GuardedStore, key: str = "k") -> float:
-    """How long it takes ``store`` to say that it does not answer."""
+async def skipped_s(store: GuardedStore, key: str = "k") -> float:
+    """Return the seconds that ``store`` takes to say that it does not answer."""
     began_s = now_s()
     with pytest.raises(StoreError):
         await store.get(key)
@@ -34,21 +34,21 @@ async def test_a_store_that_hangs_costs_its_bound_once_and_then_nothing() -> Non
     inner = Moody()
     inner.hangs = True
     store = GuardedStore(inner, timeout_s=0.05, cooldown_s=1.0)
-    waits_s = await asyncio.gather(*(bypassed_s(store, f"k{number}") for number in range(100)))
+    waits_s = await asyncio.gather(*(skipped_s(store, f"k{number}") for number in range(100)))
     assert max(waits_s) <= 0.05 + TICK_S
-    assert max([await bypassed_s(store) for _ in range(100)]) <= TICK_S
+    assert max([await skipped_s(store) for _ in range(100)]) <= TICK_S
     await store.aclose()
 
 
 @virtual
-async def test_after_a_rest_one_operation_probes_and_the_others_do_not_wait() -> None:
+async def test_after_a_cooldown_one_operation_probes_and_the_others_do_not_wait() -> None:
     inner = Moody()
     inner.hangs = True
     store = GuardedStore(inner, timeout_s=0.05, cooldown_s=1.0)
-    await bypassed_s(store)
+    await skipped_s(store)
     await asyncio.sleep(1.1)
     asked = len(inner.asked)
-    waits_s = await asyncio.gather(*(bypassed_s(store, f"k{number}") for number in range(20)))
+    waits_s = await asyncio.gather(*(skipped_s(store, f"k{number}") for number in range(20)))
     assert len(inner.asked) == asked + 1
     assert sorted(wait_s > 0.04 for wait_s in waits_s) == [False] * 19 + [True]
     await store.aclose()
@@ -59,9 +59,9 @@ async def test_a_store_that_works_again_is_used_again() -> None:
     inner = Moody()
     inner.fails = True
     store = GuardedStore(inner, cooldown_s=1.0)
-    await bypassed_s(store)
+    await skipped_s(store)
     inner.fails = False
-    await bypassed_s(store)
+    await skipped_s(store)
     await asyncio.sleep(1.0)
     assert await store.get("k") is None
     assert await store.get("other") is None
@@ -72,11 +72,11 @@ async def test_late_operations_that_fill_all_places_do_not_hold_up_the_probes() 
     inner = Moody()
     inner.hangs = True
     store = GuardedStore(inner, timeout_s=0.05, cooldown_s=0.2, late_timeout_s=5.0, max_concurrent=2)
-    await asyncio.gather(*(bypassed_s(store, f"k{number}") for number in range(2)))
+    await asyncio.gather(*(skipped_s(store, f"k{number}") for number in range(2)))
     total_s = 0.0
     for _ in range(100):
         await asyncio.sleep(0.01)
-        total_s += await bypassed_s(store)
+        total_s += await skipped_s(store)
     assert total_s <= 0.3
     inner.hangs = False
     await asyncio.sleep(6)
@@ -85,13 +85,13 @@ async def test_late_operations_that_fill_all_places_do_not_hold_up_the_probes() 
 
 
 @virtual
-async def test_a_late_answer_does_not_end_the_rest() -> None:
+async def test_a_late_answer_does_not_end_the_cooldown() -> None:
     inner = Moody()
     inner.delay_s = 0.1
     store = GuardedStore(inner, timeout_s=0.05, cooldown_s=1.0)
     waits_s = []
     for _ in range(50):
-        waits_s.append(await bypassed_s(store))
+        waits_s.append(await skipped_s(store))
         await asyncio.sleep(0.02)
     assert sum(waits_s) <= 0.15
 
@@ -108,7 +108,7 @@ async def test_a_late_operation_goes_on_and_its_effect_stays() -> None:
 
 
 @virtual
-async def test_a_refusal_is_told_and_causes_no_rest() -> None:
+async def test_a_refusal_is_told_and_causes_no_cooldown() -> None:
     inner = Moody()
     inner.refuses = True
     store = GuardedStore(inner)
@@ -159,20 +159,20 @@ async def test_closing_leaves_no_task() -> None:
     inner = Moody()
     inner.hangs = True
     store = GuardedStore(inner, late_timeout_s=1000)
-    await bypassed_s(store)
+    await skipped_s(store)
     await store.aclose()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 @virtual
-async def test_nobody_joins_a_read_of_a_store_that_rests() -> None:
+async def test_nobody_joins_a_read_of_a_store_in_cooldown() -> None:
     inner = Moody()
     inner.hangs = True
     store = GuardedStore(inner, timeout_s=0.05, cooldown_s=1.0)
-    late = asyncio.create_task(bypassed_s(store, "a"))
+    late = asyncio.create_task(skipped_s(store, "a"))
     await asyncio.sleep(0.03)
-    later = asyncio.create_task(bypassed_s(store, "b"))
+    later = asyncio.create_task(skipped_s(store, "b"))
     await asyncio.sleep(0.03)
-    assert await bypassed_s(store, "b") <= TICK_S
+    assert await skipped_s(store, "b") <= TICK_S
     await asyncio.gather(late, later)
     await store.aclose()

@@ -97,7 +97,7 @@ async def test_no_search_fails_while_redis_is_killed_and_the_cache_comes_back(ow
 
 
 async def until_hit(cache: Cache, query: str) -> None:
-    """Search until the cache answers, as it must once its rest is over."""
+    """Search until the cache answers, as it must once its cooldown is over."""
     for _ in range(100):
         if (await cache.found(query)).cache == "hit":
             return

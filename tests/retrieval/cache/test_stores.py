@@ -1,4 +1,4 @@
-"""What every byte store must do, in memory and in Redis."""
+"""The conformance suite of byte stores, in memory and in Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator

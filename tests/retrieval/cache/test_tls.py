@@ -24,12 +24,12 @@ CA, OTHER_CA = trustme.CA(), trustme.CA()
 LONG_AGO = datetime.datetime(2020, 1, 1)
 USER, PASSWORD = "app", "hunter2"
 _HANDSHAKE = b"\x16\x03"
-"""How every client begins that speaks TLS: a record of type handshake."""
+"""First byte of a client that speaks TLS: a record of type handshake."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What lies between the cache and Redis: ``wire`` sees what is sent, ``tls`` what was meant by it."""
+    """The connection between the cache and Redis: ``wire`` sees what is sent, ``tls`` what was meant by it."""
 
     wire: Proxy
     tls: Proxy

@@ -1,6 +1,6 @@
 """An engine that speaks the wire format of OpenSearch's and Elasticsearch's ``_search``, strict as they are.
 
-BM25 is our own index's; nearest neighbours are exact. A request that a real engine refuses is refused in its words.
+BM25 is our own index's; nearest neighbors are exact. A request that a real engine refuses is refused in its words.
 """
 
 import json

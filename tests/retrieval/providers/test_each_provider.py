@@ -12,7 +12,9 @@ from searchr1.retrieval.providers.tavily import TavilyProvider
 from tests.retrieval.providers.cases import KEY, WEB_CASE, search, status
 from tests.retrieval.providers.site import serving
 
-TAVILY, SEARXNG, BRAVE, SERPER, EXA = (WEB_CASE[name] for name in ("tavily", "searxng", "brave", "serper", "exa"))
+TAVILY, SEARXNG, BRAVE, SERPER, EXA, MEDIAWIKI = (
+    WEB_CASE[name] for name in ("tavily", "searxng", "brave", "serper", "exa", "mediawiki")
+)
 
 
 def test_tavily_without_a_key_is_refused_and_not_called_anonymously() -> None:
@@ -107,3 +109,56 @@ async def test_brave_is_asked_for_extra_snippets_only_where_wanted(options: dict
     [(*_, asked)] = site.requests
     assert asked.get("extra_snippets") == sent
     assert asked["count"] == "20"
+
+
+async def test_mediawiki_is_asked_for_introductions_in_one_call_by_name() -> None:
+    query = "w" * 290 + " and many more"
+    nothing = status(200, '{"batchcomplete": true}')
+    async with serving(nothing) as site, aclosing(MEDIAWIKI.open(site.url, contact="a@b.org")) as one:
+        assert await one.search(query, 50, 20) == Found((), provider="mediawiki")
+    [(_, _, headers, asked)] = site.requests
+    assert headers["User-Agent"] == "searchr1 (a@b.org)"
+    assert asked == {
+        "action": "query",
+        "format": "json",
+        "formatversion": "2",
+        "generator": "search",
+        "gsrsearch": "w" * 290 + " and many",
+        "gsrlimit": "20",
+        "prop": "extracts|info",
+        "inprop": "url",
+        "exintro": "1",
+        "explaintext": "1",
+        "exlimit": "max",
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("ratelimited", "rate_limited"), ("maxlag", "unavailable"), ("readapidenied", "rejected")]
+)
+async def test_mediawikis_errors_come_with_a_status_of_200(code: str, kind: str) -> None:
+    body = {"error": {"code": code, "info": f"some words, and {KEY}"}}
+    outcome, _ = await search(MEDIAWIKI, lambda _: web.json_response(body))
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == kind
+    assert code in outcome.message
+    assert KEY not in outcome.message
+
+
+async def test_a_wiki_without_text_extracts_says_what_it_lacks() -> None:
+    pages = [{"pageid": 1, "ns": 0, "title": "Mali", "index": 1, "fullurl": "https://example.org/Mali"}]
+    body = {"warnings": {}, "batchcomplete": True, "query": {"pages": pages}}
+    outcome, _ = await search(MEDIAWIKI, lambda _: web.json_response(body))
+    assert isinstance(outcome, SearchFailed)
+    assert (outcome.kind, "TextExtracts" in outcome.message) == ("bad_response", True)
+
+
+async def test_an_answer_that_is_not_mediawikis_is_no_empty_result() -> None:
+    outcome, _ = await search(MEDIAWIKI, lambda _: web.json_response({}))
+    assert isinstance(outcome, SearchFailed)
+    assert outcome.kind == "bad_response"
+
+
+def test_a_contact_that_no_header_can_hold_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="contact"):
+        MEDIAWIKI.open("http://127.0.0.1:9", contact="a\nX-Other: 1")

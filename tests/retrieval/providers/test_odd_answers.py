@@ -1,4 +1,4 @@
-"""What any retriever over HTTP does when its server answers oddly, late, or not at all."""
+"""Servers that answer oddly, late, or not at all, behind every retriever over HTTP."""
 
 import asyncio
 import gzip

@@ -24,7 +24,7 @@ from tests.retrieval.resilience.test_budget import Account
 from tests.tls_proxy import run_proxy
 
 UNHURRIED: dict[str, Any] = {"timeout_s": 5.0, "late_timeout_s": 10.0}
-_PATIENCE_S = 60.0
+_LONGEST_S = 60.0
 TENANTS = ("", "acme", "a{b}c", "}{", *(f"tenant {number}" for number in range(9)))
 
 
@@ -85,7 +85,7 @@ def spent(servers: list[RedisServer], tenant: str = "acme") -> list[int]:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    ends_s = time.monotonic() + _PATIENCE_S
+    ends_s = time.monotonic() + _LONGEST_S
     while not await asyncio.to_thread(holds):
         assert time.monotonic() < ends_s, "it does not come to pass"
         await asyncio.sleep(0.1)
@@ -93,7 +93,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def until_answers(budgets: Budgets, *outcomes: str) -> None:
     """Search until one of ``outcomes``, as must come once Redis is well again."""
-    ends_s = time.monotonic() + _PATIENCE_S
+    ends_s = time.monotonic() + _LONGEST_S
     while await search(budgets) not in outcomes:
         assert time.monotonic() < ends_s, f"never {outcomes}"
         await asyncio.sleep(0.05)
@@ -234,7 +234,7 @@ async def test_without_any_sentinel_searches_go_on(stack: AsyncExitStack) -> Non
 
 async def until_all_are_counted(limited: Budgets) -> None:
     """Search for tenants of all nodes until there is no outage any more."""
-    ends_s = time.monotonic() + _PATIENCE_S
+    ends_s = time.monotonic() + _LONGEST_S
     outages = -1
     while outages != limited.outages:
         assert time.monotonic() < ends_s, "budgets are not enforced again"

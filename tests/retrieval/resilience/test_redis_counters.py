@@ -175,7 +175,7 @@ async def test_a_change_that_comes_late_is_made_all_the_same(client: Any) -> Non
     assert await client.hgetall("{t}:a") == {b"searches": b"2", b"micros": b"200"}
 
 
-async def test_patience_ends(client: Any) -> None:
+async def test_a_late_operation_ends_too(client: Any) -> None:
     late = Late(client)
     store = RedisCounters(late, timeout_s=0.01, late_timeout_s=0.02)
     with pytest.raises(CounterError):

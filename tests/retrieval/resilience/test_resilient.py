@@ -94,7 +94,7 @@ async def test_a_bounded_attempt_leaves_time_to_retry_a_timeout() -> None:
 
 
 @virtual
-async def test_retry_after_is_honoured_where_it_fits() -> None:
+async def test_retry_after_is_kept_to_where_it_fits() -> None:
     script = Script([Step(failed("rate_limited", 3.0), 0.0), found()])
     assert isinstance(await resilient(script).search("q", 3, 10), Found)
     assert script.began_s[1] - script.began_s[0] == pytest.approx(3.075)

@@ -1,4 +1,4 @@
-"""A byte store that can go wrong, kept from holding searches up."""
+"""A guard around a byte store on the network, so that its outages hold no search up."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from searchr1.retrieval.cache.store import StoreRefusedError
 
 _OVERHEAD_BYTES = 300
-"""Of a key and its value, roughly: the objects that hold them."""
+"""Bytes of the objects that hold a key and its value, roughly."""
 
 
 class MemoryStore:

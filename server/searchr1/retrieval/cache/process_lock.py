@@ -17,7 +17,7 @@ from searchr1.retrieval.cache.store import Failure, StoreError, pack, unpack
 from searchr1.retrieval.deadline import Deadline
 
 _LOCK_TTL_S = 5.0
-"""How long identical searches of other processes wait for a holder that may have died."""
+"""Seconds for which identical searches of other processes wait for a holder that may have died."""
 _FAILURE_TTL_S = 2.0
 _POLL_FIRST_S, _POLL_MAX_S, _POLL_GROWTH = 0.01, 0.1, 1.5
 

@@ -1,4 +1,4 @@
-"""What the search cache keeps its entries in, and what an entry looks like.
+"""The protocol of stores that the search cache keeps its entries in, and the bytes of an entry.
 
 An entry is ``SR1`` + one byte for how the body is packed + CRC-32 of the body (4 bytes, big-endian) + the body: a
 MessagePack array, as it is or deflated. Whatever else is read back counts as no entry.
@@ -20,11 +20,11 @@ _DEFLATE_LEVEL = 1  # searches wait for it; higher levels save little on a few k
 
 
 class StoreError(Exception):
-    """The store did not answer, or not in time."""
+    """Raised where the store did not answer, or not in time."""
 
 
 class StoreRefusedError(StoreError):
-    """The store answers, and refuses this operation: it is full, say, or read-only."""
+    """Raised where the store answers, and refuses this operation: it is full, say, or read-only."""
 
 
 class ByteStore(Protocol):
@@ -47,7 +47,7 @@ class ByteStore(Protocol):
 
 
 class Entry(msgspec.Struct, array_like=True, frozen=True):
-    """What a provider found; ``stored_at_s`` is in seconds of Unix time."""
+    """Passages that a provider found; ``stored_at_s`` is in seconds of Unix time."""
 
     stored_at_s: float
     provider: str
@@ -55,7 +55,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Failure(msgspec.Struct, array_like=True, frozen=True):
-    """How a search failed that others wait for."""
+    """Failure of a search that other processes wait for."""
 
     kind: FailureKind
     message: str

@@ -1,4 +1,4 @@
-"""From texts to unit vectors: the ``Encoder`` protocol, and encoders of the E5 and MiniLM kind through ONNX Runtime."""
+"""Encoders of texts as unit vectors: the ``Encoder`` protocol, and models of the E5 and MiniLM kind in ONNX Runtime."""
 
 import asyncio
 import json
@@ -27,19 +27,19 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class EncoderSettings:
-    """How a model is used. The defaults are those of E5; MiniLM has empty prefixes."""
+    """Use of a model: prefixes, pooling, length. The defaults are those of E5; MiniLM has empty prefixes."""
 
     query_prefix: str = "query: "
     passage_prefix: str = "passage: "
     pooling: Pooling = "mean"
-    """Of the tokens' states: their mean, or the first token's."""
+    """The text's vector: the mean of the tokens' states, or the first token's."""
     max_tokens: int = 512
-    """Of one text, special tokens included; the rest of it is ignored."""
+    """Tokens of one text, special ones included; the rest of it is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """What tells one encoder from another: vectors of two that differ cannot be compared."""
+    """Identity of an encoder: vectors of two whose infos differ cannot be compared."""
 
     model: str
     """SHA-256 of the model and its tokenizer."""
@@ -52,7 +52,7 @@ class Encoder(Protocol):
 
     @property
     def info(self) -> EncoderInfo:
-        """What this encoder is."""
+        """The identity of this encoder."""
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> "Vectors":

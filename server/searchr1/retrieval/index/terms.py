@@ -1,4 +1,4 @@
-"""Splits text into search terms, the same way for passages and for queries."""
+"""Search terms of passages and of queries, split from text in the same way."""
 
 import re
 import threading
@@ -16,18 +16,18 @@ _DIACRITIC = re.compile("[\u0300-\u036f]")
 
 @dataclass(frozen=True, slots=True)
 class TokenizerSettings:
-    """How text becomes search terms. Stored with an index, so that queries are split as its passages were."""
+    """Rules that turn text into search terms. Stored with an index, so that queries are split as its passages were."""
 
     stopwords: Literal["english"] | None = "english"
     """Words that are dropped: the 33 of Lucene's English list, or none."""
     stemmer: Literal["english"] | None = "english"
     """Snowball's English stemmer, or none."""
     fold_diacritics: bool = True
-    """Whether ``Córdoba`` and ``Cordoba`` are one term."""
+    """Make ``Córdoba`` and ``Cordoba`` one term."""
 
 
 class Tokenizer:
-    """Splits text into lower-case search terms. Thread-safe."""
+    """A splitter of text into lower-case search terms. Thread-safe."""
 
     def __init__(self, settings: TokenizerSettings) -> None:
         self._fold_diacritics = settings.fold_diacritics
@@ -36,14 +36,14 @@ class Tokenizer:
         self._stem_lock = threading.Lock()
 
     def words(self, text: str) -> list[str]:
-        """The words of ``text`` in order, folded, stopwords included, not stemmed."""
+        """Return the words of ``text`` in order, folded, stopwords included, not stemmed."""
         text = text.lower()
         if self._fold_diacritics and not text.isascii():
             text = unicodedata.normalize("NFC", _DIACRITIC.sub("", unicodedata.normalize("NFKD", text)))
         return _WORD.findall(text)
 
     def term(self, word: str) -> str | None:
-        """The term that a word of ``words`` is searched as; None for a stopword."""
+        """Return the term that a word of ``words`` is searched as; None for a stopword."""
         if word in self._stopwords:
             return None
         if self._stem is None:
@@ -52,5 +52,5 @@ class Tokenizer:
             return self._stem(word)
 
     def terms(self, text: str) -> list[str]:
-        """The search terms of ``text``, in order, repeated as they repeat."""
+        """Return the search terms of ``text``, in order, repeated as they repeat."""
         return [term for word in self.words(text) if (term := self.term(word)) is not None]

@@ -1,4 +1,4 @@
-"""What a search engine stored, as a passage in the trained format: the title line in double quotes, then the text."""
+"""Documents of search engines as passages in the trained format: the title line in double quotes, then the text."""
 
 from collections.abc import Mapping
 from typing import Any

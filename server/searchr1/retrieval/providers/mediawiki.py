@@ -21,6 +21,7 @@ from searchr1.retrieval.providers.web import (
     text_of,
 )
 from searchr1.retrieval.registry import ProviderSpec, provider
+from searchr1.retrieval.text import clean_text
 
 _MAX_PAGES = 20
 """Introductions of one call."""
@@ -59,7 +60,7 @@ class MediaWikiProvider(WebProvider):
         body = object_of(await self._api.get("", wanted))
         if isinstance(error := body.get("error"), dict):
             code = text_of(error.get("code"))
-            raise RestError(_KINDS.get(code, "rejected"), f"refused the search ({code[:100]})")
+            raise RestError(_KINDS.get(code, "rejected"), f"refused the search ({clean_text(code)[:100]})")
         found = body.get("query")
         if found is None and "batchcomplete" in body:  # as it answers where it found nothing
             return ()

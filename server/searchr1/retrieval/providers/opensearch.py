@@ -1,6 +1,6 @@
-"""OpenSearch and Elasticsearch over REST, by BM25 or by nearest neighbours, for a corpus larger than one machine.
+"""OpenSearch and Elasticsearch over REST, by BM25 or by nearest neighbors, for a corpus larger than one machine.
 
-Request: ``POST /INDEX/_search``. BM25 is a ``multi_match`` over text fields, alike on both. Nearest neighbours are a
+Request: ``POST /INDEX/_search``. BM25 is a ``multi_match`` over text fields, alike on both. Nearest neighbors are a
 ``knn`` query on OpenSearch and a ``knn`` section beside the query on Elasticsearch, over a field of vectors that the
 corpus was indexed with. A document holds ``contents``, or ``title`` and ``text``, and optionally ``url``.
 

@@ -1,4 +1,4 @@
-"""Qdrant over REST: nearest neighbours from a collection whose payloads hold the passages.
+"""Qdrant over REST: nearest neighbors from a collection whose payloads hold the passages.
 
 Request: ``POST /collections/NAME/points/query``. A payload holds ``contents``, or ``title`` and ``text``, and
 optionally ``url`` and the passage's own ``id``, since Qdrant's point ids are numbers or UUIDs.

@@ -49,11 +49,11 @@ class Reply:
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is a 2xx."""
+        """True for a status of 2xx."""
         return 200 <= self.status < 300
 
     def error(self, detail: str = "", kind: FailureKind | None = None) -> RestError:
-        """Return what this reply means as a failure; ``detail`` is the engine's word for it."""
+        """Return the failure that this reply means; ``detail`` is the engine's word for it."""
         said = f" ({clean_text(detail)[:100]})" if detail else ""
         message = f"answered HTTP {self.status}{said}"
         return RestError(kind or _kind_of(self.status), message, self.retry_after_s, self.status)

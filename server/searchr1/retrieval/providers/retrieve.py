@@ -1,4 +1,4 @@
-"""The client of upstream Search-R1's ``POST /retrieve``, as tolerant as its servers in the wild are varied.
+"""The client of upstream Search-R1's ``POST /retrieve``, tolerant of the variants that its servers answer with.
 
 Request: ``{"queries": [query], "topk": k, "return_scores": true}``. Response: ``{"result": [[entry, ...]]}``, where an
 entry is ``{"document": d, "score": s}``, ``{"document": d}`` or ``d`` itself, and ``d`` is an object with ``contents``

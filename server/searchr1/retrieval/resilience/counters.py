@@ -1,4 +1,4 @@
-"""Counters of searches and money that expire: what a store of them does, and one in this process's memory."""
+"""Counters of searches and money that expire: the protocol of their stores, and one in this process's memory."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from searchr1.errors import SearchR1Error
 
 
 class CounterError(SearchR1Error):
-    """The counters cannot be reached. The message names no address."""
+    """Raised where the counters cannot be reached. The message names no address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How far the counter ``key`` may go; None is no limit. ``scope`` names the quota where it refuses."""
+    """Limits of the counter ``key``; None is no limit. ``scope`` names the quota where it refuses."""
 
     scope: str
     key: str

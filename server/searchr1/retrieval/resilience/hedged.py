@@ -1,4 +1,4 @@
-"""A second, identical search once the first has taken longer than most do; the first useful outcome wins."""
+"""Hedging: a second, identical search once the first takes longer than most do; the first useful outcome wins."""
 
 import asyncio
 from collections import deque
