@@ -1,4 +1,4 @@
-"""What the search layer costs: a cached search next to a bare Redis GET, and the embedded index next to bm25s alone.
+"""Costs of the search layer: a cached search next to a bare Redis GET, and the embedded index next to bm25s alone.
 
     python -m loadtests.search                     # starts a redis-server of its own
     python -m loadtests.search --passages 1000000  # the index part with a million passages
@@ -25,6 +25,7 @@ from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found, NullObserver, SearchOutcome
 from searchr1.retrieval.cache.cached import CachedRetriever
 from searchr1.retrieval.cache.guarded import GuardedStore
+from searchr1.retrieval.cache.memory import MemoryStore
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.config import CacheConfig
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
@@ -36,11 +37,13 @@ Call = Callable[[], Awaitable[object]]
 
 
 class Upstream:
-    """A provider that takes ``UPSTREAM_S`` and finds three passages of 500 characters."""
+    """A provider that takes ``takes_s`` and finds three passages of 500 characters."""
+
+    takes_s = UPSTREAM_S
 
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         """See ``Retriever.search``."""
-        await asyncio.sleep(UPSTREAM_S)
+        await asyncio.sleep(self.takes_s)
         passages = tuple(Passage(str(i), f'"{query} {i}"', "word " * 100, "https://example.org") for i in range(k))
         return Found(passages, provider="upstream")
 
@@ -94,6 +97,22 @@ async def measure_cache(url: str, rounds: int) -> None:
     for quantile in (0.5, 0.99):
         ratio = percentile(samples["hit"], quantile) / percentile(samples["bare GET"], quantile)
         print(f"hit / bare GET, p{quantile * 100:g}: {ratio:.2f}")
+
+
+async def measure_memory(searches: int) -> None:
+    """Searches a second through a cache in this process's memory, one after the other, the provider's time left out."""
+
+    class Instant(Upstream):
+        takes_s = 0.0
+
+    cached = CachedRetriever(Instant(), MemoryStore(), provider="bench", config=CacheConfig(), observer=NullObserver())
+    print("| in memory | searches/s |\n|---|---|")
+    for name, queries in (("miss", [f"query {n}" for n in range(searches)]), ("hit", ["query 0"] * searches)):
+        started = time.perf_counter()
+        for query in queries:
+            await cached.search(query, TOP_K, 10)
+        print(f"| {name} | {searches / (time.perf_counter() - started):,.0f} |")
+    await cached.aclose()
 
 
 async def measure_index(passages: int, num_queries: int, rounds: int) -> None:
@@ -150,6 +169,7 @@ def main() -> None:
         with contextlib.ExitStack() as stack:
             url = args.redis_url or stack.enter_context(run_redis()).url
             asyncio.run(measure_cache(url, args.rounds))
+        asyncio.run(measure_memory(args.rounds))
     asyncio.run(measure_index(args.passages, args.queries, rounds=5))
 
 

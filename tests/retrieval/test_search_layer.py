@@ -78,6 +78,16 @@ async def test_a_spent_budget_leaves_the_cache() -> None:
     assert calls == ["Mali"]
 
 
+async def test_a_provider_that_refuses_the_key_is_not_called_again() -> None:
+    calls: list[str] = []
+    async with upstream(calls, status=401) as url, open_search(SearchConfig(url)) as layer:
+        first, second = [await layer.view().search(query, 3, 20) for query in ("Mali", "Niger")]
+    assert isinstance(first, SearchFailed)
+    assert isinstance(second, SearchFailed)
+    assert (first.kind, first.status, second.kind) == ("rejected", 401, "unavailable")
+    assert calls == ["Mali"]
+
+
 async def test_without_a_cache_every_search_is_sent() -> None:
     calls: list[str] = []
     async with upstream(calls) as url:

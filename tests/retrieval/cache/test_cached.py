@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
+from searchr1.retrieval.cache.cached import CachedRetriever
 from searchr1.retrieval.cache.memory import MemoryStore
 from searchr1.retrieval.config import CacheConfig
-from tests.retrieval.cache.fakes import UNAVAILABLE, Moody, Provider, Recorded, make
+from tests.retrieval.cache.fakes import UNAVAILABLE, Events, Moody, Provider, Recorded, make
 from tests.retrieval.resilience.fakes import now_s, virtual
 
 EMPTY = Found((), provider="fake")
@@ -35,6 +36,39 @@ async def test_a_repeated_search_is_a_hit_with_its_age() -> None:
     assert second.passages == first.passages
     assert cache.provider.calls == 1
     assert cache.events.take() == {"miss": 1, "hit": 1}
+
+
+class Asked(MemoryStore):
+    """A store in memory that notes what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    async def get(self, key: str) -> bytes | None:
+        self.asked.append("get")
+        return await super().get(key)
+
+    async def set(self, key: str, value: bytes, ttl_s: float) -> None:
+        self.asked.append("set")
+        await super().set(key, value, ttl_s)
+
+    async def claim(self, key: str, token: str, ttl_s: float) -> str:
+        self.asked.append("claim")
+        return await super().claim(key, token, ttl_s)
+
+
+@virtual
+async def test_a_store_of_this_process_alone_takes_no_lock() -> None:
+    store, provider, events = Asked(), Provider(takes_s=1.0), Events()
+    cache = CachedRetriever(provider, store, provider="fake", config=CacheConfig(), observer=events)
+    outcomes = await asyncio.gather(*(cache.search("q", 1, 10) for _ in range(50)))
+    assert all(isinstance(outcome, Found) for outcome in outcomes)
+    assert store.asked == ["get"] * 50 + ["set"]
+    assert (provider.calls, events.take()) == (1, {"miss": 1, "coalesced": 49})
+    provider.outcome = UNAVAILABLE
+    assert [await cache.search("r", 1, 10) for _ in range(2)] == [UNAVAILABLE] * 2
+    assert store.asked[51:] == ["get"] * 2
 
 
 @virtual

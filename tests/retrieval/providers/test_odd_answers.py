@@ -60,7 +60,7 @@ async def test_a_status_says_what_kind_of_failure_it_is(case: Case, code: int, k
     echoed = json.dumps({"detail": {"error": f"bad key {KEY}"}, "message": KEY})
     outcome, _ = await search(case, status(code, echoed, Location="http://127.0.0.1:9/"))
     assert isinstance(outcome, SearchFailed)
-    assert (outcome.kind, outcome.provider) == (kind, case.provider)
+    assert (outcome.kind, outcome.provider, outcome.status) == (kind, case.provider, code)
     assert f"HTTP {code}" in outcome.message
     assert KEY not in outcome.message
 
