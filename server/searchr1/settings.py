@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = None
     """Redis for searches, budgets and runs: ``redis://``, ``rediss://``, ``redis+sentinel://`` or
     ``redis+cluster://``; by default they live in this process's memory."""
+
+    # What these mean, their defaults and bounds: retrieval/config.py. ``search`` gathers them by name.
     cache: bool = _of(CacheConfig, "enabled")
     cache_soft_ttl_s: float = _of(CacheConfig, "soft_ttl_s")
     cache_hard_ttl_s: float = _of(CacheConfig, "hard_ttl_s")
