@@ -1,4 +1,4 @@
-"""From a setting to a retriever, and from the whole configuration to the search layer."""
+"""The opening of a retriever from its setting, and of the whole search layer from its configuration."""
 
 import contextlib
 import math

@@ -20,11 +20,11 @@ _DEFLATE_LEVEL = 1  # searches wait for it; higher levels save little on a few k
 
 
 class StoreError(Exception):
-    """Raised where the store did not answer, or not in time."""
+    """Failure of a store to answer in time."""
 
 
 class StoreRefusedError(StoreError):
-    """Raised where the store answers, and refuses this operation: it is full, say, or read-only."""
+    """Refusal of an operation by a store that answers: it is full, say, or read-only."""
 
 
 class ByteStore(Protocol):

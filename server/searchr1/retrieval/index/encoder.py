@@ -48,7 +48,7 @@ class EncoderInfo:
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors of length 1, whose inner product says how near two texts are. Safe in threads."""
+    """A maker of vectors of length 1, whose inner product says how near two texts are. Safe in threads."""
 
     @property
     def info(self) -> EncoderInfo:

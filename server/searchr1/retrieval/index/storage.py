@@ -26,7 +26,7 @@ MANIFEST, PASSAGES, OFFSETS = "manifest.json", "passages.bin", "offsets.npy"
 
 
 class PassageWriter:
-    """Writes passages to an index folder, in order. Use it as a context manager."""
+    """A writer of passages to an index folder, in order. Use it as a context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

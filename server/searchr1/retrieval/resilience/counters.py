@@ -9,7 +9,7 @@ from searchr1.errors import SearchR1Error
 
 
 class CounterError(SearchR1Error):
-    """Raised where the counters cannot be reached. The message names no address."""
+    """Failure to reach the counters. The message names no address."""
 
 
 @dataclass(frozen=True, slots=True)

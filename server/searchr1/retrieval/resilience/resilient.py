@@ -47,7 +47,7 @@ class _Search:
 
 
 class _FailedError(Exception):
-    """Carries a ``SearchFailed`` through stamina. ``final`` ones are not retried."""
+    """A ``SearchFailed`` on its way through stamina. ``final`` ones are not retried."""
 
     def __init__(self, outcome: SearchFailed, *, final: bool = False) -> None:
         super().__init__(outcome.message)
