@@ -89,7 +89,7 @@ def _result(item: dict[str, object]) -> WebResult:
 
 
 class _Guarded(httpx.AsyncHTTPTransport):
-    """A transport that raises ``RestError`` for any status but 200, and for a body over the bound once it is unpacked."""
+    """A transport that raises ``RestError`` for any status but 200, and for a body that is over the bound unpacked."""
 
     def __init__(self, max_body_bytes: int) -> None:
         super().__init__(trust_env=False)
