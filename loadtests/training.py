@@ -30,7 +30,7 @@ from searchr1.loop.types import Limits
 from searchr1.retrieval.factory import open_retriever
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.curves import plot_runs
-from searchr1.trainer.rl.rollouts import RolloutOptions, Trial, roll_out
+from searchr1.trainer.rl.rollouts import RolloutOptions, RolloutResult, roll_out
 
 START = Path("runs/weak/checkpoint")
 RUNS = Path("runs/results")
@@ -141,18 +141,18 @@ async def score_all(runs: list[PlannedRun], num_questions: int) -> list[Score]:
     return scores
 
 
-def _score(name: str, trials: list[Trial]) -> Score:
+def _score(name: str, results: list[RolloutResult]) -> Score:
     by_hops: dict[int, list[bool]] = defaultdict(list)
-    for trial in trials:
-        right = exact_match(trial.rollout.answer, trial.question.golden_answers)
-        by_hops[trial.question.hops or 0].append(right)
+    for result in results:
+        right = exact_match(result.rollout.answer, result.question.golden_answers)
+        by_hops[result.question.hops or 0].append(right)
     return Score(
         name,
-        len(trials),
+        len(results),
         fmean(right for found in by_hops.values() for right in found),
         {hops: fmean(found) for hops, found in sorted(by_hops.items())},
-        fmean(trial.rollout.num_searches for trial in trials),
-        fmean(trial.rollout.answer is not None for trial in trials),
+        fmean(result.rollout.num_searches for result in results),
+        fmean(result.rollout.answer is not None for result in results),
     )
 
 

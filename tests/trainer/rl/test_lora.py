@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from searchr1.errors import ConfigurationError
 from searchr1.trainer.checkpoints import write_checkpoint
-from searchr1.trainer.rl.config import LoraSection, TrainConfig
+from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
 from searchr1.trainer.rl.lora import LoraLinear, add_adapters, merged, without_adapters
 from searchr1.trainer.rl.policy import Policy, TokenStats, load_policy
+from searchr1.trainer.rl.sections import LoraSection
 from tests.tiny_model import write_tiny_model
 from tests.trainer.rl.test_learner import ALONE, config, samples
 

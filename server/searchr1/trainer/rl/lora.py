@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.rl.config import LoraSection
+from searchr1.trainer.rl.sections import LoraSection
 
 _DOWN, _UP = ".lora_down", ".lora_up"
 

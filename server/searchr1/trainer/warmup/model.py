@@ -11,7 +11,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from searchr1.engines.transformers.attention import NAME as CAUSAL_BLOCKS
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.warmup.batches import Batch
+from searchr1.trainer.warmup.batches import TokenBatch
 
 NUM_COMPILED_SHAPES = 64
 """Shapes that layers are compiled for before what is left runs uncompiled."""
@@ -74,7 +74,7 @@ class LossSums:
     num_samples: int
 
 
-def masked_loss(model: Qwen2ForCausalLM, batch: Batch, device: torch.device) -> LossSums:
+def masked_loss(model: Qwen2ForCausalLM, batch: TokenBatch, device: torch.device) -> LossSums:
     """Cross-entropy on the sampled tokens only; logits are computed for these positions and no others.
 
     Padding is on the right and attention is causal, so no sampled token can see any of it.

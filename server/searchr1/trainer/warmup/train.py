@@ -24,7 +24,7 @@ from transformers import Qwen2ForCausalLM
 from searchr1.errors import ConfigurationError
 from searchr1.loop.prompts import FAITHFUL
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.warmup.batches import Batch, BatchPlan
+from searchr1.trainer.warmup.batches import BatchPlan, TokenBatch
 from searchr1.trainer.warmup.bpe import (
     END_OF_TEXT,
     IM_END,
@@ -249,10 +249,10 @@ class _Run:
             "lr": self.optimizers[0].param_groups[0]["lr"],
         }
 
-    def _share_of(self, plan: BatchPlan) -> Batch:
+    def _share_of(self, plan: BatchPlan) -> TokenBatch:
         return plan.batch(self.step, rank=self.rank, world_size=self.config.num_processes)
 
-    def _drill(self) -> Batch:
+    def _drill(self) -> TokenBatch:
         return drill_batch(
             self.step * self.config.num_processes + self.rank,
             rows=self.config.drill_size // self.config.num_processes,
@@ -261,7 +261,7 @@ class _Run:
             seed=self.config.seed,
         )
 
-    def _learn(self, batch: Batch) -> tuple[float, int, int]:
+    def _learn(self, batch: TokenBatch) -> tuple[float, int, int]:
         """Add a batch's gradients; return its loss in all, the tokens in it, and all tokens read."""
         sums = masked_loss(self.model, batch, self.device)
         sums.loss.backward()  # type: ignore[no-untyped-call]
