@@ -46,6 +46,8 @@ BY_HAND: dict[str, list[float]] = {
     "grpo": [HALF, HALF, HALF, -HALF, -HALF, 0, 0, 0, 0],
     # Sums of rewards from each token on, less its value: 1 - 0.02 - 0.04 - 0.5 = 0.44, and so on.
     "ppo": normalized([0.44, 0.46, 0.46, -0.29, -0.28, 0.5, 0.5, 0.5, 0.45]),
+    # Sums of rewards from each token on, as in PPO, but without values.
+    "reinforce_plus_plus": normalized([0.94, 0.96, 0.96, -0.04, -0.03, 1, 1, 1, 0.95]),
     # Rewards less the KL: 1 - 0.06 = 0.94, -0.04, 1, 0.95; each less that of its one sibling.
     "rloo": [0.98, 0.98, 0.98, -0.98, -0.98, 0.05, 0.05, 0.05, -0.05],
 }
