@@ -1,6 +1,5 @@
 """Writes the files of the Atlas world: corpora, questions, and demonstrations for the warm-up."""
 
-import json
 import random
 import tempfile
 from collections import Counter
@@ -15,11 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from searchr1.atlas.corpus import CorpusName, write_corpus
 from searchr1.atlas.questions import Question, generate, write_questions
-from searchr1.atlas.readings import Reading, readings
+from searchr1.atlas.readings import readings
+from searchr1.atlas.records import Demonstration, Reading
 from searchr1.atlas.renamed import renamed_world
 from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_entities
-from searchr1.atlas.teacher import Demonstration, Searching, Teacher
+from searchr1.atlas.teacher import Searching, Teacher
 from searchr1.atlas.world import World, load_world
+from searchr1.files import write_json_lines
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
 
@@ -239,11 +240,4 @@ def _write_questions(world: World, train: Sequence[Question], out_dir: Path, see
 
 
 def _write(items: Iterable[Demonstration | Reading], path: Path) -> int:
-    partial = path.with_name(path.name + ".partial")
-    count = 0
-    with partial.open("w", encoding="utf-8") as file:
-        for item in items:
-            file.write(json.dumps(item.to_row(), ensure_ascii=False) + "\n")
-            count += 1
-    partial.replace(path)
-    return count
+    return write_json_lines(path, (item.to_row() for item in items))

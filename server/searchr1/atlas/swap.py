@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from searchr1.atlas import templates
 from searchr1.atlas.names import UNITS, made_up_name
-from searchr1.atlas.teacher import Demonstration, Turn
+from searchr1.atlas.records import RENAMED, DemonstratedTurn, Demonstration
 from searchr1.atlas.world import World
 from searchr1.loop.types import Passage
 
@@ -60,7 +60,7 @@ def swap_entities(demonstration: Demonstration, rng: random.Random, pool: NamePo
     turns = tuple(_rename_turn(turn, rename) for turn in demonstration.turns)
     return replace(
         demonstration,
-        id=f"{demonstration.id}-swapped",
+        id=demonstration.id + RENAMED,
         question=rename(demonstration.question),
         golden_answers=tuple(rename(answer) for answer in demonstration.golden_answers),
         turns=turns,
@@ -68,9 +68,9 @@ def swap_entities(demonstration: Demonstration, rng: random.Random, pool: NamePo
     )
 
 
-def _rename_turn(turn: Turn, rename: Callable[[str], str]) -> Turn:
+def _rename_turn(turn: DemonstratedTurn, rename: Callable[[str], str]) -> DemonstratedTurn:
     passages = tuple(Passage(p.id, rename(p.title), rename(p.text), url=p.url, score=p.score) for p in turn.passages)
-    return Turn(rename(turn.text), None if turn.query is None else rename(turn.query), passages)
+    return DemonstratedTurn(rename(turn.text), None if turn.query is None else rename(turn.query), passages)
 
 
 def _new_name(kind: str, rng: random.Random, pool: NamePool, text: str, taken: set[str]) -> str:

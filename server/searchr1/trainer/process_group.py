@@ -1,4 +1,4 @@
-"""The processes of one training run: one, or as many as ``torchrun`` started.
+"""The processes of one training run: one, or as many as ``torchrun`` or the run itself started.
 
 Each computes its share of every pass, and all end with the same weights. The first one alone samples, evaluates and
 writes. Models are sharded by FSDP2 where there are several processes.
@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -45,7 +46,7 @@ class ProcessGroup:
     size: int = 1
     """Number of processes."""
     patient: Any = None
-    """Torch's process group for ``broadcast``, on the CPU; None for a process alone."""
+    """Torch's process group for ``broadcast``, on the CPU; None is the default one."""
 
     @classmethod
     def join(cls, device: str) -> "ProcessGroup":
@@ -63,6 +64,13 @@ class ProcessGroup:
         # A collective on GPUs fails after ten minutes, and a rollout or an evaluation may last longer.
         patient = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         return cls(place, rank, size, patient)
+
+    @classmethod
+    def meet(cls, device: str, rank: int, size: int, rendezvous: Path) -> "ProcessGroup":
+        """Meet the other processes that one on this machine has spawned, at the file ``rendezvous``."""
+        store = torch._C._distributed_c10d.FileStore(str(rendezvous), size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+        return cls(torch.device(device), rank, size)
 
     def leave(self) -> None:
         """Leave the group; its collectives can't be used after that."""

@@ -154,11 +154,6 @@ def kl_k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
     return logprobs - ref_logprobs
 
 
-def kl_k2(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
-    """Per token, any shape: half the square of ``log p - log q``. Its gradient on samples of p is KL(p || q)'s."""
-    return 0.5 * (logprobs - ref_logprobs).square()
-
-
 def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, *, cap: float | None = 10.0) -> torch.Tensor:
     """Per token, any shape: ``q/p - log(q/p) - 1``. Unbiased for KL(p || q) on samples of p, and never negative.
 
@@ -169,15 +164,6 @@ def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, *, cap: float | No
     log_ratio = (ref_logprobs - logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
     kl = log_ratio.exp() - log_ratio - 1
     return kl if cap is None else kl.clamp(max=cap)
-
-
-def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of each distribution, shape [...], from finite ``logits`` [..., V]; computed in float32.
-
-    Each row stands alone, so that a caller with a large V can give few rows at a time.
-    """
-    logprobs = logits.float().log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
 
 
 def truncated_importance(

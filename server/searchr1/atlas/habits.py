@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from searchr1.trainer.warmup.demonstrations import DemonstratedTurn, Demonstration
+from searchr1.atlas.records import DemonstratedTurn, Demonstration
 
 _SEARCH = re.compile(r"<search> .+? of (?P<entity>.+?) </search>")
 _PLAN = re.compile(r"<think> (?P<plan>I need [^.]+\.)")
@@ -49,5 +49,5 @@ def with_habits(demonstration: Demonstration, habits: Habits, random: np.random.
 
 def _answering(demonstration: Demonstration, number: int, stated: str, answer: str) -> Demonstration:
     """What came before turn ``number``, and then an answer."""
-    last = DemonstratedTurn(f"<think> {stated} This is the answer. </think>\n<answer> {answer} </answer>", ())
+    last = DemonstratedTurn(f"<think> {stated} This is the answer. </think>\n<answer> {answer} </answer>")
     return replace(demonstration, turns=(*demonstration.turns[:number], last))
