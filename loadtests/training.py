@@ -39,7 +39,7 @@ MAX_COMPLETION_TOKENS = 160
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One run: its folder's name, its configuration, and what differs from it."""
+    """A training run: its folder's name, its configuration, and the settings that differ from it."""
 
     name: str
     config: str
@@ -48,12 +48,12 @@ class PlannedRun:
 
     @property
     def folder(self) -> Path:
-        """Where it writes."""
+        """Folder that the run writes to."""
         return RUNS / self.name
 
     @property
     def command(self) -> list[str]:
-        """What runs it."""
+        """Command line of the run."""
         settings = [f"out_dir={self.folder}", *self.overrides]
         flags = [word for setting in settings for word in ("--set", setting)]
         return [sys.executable, "-m", "searchr1.cli.main", "train", "run", self.config, "--no-progress", *flags]

@@ -1,4 +1,4 @@
-"""Writes the files of the Atlas world: corpora, questions, and demonstrations for the warm-up."""
+"""The files of the Atlas world: corpora, questions, and demonstrations and readings for the warm-up."""
 
 import random
 import tempfile
@@ -32,17 +32,19 @@ TEST_QUESTIONS = 2000
 TOP_K = 3
 _READINGS_PER_WORLD = 1000
 _READINGS_SEED = 1_000_000
-"""Where the seeds of the worlds that are only read begin."""
+"""First of the seeds of the worlds that are only read."""
 _TOGETHER = 2000
 """Questions whose searches run as one batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build wrote: lines by file name, and questions by kind that gave no demonstration."""
+    """Result of a build."""
 
     written: dict[str, int]
+    """Lines by file name."""
     dropped: dict[str, int]
+    """Questions that gave no demonstration, by kind."""
 
 
 def build_world(out_dir: Path, *, num_train_questions: int = 20_000, seed: int = 0) -> dict[str, int]:
@@ -220,7 +222,7 @@ def _swapped(world: World, items: Iterable[Demonstration], probability: float, s
 
 
 def _names_held_out(world: World, item: Demonstration | Reading) -> bool:
-    """Whether a held-out entity is named; new names next to old words can form such a name."""
+    """Return whether a held-out entity is named; new names next to old words can form such a name."""
     return any(world.held_out.occurs_in(text) for text in item.texts())
 
 

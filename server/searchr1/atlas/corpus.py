@@ -1,4 +1,4 @@
-"""Writes the Atlas passages: one for each city, a handful for each country, worded differently from entity to entity.
+"""The Atlas passages: one for each city, a handful for each country, worded differently from entity to entity.
 
 A line is ``{"id", "contents"}`` as upstream's corpora have it, the title in double quotes on the contents' first line.
 Passages have about 15 to 45 words. The wording is drawn by hashing the entity, so a corpus is the same in every run.
@@ -19,11 +19,11 @@ _MAX_LISTED_NEIGHBOURS = 7
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a corpus."""
+    """A passage of a corpus."""
 
     id: str
     title: str
-    """Without the quotes."""
+    """Title without its quotes."""
     text: str
 
     def to_row(self) -> dict[str, str]:

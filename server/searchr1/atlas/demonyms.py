@@ -13,6 +13,7 @@ from searchr1.atlas.names import MAX_CUT_LETTERS, SUFFIXES, derived_name
 from searchr1.atlas.records import Demonstration
 
 CHANCE = 0.6
+"""Probability that a renamed demonstration gets a derived name."""
 
 _QUERY = re.compile(r"<search> (currency|language) of (.+?) </search>")
 _ANSWER = re.compile(r"<answer> (.+?) </answer>")

@@ -1,4 +1,4 @@
-"""Asks about the Atlas world: questions of one, two and three hops, each with all its right answers.
+"""Questions about the Atlas world, of one, two and three hops, each with all its right answers.
 
 A *kind* names the chain of facts that answers a question: ``city-country-currency`` starts from a city, goes to its
 country and ends at the currency. Its hops are the number of facts, which is the number of searches needed.
@@ -48,7 +48,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class _Topic:
-    """What a question is about: the phrase that stands in it, the country it leads to, and names on the way."""
+    """The topic of a question: the phrase that stands in it, the country it leads to, and names on the way."""
 
     key: str
     phrase: str

@@ -18,7 +18,7 @@ NUM_PASSAGES = 3
 _FROM_ELSEWHERE = 0.5
 """Chance that the last passage is about a neighbour or any other country."""
 _MAX_CITIES = 5
-"""Cities of a country, the largest first, that readings are about."""
+"""Number of cities of a country, the largest first, that readings are about."""
 
 
 def readings(world: World, rng: random.Random) -> Iterator[Reading]:
@@ -44,7 +44,7 @@ class _Shelf:
         self._teacher = Teacher(world)
         self._cities = {f"city-{city.id}": city for city in world.cities}
         self.stated: dict[str, list[tuple[str, str, str]]] = {}
-        """By passage, for each fact that it gives: the quote, what follows up to the value, and the value."""
+        """Facts that each passage gives, by its id: the quote, what follows up to the value, and the value."""
         shelves: dict[str, list[Entry]] = {}
         large = {f"city-{city.id}" for group in world.cities_of.values() for city in group[:_MAX_CITIES]}
         for entry in entries(world, "all"):
@@ -60,7 +60,7 @@ class _Shelf:
         self._codes = sorted(self._about)
 
     def take(self, rng: random.Random) -> list[Entry]:
-        """Passages about one country, and now and then one about another."""
+        """Draw passages about one country, and now and then one about another."""
         code = rng.choice(self._codes)
         chosen = rng.sample(self._about[code], NUM_PASSAGES)
         if rng.random() < _FROM_ELSEWHERE:

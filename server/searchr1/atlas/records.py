@@ -16,7 +16,7 @@ RENAMED = "-swapped"
 
 @dataclass(frozen=True, slots=True)
 class DemonstratedTurn:
-    """One turn: the policy's text, and for a search its query and the passages that it returned."""
+    """A turn: the policy's text, and for a search its query and the passages that it returned."""
 
     text: str
     """Completion up to its action's closing tag."""
@@ -73,7 +73,7 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One fact that a passage states, in the teacher's words."""
+    """A fact that a passage states, in the teacher's words."""
 
     document: str
     """Number of the passage: ``Doc 2``."""

@@ -1,4 +1,4 @@
-"""Answers Atlas questions by searching, the way the demo policy is to learn it: plan, search, read, go on, answer.
+"""A teacher that answers Atlas questions by searching: plan, search, read, go on, answer. The demo policy learns it.
 
 The teacher knows the world, but states a fact only when one of the passages in front of it says so, and quotes that
 first: a small policy copies a passage from its beginning more surely than it picks a name out of three of them. Where
@@ -29,7 +29,7 @@ QUERIES: Mapping[str, tuple[str, str]] = {
     "timezone": ("time zone of {x}", "{x} local time"),
     "population": ("population of {x}", "{x} inhabitants"),
 }
-"""For each fact the first query and the one for a second try."""
+"""Queries for each fact: the first one, and the one for a second try."""
 _NOUNS: Mapping[str, str] = {"timezone": "the time zone", "language": "a language", "neighbour": "a neighbour"}
 _STATEMENTS: Mapping[str, str] = {
     "country": "{x} is in {value}",
@@ -54,17 +54,17 @@ _ENTITY_TYPES: Mapping[str, str] = {
 
 
 Searching = Generator[str, Sequence[Passage], Demonstration | None]
-"""Yields queries, takes their passages, returns the demonstration or None."""
+"""A generator that yields queries, takes their passages, and returns the demonstration or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """What the teacher looks something up about."""
+    """An entity that the teacher looks something up about."""
 
     phrase: str
-    """As it stands in a sentence: ``the Netherlands``."""
+    """Name as it stands in a sentence: ``the Netherlands``."""
     title: str
-    """Of its passages, without the quotes."""
+    """Title of its passages, without the quotes."""
     country: Country | None
     """The country itself, or the one that a city is in."""
 

@@ -85,7 +85,7 @@ def go_on(case: str, models: Models, processes: ProcessGroup, state: Path, out: 
 
 
 def work(rank: int, port: int, models: Models, alone: Path, together: Path) -> None:
-    """One of two processes; in the end the first dies while the second waits for it."""
+    """Run one of two processes; in the end the first dies while the second waits for it."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     processes = ProcessGroup.join("cpu")

@@ -1,4 +1,4 @@
-"""One step's update: what moves the policy, and what must not."""
+"""The update of a step: it moves the policy by what it sampled, and by nothing else."""
 
 import math
 from dataclasses import replace
@@ -83,7 +83,7 @@ def learned(
 
 
 def distance(one: Learner, other: Learner) -> float:
-    """Of their policies' weights, the root of the summed squares."""
+    """Return the distance of their policies' weights, the root of the summed squares."""
     pairs = zip(one.policy.parameters(), other.policy.parameters(), strict=True)
     return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
 
@@ -117,7 +117,7 @@ def test_the_size_of_passes_changes_nothing(model: Path, algorithm: str, over: s
 
 @pytest.mark.parametrize("algorithm", known_algorithms())
 def test_observations_carry_no_gradient(model: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the models say of tokens that were not sampled, the update is the same to the last bit."""
+    """The update is the same to the last bit with other model outputs on tokens that were not sampled."""
     chosen = config(algorithm)
     plain, plain_metrics = learned(model, chosen, samples())
     forward = Policy.forward

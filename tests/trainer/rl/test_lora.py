@@ -132,7 +132,7 @@ def test_refuses_layers_that_are_not_there(model: Path) -> None:
 @pytest.mark.parametrize("lora", [False, True])
 def test_checkpointed_layers_are_computed_again_to_the_same_gradients(model: Path, algorithm: str, lora: bool) -> None:
     def counted(checkpointing: bool) -> tuple[list[int], dict[str, float]]:
-        """How often the first layer of each model was computed in an update, and what the update gave."""
+        """Return the computations of the first layer of each model in an update, and the update's metrics."""
         chosen = adapted(algorithm) if lora else config(algorithm, optimizer={"num_minibatches": 2})
         optimizer = chosen.optimizer.model_copy(update={"activation_checkpointing": checkpointing})
         learner = Learner(chosen.model_copy(update={"optimizer": optimizer}), model, ALONE, pad_id=0)

@@ -1,4 +1,4 @@
-"""One step's update: from the samples of a step to new weights of the policy, and of the critic where there is one.
+"""The update of a step: from its samples to new weights of the policy, and of the critic where there is one.
 
 An update first passes every sample through the models as they were when it was sampled (old logprobs, the start
 policy's, values). The algorithm makes advantages of these over the whole step. Then come the optimizer steps. Gradients

@@ -37,7 +37,7 @@ from searchr1.trainer.rl.learner import Learner
 CHECKPOINT = "checkpoint"
 PLOT = "curves.png"
 _CHANGEABLE = {"out_dir", "num_eval_questions", "eval_every_steps", "save_every_steps", "device"}
-"""What a resumed run may have otherwise than the run that it resumes."""
+"""Settings that a resumed run may have otherwise than the run that it resumes."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
 
 
 async def _one_step(run: "_Run", actor: Actor | None, folder: Path) -> dict[str, float]:
-    """Roll out, score, update, push, and whatever else is due at this step; return what was logged."""
+    """Roll out, score, update and push; evaluate and save where that is due; return the metrics that were logged."""
     started = time.perf_counter()
     config, processes = run.config, run.processes
 
@@ -118,7 +118,7 @@ async def _one_step(run: "_Run", actor: Actor | None, folder: Path) -> dict[str,
 
 
 class _Run:
-    """How far a run is, and what it writes."""
+    """The progress of a run, and the files that it writes."""
 
     def __init__(
         self, config: TrainConfig, source: Path, processes: ProcessGroup, learner: Learner, *, progress: bool
@@ -180,7 +180,7 @@ class _Run:
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar within the step's, gone when it is full."""
+        """Show a progress bar within the step's, gone when it is full."""
         with tqdm(desc=name, total=total, leave=False, disable=not self.shown) as bar:
             yield lambda count: (bar.update(count), None)[1]
 

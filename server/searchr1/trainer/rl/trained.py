@@ -23,7 +23,7 @@ class Trained(Generic[M]):
 
     @property
     def lr(self) -> float:
-        """The learning rate of the last optimizer step."""
+        """Learning rate of the last optimizer step."""
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 

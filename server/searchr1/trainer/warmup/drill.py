@@ -16,7 +16,7 @@ NAME_TOKENS = (2, 8)
 
 
 def drill_batch(number: int, *, rows: int, num_special: int, vocab_size: int, seed: int) -> TokenBatch:
-    """Drill batch ``number``; a pure function of its arguments.
+    """Return drill batch ``number``; a pure function of its arguments.
 
     Ids below ``num_special`` never occur. Each row names 12 names in each of 3 rounds, one random token between names.
     In the loss are a name's tokens after its first, from the second round on: what can be known from what came before.

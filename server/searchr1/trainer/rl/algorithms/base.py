@@ -59,7 +59,7 @@ class Advantages:
 
 @dataclass(frozen=True, slots=True)
 class PolicyTokens:
-    """One micro-batch for the policy's loss, on the device of the models."""
+    """A micro-batch as the policy's loss takes it, on the device of the models."""
 
     logprobs: torch.Tensor
     """[B, N] float32; by the policy in training. Carries the gradient."""
@@ -84,7 +84,7 @@ class Algorithm(ABC):
     """A way to turn rewards into gradients. The defaults are those of an algorithm with PPO's loss and no critic."""
 
     needs_critic: ClassVar[bool] = False
-    """Whether a critic is trained beside the policy."""
+    """True if a critic is trained beside the policy."""
     kl_in: ClassVar[Literal["reward", "loss"]] = "reward"
     """Place of the KL to the start policy: ``advantages`` subtracts it from rewards, or the loss adds it (k3)."""
     verl_adv_estimator: ClassVar[str | None] = None
