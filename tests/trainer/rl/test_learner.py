@@ -137,6 +137,12 @@ def test_observations_carry_no_gradient(model: Path, algorithm: str, monkeypatch
     assert noisy_metrics == plain_metrics
 
 
+def test_what_an_algorithm_measures_is_logged(model: Path) -> None:
+    _, metrics = learned(model, config("reinforce_plus_plus", loss={"kl_coef": 0.0}), samples(3))
+    # One of three rollouts was right; they have 5 + 4, 6 + 5 and 7 + 6 sampled tokens.
+    assert metrics["return_mean"] == pytest.approx(9 / 33)
+
+
 def test_without_the_mask_observations_are_trained_on(model: Path) -> None:
     masked, _ = learned(model, config(), samples())
     unmasked, _ = learned(model, config(loss={"mask_observations": False}), samples())

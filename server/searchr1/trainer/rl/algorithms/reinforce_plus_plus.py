@@ -20,7 +20,7 @@ import torch
 
 from searchr1.trainer.rl.advantages import gae, token_rewards, whiten
 from searchr1.trainer.rl.algorithms.base import Advantages, Algorithm, OldPolicyStats, register
-from searchr1.trainer.rl.losses import kl_k1
+from searchr1.trainer.rl.losses import kl_k1, masked_mean
 
 
 @register("reinforce_plus_plus")
@@ -31,10 +31,11 @@ class ReinforcePlusPlus(Algorithm):
     verl_adv_estimator: ClassVar[str | None] = "reinforce_plus_plus"
 
     def advantages(self, old: OldPolicyStats) -> Advantages:
-        """Return an advantage for each sampled token."""
+        """Return an advantage for each sampled token, and log the mean return, which takes a baseline's place."""
         nothing, loss = torch.zeros(old.mask.shape), self.loss
         kl = None if old.ref_logprobs is None else kl_k1(old.logprobs, old.ref_logprobs)
         rewards = token_rewards(old.rewards, kl, old.mask, loss.kl_coef)
         # Without values and with lambda 1, GAE is the sum of what follows.
         returns, _ = gae(rewards, nothing, old.mask, loss.gamma, 1.0)
-        return Advantages(whiten(returns, old.mask), nothing)
+        metrics = {"return_mean": float(masked_mean(returns, old.mask))}
+        return Advantages(whiten(returns, old.mask), nothing, metrics)
