@@ -1,4 +1,4 @@
-"""Runs the training runs of ``docs/results/training.md``, evaluates what they leave, and draws the pictures.
+"""The training runs of ``docs/results/training.md``, the scores of their checkpoints, and the pictures.
 
     searchr1 demo build --demonstrations 20000
     searchr1 train warmup --start server/searchr1/demo/checkpoint --out runs/weak … (the page has the whole command)

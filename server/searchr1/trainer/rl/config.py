@@ -117,5 +117,8 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainCon
     try:
         return TrainConfig.model_validate(fields)
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(f"{path}: {faults}") from error
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors()
+        ]
+        raise ConfigurationError(f"{path}: {'; '.join(faults)}") from error
