@@ -40,7 +40,7 @@ BASELINE: Final = "transformers generate, float32"
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One pass over some prompts: what was sampled for each."""
+    """A pass over some prompts, with the completion of each."""
 
     wall_s: float
     texts: list[str]
@@ -67,7 +67,7 @@ class Report:
 
 
 def engine_side(engine: Engine, max_tokens: int) -> Side:
-    """All prompts at once, as the trainer asks."""
+    """Return a side that asks an engine for all prompts at once, as the trainer does."""
 
     async def one(prompt: TokenIds, temperature: float, seed: int) -> tuple[str, int]:
         params = SamplingParams(
@@ -89,7 +89,7 @@ def engine_side(engine: Engine, max_tokens: int) -> Side:
 
 
 def generate_side(checkpoint: Path, dtype: torch.dtype, device: str, max_tokens: int) -> Side:
-    """One left-padded batch of all prompts."""
+    """Return a side that completes all prompts in one left-padded batch."""
     loaded: Any = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype)
     model = loaded.to(device)
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, padding_side="left")

@@ -1,4 +1,4 @@
-"""Runs the training runs of ``docs/results/training.md``, evaluates what they leave, and draws the pictures.
+"""The training runs of ``docs/results/training.md``, the scores of their checkpoints, and the pictures.
 
     searchr1 demo build --demonstrations 20000
     searchr1 train warmup --start server/searchr1/demo/checkpoint --out runs/weak … (the page has the whole command)
@@ -30,7 +30,7 @@ from searchr1.loop.types import Limits
 from searchr1.retrieval.factory import open_retriever
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.curves import plot_runs
-from searchr1.trainer.rl.rollouts import RolloutOptions, Trial, roll_out
+from searchr1.trainer.rl.rollouts import RolloutOptions, RolloutResult, roll_out
 
 START = Path("runs/weak/checkpoint")
 RUNS = Path("runs/results")
@@ -39,7 +39,7 @@ MAX_COMPLETION_TOKENS = 160
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One run: its folder's name, its configuration, and what differs from it."""
+    """A training run: its folder's name, its configuration, and the settings that differ from it."""
 
     name: str
     config: str
@@ -48,12 +48,12 @@ class PlannedRun:
 
     @property
     def folder(self) -> Path:
-        """Where it writes."""
+        """Folder that the run writes to."""
         return RUNS / self.name
 
     @property
     def command(self) -> list[str]:
-        """What runs it."""
+        """Command line of the run."""
         settings = [f"out_dir={self.folder}", *self.overrides]
         flags = [word for setting in settings for word in ("--set", setting)]
         return [sys.executable, "-m", "searchr1.cli.main", "train", "run", self.config, "--no-progress", *flags]
@@ -141,18 +141,18 @@ async def score_all(runs: list[PlannedRun], num_questions: int) -> list[Score]:
     return scores
 
 
-def _score(name: str, trials: list[Trial]) -> Score:
+def _score(name: str, results: list[RolloutResult]) -> Score:
     by_hops: dict[int, list[bool]] = defaultdict(list)
-    for trial in trials:
-        right = exact_match(trial.rollout.answer, trial.question.golden_answers)
-        by_hops[trial.question.hops or 0].append(right)
+    for result in results:
+        right = exact_match(result.rollout.answer, result.question.golden_answers)
+        by_hops[result.question.hops or 0].append(right)
     return Score(
         name,
-        len(trials),
+        len(results),
         fmean(right for found in by_hops.values() for right in found),
         {hops: fmean(found) for hops, found in sorted(by_hops.items())},
-        fmean(trial.rollout.num_searches for trial in trials),
-        fmean(trial.rollout.answer is not None for trial in trials),
+        fmean(result.rollout.num_searches for result in results),
+        fmean(result.rollout.answer is not None for result in results),
     )
 
 

@@ -108,6 +108,7 @@ LAYERS = {
         "searchr1.redis_client",
         "searchr1.sockets",
     ),
+    "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
     "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.prompts"),
     "searchr1_client": (),
 }

@@ -1,12 +1,13 @@
 """Files: written whole or not at all, and JSON lines read with errors that name the line."""
 
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -62,6 +63,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(aside)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write ``rows`` to ``path``, one JSON object a line, whole or not at all; return their number.
+
+    Raises:
+        ConfigurationError: it can't be written.
+    """
+    count = 0
+    with whole_file(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            count += 1
+    return count
 
 
 def read_json_lines(path: Path, kind: TypeAdapter[T]) -> Iterator[tuple[str, T]]:

@@ -1,4 +1,4 @@
-"""What the tests of the Atlas world share: loading it takes most of a second."""
+"""The Atlas world, loaded once for all its tests, and a search that knows it."""
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from searchr1.atlas.corpus import Entry, entries
+from searchr1.atlas.questions import Question
+from searchr1.atlas.records import Demonstration
+from searchr1.atlas.teacher import Teacher
 from searchr1.atlas.world import World, load_world
 from searchr1.loop.types import Passage
 
@@ -44,3 +47,15 @@ def oracle_over(world: World, corpus: Sequence[Entry]) -> Oracle:
         return by_title.get(name, []) + by_title.get(country_of_capital.get(name, ""), [])
 
     return search
+
+
+def demonstrate(teacher: Teacher, question: Question, search: Oracle) -> Demonstration | None:
+    """Answer ``question`` by ``search``; None if a fact that it needs is not found."""
+    steps = teacher.steps(question)
+    try:
+        query = next(steps)
+        while True:
+            query = steps.send(search(query))
+    except StopIteration as done:
+        result: Demonstration | None = done.value
+        return result

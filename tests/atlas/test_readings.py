@@ -6,7 +6,8 @@ from itertools import islice
 
 import pytest
 
-from searchr1.atlas.readings import NUM_PASSAGES, Reading, readings
+from searchr1.atlas.readings import NUM_PASSAGES, readings
+from searchr1.atlas.records import Reading
 from searchr1.atlas.renamed import renamed_world
 from searchr1.atlas.world import World
 

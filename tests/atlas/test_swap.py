@@ -6,10 +6,12 @@ import pytest
 
 from searchr1.atlas.names import made_up_name
 from searchr1.atlas.questions import generate
+from searchr1.atlas.records import Demonstration
 from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_entities
-from searchr1.atlas.teacher import Demonstration, Teacher
+from searchr1.atlas.teacher import Teacher
 from searchr1.atlas.world import World
 from searchr1.loop.types import Passage
+from tests.atlas.conftest import demonstrate
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def pool(world: World) -> NamePool:
 @pytest.fixture(scope="module")
 def demonstrations(world: World, oracle: Callable[[str], Sequence[Passage]]) -> list[Demonstration]:
     teacher = Teacher(world)
-    found = (teacher.demonstrate(question, oracle) for question in generate(world, "test", 200, 0))
+    found = (demonstrate(teacher, question, oracle) for question in generate(world, "test", 200, 0))
     return [demonstration for demonstration in found if demonstration is not None]
 
 
@@ -61,7 +63,7 @@ def test_the_pool_names_no_held_out_entity(world: World, pool: NamePool) -> None
     assert not any(world.held_out.occurs_in(name) for names in pool.names.values() for name in names)
 
 
-def test_made_up_names_are_capitalised_words() -> None:
+def test_made_up_names_are_capitalized_words() -> None:
     rng = random.Random(0)
     names = {made_up_name(rng) for _ in range(200)}
     assert len(names) > 190

@@ -7,6 +7,7 @@ from searchr1.atlas.questions import Question, generate
 from searchr1.atlas.teacher import MAX_SEARCHES, Entity, Teacher
 from searchr1.atlas.world import World
 from searchr1.loop.types import Passage
+from tests.atlas.conftest import demonstrate
 
 Search = Callable[[str], Sequence[Passage]]
 TIMBUKTU = Question(
@@ -25,7 +26,7 @@ def teacher(world: World) -> Teacher:
 
 def test_it_plans_searches_reads_and_answers(teacher: Teacher) -> None:
     found = {"country of Timbuktu": [OTHER, CITY], "currency of Mali": [MONEY, OTHER]}
-    demonstration = teacher.demonstrate(TIMBUKTU, found.__getitem__)
+    demonstration = demonstrate(teacher, TIMBUKTU, found.__getitem__)
     assert demonstration is not None
     assert [turn.text for turn in demonstration.turns] == [
         "<think> I need the currency of the country of Timbuktu. First: the country of Timbuktu. </think>\n"
@@ -46,7 +47,7 @@ def test_it_plans_searches_reads_and_answers(teacher: Teacher) -> None:
 
 def test_a_fact_of_another_entity_is_not_taken_and_it_searches_again(teacher: Teacher) -> None:
     found = {"country of Timbuktu": [CITY], "currency of Mali": [OTHER], "money used in Mali": [MONEY]}
-    demonstration = teacher.demonstrate(TIMBUKTU, found.__getitem__)
+    demonstration = demonstrate(teacher, TIMBUKTU, found.__getitem__)
     assert demonstration is not None
     assert demonstration.turns[2].text == (
         "<think> The passages do not give the currency of Mali. I search again. </think>\n"
@@ -61,7 +62,7 @@ def test_without_the_fact_there_is_no_demonstration(teacher: Teacher) -> None:
         asked.append(query)
         return [CITY]
 
-    assert teacher.demonstrate(TIMBUKTU, search) is None
+    assert demonstrate(teacher, TIMBUKTU, search) is None
     assert asked == ["country of Timbuktu", "currency of Mali", "money used in Mali"]
 
 
@@ -73,7 +74,7 @@ def test_it_never_searches_more_often_than_the_loop_allows(teacher: Teacher, wor
         asked.append(query)
         return () if len(asked) % 2 else oracle(query)
 
-    assert teacher.demonstrate(question, every_second) is None
+    assert demonstrate(teacher, question, every_second) is None
     assert len(asked) <= MAX_SEARCHES
 
 
@@ -81,7 +82,7 @@ def test_the_capital_passage_of_the_country_also_says_where_a_city_is(teacher: T
     question = Question("q", "?", ("Africa",), 2, "capital-country-continent", ("Bamako", "Mali"))
     capital = Passage("4", '"Mali"', "The seat of government and capital of Mali is Bamako.")
     continent = Passage("5", '"Mali"', "Mali belongs to the continent Africa.")
-    demonstration = teacher.demonstrate(question, lambda query: [capital if "Bamako" in query else continent])
+    demonstration = demonstrate(teacher, question, lambda query: [capital if "Bamako" in query else continent])
     assert demonstration is not None
     assert demonstration.turns[-1].text.endswith("<answer> Africa </answer>")
 
@@ -105,14 +106,14 @@ def test_a_quote_ends_with_the_sentence_that_gives_the_fact(teacher: Teacher, wo
 def test_a_continent_in_the_countrys_own_name_is_no_statement(teacher: Teacher) -> None:
     question = Question("q", "?", ("Africa",), 1, "country-continent", ("South Africa",))
     people = Passage("6", '"South Africa"', "South Africa counts 57,779,622 inhabitants.")
-    assert teacher.demonstrate(question, lambda query: [people]) is None
+    assert demonstrate(teacher, question, lambda query: [people]) is None
 
 
 def test_every_test_question_is_answered_rightly_from_what_the_corpus_says(
     teacher: Teacher, world: World, oracle: Search
 ) -> None:
     for question in generate(world, "test", 1000, 0):
-        demonstration = teacher.demonstrate(question, oracle)
+        demonstration = demonstrate(teacher, question, oracle)
         assert demonstration is not None, question
         assert len(demonstration.turns) == question.hops + 1
         answer = re.findall(r"<answer> (.*) </answer>", demonstration.turns[-1].text)[0]

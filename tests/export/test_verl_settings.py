@@ -15,6 +15,7 @@ from searchr1.export.verl.settings import (
     questions_per_minibatch,
     settings,
 )
+from searchr1.trainer.rl.algorithms.grpo import GRPO
 from searchr1.trainer.rl.config import TrainConfig
 
 RECORDED = (Path(__file__).parent / "verl_keys.txt").read_text("utf-8")
@@ -171,3 +172,9 @@ def test_a_retriever_without_a_url_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="searchr1 retriever serve"):
         check(config(retriever="index:data/atlas/index"))
     check(config())
+
+
+def test_an_algorithm_that_verl_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GRPO, "verl_adv_estimator", None)
+    with pytest.raises(ConfigurationError, match="no algorithm like 'grpo'"):
+        check(config("grpo"))

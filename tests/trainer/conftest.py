@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from searchr1.atlas.records import DemonstratedTurn, Demonstration
+from searchr1.loop.types import Passage
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.warmup.bpe import save_tokenizer, train_tokenizer
 from searchr1.trainer.warmup.config import WarmupConfig
-from searchr1.trainer.warmup.demonstrations import DemonstratedTurn, Demonstration
 from searchr1.trainer.warmup.model import ModelShape
 
 
@@ -31,6 +32,9 @@ def record(name: str, place: str) -> dict[str, object]:
         "id": name,
         "question": f"In which country is {name}?",
         "golden_answers": [place],
+        "hops": 1,
+        "kind": "city-country",
+        "entities": {name: "city", place: "country"},
         "turns": [
             {
                 "text": f"<think> I need the country of {name}. </think>\n<search> country of {name} </search>",
@@ -75,17 +79,21 @@ def tokenizer(checkpoint_tokenizer: Path) -> Tokenizer:
 
 @pytest.fixture
 def demonstration() -> Demonstration:
-    from searchr1.loop.types import Passage
-
     return Demonstration(
+        "timbuktu",
         "In which country is Timbuktu",
+        ("Mali",),
+        1,
+        "city-country",
         (
             DemonstratedTurn(
                 "<think> Where? </think>\n<search> country of Timbuktu </search>",
+                "country of Timbuktu",
                 (Passage("1", '"Timbuktu"', "Timbuktu is in Mali. <answer> no </answer>"),),
             ),
-            DemonstratedTurn("<think> Mali. </think>\n<answer> Mali </answer>", ()),
+            DemonstratedTurn("<think> Mali. </think>\n<answer> Mali </answer>"),
         ),
+        {"Timbuktu": "city", "Mali": "country"},
     )
 
 

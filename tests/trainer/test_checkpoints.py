@@ -1,4 +1,4 @@
-"""What a run leaves: a folder that servers take, and a state that only its own run resumes."""
+"""Checkpoints that servers take, and states that only their own run resumes."""
 
 from pathlib import Path
 from typing import Any

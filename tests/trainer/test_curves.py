@@ -2,11 +2,12 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 
+from searchr1.errors import ConfigurationError
 from searchr1.trainer import curves
 from searchr1.trainer.curves import Record, plot_run, plot_runs, read_run, summarize_runs
 
@@ -121,17 +122,18 @@ def test_a_panel_of_zeros_starts_at_zero(drawn: dict[str, Any], tmp_path: Path) 
 def test_a_picture_that_fails_leaves_the_last_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 
-    def fail(_: Figure, part: Path, **options: Any) -> None:
-        part.write_bytes(b"half")
+    def fail(_: Figure, part: BinaryIO, **options: Any) -> None:
+        part.write(b"half")
         raise OSError("disk full")
 
     path = tmp_path / "curves.png"
     plot_run(records(0.5), path)
     before = path.read_bytes()
     monkeypatch.setattr(Figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ConfigurationError, match="disk full"):
         plot_run(records(0.1), path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_runs_have_their_mean_their_range_and_a_thin_line_each(drawn: dict[str, Any], tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
-"""Writes the files of the Atlas world: corpora, questions, and demonstrations for the warm-up."""
+"""The files of the Atlas world: corpora, questions, and demonstrations and readings for the warm-up."""
 
-import json
 import random
 import tempfile
 from collections import Counter
@@ -15,11 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from searchr1.atlas.corpus import CorpusName, write_corpus
 from searchr1.atlas.questions import Question, generate, write_questions
-from searchr1.atlas.readings import Reading, readings
+from searchr1.atlas.readings import readings
+from searchr1.atlas.records import Demonstration, Reading
 from searchr1.atlas.renamed import renamed_world
 from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_entities
-from searchr1.atlas.teacher import Demonstration, Searching, Teacher
+from searchr1.atlas.teacher import Searching, Teacher
 from searchr1.atlas.world import World, load_world
+from searchr1.files import write_json_lines
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 
@@ -31,17 +32,19 @@ TEST_QUESTIONS = 2000
 TOP_K = 3
 _READINGS_PER_WORLD = 1000
 _READINGS_SEED = 1_000_000
-"""Where the seeds of the worlds that are only read begin."""
+"""First of the seeds of the worlds that are only read."""
 _TOGETHER = 2000
 """Questions whose searches run as one batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build wrote: lines by file name, and questions by kind that gave no demonstration."""
+    """Result of a build."""
 
     written: dict[str, int]
+    """Lines by file name."""
     dropped: dict[str, int]
+    """Questions that gave no demonstration, by kind."""
 
 
 def build_world(out_dir: Path, *, num_train_questions: int = 20_000, seed: int = 0) -> dict[str, int]:
@@ -219,7 +222,7 @@ def _swapped(world: World, items: Iterable[Demonstration], probability: float, s
 
 
 def _names_held_out(world: World, item: Demonstration | Reading) -> bool:
-    """Whether a held-out entity is named; new names next to old words can form such a name."""
+    """Return whether a held-out entity is named; new names next to old words can form such a name."""
     return any(world.held_out.occurs_in(text) for text in item.texts())
 
 
@@ -239,11 +242,4 @@ def _write_questions(world: World, train: Sequence[Question], out_dir: Path, see
 
 
 def _write(items: Iterable[Demonstration | Reading], path: Path) -> int:
-    partial = path.with_name(path.name + ".partial")
-    count = 0
-    with partial.open("w", encoding="utf-8") as file:
-        for item in items:
-            file.write(json.dumps(item.to_row(), ensure_ascii=False) + "\n")
-            count += 1
-    partial.replace(path)
-    return count
+    return write_json_lines(path, (item.to_row() for item in items))

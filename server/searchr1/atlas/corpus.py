@@ -1,10 +1,9 @@
-"""Writes the Atlas passages: one for each city, a handful for each country, worded differently from entity to entity.
+"""The Atlas passages: one for each city, a handful for each country, worded differently from entity to entity.
 
 A line is ``{"id", "contents"}`` as upstream's corpora have it, the title in double quotes on the contents' first line.
 Passages have about 15 to 45 words. The wording is drawn by hashing the entity, so a corpus is the same in every run.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Literal
 
 from searchr1.atlas import templates
 from searchr1.atlas.world import City, Country, World, stable_hash, stable_unit
+from searchr1.files import write_json_lines
 
 CorpusName = Literal["all", "train"]
 _MAX_LISTED_NEIGHBOURS = 7
@@ -19,16 +19,16 @@ _MAX_LISTED_NEIGHBOURS = 7
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a corpus."""
+    """A passage of a corpus."""
 
     id: str
     title: str
-    """Without the quotes."""
+    """Title without its quotes."""
     text: str
 
-    def to_json(self) -> str:
-        """Return the JSONL line, without its newline."""
-        return json.dumps({"id": self.id, "contents": f'"{self.title}"\n{self.text}'}, ensure_ascii=False)
+    def to_row(self) -> dict[str, str]:
+        """Return the entry as one JSON record."""
+        return {"id": self.id, "contents": f'"{self.title}"\n{self.text}'}
 
 
 def write_corpus(world: World, name: CorpusName, path: Path) -> int:
@@ -37,14 +37,7 @@ def write_corpus(world: World, name: CorpusName, path: Path) -> int:
     ``all`` is everything, and what a demo serves. ``train`` is for demonstrations: it has train entities only, and no
     held-out entity's name occurs in it, not even as a neighbour or as part of another name.
     """
-    count = 0
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for entry in entries(world, name):
-            file.write(entry.to_json() + "\n")
-            count += 1
-    partial.replace(path)
-    return count
+    return write_json_lines(path, (entry.to_row() for entry in entries(world, name)))
 
 
 def entries(world: World, name: CorpusName) -> Iterator[Entry]:

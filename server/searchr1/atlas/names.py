@@ -1,4 +1,4 @@
-"""Makes names: of syllables, or after a country, as currencies and languages are called ("Egyptian" after Egypt)."""
+"""Made-up names: of syllables, or after a country, as currencies and languages are called ("Egyptian" after Egypt)."""
 
 import random
 
@@ -7,18 +7,18 @@ _VOWELS = (*"aeiouaeiouaeiouaeiouáéíóöüã", "ai", "ei", "ou", "ia")
 _CODAS = ("", "", "", "", "l", "m", "n", "r", "s", "t", "k", "ng", "nd")
 
 UNITS = ("dollar", "franc", "pound", "peso", "dinar", "rupee", "crown", "mark", "lira", "real", "dirham", "shilling")
-"""What made-up currencies count in."""
+"""Units of made-up currencies."""
 SUFFIXES = (
     *("an", "ian", "n", "i", "ese", "ish", "ic", "er", "ti", "tian", "ni", "ean", "se", "ch", "a", "ari", "in"),
     *("vian", "egian", "dian", "rian", "lian", "sian", "nian", "bian", "gian", "nese", "lese", "dese", "ais", "k", "o"),
 )
-"""How derived names end."""
+"""Endings of derived names."""
 MAX_CUT_LETTERS = 4
-"""How many letters of the country's name a derived one may drop."""
+"""Letters of the country's name that a derived one may drop, at most."""
 
 
 def made_up_name(rng: random.Random) -> str:
-    """Compose a capitalised name of syllables, now and then of two parts."""
+    """Compose a capitalized name of syllables, now and then of two parts."""
     parts = [_made_up_word(rng)]
     if rng.random() < 0.2:
         parts.append(_made_up_word(rng))

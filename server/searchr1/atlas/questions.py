@@ -1,19 +1,21 @@
-"""Asks about the Atlas world: questions of one, two and three hops, each with all its right answers.
+"""Questions about the Atlas world, of one, two and three hops, each with all its right answers.
 
 A *kind* names the chain of facts that answers a question: ``city-country-currency`` starts from a city, goes to its
 country and ends at the currency. Its hops are the number of facts, which is the number of searches needed.
 """
 
 import heapq
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from searchr1.atlas import templates
 from searchr1.atlas.corpus import neighbours
 from searchr1.atlas.world import City, Country, Split, World, fold, stable_hash, stable_unit
+from searchr1.files import read_json_lines, write_json_lines
 
 FACTS = ("capital", "continent", "currency", "language", "neighbour")
 _SHARES: Mapping[str, float] = {
@@ -46,7 +48,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class _Topic:
-    """What a question is about: the phrase that stands in it, the country it leads to, and names on the way."""
+    """The topic of a question: the phrase that stands in it, the country it leads to, and names on the way."""
 
     key: str
     phrase: str
@@ -224,22 +226,14 @@ def _neighbour_capitals(world: World, country: Country, train_only: bool) -> tup
 
 
 def write_questions(questions: Iterable[Question], path: Path) -> int:
-    """Write ``questions`` to ``path`` as JSONL, whole or not at all, and return their number."""
-    partial = path.with_name(path.name + ".partial")
-    count = 0
-    with partial.open("w", encoding="utf-8") as file:
-        for question in questions:
-            file.write(json.dumps(asdict(question), ensure_ascii=False) + "\n")
-            count += 1
-    partial.replace(path)
-    return count
+    """Write ``questions`` to ``path`` as JSON lines, whole or not at all, and return their number."""
+    return write_json_lines(path, map(asdict, questions))
 
 
 def read_questions(path: Path) -> Iterator[Question]:
-    """Yield the questions that ``write_questions`` wrote."""
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            row["golden_answers"] = tuple(row["golden_answers"])
-            row["entities"] = tuple(row["entities"])
-            yield Question(**row)
+    """Yield the questions that ``write_questions`` wrote.
+
+    Raises:
+        DatasetError: the file can't be read, or a line is not a question.
+    """
+    return (question for _, question in read_json_lines(path, TypeAdapter(Question)))

@@ -6,11 +6,10 @@ and are mostly about the same country, so that the names in them are easily conf
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from searchr1.atlas.corpus import Entry, entries
 from searchr1.atlas.questions import FACTS
+from searchr1.atlas.records import Reading, Statement
 from searchr1.atlas.teacher import Entity, Teacher, quoted, statement
 from searchr1.atlas.world import Country, World
 from searchr1.loop.types import Passage
@@ -19,44 +18,7 @@ NUM_PASSAGES = 3
 _FROM_ELSEWHERE = 0.5
 """Chance that the last passage is about a neighbour or any other country."""
 _MAX_CITIES = 5
-"""Cities of a country, the largest first, that readings are about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Statement:
-    """One fact that a passage states, in the teacher's words."""
-
-    document: str
-    """The passage's number: ``Doc 2``."""
-    quote: str
-    """The passage from there to the sentence that gives the fact: ``(Title: "Mali") The capital of Mali is Bamako.``"""
-    given: str
-    """What follows from it, up to the value: ``So the capital of Mali is``."""
-    value: str
-    """As the passage has it: ``Bamako``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Passages and statements about them, in no particular order."""
-
-    passages: tuple[Passage, ...]
-    statements: tuple[Statement, ...]
-
-    def texts(self) -> Iterator[str]:
-        """Yield every text in it."""
-        for passage in self.passages:
-            yield passage.title
-            yield passage.text
-        for stated in self.statements:
-            yield f"{stated.document}{stated.quote} {stated.given} {stated.value}"
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the reading as one JSONL record."""
-        return {
-            "passages": [{"title": passage.title, "text": passage.text} for passage in self.passages],
-            "statements": [asdict(stated) for stated in self.statements],
-        }
+"""Number of cities of a country, the largest first, that readings are about."""
 
 
 def readings(world: World, rng: random.Random) -> Iterator[Reading]:
@@ -82,7 +44,7 @@ class _Shelf:
         self._teacher = Teacher(world)
         self._cities = {f"city-{city.id}": city for city in world.cities}
         self.stated: dict[str, list[tuple[str, str, str]]] = {}
-        """By passage, for each fact that it gives: the quote, what follows up to the value, and the value."""
+        """Facts that each passage gives, by its id: the quote, what follows up to the value, and the value."""
         shelves: dict[str, list[Entry]] = {}
         large = {f"city-{city.id}" for group in world.cities_of.values() for city in group[:_MAX_CITIES]}
         for entry in entries(world, "all"):
@@ -98,7 +60,7 @@ class _Shelf:
         self._codes = sorted(self._about)
 
     def take(self, rng: random.Random) -> list[Entry]:
-        """Passages about one country, and now and then one about another."""
+        """Draw passages about one country, and now and then one about another."""
         code = rng.choice(self._codes)
         chosen = rng.sample(self._about[code], NUM_PASSAGES)
         if rng.random() < _FROM_ELSEWHERE:

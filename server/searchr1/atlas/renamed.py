@@ -131,7 +131,7 @@ class _Renaming:
         )
 
     def _timezone(self, city: City, names: _CountryNames) -> str:
-        """One for all cities of a country that shared one: as it was, or called after the country or a place."""
+        """Return one time zone for all cities of a country that shared one: the old one, or one named after a place."""
         key = (city.country, city.timezone)
         if key not in self._timezones:
             after = self._rng.choice((names.capital, names.capital, names.name, made_up_name(self._rng)))
@@ -141,7 +141,7 @@ class _Renaming:
         return self._timezones[key]
 
     def _number(self, number: int) -> int:
-        """Another number of as many digits; some nearly repeat three of their digits, as 7,737,731 does."""
+        """Return another number of as many digits; some nearly repeat three of their digits, as 7,737,731 does."""
         digits = len(str(number))
         if not number:
             return 0
@@ -158,7 +158,7 @@ class _Renaming:
         names: Mapping[str, _CountryNames],
         new_name: Callable[[str], str],
     ) -> dict[str, str]:
-        """New names by old ones for what several countries have in common; an empty name stays empty."""
+        """Return new names by old ones for what several countries have in common; an empty name stays empty."""
         renamed = {"": "", **{name: name for country in self._known for name in of(country)}}
         for country in self._countries:
             for old in of(country):
@@ -198,13 +198,13 @@ class _Renaming:
         return doubled_name(self._rng) if draw < _VARIANT + _DOUBLED else made_up_name(self._rng)
 
     def _first_free(self, wanted: str) -> str:
-        """``wanted``, or made-up names until nothing has one yet."""
+        """Return ``wanted``, or a made-up name where something has it already."""
         while not self._is_free(wanted):
             wanted = made_up_name(self._rng)
         return wanted
 
     def _is_free(self, name: str) -> bool:
-        """Whether nothing has ``name`` yet; if so it is taken from now on."""
+        """Return whether nothing has ``name`` yet; if so it is taken from now on."""
         if name in self._taken or self._old.held_out.occurs_in(name):
             return False
         self._taken.add(name)

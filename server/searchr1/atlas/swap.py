@@ -1,4 +1,4 @@
-"""Renames the entities of a demonstration, so that a small policy learns to read names instead of recalling facts.
+"""Renaming of a demonstration's entities, so that a small policy learns to read names instead of recalling facts.
 
 The train split has fewer than two hundred countries: a policy that sees their facts again and again learns them by
 heart, and then answers wrongly about countries that it never saw. After the swap only the passages can tell. The other
@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 
 from searchr1.atlas import templates
 from searchr1.atlas.names import UNITS, made_up_name
-from searchr1.atlas.teacher import Demonstration, Turn
+from searchr1.atlas.records import RENAMED, DemonstratedTurn, Demonstration
 from searchr1.atlas.world import World
 from searchr1.loop.types import Passage
 
 _KEPT = {"language": 0.5, "currency": 0.2}
-"""How often a name stays: many countries share these, so a policy may well know the one that it reads."""
+"""Probability that a name stays: many countries share these, so a policy may well know the one that it reads."""
 _JOINTS = ("/", "-")
-"""What a name next to it is only a part of another word of."""
+"""Characters beside which a name is only a part of another word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def swap_entities(demonstration: Demonstration, rng: random.Random, pool: NamePo
     turns = tuple(_rename_turn(turn, rename) for turn in demonstration.turns)
     return replace(
         demonstration,
-        id=f"{demonstration.id}-swapped",
+        id=demonstration.id + RENAMED,
         question=rename(demonstration.question),
         golden_answers=tuple(rename(answer) for answer in demonstration.golden_answers),
         turns=turns,
@@ -68,9 +68,9 @@ def swap_entities(demonstration: Demonstration, rng: random.Random, pool: NamePo
     )
 
 
-def _rename_turn(turn: Turn, rename: Callable[[str], str]) -> Turn:
+def _rename_turn(turn: DemonstratedTurn, rename: Callable[[str], str]) -> DemonstratedTurn:
     passages = tuple(Passage(p.id, rename(p.title), rename(p.text), url=p.url, score=p.score) for p in turn.passages)
-    return Turn(rename(turn.text), None if turn.query is None else rename(turn.query), passages)
+    return DemonstratedTurn(rename(turn.text), None if turn.query is None else rename(turn.query), passages)
 
 
 def _new_name(kind: str, rng: random.Random, pool: NamePool, text: str, taken: set[str]) -> str:
@@ -109,7 +109,7 @@ class KnownNames:
         return cls(kept, max(len(re.findall(r"\w+", name)) for name in kept))
 
     def in_text(self, text: str) -> set[str]:
-        """The names in ``text``, as whole words; of names that overlap, the longest from the left."""
+        """Return the names in ``text``, as whole words; of names that overlap, the longest from the left."""
         words = [match.span() for match in re.finditer(r"\w+", text)]
         found: set[str] = set()
         at = 0

@@ -1,4 +1,4 @@
-"""Answers Atlas questions by searching, the way the demo policy is to learn it: plan, search, read, go on, answer.
+"""A teacher that answers Atlas questions by searching: plan, search, read, go on, answer. The demo policy learns it.
 
 The teacher knows the world, but states a fact only when one of the passages in front of it says so, and quotes that
 first: a small policy copies a passage from its beginning more surely than it picks a name out of three of them. Where
@@ -9,9 +9,9 @@ demonstration.
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from searchr1.atlas.questions import Question
+from searchr1.atlas.records import DemonstratedTurn, Demonstration
 from searchr1.atlas.world import City, Country, World
 from searchr1.loop.prompts import titled
 from searchr1.loop.types import Passage
@@ -29,7 +29,7 @@ QUERIES: Mapping[str, tuple[str, str]] = {
     "timezone": ("time zone of {x}", "{x} local time"),
     "population": ("population of {x}", "{x} inhabitants"),
 }
-"""For each fact the first query and the one for a second try."""
+"""Queries for each fact: the first one, and the one for a second try."""
 _NOUNS: Mapping[str, str] = {"timezone": "the time zone", "language": "a language", "neighbour": "a neighbour"}
 _STATEMENTS: Mapping[str, str] = {
     "country": "{x} is in {value}",
@@ -53,75 +53,25 @@ _ENTITY_TYPES: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One turn: the policy's text, and for a search its query and what it found (title with its quotes)."""
-
-    text: str
-    query: str | None
-    passages: tuple[Passage, ...] = ()
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the turn as JSON has it."""
-        passages = [{"title": passage.title, "text": passage.text} for passage in self.passages]
-        return {"text": self.text, "query": self.query, "passages": passages}
-
-
-@dataclass(frozen=True, slots=True)
-class Demonstration:
-    """A whole trajectory of the teacher. The last turn answers, the others search."""
-
-    id: str
-    question: str
-    golden_answers: tuple[str, ...]
-    hops: int
-    kind: str
-    turns: tuple[Turn, ...]
-    entities: Mapping[str, str]
-    """The names that it reasons about, each with its type: country, city, currency or language."""
-
-    def texts(self) -> Iterator[str]:
-        """Yield every text in it: question, answers, turns, and the titles and texts of passages."""
-        yield self.question
-        yield from self.golden_answers
-        for turn in self.turns:
-            yield turn.text
-            for passage in turn.passages:
-                yield passage.title
-                yield passage.text
-
-    def to_row(self) -> dict[str, Any]:
-        """Return the demonstration as one JSONL record."""
-        return {
-            "id": self.id,
-            "question": self.question,
-            "golden_answers": list(self.golden_answers),
-            "hops": self.hops,
-            "kind": self.kind,
-            "turns": [turn.to_row() for turn in self.turns],
-            "entities": dict(self.entities),
-        }
-
-
 Searching = Generator[str, Sequence[Passage], Demonstration | None]
-"""Yields queries, takes their passages, returns the demonstration or None."""
+"""A generator that yields queries, takes their passages, and returns the demonstration or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """What the teacher looks something up about."""
+    """An entity that the teacher looks something up about."""
 
     phrase: str
-    """As it stands in a sentence: ``the Netherlands``."""
+    """Name as it stands in a sentence: ``the Netherlands``."""
     title: str
-    """Of its passages, without the quotes."""
+    """Title of its passages, without the quotes."""
     country: Country | None
     """The country itself, or the one that a city is in."""
 
 
 @dataclass(slots=True)
 class _Notes:
-    turns: list[Turn] = field(default_factory=list)
+    turns: list[DemonstratedTurn] = field(default_factory=list)
     entities: dict[str, str] = field(default_factory=dict)
 
 
@@ -132,17 +82,6 @@ class Teacher:
         self._world = world
         self._by_phrase = {country.phrase: country for country in world.countries.values()}
         self._by_capital = {country.capital: country for country in world.countries.values()}
-
-    def demonstrate(self, question: Question, search: Callable[[str], Sequence[Passage]]) -> Demonstration | None:
-        """Answer ``question`` by ``search``; return None if a fact that it needs is not found."""
-        steps = self.steps(question)
-        try:
-            query = next(steps)
-            while True:
-                query = steps.send(search(query))
-        except StopIteration as done:
-            result: Demonstration | None = done.value
-            return result
 
     def steps(self, question: Question) -> Searching:
         """Answer ``question`` as a generator, so that the searches of many questions can be run together."""
@@ -163,7 +102,9 @@ class Teacher:
             if rest:
                 entity = self._next_entity(fact, value, entity)
                 think = f"{stated} {_plan('Now I need', rest, entity.phrase)}"
-        notes.turns.append(Turn(f"<think> {stated} This is the answer. </think>\n<answer> {value} </answer>", None))
+        notes.turns.append(
+            DemonstratedTurn(f"<think> {stated} This is the answer. </think>\n<answer> {value} </answer>", None)
+        )
         return Demonstration(
             question.id,
             question.question,
@@ -184,7 +125,7 @@ class Teacher:
             query = wording.format(x=entity.phrase)
             passages = tuple((yield query))
             text = f"<think> {think} </think>\n<search> {query} </search>"
-            notes.turns.append(Turn(text, query, passages))
+            notes.turns.append(DemonstratedTurn(text, query, passages))
             for number, passage in enumerate(passages, start=1):
                 value = self.read(fact, entity, passage)
                 if value is not None:

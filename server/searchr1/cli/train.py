@@ -107,9 +107,9 @@ def train_warmup(
     seed: Annotated[int, typer.Option(help="Of the weights and the order of the data.")] = 0,
 ) -> None:
     """Train a small model to search and read, on demonstrations: from scratch, or from --start."""
+    from searchr1.atlas.habits import Habits
     from searchr1.trainer.warmup.config import WarmupConfig
     from searchr1.trainer.warmup.growth import choose_shape
-    from searchr1.trainer.warmup.habits import Habits
     from searchr1.trainer.warmup.train import warmup
 
     warmup(

@@ -1,4 +1,4 @@
-"""Folders and files that a training run leaves: servable checkpoints, and the state that it resumes from.
+"""Checkpoints that can be served, and the state that a training run resumes from.
 
 Both are replaced whole or not at all, so that a run that is killed at any moment finds its last ones intact.
 """
@@ -13,13 +13,14 @@ import torch
 from transformers import PreTrainedModel
 
 from searchr1.errors import ConfigurationError
+from searchr1.files import whole_file
 
 STATE = "state.pt"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.part")
 
 
 def find_model(name: str) -> Path:
-    """The folder of a model: ``name`` itself, or what the hub, or its cache, has by that name.
+    """Return the folder of a model: ``name`` itself, or the hub's model of that name, from its cache if it is there.
 
     Raises:
         ConfigurationError: there is neither.
@@ -36,7 +37,7 @@ def find_model(name: str) -> Path:
 
 
 def dtype_of(folder: Path) -> torch.dtype:
-    """What the weights in a model's folder are in: float32 if its configuration says so, else bfloat16."""
+    """Return the type of the weights in a model's folder: float32 if its configuration says so, else bfloat16."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     name = config.get("dtype", config.get("torch_dtype"))
     return torch.float32 if name == "float32" else torch.bfloat16
@@ -69,14 +70,13 @@ def write_checkpoint(
 
 
 def save_state(out_dir: Path, state: dict[str, Any]) -> None:
-    """Write what a run resumes from."""
-    part = out_dir / f"{STATE}.part"
-    torch.save(state, part)
-    part.replace(out_dir / STATE)
+    """Write the state that a run resumes from; its ``identity`` says of which run."""
+    with whole_file(out_dir / STATE) as file:
+        torch.save(state, file)
 
 
 def load_state(out_dir: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any] | None:
-    """What ``save_state`` wrote last; None at the start of a run.
+    """Return the state that ``save_state`` wrote last; None at the start of a run.
 
     Raises:
         ConfigurationError: the folder holds a run with another ``identity``; the message names what differs.
@@ -85,9 +85,10 @@ def load_state(out_dir: Path, identity: dict[str, Any], device: torch.device) ->
     if not path.is_file():
         return None
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    differing = sorted(
-        name for name in identity.keys() | state["identity"].keys() if identity.get(name) != state["identity"].get(name)
-    )
+    saved = state.get("identity", {})
+    differing = sorted(name for name in identity.keys() | saved.keys() if identity.get(name) != saved.get(name))
     if differing:
-        raise ConfigurationError(f"{out_dir} holds a run with other settings ({', '.join(differing)}); use another one")
+        raise ConfigurationError(
+            f"{out_dir} holds a run with other settings ({', '.join(differing)}); use another out_dir"
+        )
     return state

@@ -6,19 +6,20 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
+from searchr1.files import whole_file
 from searchr1.trainer.metrics import FILE, read_records
 
 Record = Mapping[str, float | None]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which colour-blind readers can tell apart."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colors, which color-blind readers can tell apart."""
 
 _MARKERS = "os^Dv<P"
 _DASHES: tuple[Literal["-", "--", "-.", ":"], ...] = ("-", "--", "-.", ":")
 
 
 class _Panel(NamedTuple):
-    """One picture of the grid: its lines as metric and label, and the range of its vertical axis, None as it comes."""
+    """A picture of the grid: its lines as metric and label, and the range of its vertical axis; None fits the data."""
 
     title: str
     unit: str
@@ -57,7 +58,7 @@ _RANGES = {name: (panel.low, panel.high) for panel in _PANELS for name, _ in pan
 
 
 def read_run(folder: Path) -> list[Record]:
-    """The metrics of the run in ``folder``, a line cut off by a kill left out."""
+    """Return the metrics of the run in ``folder``, without a last line that a kill cut off."""
     return list(read_records(folder / FILE))
 
 
@@ -136,7 +137,7 @@ def plot_runs(
 
 
 def summarize_runs(groups: Mapping[str, Sequence[Path]]) -> str:
-    """A Markdown table: held-out exact match and searches before and after, over each label's runs.
+    """Return a Markdown table: held-out exact match and searches before and after, over each label's runs.
 
     Start is step 0, end the last evaluation and best the highest one of each run; values are means over the runs, the
     gain with its sample standard deviation. What was not recorded is a dash; runs that were not evaluated are counted.
@@ -165,7 +166,7 @@ def summarize_runs(groups: Mapping[str, Sequence[Path]]) -> str:
 
 
 def _series(records: Iterable[Record], name: str) -> tuple[list[float], list[float]]:
-    """Steps and values where ``name`` was recorded and is finite."""
+    """Return steps and values where ``name`` was recorded and is finite."""
     pairs = [(record["step"], record[name]) for record in records if record.get(name) is not None]
     return [float(step or 0) for step, _ in pairs], [float(value or 0) for _, value in pairs]
 
@@ -180,14 +181,14 @@ def _draw_panel(axis: Any, records: Sequence[Record], panel: _Panel) -> None:
         values = [math.nan if (value := record[name]) is None else value for record in present]
         marker = _MARKERS[number] if name.startswith("eval_") or len(present) == 1 else None
         steps = [float(record["step"] or 0) for record in present]
-        axis.plot(steps, values, label=label, color=COLOURS[number], marker=marker, markersize=4, linewidth=1.5)
+        axis.plot(steps, values, label=label, color=COLORS[number], marker=marker, markersize=4, linewidth=1.5)
         drawn += 1
     if drawn > 1:
         axis.legend(fontsize=8)
 
 
 def _draw_times(axis: Any, timed: Sequence[Record]) -> None:
-    """The share of each part in the seconds of all parts; what takes longest lies lowest."""
+    """Draw the share of each part in the seconds of all parts; the longest lies lowest."""
     totals = {name: sum(_value(record, name) for record in timed) for name, _ in _TIMES}
     whole = sum(totals.values())
     steps = [float(record["step"] or 0) for record in timed]
@@ -195,11 +196,11 @@ def _draw_times(axis: Any, timed: Sequence[Record]) -> None:
     parts = sorted(_TIMES, key=lambda part: -totals[part[0]])
     shares = [[100 * _value(r, name) / all_s for r, all_s in zip(timed, sums, strict=True)] for name, _ in parts]
     labels = [f"{label}, {_percent(totals[name] / whole)}" for name, label in parts]
-    colours = [COLOURS[_TIMES.index(part)] for part in parts]
+    colors = [COLORS[_TIMES.index(part)] for part in parts]
     if len(steps) == 1:
         # One step has no width to stack over.
         steps, shares = [steps[0] - 0.4, steps[0] + 0.4], [[share[0], share[0]] for share in shares]
-    axis.stackplot(steps, shares, labels=labels, colors=colours, alpha=0.8)
+    axis.stackplot(steps, shares, labels=labels, colors=colors, alpha=0.8)
     axis.legend(fontsize=8, loc="lower right", reverse=True, framealpha=0.9)
 
 
@@ -208,12 +209,12 @@ def _percent(share: float) -> str:
 
 
 def _draw_band(axis: Any, runs: Sequence[Sequence[Record]], name: str, label: str, number: int) -> None:
-    """A thin line for each run; mean and band only over steps that all of them have."""
-    colour = COLOURS[number % len(COLOURS)]
+    """Draw a thin line for each run; mean and band only over steps that all of them have."""
+    color = COLORS[number % len(COLORS)]
     by_run = [dict(zip(*_series(records, name), strict=True)) for records in runs]
     if len(runs) > 1:
         for run in by_run:
-            axis.plot(list(run), list(run.values()), color=colour, linewidth=0.7, alpha=0.5)
+            axis.plot(list(run), list(run.values()), color=color, linewidth=0.7, alpha=0.5)
     steps = sorted(set.intersection(*map(set, by_run)))
     columns = [[run[step] for run in by_run] for step in steps]
     if not columns:
@@ -222,19 +223,19 @@ def _draw_band(axis: Any, runs: Sequence[Sequence[Record]], name: str, label: st
     # Dashes, so that of two lines that coincide both are seen.
     dashes = _DASHES[number % len(_DASHES)]
     means = list(map(fmean, columns))
-    axis.plot(steps, means, dashes, label=label, color=colour, marker=marker, markersize=5, linewidth=2)
+    axis.plot(steps, means, dashes, label=label, color=color, marker=marker, markersize=5, linewidth=2)
     if len(runs) > 1:
         low, high = list(map(min, columns)), list(map(max, columns))
-        axis.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
+        axis.fill_between(steps, low, high, color=color, alpha=0.18, linewidth=0)
 
 
 def _legend_line(label: str, num_runs: int, number: int) -> Any:
     from matplotlib.lines import Line2D
 
     text = f"{label}, mean and range of {num_runs} seeds" if num_runs > 1 else f"{label}, one seed"
-    colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
+    color, marker = COLORS[number % len(COLORS)], _MARKERS[number % len(_MARKERS)]
     dashes = _DASHES[number % len(_DASHES)]
-    return Line2D([], [], color=colour, linestyle=dashes, marker=marker, markersize=5, linewidth=2, label=text)
+    return Line2D([], [], color=color, linestyle=dashes, marker=marker, markersize=5, linewidth=2, label=text)
 
 
 def _finish(axis: Any, title: str, unit: str, low: float | None, high: float | None, *, last_step: float) -> None:
@@ -296,7 +297,5 @@ def _pyplot() -> Any:
 
 def _save(figure: Any, path: Path) -> None:
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    figure.savefig(part, dpi=110, format="png")
-    part.replace(path)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=110, format="png")

@@ -2,11 +2,11 @@
 
 import torch
 
-from searchr1.trainer.process_group import World
+from searchr1.trainer.process_group import ProcessGroup
 
 
 class Meter:
-    """Adds metrics up pass by pass."""
+    """Metrics that add up pass by pass."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
@@ -26,11 +26,11 @@ class Meter:
         """Keep the largest of all passes."""
         self._largest[name] = max(self._largest.get(name, float("-inf")), float(value))
 
-    def result(self, world: World) -> dict[str, float]:
-        """All metrics by name, over all processes, which must have the same ones."""
+    def result(self, processes: ProcessGroup) -> dict[str, float]:
+        """Return all metrics by name, over all processes, which must have the same ones."""
         names, tops = list(self._sums), list(self._largest)
         both = [[self._sums[name], self._weights[name]] for name in names]
-        totals = world.add(torch.tensor(both, dtype=torch.float64).reshape(-1, 2)).tolist()
-        largest = world.largest(torch.tensor([self._largest[name] for name in tops], dtype=torch.float64)).tolist()
+        totals = processes.add(torch.tensor(both, dtype=torch.float64).reshape(-1, 2)).tolist()
+        largest = processes.largest(torch.tensor([self._largest[name] for name in tops], dtype=torch.float64)).tolist()
         means = {name: total / weight if weight else 0.0 for name, (total, weight) in zip(names, totals, strict=True)}
         return means | dict(zip(tops, largest, strict=True))

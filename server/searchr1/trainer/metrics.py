@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from searchr1.files import write_json_lines
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -17,7 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_records(path: Path) -> list[dict[str, float | None]]:
-    """The whole lines of ``path``, less a last one that a kill cut off; ValueError names a line that is no record."""
+    """Return the records of ``path``; a last line that a kill cut off is left out.
+
+    Raises:
+        ValueError: a line is no record; the message names it.
+    """
     lines = path.read_text("utf-8").splitlines(keepends=True)
     records = []
     for number, line in enumerate(lines, start=1):
@@ -34,7 +40,10 @@ def read_records(path: Path) -> list[dict[str, float | None]]:
 
 
 class MetricLog:
-    """Writes to ``out_dir``, nothing before ``rewind`` or the first ``log``; one process of a run has it."""
+    """The metrics of a run in ``out_dir``; nothing is written before ``rewind`` or the first ``log``.
+
+    The first process of a run logs, no other.
+    """
 
     def __init__(self, out_dir: Path, *, tensorboard: bool = True) -> None:
         self._path, self._folder = out_dir / FILE, out_dir / FOLDER
@@ -50,10 +59,7 @@ class MetricLog:
         """
         records = read_records(self._path) if self._path.is_file() else []
         self._records = [record for record in records if (record["step"] or 0) <= step]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_suffix(".part")
-        part.write_text("".join(json.dumps(record) + "\n" for record in self._records), "utf-8")
-        part.replace(self._path)
+        write_json_lines(self._path, self._records)
         self.close()
         self._is_open = True
         if self._wants_tensorboard:
@@ -81,7 +87,7 @@ class MetricLog:
             self._writer.flush()
 
     def records(self) -> list[dict[str, float | None]]:
-        """All lines of the run so far."""
+        """Return all records of the run so far."""
         return list(self._records)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The processes of one training run: one, or as many as ``torchrun`` started.
+"""The processes of one training run: one, or as many as ``torchrun`` or the run itself started.
 
 Each computes its share of every pass, and all end with the same weights. The first one alone samples, evaluates and
 writes. Models are sharded by FSDP2 where there are several processes.
@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -24,7 +25,7 @@ from torch.distributed.checkpoint.state_dict import (
 from searchr1.errors import SearchR1Error
 
 LONGEST_WAIT = timedelta(days=7)
-"""How long processes wait for what the first one does alone, such as an evaluation; its death ends the wait at once."""
+"""Wait for work that the first process does alone, such as an evaluation; its death ends the wait at once."""
 
 T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
@@ -35,18 +36,21 @@ class ProcessLostError(SearchR1Error):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """This process's place among the others."""
+class ProcessGroup:
+    """The processes of a run, as one of them sees them."""
 
     device: torch.device
+    """Device of this process."""
     rank: int = 0
+    """Number of this process, from 0."""
     size: int = 1
+    """Number of processes."""
     patient: Any = None
-    """The process group of ``broadcast``, on the CPU; None for a process alone."""
+    """Torch's process group for ``broadcast``, on the CPU; None is the default one."""
 
     @classmethod
-    def join(cls, device: str) -> "World":
-        """Meet the other processes that ``torchrun`` started; alone without it."""
+    def join(cls, device: str) -> "ProcessGroup":
+        """Meet the other processes that ``torchrun`` started; without it this process is the only one."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls(torch.device(device))
@@ -61,23 +65,30 @@ class World:
         patient = dist.new_group(backend="gloo", timeout=LONGEST_WAIT)
         return cls(place, rank, size, patient)
 
+    @classmethod
+    def meet(cls, device: str, rank: int, size: int, rendezvous: Path) -> "ProcessGroup":
+        """Meet the other processes that one on this machine has spawned, at the file ``rendezvous``."""
+        store = torch._C._distributed_c10d.FileStore(str(rendezvous), size)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+        return cls(torch.device(device), rank, size)
+
     def leave(self) -> None:
-        """Part from the others."""
+        """Leave the group; its collectives can't be used after that."""
         if self.size > 1:
             dist.destroy_process_group()
 
     @property
     def is_first(self) -> bool:
-        """Whether this process samples, evaluates and writes."""
+        """True in the process that samples, evaluates and writes."""
         return self.rank == 0
 
-    def settle(self) -> None:
+    def use_device(self) -> None:
         """Make the calling thread compute on this process's device; every thread starts out on the first GPU."""
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 
     def shard(self, module: M, layers: Sequence[nn.Module]) -> M:
-        """Spread ``module`` over all processes, each of ``layers`` in turn being whole only while it computes."""
+        """Spread ``module`` over all processes; each of its ``layers`` is whole only while it computes."""
         if self.size > 1:
             from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import fully_shard
@@ -90,14 +101,17 @@ class World:
         return module
 
     def share(self, batches: Sequence[list[int]]) -> list[tuple[list[int], bool]]:
-        """This process's batches, the same number for each, and whether each counts: some may be there to keep step."""
+        """Return this process's share of ``batches``, and whether each of them counts.
+
+        Every process gets the same number; a batch that does not count is there to keep step with the others.
+        """
         rounds = -(-len(batches) // self.size)
         padded = [(batch, True) for batch in batches]
         padded += [(batches[0][:1], False)] * (rounds * self.size - len(batches))
         return padded[self.rank :: self.size]
 
     def broadcast(self, value: T | None) -> T:
-        """The first process's ``value``, in every one.
+        """Return the first process's ``value``, in every process.
 
         Raises:
             ProcessLostError: the first process has ended.
@@ -116,11 +130,11 @@ class World:
         self.broadcast(None)
 
     def add(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over processes."""
+        """Return the sum over processes, entry by entry."""
         return self._reduce(tensor, dist.ReduceOp.SUM)
 
     def largest(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The maximum over processes, entry by entry."""
+        """Return the maximum over processes, entry by entry."""
         return self._reduce(tensor, dist.ReduceOp.MAX)
 
     def _reduce(self, tensor: torch.Tensor, how: Any) -> torch.Tensor:
@@ -132,18 +146,18 @@ class World:
 
 
 def model_state(module: nn.Module) -> dict[str, Any]:
-    """All weights, whole and on the CPU, in the first process; every process must call this."""
+    """Return all weights, whole and on the CPU, in the first process; every process must call this."""
     return get_model_state_dict(module, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
 
 
 def trained_state(module: nn.Module) -> dict[str, Any]:
-    """``model_state`` of what is trained; the rest is as it was loaded."""
+    """Return ``model_state`` of the trained weights alone; frozen ones are as they were loaded."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     return get_model_state_dict(module, options=options)
 
 
 def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's state, whole and on the CPU, in the first process; every process must call this."""
+    """Return the optimizer's state, whole and on the CPU, in the first process; every process must call this."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     is_fresh = not optimizer.state
     state = get_optimizer_state_dict(module, optimizer, options=options)

@@ -1,4 +1,4 @@
-"""Where completions end and what their chunks say, token by token."""
+"""The ends of completions and their chunks, token by token."""
 
 from pathlib import Path
 

@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def other(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same architecture with other weights, in several files."""
+    """A model of the same architecture with other weights, in several files."""
     made = tmp_path_factory.mktemp("other") / "model"
     shutil.copytree(folder, made, ignore=shutil.ignore_patterns("*.safetensors"))
     model: Any = AutoModelForCausalLM.from_pretrained(folder)

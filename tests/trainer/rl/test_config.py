@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from searchr1.errors import ConfigurationError
+from searchr1.trainer.rl.algorithms.grpo import GRPO
 from searchr1.trainer.rl.config import load_config, parse_overrides
 
 LEAST = """
@@ -46,6 +47,7 @@ def test_fields_are_overridden_by_dotted_name(tmp_path: Path) -> None:
         (LEAST, {"loss.kl_coef": float("nan")}, r"loss\.kl_coef"),
         (LEAST, {"model.x": 1}, r"there is no field model\.x"),
         (LEAST.replace("algorithm: grpo", ""), None, "algorithm: Field required"),
+        (LEAST, {"algorithm": "dpo"}, r"algorithm: there is no algorithm 'dpo'; there are .*grpo, ppo"),
         ("- a list", None, "must hold fields"),
         ("a: [", None, "can't be read as YAML"),
     ],
@@ -68,6 +70,15 @@ def test_overrides_are_yaml_values_by_name() -> None:
         "lora": None,
         "rollout.engine_urls": ["a", "b"],
     }
+
+
+def test_an_algorithm_may_refuse_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(self: GRPO) -> None:
+        raise ConfigurationError(f"not with a group_size of {self.group_size}")
+
+    monkeypatch.setattr(GRPO, "check", check)
+    with pytest.raises(ConfigurationError, match="the file: not with a group_size of 5"):
+        load_config(written(tmp_path, LEAST))
 
 
 @pytest.mark.parametrize("word", ["optimizer.lr", "a=[", "=: :"])

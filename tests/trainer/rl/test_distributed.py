@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from loadtests.processes import free_port
 from searchr1.trainer.checkpoints import write_checkpoint
-from searchr1.trainer.process_group import ProcessLostError, World
-from searchr1.trainer.rl.config import LoraSection, TrainConfig
+from searchr1.trainer.process_group import ProcessGroup, ProcessLostError
+from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
+from searchr1.trainer.rl.sections import LoraSection
 from tests.tiny_model import write_tiny_model
 from tests.trainer.rl.test_learner import ALONE, config, samples
 
@@ -56,45 +57,45 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(untied, tied)
 
 
-def learn(case: str, models: Models, world: World, out: Path) -> None:
+def learn(case: str, models: Models, processes: ProcessGroup, out: Path) -> None:
     """Take ``NUM_STEPS`` updates; write the state and metrics after each, and then the weights in two layouts."""
     torch.manual_seed(0)
-    learner = Learner(CASES[case], models.of(case), world, pad_id=0)
+    learner = Learner(CASES[case], models.of(case), processes, pad_id=0)
     for step in range(NUM_STEPS):
         metrics = learner.update(samples(12), step)
-        (out / f"{case}-{step}-{world.rank}.json").write_text(json.dumps(metrics))
+        (out / f"{case}-{step}-{processes.rank}.json").write_text(json.dumps(metrics))
         state = learner.state()
-        if world.is_first:
+        if processes.is_first:
             torch.save(state, out / f"{case}-{step}.state")
     weights = learner.weights()
-    if world.is_first:
+    if processes.is_first:
         torch.save(weights, out / f"{case}.weights")
         folder = out / f"{case}-checkpoint"
         write_checkpoint(learner.policy.model, models.of(case), folder, dtype=torch.float32, weights=weights)
 
 
-def go_on(case: str, models: Models, world: World, state: Path, out: Path) -> None:
+def go_on(case: str, models: Models, processes: ProcessGroup, state: Path, out: Path) -> None:
     """Take the last update again, from another run's ``state`` before it."""
-    learner = Learner(CASES[case], models.of(case), world, pad_id=0)
-    learner.load_state(torch.load(state, weights_only=True) if world.is_first else {})
+    learner = Learner(CASES[case], models.of(case), processes, pad_id=0)
+    learner.load_state(torch.load(state, weights_only=True) if processes.is_first else {})
     metrics = learner.update(samples(12), NUM_STEPS - 1)
     weights = learner.weights()
-    if world.is_first:
+    if processes.is_first:
         torch.save((metrics, weights), out)
 
 
 def work(rank: int, port: int, models: Models, alone: Path, together: Path) -> None:
-    """One of two processes; in the end the first dies while the second waits for it."""
+    """Run one of two processes; in the end the first dies while the second waits for it."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
-    world = World.join("cpu")
+    processes = ProcessGroup.join("cpu")
     for case in CASES:
-        learn(case, models, world, together)
-        go_on(case, models, world, alone / f"{case}-{NUM_STEPS - 2}.state", together / f"{case}.resumed")
-    if world.is_first:
+        learn(case, models, processes, together)
+        go_on(case, models, processes, alone / f"{case}-{NUM_STEPS - 2}.state", together / f"{case}.resumed")
+    if processes.is_first:
         os._exit(7)
     try:
-        world.wait_for_first()
+        processes.wait_for_first()
     except ProcessLostError as error:
         (together / "lost.txt").write_text(str(error))
 

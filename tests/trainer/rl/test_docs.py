@@ -10,6 +10,7 @@ import yaml
 
 from searchr1.cli.main import app
 from searchr1.loop.types import Status
+from searchr1.trainer.rl.algorithms.base import known_algorithms
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.rewards import Outcome, reward_named
 
@@ -67,3 +68,8 @@ def test_the_reward_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.syspath_prepend(tmp_path)
     reward = reward_named("my_rewards:short_and_right")
     assert reward(Outcome("q", ("Mali",), "Mali", Status.COMPLETED, ())) == 1.0
+
+
+@pytest.mark.parametrize("name", known_algorithms())
+def test_every_algorithm_has_a_row(name: str) -> None:
+    assert f"\n| [`{name}`](../server/searchr1/trainer/rl/algorithms/{name}.py) |" in DOCS

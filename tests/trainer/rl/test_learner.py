@@ -1,4 +1,4 @@
-"""One step's update: what moves the policy, and what must not."""
+"""The update of a step: it moves the policy by what it sampled, and by nothing else."""
 
 import math
 from dataclasses import replace
@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from searchr1.loop.types import Status
-from searchr1.trainer.process_group import World
+from searchr1.trainer.process_group import ProcessGroup
+from searchr1.trainer.rl.algorithms.base import known_algorithms
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
 from searchr1.trainer.rl.policy import Policy, TokenStats
 from searchr1.trainer.rl.samples import Sample
 from tests.tiny_model import write_tiny_model
 
-ALONE = World(torch.device("cpu"))
+ALONE = ProcessGroup(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,12 +83,12 @@ def learned(
 
 
 def distance(one: Learner, other: Learner) -> float:
-    """Of their policies' weights, the root of the summed squares."""
+    """Return the distance of their policies' weights, the root of the summed squares."""
     pairs = zip(one.policy.parameters(), other.policy.parameters(), strict=True)
     return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+@pytest.mark.parametrize("algorithm", known_algorithms())
 def test_an_update_makes_the_rewarded_rollouts_likelier(model: Path, algorithm: str) -> None:
     chosen = config(algorithm, loss={"kl_coef": 0.0, "entropy_coef": 0.0}, optimizer={"lr": 1e-4})
     rollouts = samples()
@@ -102,7 +103,7 @@ def test_an_update_makes_the_rewarded_rollouts_likelier(model: Path, algorithm: 
     assert gain(rollouts[1]) < 0
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+@pytest.mark.parametrize("algorithm", known_algorithms())
 @pytest.mark.parametrize("over", ["token", "sequence", "constant"])
 def test_the_size_of_passes_changes_nothing(model: Path, algorithm: str, over: str) -> None:
     whole = config(algorithm, loss={"over": over}, optimizer={"num_minibatches": 2})
@@ -114,9 +115,9 @@ def test_the_size_of_passes_changes_nothing(model: Path, algorithm: str, over: s
         assert other_metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+@pytest.mark.parametrize("algorithm", known_algorithms())
 def test_observations_carry_no_gradient(model: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the models say of tokens that were not sampled, the update is the same to the last bit."""
+    """The update is the same to the last bit with other model outputs on tokens that were not sampled."""
     chosen = config(algorithm)
     plain, plain_metrics = learned(model, chosen, samples())
     forward = Policy.forward
@@ -134,6 +135,12 @@ def test_observations_carry_no_gradient(model: Path, algorithm: str, monkeypatch
     noisy, noisy_metrics = learned(model, chosen, samples())
     assert distance(plain, noisy) == 0.0
     assert noisy_metrics == plain_metrics
+
+
+def test_what_an_algorithm_measures_is_logged(model: Path) -> None:
+    _, metrics = learned(model, config("reinforce_plus_plus", loss={"kl_coef": 0.0}), samples(3))
+    # One of three rollouts was right; they have 5 + 4, 6 + 5 and 7 + 6 sampled tokens.
+    assert metrics["return_mean"] == pytest.approx(9 / 33)
 
 
 def test_without_the_mask_observations_are_trained_on(model: Path) -> None:
@@ -167,7 +174,7 @@ def test_rollouts_without_a_gradient_may_be_left_out(model: Path, over: str, mon
     brief = learned(model, chosen, rollouts)[0]
     assert sum(passed) == 4
     passed.clear()
-    monkeypatch.setattr(Learner, "_that_teach", lambda self, known, rows: rows)
+    monkeypatch.setattr(Learner, "_with_gradient", lambda self, estimates, rows: rows)
     full = learned(model, chosen, rollouts)[0]
     assert sum(passed) == 6
     assert distance(brief, full) < 1e-4 * distance(full, Learner(chosen, model, ALONE, pad_id=0))
@@ -192,7 +199,7 @@ def test_the_policy_waits_while_the_critic_learns_alone(model: Path) -> None:
     assert distance(two, fresh) > 0.0
 
 
-@pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
+@pytest.mark.parametrize("algorithm", known_algorithms())
 def test_a_restored_learner_goes_on_to_the_last_bit(model: Path, algorithm: str, tmp_path: Path) -> None:
     chosen = config(algorithm, optimizer={"num_minibatches": 2})
     through, wanted = learned(model, chosen, samples(), steps=3)

@@ -10,10 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from searchr1.errors import ConfigurationError
 from searchr1.trainer.checkpoints import write_checkpoint
-from searchr1.trainer.rl.config import LoraSection, TrainConfig
+from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
 from searchr1.trainer.rl.lora import LoraLinear, add_adapters, merged, without_adapters
 from searchr1.trainer.rl.policy import Policy, TokenStats, load_policy
+from searchr1.trainer.rl.sections import LoraSection
 from tests.tiny_model import write_tiny_model
 from tests.trainer.rl.test_learner import ALONE, config, samples
 
@@ -131,7 +132,7 @@ def test_refuses_layers_that_are_not_there(model: Path) -> None:
 @pytest.mark.parametrize("lora", [False, True])
 def test_checkpointed_layers_are_computed_again_to_the_same_gradients(model: Path, algorithm: str, lora: bool) -> None:
     def counted(checkpointing: bool) -> tuple[list[int], dict[str, float]]:
-        """How often the first layer of each model was computed in an update, and what the update gave."""
+        """Return the computations of the first layer of each model in an update, and the update's metrics."""
         chosen = adapted(algorithm) if lora else config(algorithm, optimizer={"num_minibatches": 2})
         optimizer = chosen.optimizer.model_copy(update={"activation_checkpointing": checkpointing})
         learner = Learner(chosen.model_copy(update={"optimizer": optimizer}), model, ALONE, pad_id=0)

@@ -31,7 +31,7 @@ def encode(text: str) -> list[int]:
 
 
 def outcome(*completions: str, answer: str | None = "Bamako") -> Outcome:
-    """One with an observation full of tags after each completion but the last."""
+    """Return an outcome with an observation full of tags after each completion but the last."""
     segments = [Segment("prompt", 0, "Q", (1,), False)]
     for turn, text in enumerate(completions, start=1):
         segments.append(Segment("completion", turn, text, (2,), True))

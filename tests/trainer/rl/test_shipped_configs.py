@@ -83,7 +83,7 @@ def test_they_can_be_exported_for_verl(config: TrainConfig) -> None:
 
 
 def test_every_number_of_the_papers_files_names_its_source(name: str) -> None:
-    """In the last comment at the end of its line, or on the line before it for a pair."""
+    """The source is in the comment at the end of the line, or on the line before it for a pair."""
     lines = (CONFIGS / f"{name}.yaml").read_text("utf-8").splitlines()
     fields = [line for line in lines if ": " in line and not line.startswith("#")]
     obvious = ("algorithm", "model", "data_split", "retriever", "out_dir", "eval_split", "device", "clip_high")

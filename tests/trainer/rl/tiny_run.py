@@ -62,7 +62,8 @@ def write_tiny_run(folder: Path) -> Path:
 
 def start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """Start Python with ``arguments``; what it prints goes to ``log``."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     with log.open("ab") as out:
         return subprocess.Popen([sys.executable, *arguments], stdout=out, stderr=out, env=environment, cwd=ROOT)
 

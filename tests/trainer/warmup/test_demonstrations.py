@@ -1,17 +1,12 @@
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from searchr1.atlas.records import Demonstration, read_demonstrations
 from searchr1.errors import CorpusError
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.warmup.demonstrations import (
-    Demonstration,
-    Samples,
-    encode_demonstrations,
-    read_demonstrations,
-    replay,
-)
+from searchr1.trainer.warmup.demonstrations import Samples, encode_demonstrations, replay
 
 
 def test_mask_covers_exactly_the_sampled_tokens(demonstration: Demonstration, tokenizer: Tokenizer) -> None:
@@ -31,7 +26,7 @@ def test_mask_covers_exactly_the_sampled_tokens(demonstration: Demonstration, to
 
 def test_a_demonstration_without_an_answer_is_refused(demonstration: Demonstration, tokenizer: Tokenizer) -> None:
     with pytest.raises(CorpusError, match="does not reach an answer"):
-        replay(Demonstration(demonstration.question, demonstration.turns[:1]), tokenizer)
+        replay(replace(demonstration, turns=demonstration.turns[:1]), tokenizer)
 
 
 def test_samples_survive_a_save(data_dir: Path, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -52,11 +47,3 @@ def test_long_demonstrations_are_left_out(data_dir: Path, tokenizer: Tokenizer) 
         encode_demonstrations(
             read_demonstrations(data_dir / "demonstrations-train.jsonl"), tokenizer, max_tokens=10, progress=False
         )
-
-
-@pytest.mark.parametrize("line", ["{", "[]", json.dumps({"question": "q", "turns": []}), json.dumps({"turns": [1]})])
-def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "demonstrations.jsonl"
-    path.write_text(line + "\n", "utf-8")
-    with pytest.raises(CorpusError, match="line 1"):
-        list(read_demonstrations(path))

@@ -1,4 +1,4 @@
-"""What a model that starts with induction can do untrained."""
+"""Copying by an untrained model that starts with induction."""
 
 import pytest
 import torch

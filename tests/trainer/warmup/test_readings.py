@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.atlas.records import read_readings
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.warmup.config import WarmupConfig
-from searchr1.trainer.warmup.readings import encode_readings, read_readings
+from searchr1.trainer.warmup.readings import encode_readings
 from searchr1.trainer.warmup.train import warmup
 
 ROW = {
@@ -62,14 +63,6 @@ def test_its_pieces_are_tokenized_as_the_whole_is(path: Path, tokenizer: Tokeniz
 
     observation, completion = WHOLE
     assert samples.ids[: samples.offsets[1]].tolist() == tokenizer.encode(observation) + tokenizer.encode(completion)
-
-
-@pytest.mark.parametrize("line", ["{", "[]", json.dumps({"passages": []}), json.dumps(ROW | {"statements": [1]})])
-def test_a_bad_line_is_named(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "readings.jsonl"
-    path.write_text(json.dumps(ROW) + "\n" + line + "\n", "utf-8")
-    with pytest.raises(CorpusError, match="line 2 is not a reading"):
-        list(read_readings(path))
 
 
 def test_a_file_without_readings_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -17,7 +17,7 @@ NUM_BLOCKS = 2
 
 
 def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Attention of each position over itself and those before it.
+    """Return the attention of each position over itself and those before it.
 
     ``query``, ``key`` and ``value`` have shape (rows, heads, tokens, head size), and so has the result.
     """

@@ -1,4 +1,4 @@
-"""One model decoding many sequences at once: a row for each, which others join and leave between steps.
+"""Decoding of many sequences at once on one model: a row for each, which join and leave between steps.
 
 Why not transformers' own continuous batching (5.19)? It has no stop strings, one seed for all requests (it calls
 ``torch.manual_seed``), logprobs after temperature and top-p instead of the model's own, and no way to drop the caches
@@ -18,7 +18,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from searchr1.engines.transformers.attention import causal_attention
 
 NAME = "searchr1_rows"
-"""This module's attention, as transformers knows it."""
+"""Name under which transformers knows this module's attention."""
 CPU_ROWS = 16
 """Rows whose attention a CPU computes together: they are read up to the longest of them, not of all."""
 LENGTH_STEP = 256
@@ -75,7 +75,7 @@ class RowCache(Cache):
             self._stores.clear()
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Zero: rows differ, and the positions are always given."""
+        """Return zero: rows differ, and the positions are always given."""
         return 0
 
     def _store(self, layer: int, like: torch.Tensor, num_rows: int, length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,9 +93,9 @@ class RowCache(Cache):
 
 
 class DecodeBatch:
-    """The model's side of a batch. Rows are numbered from 0 without gaps; see ``drop``. Not thread-safe.
+    """A batch on the model. Rows are numbered from 0 without gaps; see ``drop``. Not thread-safe.
 
-    Takes ``model`` over: it computes its attention by this module from now on.
+    The batch takes ``model`` over: its attention is computed by this module from now on.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -107,7 +107,7 @@ class DecodeBatch:
 
     @property
     def num_rows(self) -> int:
-        """Rows in use."""
+        """Number of rows in use."""
         return len(self._cache.lengths)
 
     @torch.inference_mode()
@@ -129,7 +129,7 @@ class DecodeBatch:
 
     @torch.inference_mode()
     def step(self, ids: Sequence[int]) -> torch.Tensor:
-        """Read one more token in every row; return what the model says of the next one: logits, [rows, vocabulary]."""
+        """Read one more token in every row; return the logits of the next one, [rows, vocabulary]."""
         at = torch.tensor(self._cache.lengths, device=self._device)
         self._cache.begin_step(at)
         lengths = self._cache.lengths
@@ -155,7 +155,7 @@ class DecodeBatch:
         self._cache = RowCache()
 
     def bytes_per_token(self) -> int:
-        """Of the caches, all layers together."""
+        """Return the KV-cache bytes per token, summed over all layers."""
         config = self._model.config
         head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -187,7 +187,7 @@ def sample(
 
 
 def _draw(probabilities: torch.Tensor, uniform: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-    """Inverse of the distribution function: one uniform number a row, however large the vocabulary."""
+    """Invert the distribution function: one uniform number a row, however large the vocabulary."""
     sums = probabilities.cumsum(-1)
     return torch.searchsorted(sums, uniform * sums[:, -1:], right=True)[:, 0].clamp_(max=sums.shape[-1] - 1)
 
@@ -202,7 +202,7 @@ def _draw_from_top(probabilities: torch.Tensor, uniform: torch.Tensor, top_p: to
 
 
 def store_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """What the caches of a model in ``dtype`` are in: PyTorch's fused attention on CPU is far faster in float32."""
+    """Return the type of the caches of a model in ``dtype``: PyTorch's fused attention on CPU is fastest in float32."""
     return torch.float32 if device.type == "cpu" else dtype
 
 
@@ -223,7 +223,7 @@ def _attention(
     row_lengths: list[int] | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention with the mask of a step, or without one that of a prefill, as transformers calls it."""
+    """Return the attention of a step, which has a mask, or of a prefill, which has none; transformers calls this."""
     if attention_mask is None or row_lengths is None:
         return _prefill_attention(query, key, value, scaling).transpose(1, 2), None
     num_rows, num_heads, _tokens, size = query.shape

@@ -10,30 +10,32 @@ from searchr1.loop.types import FinishReason, TokenIds
 from searchr1.tokenizer import Tokenizer
 
 UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-"""What a character decodes to while its last bytes are still to come."""
+"""Text of a character whose last bytes are still to come."""
 
 
 @dataclass(slots=True, eq=False)
 class Completion:
-    """One completion in progress: what was sampled, and what of it has been told. Not thread-safe but for ``left``."""
+    """A completion in progress: its tokens, and the text that is in chunks. Not thread-safe but for ``left``."""
 
     prompt_ids: TokenIds
     params: SamplingParams
     max_tokens: int
+    """Tokens of the completion, at most."""
     priority: int
+    """Lower ones are admitted first."""
     number: int
-    """Of arrival."""
+    """Order of arrival."""
     out: asyncio.Queue[Chunk | Exception] = field(default_factory=asyncio.Queue)
     left: bool = False
-    """Nobody listens any more."""
+    """True once nobody listens any more."""
     ids: list[int] = field(init=False)
-    """Of the prompt and the completion."""
+    """Ids of the prompt and the completion."""
     _uniforms: list[float] = field(init=False)
     _text: str = ""
     _told: int = 0
     """Characters of ``_text`` in earlier chunks."""
     _logprobs: list[float] = field(default_factory=list)
-    """Of the tokens in no chunk yet."""
+    """Logprobs of the tokens that are in no chunk yet."""
     _before: list[int] = field(default_factory=list)
     """The tokens whose text came last: some tokenizers decode a token by what precedes it."""
     _pending: list[int] = field(default_factory=list)
@@ -51,7 +53,7 @@ class Completion:
 
     @property
     def last_id(self) -> int:
-        """What the model reads next."""
+        """Id that the model reads next."""
         return self.ids[-1]
 
     @property
@@ -66,7 +68,7 @@ class Completion:
 
     @property
     def uniform(self) -> float:
-        """In [0, 1): chooses the next token."""
+        """Random number in [0, 1) that chooses the next token."""
         return self._uniforms[self.num_sampled]
 
     def add(self, token: int, logprob: float, tokenizer: Tokenizer, end_ids: frozenset[int]) -> Chunk | None:

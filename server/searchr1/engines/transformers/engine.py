@@ -1,4 +1,4 @@
-"""The engine for where vLLM is not installed: transformers in this process, batched continuously.
+"""The transformers engine, for machines without vLLM: it runs in this process and batches continuously.
 
 All completions under way take each step together, in a thread of the engine's own; new ones join between steps, at
 most ``PREFILL_TOKENS`` of their prompts a step, so that none waits long for another's prompt. Slower than vLLM, and
@@ -30,7 +30,7 @@ PREFILL_TOKENS = 4096
 
 
 class TransformersEngine:
-    """Serves a model that is already loaded, and takes it over; ``load`` loads one. ``aclose`` ends its thread.
+    """An engine on a model that is already loaded, which it takes over; ``load`` loads one, ``aclose`` ends its thread.
 
     Args:
         model: one whose layers all attend to the whole context.
@@ -54,7 +54,7 @@ class TransformersEngine:
     ) -> None:
         _check(model)
         self.version: str | None = None
-        """That of the weights, once some were taken."""
+        """Version of the weights, once some were taken."""
         config: Any = model.config
         self._model, self._tokenizer, self._end_ids = model, tokenizer, end_ids
         self._max_len: int = config.max_position_embeddings
@@ -98,7 +98,7 @@ class TransformersEngine:
         return cls(model.to(device), tokenizer, end_ids=end_ids, max_batch=max_batch, kv_cache_gib=kv_cache_gib)
 
     async def ready(self) -> bool:
-        """Whether a request would be taken now. Never raises."""
+        """Return whether a request would be taken now. Never raises."""
         return not self._closed
 
     async def aclose(self) -> None:

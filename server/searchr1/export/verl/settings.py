@@ -30,6 +30,8 @@ def check(config: TrainConfig) -> None:
             f"verl's workers reach a retriever by URL, and {config.retriever!r} is none: "
             "run 'searchr1 retriever serve' and give its address, such as --retriever http://127.0.0.1:8000/retrieve"
         )
+    if config.open_algorithm().verl_adv_estimator is None:
+        raise ConfigurationError(f"verl has no algorithm like {config.algorithm!r}")
 
 
 def settings(config: TrainConfig, num_train_questions: int) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def departures(config: TrainConfig) -> list[str]:
     said = []
     if not loss.mask_observations:
         said.append("`loss.mask_observations: false` has no counterpart: verl leaves observations out of every loss.")
-    if config.algorithm == "ppo" and loss.gae_over == "all":
+    if config.open_algorithm().needs_critic and loss.gae_over == "all":
         said.append("`loss.gae_over: all` has no counterpart: verl's GAE passes over observations.")
     if loss.over == "constant":
         said.append(
@@ -113,13 +115,13 @@ def _algorithm(config: TrainConfig) -> dict[str, Any]:
     correction: dict[str, Any] = {"rollout_is": None if cap is None else "token"}
     if cap is not None:
         correction["rollout_is_threshold"] = cap
-    in_reward = config.algorithm == "ppo" and config.loss.kl_coef > 0
+    algorithm = config.open_algorithm()
     return {
-        "adv_estimator": "grpo" if config.algorithm == "grpo" else "gae",
+        "adv_estimator": algorithm.verl_adv_estimator,
         "gamma": config.loss.gamma,
         "lam": config.loss.lam,
         "norm_adv_by_std_in_grpo": config.loss.scale_by_std,
-        "use_kl_in_reward": in_reward,
+        "use_kl_in_reward": algorithm.kl_in == "reward" and config.loss.kl_coef > 0,
         "kl_penalty": "kl",
         "kl_ctrl": {"type": "fixed", "kl_coef": config.loss.kl_coef},
         "rollout_correction": correction,
@@ -157,7 +159,7 @@ def _actor(config: TrainConfig) -> dict[str, Any]:
         "loss_agg_mode": _OVER[loss.over],
         "loss_scale_factor": loss.constant_tokens if loss.over == "constant" else None,
         "entropy_coeff": loss.entropy_coef,
-        "use_kl_loss": config.algorithm == "grpo" and loss.kl_coef > 0,
+        "use_kl_loss": config.open_algorithm().kl_in == "loss" and loss.kl_coef > 0,
         "kl_loss_coef": loss.kl_coef,
         "kl_loss_type": "low_var_kl",
         "data_loader_seed": config.seed,

@@ -1,4 +1,4 @@
-"""The first process's part in a step: asking the policy on the engine, and scoring what it did."""
+"""The first process's part in a step: rolling out the policy on the engine, and scoring the rollouts."""
 
 import contextlib
 import tempfile
@@ -27,7 +27,7 @@ from searchr1.retrieval.factory import open_retriever
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.rewards import Reward, outcome_of, reward_named
-from searchr1.trainer.rl.rollouts import RolloutOptions, Trial, roll_out
+from searchr1.trainer.rl.rollouts import RolloutOptions, RolloutResult, roll_out
 from searchr1.trainer.rl.samples import Sample, sample_of
 
 
@@ -37,7 +37,7 @@ class TrainingEngine(Engine, TakesWeights, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Everything that rolls out; see ``open_actor``."""
+    """Engine, retriever, questions and reward of a training run; ``open_actor`` opens one."""
 
     config: TrainConfig
     engine: TrainingEngine
@@ -48,7 +48,7 @@ class Actor:
     eval_questions: Sequence[Question]
 
     async def collect(
-        self, step: int, done: Callable[[Trial], None] = lambda _: None
+        self, step: int, done: Callable[[RolloutResult], None] = lambda _: None
     ) -> tuple[list[Sample], dict[str, float]]:
         """Roll out and score the questions of ``step``; return the samples and what to log about them.
 
@@ -59,7 +59,7 @@ class Actor:
         """
         section = self.config.rollout
         started = time.perf_counter()
-        trials = await roll_out(
+        results = await roll_out(
             self.questions_of(step),
             self.engine,
             self.retriever,
@@ -69,54 +69,54 @@ class Actor:
             done=done,
         )
         rollout_s = time.perf_counter() - started
-        kept = [trial for trial in trials if trial.engine_error is None]
+        kept = [result for result in results if result.engine_error is None]
         if not kept:
-            raise EngineError(f"the engine failed every rollout of step {step}: {trials[0].engine_error}")
+            raise EngineError(f"the engine failed every rollout of step {step}: {results[0].engine_error}")
         started = time.perf_counter()
         samples = [
             sample_of(
-                trial.rollout,
-                reward=self.reward(outcome_of(trial.question, trial.rollout)),
-                group=trial.group,
+                result.rollout,
+                reward=self.reward(outcome_of(result.question, result.rollout)),
+                group=result.group,
                 policy_version=step,
             )
-            for trial in kept
+            for result in kept
         ]
         record = _summary(kept, samples) | {
             "num_rollouts": len(kept),
-            "num_failed": len(trials) - len(kept),
+            "num_failed": len(results) - len(kept),
             "rollout_s": rollout_s,
             "reward_s": time.perf_counter() - started,
             "rollout_tokens_per_s": sum(sample.num_sampled_tokens for sample in samples) / rollout_s,
         }
         return samples, record
 
-    async def evaluate(self, done: Callable[[Trial], None] = lambda _: None) -> dict[str, float]:
+    async def evaluate(self, done: Callable[[RolloutResult], None] = lambda _: None) -> dict[str, float]:
         """Answer the evaluation's questions greedily; a rollout that the engine failed counts as wrong."""
         started = time.perf_counter()
         options = self._options(group_size=1, temperature=0.0)
-        trials = await roll_out(self.eval_questions, self.engine, self.retriever, self.tokenizer, options, done=done)
-        right = [exact_match(trial.rollout.answer, trial.question.golden_answers) for trial in trials]
+        results = await roll_out(self.eval_questions, self.engine, self.retriever, self.tokenizer, options, done=done)
+        right = [exact_match(result.rollout.answer, result.question.golden_answers) for result in results]
         by_hops: dict[int, list[bool]] = defaultdict(list)
-        for trial, correct in zip(trials, right, strict=True):
-            if trial.question.hops is not None:
-                by_hops[trial.question.hops].append(correct)
+        for result, correct in zip(results, right, strict=True):
+            if result.question.hops is not None:
+                by_hops[result.question.hops].append(correct)
         return {
             "eval_em": fmean(right),
             **{f"eval_em_{hops}": fmean(found) for hops, found in sorted(by_hops.items())},
-            "eval_searches": fmean(trial.rollout.num_searches for trial in trials),
-            "eval_answered": fmean(trial.rollout.answer is not None for trial in trials),
-            "eval_tokens": fmean(trial.rollout.num_sampled_tokens for trial in trials),
+            "eval_searches": fmean(result.rollout.num_searches for result in results),
+            "eval_answered": fmean(result.rollout.answer is not None for result in results),
+            "eval_tokens": fmean(result.rollout.num_sampled_tokens for result in results),
             "eval_s": time.perf_counter() - started,
         }
 
     def questions_of(self, step: int) -> list[Question]:
-        """The questions of ``step``: epoch after epoch, each in another order that the seed decides."""
+        """Return the questions of ``step``: epoch after epoch, each in another order that the seed decides."""
         count, num = self.config.rollout.questions_per_step, len(self.questions)
         chosen = []
         for position in range(step * count, (step + 1) * count):
-            epoch, at = divmod(position, num)
-            chosen.append(self.questions[int(_order(num, self.config.seed, epoch)[at])])
+            epoch, place = divmod(position, num)
+            chosen.append(self.questions[int(_order(num, self.config.seed, epoch)[place])])
         return chosen
 
     def _options(self, *, group_size: int, temperature: float) -> RolloutOptions:
@@ -136,7 +136,7 @@ async def open_actor(config: TrainConfig, source: Path) -> AsyncIterator[Actor]:
     """Load the questions, open the retriever and start the engine on the model in ``source``; close them at the end.
 
     Raises:
-        DatasetError, ConfigurationError, CorpusError, EngineUnavailableError: of whichever of these can't be had.
+        DatasetError, ConfigurationError, CorpusError, EngineUnavailableError: one of them can't be had.
     """
     tokenizer = Tokenizer.load(str(source))
     reward = reward_named(config.reward)
@@ -150,7 +150,7 @@ async def open_actor(config: TrainConfig, source: Path) -> AsyncIterator[Actor]:
 
 @contextlib.contextmanager
 def weights_folder(config: TrainConfig) -> Iterator[Path]:
-    """A folder for weights on their way to the engine, in memory where the system has such a place.
+    """Give a folder for weights on their way to the engine, in memory where the system has such a place.
 
     Engines on other machines have no part in this one's memory: for them it is in ``out_dir``.
     """
@@ -198,17 +198,17 @@ def _order(num: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng((seed, epoch)).permutation(num)
 
 
-def _summary(trials: Sequence[Trial], samples: Sequence[Sample]) -> dict[str, float]:
+def _summary(results: Sequence[RolloutResult], samples: Sequence[Sample]) -> dict[str, float]:
     rewards = defaultdict[int, list[float]](list)
     for sample in samples:
         rewards[sample.group].append(sample.reward)
     return {
         "reward_mean": fmean(sample.reward for sample in samples),
         "reward_std": pstdev(sample.reward for sample in samples),
-        "em": fmean(exact_match(trial.rollout.answer, trial.question.golden_answers) for trial in trials),
-        "answered": fmean(trial.rollout.answer is not None for trial in trials),
+        "em": fmean(exact_match(result.rollout.answer, result.question.golden_answers) for result in results),
+        "answered": fmean(result.rollout.answer is not None for result in results),
         "searches": fmean(sample.num_searches for sample in samples),
-        "failed_searches": fmean(trial.num_failed_searches for trial in trials),
+        "failed_searches": fmean(result.num_failed_searches for result in results),
         "turns": fmean(sample.num_turns for sample in samples),
         "invalid": fmean(sample.num_invalid for sample in samples),
         "sampled_tokens": fmean(sample.num_sampled_tokens for sample in samples),

@@ -1,7 +1,7 @@
-"""Advantages: what a sampled token, or a rollout, was worth beyond what was expected of it.
+"""Parts of advantages: rewards per token, GAE, normalization, and comparison within groups.
 
-Shapes: B trajectories, N = T - 1 tokens that have a prediction, R rollouts. A position outside the mask holds nothing:
-whatever stands there, NaN included, is not read, and the result there is 0. Every result is float32 and detached.
+Shapes: B trajectories, N = T - 1 tokens that have a prediction, R rollouts. Nothing outside the mask is read, NaN
+included, and the result there is 0. Every result is float32 and detached.
 
 Sources: PPO, arXiv 1707.06347; GAE, arXiv 1506.02438; GRPO, arXiv 2402.03300; Dr. GRPO, arXiv 2503.20783; Search-R1,
 arXiv 2503.09516, section 3.
@@ -13,7 +13,7 @@ _WHITEN_EPS = 1e-8
 
 
 def token_rewards(final: torch.Tensor, kl: torch.Tensor | None, mask: torch.Tensor, kl_coef: float) -> torch.Tensor:
-    """Reward per token, shape [B, N]: ``final`` [B] on the last token of ``mask`` [B, N], less the KL of each.
+    """Return rewards per token [B, N]: ``final`` [B] on the last token of ``mask`` [B, N], less the KL of each.
 
     ``kl`` [B, N] is the k1 estimate (``losses.kl_k1``) in nats; its mean over trajectories is unbiased, and a reward
     needs no gradient. A trajectory without a token in ``mask`` gets no reward.
@@ -31,7 +31,7 @@ def token_rewards(final: torch.Tensor, kl: torch.Tensor | None, mask: torch.Tens
 def gae(
     rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, gamma: float, lam: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Advantages and returns of the tokens in ``mask``; all shapes [B, N].
+    """Return advantages and returns of the tokens in ``mask``; all shapes [B, N].
 
     The recursion goes from one token of ``mask`` to the next, however many lie between, as if they were adjacent:
     ``A[i] = (r[i] + gamma * V[i+1] - V[i]) + gamma * lam * A[i+1]`` with V and A zero after the last. Rewards outside
@@ -64,16 +64,16 @@ def whiten(x: torch.Tensor, mask: torch.Tensor, *, unbiased: bool = True) -> tor
     chosen = x.detach().double()[mask]
     if chosen.numel() == 0:
         return torch.zeros(mask.shape, device=x.device)
-    centred = chosen - chosen.mean()
-    variance = centred.square().sum() / max(1, chosen.numel() - int(unbiased))
-    white = (centred * (variance + _WHITEN_EPS).rsqrt()).float()
+    centered = chosen - chosen.mean()
+    variance = centered.square().sum() / max(1, chosen.numel() - int(unbiased))
+    white = (centered * (variance + _WHITEN_EPS).rsqrt()).float()
     return torch.zeros(mask.shape, device=x.device).masked_scatter(mask, white)
 
 
 def group_advantages(
     rewards: torch.Tensor, groups: torch.Tensor, *, unbiased: bool = True, eps: float = 1e-6, scale: bool = True
 ) -> torch.Tensor:
-    """Each rollout's reward against its siblings': ``(r - mean) / (std + eps)``, shape [R].
+    """Return each rollout's reward against its siblings': ``(r - mean) / (std + eps)``, shape [R].
 
     ``groups`` [R] holds int ids, in any order; rollouts with the same id are siblings. ``unbiased`` divides the
     variance by n - 1. Without ``scale`` it is ``r - mean`` (Dr. GRPO). Equal rewards give exactly 0.
@@ -91,8 +91,8 @@ def group_advantages(
     def sums(x: torch.Tensor) -> torch.Tensor:
         return torch.zeros(num_groups, dtype=x.dtype, device=x.device).index_add(0, index, x)
 
-    centred = rewards - (sums(rewards) / counts)[index]
+    centered = rewards - (sums(rewards) / counts)[index]
     if not scale:
-        return centred.float()
-    variance = sums(centred.square()) / (counts - int(unbiased)).clamp(min=1)
-    return (centred / (variance.sqrt()[index] + eps)).float()
+        return centered.float()
+    variance = sums(centered.square()) / (counts - int(unbiased)).clamp(min=1)
+    return (centered / (variance.sqrt()[index] + eps)).float()

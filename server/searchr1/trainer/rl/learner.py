@@ -1,118 +1,114 @@
-"""What learns: the policy, the critic of PPO, and one step's update of both from a step's samples.
+"""The update of a step: from its samples to new weights of the policy, and of the critic where there is one.
 
-An update first looks at every sample with the weights that sampled it (old logprobs, the start policy's, values), then
-makes advantages over the whole step, and then takes optimizer steps. Gradients add up over passes of bounded size and
-over processes; each term is divided by the whole minibatch's count, so neither changes the result.
+An update first passes every sample through the models as they were when it was sampled (old logprobs, the start
+policy's, values). The algorithm makes advantages of these over the whole step. Then come the optimizer steps. Gradients
+add up over passes of bounded size and over processes; each term is divided by the whole minibatch's count, so neither
+changes the result.
 
-Shapes: R samples of a step, B of a pass, N = T - 1 tokens that have a prediction.
+Shapes: R samples of a step, B of a pass, T tokens, N = T - 1 tokens that have a prediction.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from searchr1.trainer.meter import Meter
-from searchr1.trainer.process_group import World, load_states, model_state, optimizer_state, trained_state
-from searchr1.trainer.rl.algorithms.grpo import grpo_advantages, grpo_loss
-from searchr1.trainer.rl.algorithms.ppo import critic_loss, ppo_advantages, ppo_loss
+from searchr1.trainer.process_group import ProcessGroup, model_state
+from searchr1.trainer.rl.algorithms.base import Advantages, OldPolicyStats, PolicyTokens
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.lora import add_adapters, merged, without_adapters
 from searchr1.trainer.rl.losses import EngineGap, PolicyLoss, kl_k3, masked_mean, num_terms, truncated_importance
 from searchr1.trainer.rl.policy import Critic, Policy, TokenStats, checkpoint_layers, decoder_layers, load_policy
-from searchr1.trainer.rl.samples import Batch, Sample, collate, micro_batches
-from searchr1.trainer.warmup.batches import WIDTH_STEP
+from searchr1.trainer.rl.samples import Sample, SampleBatch, collate, micro_batches
+from searchr1.trainer.rl.trained import Trained
+from searchr1.trainer.widths import padded_width
 
 Progress = Callable[[int], None]
-"""Told how many samples were passed through the policy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of a step's samples before its first optimizer step; all [R, N] float32, on the CPU."""
-
-    mask: torch.Tensor
-    """Tokens in the loss; bool."""
-    value_mask: torch.Tensor
-    """PPO: tokens over which GAE runs; bool."""
-    old_logprobs: torch.Tensor
-    """By the weights that sampled the step."""
-    ref_logprobs: torch.Tensor | None
-    """By the start policy; None without a KL."""
-    values: torch.Tensor
-    """By the critic; zeros with GRPO."""
-    weights: torch.Tensor
-    """Truncated importance weights of the engine's tokens."""
-    advantages: torch.Tensor
-    returns: torch.Tensor
+"""Called with the number of samples that were just passed through the policy."""
 
 
 class Learner:
     """The models in training, on this process's device."""
 
-    def __init__(self, config: TrainConfig, source: Path, world: World, *, pad_id: int) -> None:
-        self.config, self.world, self._pad_id = config, world, pad_id
-        dtype = torch.bfloat16 if config.optimizer.dtype == "bfloat16" else torch.float32
+    def __init__(self, config: TrainConfig, source: Path, processes: ProcessGroup, *, pad_id: int) -> None:
+        self.config, self.processes, self._pad_id = config, processes, pad_id
+        self._algorithm = config.open_algorithm()
+        section, num_updates = config.optimizer, self._num_updates(config.num_steps)
+        dtype = torch.bfloat16 if section.dtype == "bfloat16" else torch.float32
         self.policy = self._policy(source, dtype)
         self.reference: Policy | None = None
         if config.loss.kl_coef > 0 and config.lora is None:
             self.reference = self._policy(source, dtype).requires_grad_(False)
-        self.optimizer = self._adamw(self.policy, config.optimizer.lr)
-        self.critic: Critic | None = None
-        if config.algorithm == "ppo":
+        self._trained_policy = Trained(self.policy, section, lr=section.lr, warmup_updates=section.warmup * num_updates)
+        self._trained_critic: Trained[Critic] | None = None
+        if self._algorithm.needs_critic:
             torch.manual_seed(config.seed)
-            critic = Critic(source, world.device, dtype=dtype)
+            critic = Critic(source, processes.device, dtype=dtype)
             self._prepare(critic.base)
-            self.critic = world.shard(critic, list(decoder_layers(critic.base)))
-            self.critic_optimizer = self._adamw(self.critic, config.optimizer.critic_lr)
+            self._trained_critic = Trained(
+                processes.shard(critic, list(decoder_layers(critic.base))),
+                section,
+                lr=section.critic_lr,
+                warmup_updates=section.critic_warmup * num_updates,
+            )
+
+    @property
+    def critic(self) -> Critic | None:
+        """The critic, where the algorithm needs one."""
+        return None if self._trained_critic is None else self._trained_critic.module
 
     def update(self, samples: Sequence[Sample], step: int, progress: Progress = lambda _: None) -> dict[str, float]:
         """Learn from the samples of step ``step``; return metrics over their tokens."""
-        self.world.settle()
+        self.processes.use_device()
         meter = Meter()
         longest = max(len(sample.ids) for sample in samples)
-        whole = collate(samples, self._pad_id, num_tokens=-(-(longest - 1) // WIDTH_STEP) * WIDTH_STEP + 1)
-        known = self._look(samples, whole, meter, progress)
+        whole = collate(samples, self._pad_id, num_tokens=padded_width(longest))
+        old = self._forward(samples, whole, meter, progress)
+        estimates = self._algorithm.advantages(old)
+        for name, value in estimates.metrics.items():
+            meter.mean(name, value, 1)
         section = self.config.optimizer
         for epoch in range(section.num_epochs):
             order = np.random.default_rng((self.config.seed, step, epoch)).permutation(len(samples))
-            parts = np.array_split(order, min(section.num_minibatches, len(samples)))
-            for number, rows in enumerate(parts):
-                at = (step * section.num_epochs + epoch) * section.num_minibatches + number
-                self._optimize(samples, whole, known, sorted(rows.tolist()), at, meter, progress)
-        result = meter.result(self.world)
-        return result | {"lr": self.optimizer.param_groups[0]["lr"]} | self._critic_lr()
+            minibatches = np.array_split(order, min(section.num_minibatches, len(samples)))
+            for number, rows in enumerate(minibatches):
+                update_index = self._num_updates(step) + epoch * section.num_minibatches + number
+                self._optimize(samples, whole, old, estimates, sorted(rows.tolist()), update_index, meter, progress)
+        rates = {f"{prefix}lr": trained.lr for prefix, trained in self._trained().items()}
+        return meter.result(self.processes) | rates
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """The policy's, by the names that its checkpoint has; whole in the first process, on the CPU."""
-        self.world.settle()
+        """Return the policy's weights by the names that its checkpoint has; whole in the first process, on the CPU."""
+        self.processes.use_device()
         state = {name.removeprefix("model."): tensor for name, tensor in model_state(self.policy).items()}
         return state if self.config.lora is None else merged(state, self.config.lora)
 
     def state(self) -> dict[str, Any]:
-        """Everything that the next steps depend on, in the first process."""
-        self.world.settle()
-        state = {"policy": trained_state(self.policy), "optimizer": optimizer_state(self.policy, self.optimizer)}
-        if self.critic is not None:
-            state["critic"] = trained_state(self.critic)
-            state["critic_optimizer"] = optimizer_state(self.critic, self.critic_optimizer)
+        """Return everything that the next steps depend on, in the first process."""
+        self.processes.use_device()
+        state: dict[str, Any] = {}
+        for prefix, trained in self._trained().items():
+            state[_WEIGHTS[prefix]], state[f"{prefix}optimizer"] = trained.state()
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back what ``state`` gave; only the first process's is read."""
-        load_states(self.policy, self.optimizer, state.get("policy", {}), state.get("optimizer", {}))
-        if self.critic is not None:
-            load_states(self.critic, self.critic_optimizer, state.get("critic", {}), state.get("critic_optimizer", {}))
+        for prefix, trained in self._trained().items():
+            trained.load_state(state.get(_WEIGHTS[prefix], {}), state.get(f"{prefix}optimizer", {}))
+
+    def _trained(self) -> dict[str, Trained[Any]]:
+        """Return the models in training by the prefix of their metrics."""
+        both: dict[str, Trained[Any] | None] = {"": self._trained_policy, "critic_": self._trained_critic}
+        return {prefix: trained for prefix, trained in both.items() if trained is not None}
 
     def _policy(self, source: Path, dtype: torch.dtype) -> Policy:
-        model = load_policy(source, self.world.device)
+        model = load_policy(source, self.processes.device)
         self._prepare(model)
-        return self.world.shard(Policy(model, dtype=dtype), list(decoder_layers(model)))
+        return self.processes.shard(Policy(model, dtype=dtype), list(decoder_layers(model)))
 
     def _prepare(self, model: PreTrainedModel) -> None:
         if self.config.lora is not None:
@@ -120,8 +116,8 @@ class Learner:
         if self.config.optimizer.activation_checkpointing:
             checkpoint_layers(model)
 
-    def _refer(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The start policy's logprobs, shape [B, T-1]."""
+    def _reference_logprobs(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the start policy's logprobs [B, N] of ``ids`` [B, T] where ``mask`` [B, T]."""
         if self.reference is not None:
             stats: TokenStats = self.reference(ids, mask)
             return stats.logprobs
@@ -129,168 +125,161 @@ class Learner:
             stats = self.policy(ids, mask)
         return stats.logprobs
 
-    def _adamw(self, module: nn.Module, lr: float) -> torch.optim.Optimizer:
-        section = self.config.optimizer
-        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(parameters, lr=lr, betas=section.betas, weight_decay=section.weight_decay)
-
     @torch.no_grad()
-    def _look(self, samples: Sequence[Sample], whole: Batch, meter: Meter, progress: Progress) -> Known:
-        """Pass all samples through the models as they are, and make advantages of what comes out."""
+    def _forward(
+        self, samples: Sequence[Sample], whole: SampleBatch, meter: Meter, progress: Progress
+    ) -> OldPolicyStats:
+        """Pass all samples through the models as they are."""
         loss = self.config.loss
         mask = (whole.loss_mask if loss.mask_observations else whole.response_mask)[:, 1:]
         value_mask = mask if loss.gae_over == "sampled" else whole.response_mask[:, 1:]
         old, ref, values = (torch.zeros(mask.shape) for _ in range(3))
         has_reference = loss.kl_coef > 0
         for rows, counts in self._passes(samples, list(range(len(samples)))):
-            ids, at, width = _part(whole.ids, mask, rows, counts, self.world.device)
-            stats = self.policy(ids, at)
+            ids, ids_mask, width = _micro_batch(whole.ids, mask, rows, counts, self.processes.device)
+            stats = self.policy(ids, ids_mask)
             old[rows, :width] += stats.logprobs.cpu()
-            meter.mean("entropy", masked_mean(stats.entropy, at[:, 1:]), float(at.sum()))
+            meter.mean("entropy", masked_mean(stats.entropy, ids_mask[:, 1:]), float(ids_mask.sum()))
             if has_reference:
-                ref[rows, :width] += self._refer(ids, at).cpu()
+                ref[rows, :width] += self._reference_logprobs(ids, ids_mask).cpu()
             if self.critic is not None:
-                ids, at, width = _part(whole.ids, value_mask, rows, counts, self.world.device)
-                values[rows, :width] += self.critic(ids, at).cpu()
+                ids, ids_mask, width = _micro_batch(whole.ids, value_mask, rows, counts, self.processes.device)
+                values[rows, :width] += self.critic(ids, ids_mask).cpu()
             progress(len(rows))
-        old, ref, values = (self.world.add(tensor) for tensor in (old, ref, values))
-        ref_logprobs = ref if has_reference else None
-        if ref_logprobs is not None:
+        old, ref, values = (self.processes.add(tensor) for tensor in (old, ref, values))
+        if has_reference:
             meter.mean("kl", masked_mean(kl_k3(old, ref), mask), 1)
-        known_to_engine = whole.has_engine_logprob & mask
-        weights, gap = truncated_importance(old, whole.engine_logprobs, known_to_engine, loss.importance_cap)
+        has_both = whole.has_engine_logprob & mask
+        weights, gap = truncated_importance(old, whole.engine_logprobs, has_both, loss.importance_cap)
         _measure_gap(meter, gap)
-        if self.critic is None:
-            size = self.config.rollout.group_size
-            advantages = grpo_advantages(whole.rewards, whole.groups, loss, group_size=size)
-            advantages = advantages[:, None].expand(mask.shape)
-            returns = torch.zeros(mask.shape)
-        else:
-            advantages, returns = ppo_advantages(whole.rewards, old, ref_logprobs, values, value_mask, loss)
-        return Known(mask, value_mask, old, ref_logprobs, values, weights, advantages, returns)
+        return OldPolicyStats(
+            whole.rewards, whole.groups, mask, value_mask, old, ref if has_reference else None, values, weights
+        )
 
     def _optimize(
         self,
         samples: Sequence[Sample],
-        whole: Batch,
-        known: Known,
+        whole: SampleBatch,
+        old: OldPolicyStats,
+        estimates: Advantages,
         rows: list[int],
-        at: int,
+        update_index: int,
         meter: Meter,
         progress: Progress,
     ) -> None:
-        """One optimizer step of each model, number ``at`` of the run, on the samples numbered ``rows``."""
+        """Take one optimizer step of each model, number ``update_index`` of the run, on the samples ``rows``."""
         loss = self.config.loss
         terms = (
             float(len(rows) * loss.constant_tokens)
             if loss.over == "constant"
-            else float(num_terms(known.mask[rows], loss.over))
+            else float(num_terms(old.mask[rows], loss.over))
         )
-        value_terms = float(num_terms(known.value_mask[rows], "token"))
-        for part, counts in self._passes(samples, self._that_teach(known, rows)):
-            self._policy_pass(whole, known, part, counts, terms, meter)
+        value_terms = float(num_terms(old.value_mask[rows], "token"))
+        for part, counts in self._passes(samples, self._with_gradient(estimates, rows)):
+            self._policy_pass(whole, old, estimates, part, counts, terms, meter)
             if self.critic is not None:
-                self._critic_pass(whole, known, part, counts, value_terms, meter)
+                self._critic_pass(self.critic, whole, old, estimates, part, counts, value_terms, meter)
             progress(len(part))
         # Each pass adds its part of the loss; here, once per optimizer step, is what the sum is divided by.
         for name in ("policy_loss", "value_loss") if self.critic is not None else ("policy_loss",):
-            meter.add(name, 0.0, over=1 / self.world.size)
-        section, total = self.config.optimizer, self._num_updates()
-        if at >= section.critic_only_steps * section.num_epochs * section.num_minibatches:
-            norm = self._move(self.policy, self.optimizer, section.lr, section.warmup * total, at)
-            meter.mean("grad_norm", norm, 1)
-        else:
-            self.optimizer.zero_grad(set_to_none=True)
-        if self.critic is not None:
-            norm = self._move(self.critic, self.critic_optimizer, section.critic_lr, section.critic_warmup * total, at)
-            meter.mean("critic_grad_norm", norm, 1)
+            meter.add(name, 0.0, over=1 / self.processes.size)
+        num_critic_only = self._num_updates(self.config.optimizer.critic_only_steps)
+        for prefix, trained in self._trained().items():
+            if trained is self._trained_policy and update_index < num_critic_only:
+                trained.drop_gradients()
+            else:
+                meter.mean(f"{prefix}grad_norm", trained.optimizer_step(update_index), 1)
 
-    def _that_teach(self, known: Known, rows: list[int]) -> list[int]:
-        """Those of ``rows`` that have a gradient: a GRPO group of equal rewards gets one from KL or entropy alone."""
-        loss = self.config.loss
-        if self.config.algorithm != "grpo" or loss.kl_coef > 0 or loss.entropy_coef != 0:
-            return rows
-        teaching = [row for row in rows if known.advantages[row].any()]
+    def _with_gradient(self, estimates: Advantages, rows: list[int]) -> list[int]:
+        """Return those of ``rows`` that have a gradient, or all where there are fewer of them than processes."""
+        has_gradient = self._algorithm.has_gradient(estimates.advantages[rows]).tolist()
+        chosen = [row for row, has_one in zip(rows, has_gradient, strict=True) if has_one]
         # Every process needs a pass, or there is no gradient to take the mean of.
-        return teaching if len(teaching) >= self.world.size else rows
+        return chosen if len(chosen) >= self.processes.size else rows
 
     def _policy_pass(
-        self, whole: Batch, known: Known, rows: list[int], counts: bool, terms: float, meter: Meter
+        self,
+        whole: SampleBatch,
+        old: OldPolicyStats,
+        estimates: Advantages,
+        rows: list[int],
+        counts: bool,
+        terms: float,
+        meter: Meter,
     ) -> None:
-        ids, at, width = _part(whole.ids, known.mask, rows, counts, self.world.device)
-        mask = at[:, 1:]
+        ids, ids_mask, width = _micro_batch(whole.ids, old.mask, rows, counts, self.processes.device)
+        mask = ids_mask[:, 1:]
 
         def cut(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor[rows, :width].to(self.world.device)
+            return tensor[rows, :width].to(self.processes.device)
 
-        stats = self.policy(ids, at)
-        loss = self.config.loss
-        old, advantages, weights = cut(known.old_logprobs), cut(known.advantages), cut(known.weights)
-        if self.config.algorithm == "grpo":
-            ref = None if known.ref_logprobs is None else cut(known.ref_logprobs)
-            total, surrogate = grpo_loss(
-                stats.logprobs, stats.entropy, old, ref, advantages, weights, mask, loss, terms
-            )
-        else:
-            total, surrogate = ppo_loss(stats.logprobs, stats.entropy, old, advantages, weights, mask, loss, terms)
+        stats = self.policy(ids, ids_mask)
+        tokens = PolicyTokens(
+            stats.logprobs,
+            stats.entropy,
+            cut(old.logprobs),
+            None if old.ref_logprobs is None else cut(old.ref_logprobs),
+            cut(estimates.advantages),
+            cut(old.weights),
+            mask,
+            terms,
+        )
+        total, surrogate = self._algorithm.policy_loss(tokens)
         # Sharding takes the mean of the processes' gradients, and what is wanted is their sum.
-        (total * self.world.size).backward()  # type: ignore[no-untyped-call]
+        (total * self.processes.size).backward()  # type: ignore[no-untyped-call]
         _measure(meter, surrogate, float(mask.sum()))
 
     def _critic_pass(
-        self, whole: Batch, known: Known, rows: list[int], counts: bool, terms: float, meter: Meter
+        self,
+        critic: Critic,
+        whole: SampleBatch,
+        old: OldPolicyStats,
+        estimates: Advantages,
+        rows: list[int],
+        counts: bool,
+        terms: float,
+        meter: Meter,
     ) -> None:
-        assert self.critic is not None
-        ids, at, width = _part(whole.ids, known.value_mask, rows, counts, self.world.device)
-        old = known.values[rows, :width].to(self.world.device)
-        returns = known.returns[rows, :width].to(self.world.device)
-        values = self.critic(ids, at)
-        total, clipped = critic_loss(values, old, returns, at[:, 1:], self.config.loss, terms)
-        (total * self.world.size).backward()  # type: ignore[no-untyped-call]
-        num = float(at.sum())
+        ids, ids_mask, width = _micro_batch(whole.ids, old.value_mask, rows, counts, self.processes.device)
+        old_values = old.values[rows, :width].to(self.processes.device)
+        returns = estimates.returns[rows, :width].to(self.processes.device)
+        values = critic(ids, ids_mask)
+        total, clipped = self._algorithm.critic_loss(values, old_values, returns, ids_mask[:, 1:], terms)
+        (total * self.processes.size).backward()  # type: ignore[no-untyped-call]
         meter.add("value_loss", total.detach())
-        meter.mean("value_clip_fraction", clipped, num)
+        meter.mean("value_clip_fraction", clipped, float(ids_mask.sum()))
 
     def _passes(self, samples: Sequence[Sample], rows: list[int]) -> Iterator[tuple[list[int], bool]]:
-        """This process's passes over ``rows``: their row numbers, and whether they count."""
+        """Yield this process's passes over ``rows``: their row numbers, and whether they count."""
         chosen = [samples[row] for row in rows]
         limit = self.config.optimizer.max_tokens_per_pass
-        batches = micro_batches(chosen, limit, at_least=self.world.size)
-        for batch, counts in self.world.share(batches):
+        batches = micro_batches(chosen, limit, at_least=self.processes.size)
+        for batch, counts in self.processes.share(batches):
             yield [rows[position] for position in batch], counts
 
-    def _move(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, peak_lr: float, warmup: float, at: int
-    ) -> float:
-        """Take one optimizer step by the gradients that have added up; return their norm."""
-        for group in optimizer.param_groups:
-            group["lr"] = peak_lr * min(1.0, (at + 1) / max(1.0, warmup))
-        norm: Any = nn.utils.clip_grad_norm_(module.parameters(), self.config.optimizer.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
-
-    def _num_updates(self) -> int:
-        section = self.config.optimizer
-        return self.config.num_steps * section.num_epochs * section.num_minibatches
-
-    def _critic_lr(self) -> dict[str, float]:
-        return {} if self.critic is None else {"critic_lr": self.critic_optimizer.param_groups[0]["lr"]}
+    def _num_updates(self, num_steps: int) -> int:
+        """Return the optimizer steps in ``num_steps``."""
+        return num_steps * self.config.optimizer.num_epochs * self.config.optimizer.num_minibatches
 
 
-def _part(
+_WEIGHTS = {"": "policy", "critic_": "critic"}
+"""Names of the models' weights in ``Learner.state``, by the prefix of their metrics."""
+
+
+def _micro_batch(
     ids: torch.Tensor, mask: torch.Tensor, rows: list[int], counts: bool, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Rows of ``ids`` [R, T] and ``mask`` [R, T-1], cut to the longest of these: ids [B, t], mask [B, t], t - 1.
+    """Return some ``rows`` of ``ids`` [R, T] and ``mask`` [R, N], cut to the longest of them, on ``device``.
 
-    A pass that does not count has an empty mask.
+    The shapes are ids [B, t] and their mask [B, t], false on the first id of all; t - 1 comes third. A pass that does
+    not count has an empty mask.
     """
     last = int(mask[rows].any(0).nonzero().max()) if mask[rows].any() else 0
-    width = min(mask.shape[1], -(-(last + 1) // WIDTH_STEP) * WIDTH_STEP)
-    at = torch.zeros(len(rows), width + 1, dtype=torch.bool)
+    width = min(mask.shape[1], padded_width(last + 2) - 1)
+    ids_mask = torch.zeros(len(rows), width + 1, dtype=torch.bool)
     if counts:
-        at[:, 1:] = mask[rows, :width]
-    return ids[rows, : width + 1].to(device), at.to(device), width
+        ids_mask[:, 1:] = mask[rows, :width]
+    return ids[rows, : width + 1].to(device), ids_mask.to(device), width
 
 
 def _measure(meter: Meter, surrogate: PolicyLoss, num: float) -> None:

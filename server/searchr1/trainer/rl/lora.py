@@ -13,13 +13,13 @@ from torch import nn
 from torch.nn import functional
 
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.rl.config import LoraSection
+from searchr1.trainer.rl.sections import LoraSection
 
 _DOWN, _UP = ".lora_down", ".lora_up"
 
 
 class LoraLinear(nn.Module):
-    """``linear`` plus ``scale * up @ down``; ``up`` starts at zero, so that at first nothing is added."""
+    """A linear layer plus ``scale * up @ down``; ``up`` starts at zero, so that at first nothing is added."""
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float, random: torch.Generator) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class LoraLinear(nn.Module):
         self.is_adapted = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``x`` has shape [..., in], the result [..., out]."""
+        """Map ``x`` [..., in] to [..., out]."""
         result = functional.linear(x, self.weight, self.bias)
         if not self.is_adapted:
             return result
@@ -58,7 +58,7 @@ def add_adapters(model: nn.Module, section: LoraSection, *, seed: int) -> None:
 
 @contextmanager
 def without_adapters(model: nn.Module) -> Iterator[None]:
-    """Within the block, ``model`` is the one that training started from."""
+    """Turn the adapters of ``model`` off within the block, so that it is the model that training started from."""
     layers = [module for module in model.modules() if isinstance(module, LoraLinear)]
     for layer in layers:
         layer.is_adapted = False
@@ -70,7 +70,7 @@ def without_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def merged(state: Mapping[str, torch.Tensor], section: LoraSection) -> dict[str, torch.Tensor]:
-    """The weights of a model without adapters that computes what the one with ``state`` does."""
+    """Return the weights of a model without adapters that computes what the one with ``state`` does."""
     weights = {name: tensor for name, tensor in state.items() if not name.endswith((_DOWN, _UP))}
     for name, down in state.items():
         if name.endswith(_DOWN):

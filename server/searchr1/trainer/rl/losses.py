@@ -1,4 +1,4 @@
-"""Losses of PPO and GRPO: clipped policy and value losses, KL estimates, and how tokens are averaged.
+"""Parts of losses: the clipped policy and value losses, KL estimates, and means over tokens.
 
 Shapes: B trajectories, N = T - 1 tokens that have a prediction. A position outside the mask holds nothing: neither its
 value, NaN included, nor its gradient reaches a loss. The KL estimates take no mask: ``masked_mean`` applies it, to
@@ -15,17 +15,19 @@ from typing import Literal
 import torch
 
 Over = Literal["token", "sequence", "constant"]
-"""How tokens are averaged; see ``masked_mean``."""
+"""Ways to average tokens; see ``masked_mean``."""
 
 MAX_LOG_RATIO = 20.0
-"""Nats. A ratio of probabilities is computed within e^±20, so that one impossible token can't make a loss infinite."""
+"""Bound in nats: ratios of probabilities are kept within e^±20, so that one impossible token can't make a loss
+infinite."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """The loss, a scalar that carries the gradient, and what to watch, detached scalars over the tokens of the mask."""
+    """A policy loss and what to watch of it: scalars over the tokens of the mask, all but the loss detached."""
 
     loss: torch.Tensor
+    """Loss to minimize; carries the gradient."""
     clip_fraction: torch.Tensor
     """Share of tokens whose clipped term is the larger one, so that they carry no gradient."""
     approx_kl: torch.Tensor
@@ -36,10 +38,12 @@ class PolicyLoss:
 
 @dataclass(frozen=True, slots=True)
 class EngineGap:
-    """How far the trainer's logprobs are from the engine's on the same tokens; detached scalars."""
+    """The gap between the trainer's logprobs and the engine's on the same tokens; detached scalars."""
 
     mean_abs: torch.Tensor
+    """Mean absolute difference, nats."""
     max_abs: torch.Tensor
+    """Largest absolute difference, nats."""
     kl: torch.Tensor
     """k3 estimate of the KL from the engine's policy to the trainer's."""
     capped_fraction: torch.Tensor
@@ -49,7 +53,7 @@ class EngineGap:
 def masked_mean(
     x: torch.Tensor, mask: torch.Tensor, over: Over = "token", *, denominator: float | torch.Tensor | None = None
 ) -> torch.Tensor:
-    """A scalar from ``x`` [B, N] at ``mask`` [B, N]; 0 where no token is in it.
+    """Return the mean of ``x`` [B, N] over ``mask`` [B, N], a scalar; 0 where no token is in it.
 
     * ``token``: the sum over all tokens / their number (DAPO, section 3.3, and the reference).
     * ``sequence``: the sum over trajectories of each one's own mean / the number of those with a token (GRPO, eq. 3).
@@ -71,7 +75,7 @@ def masked_mean(
 
 
 def num_terms(mask: torch.Tensor, over: Over) -> int:
-    """What ``masked_mean`` divides by in the end: tokens, or trajectories that have one; at least 1.
+    """Return the last divisor of ``masked_mean``: tokens, or trajectories that have one; at least 1.
 
     Raises:
         ValueError: ``constant``, whose divisor is not counted but chosen.
@@ -94,7 +98,7 @@ def policy_loss(
     over: Over = "token",
     denominator: float | torch.Tensor | None = None,
 ) -> PolicyLoss:
-    """The clipped surrogate, to be minimized: mean of ``max(-A * ratio, -A * clip(ratio, 1 - low, 1 + high))``.
+    """Return the clipped surrogate to minimize: the mean of ``max(-A * ratio, -A * clip(ratio, 1 - low, 1 + high))``.
 
     All tensors have shape [B, N], but ``advantages`` may be [B] or [B, 1]: one for a whole trajectory. Gradients go
     into ``logprobs`` alone. ``weights`` scale each token's term (``truncated_importance``). ``over`` and
@@ -131,7 +135,7 @@ def value_loss(
     clip: float = 0.5,
     denominator: float | torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Half the mean square of value - return, and the share of tokens where the clip binds; both scalars.
+    """Return half the mean square of value - return, and the share of tokens where the clip binds; both scalars.
 
     A value may move from its old one by ``clip``; beyond, the larger of the clipped and the free loss counts, so that
     it carries no gradient where it moved too far towards its return. All tensors have shape [B, N]; gradients go into
@@ -150,17 +154,12 @@ def value_loss(
 
 
 def kl_k1(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
-    """Per token, any shape: ``log p - log q``. Unbiased for KL(p || q) on samples of p; may be negative."""
+    """Return ``log p - log q`` per token, any shape: unbiased for KL(p || q) on samples of p; may be negative."""
     return logprobs - ref_logprobs
 
 
-def kl_k2(logprobs: torch.Tensor, ref_logprobs: torch.Tensor) -> torch.Tensor:
-    """Per token, any shape: half the square of ``log p - log q``. Its gradient on samples of p is KL(p || q)'s."""
-    return 0.5 * (logprobs - ref_logprobs).square()
-
-
 def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, *, cap: float | None = 10.0) -> torch.Tensor:
-    """Per token, any shape: ``q/p - log(q/p) - 1``. Unbiased for KL(p || q) on samples of p, and never negative.
+    """Return ``q/p - log(q/p) - 1`` per token, any shape: unbiased for KL(p || q) on samples of p, never negative.
 
     The reference calls it ``low_var_kl`` and cuts it at ``cap``; a token beyond carries no gradient.
 
@@ -171,19 +170,10 @@ def kl_k3(logprobs: torch.Tensor, ref_logprobs: torch.Tensor, *, cap: float | No
     return kl if cap is None else kl.clamp(max=cap)
 
 
-def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Entropy of each distribution, shape [...], from finite ``logits`` [..., V]; computed in float32.
-
-    Each row stands alone, so that a caller with a large V can give few rows at a time.
-    """
-    logprobs = logits.float().log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
-
-
 def truncated_importance(
     trainer_logprobs: torch.Tensor, engine_logprobs: torch.Tensor, mask: torch.Tensor, cap: float | None
 ) -> tuple[torch.Tensor, EngineGap]:
-    """Weights ``min(p_trainer / p_engine, cap)`` of tokens in ``mask``, 1 elsewhere, and the gap; shapes [B, N].
+    """Return weights ``min(p_trainer / p_engine, cap)`` of tokens in ``mask``, 1 elsewhere, and the gap; shapes [B, N].
 
     ``trainer_logprobs`` are those of the weights that the engine sampled with. ``mask`` holds the tokens whose
     ``engine_logprobs`` are known. The weights carry no gradient; without a ``cap`` they are all 1.

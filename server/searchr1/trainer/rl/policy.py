@@ -1,4 +1,4 @@
-"""The policy and the critic: loading them, and what they say of each sampled token.
+"""The policy and the critic: loading them, and computing logprobs, entropies and values of sampled tokens.
 
 Everything is computed at sampled positions alone: the logits of observations are never needed, and for a large
 vocabulary they are most of the memory.
@@ -23,19 +23,19 @@ CHUNK_TOKENS = 4096
 
 
 class TokenStats(NamedTuple):
-    """What the policy says of a batch's tokens; shape [B, T-1], belonging to ``ids[:, 1:]``, 0 where not sampled.
+    """Logprobs and entropies of a batch's tokens; shape [B, T-1], belonging to ``ids[:, 1:]``, 0 where not sampled.
 
     A tuple, because FSDP has to find the tensors in a module's output.
     """
 
     logprobs: torch.Tensor
-    """Nats; carries the gradient."""
+    """[B, T-1] float32, nats; carries the gradient."""
     entropy: torch.Tensor
-    """Nats, of the distribution that the token was sampled from; carries the gradient too."""
+    """[B, T-1] float32, nats; of the distribution that the token was sampled from. Carries the gradient too."""
 
 
 def load_policy(folder: Path | str, device: torch.device) -> PreTrainedModel:
-    """The model of a Hugging Face folder in float32, which the optimizer's small steps need.
+    """Load the model of a Hugging Face folder in float32, which the optimizer's small steps need.
 
     Raises:
         ConfigurationError: there is no such model.
@@ -49,7 +49,7 @@ def load_policy(folder: Path | str, device: torch.device) -> PreTrainedModel:
 
 
 class Policy(nn.Module):
-    """A model as one module from token ids to ``TokenStats``: what gets sharded as a whole."""
+    """A model as one module from token ids to ``TokenStats``, so that it can be sharded as a whole."""
 
     def __init__(self, model: PreTrainedModel, *, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
@@ -57,12 +57,12 @@ class Policy(nn.Module):
         self._dtype = dtype
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> TokenStats:
-        """See ``token_stats``."""
+        """Return the stats of ``ids`` [B, T] where ``mask`` [B, T]; see ``token_stats``."""
         return token_stats(self.model, ids, mask, dtype=self._dtype)
 
 
 class Critic(nn.Module):
-    """A value for every token: the policy's architecture and weights with a linear head that starts at zero."""
+    """A model of values: the policy's architecture and weights with a linear head that starts at zero."""
 
     def __init__(self, folder: Path | str, device: torch.device, *, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
@@ -75,26 +75,26 @@ class Critic(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Values, shape [B, T-1]: at ``[:, t]`` the expected return before token ``t + 1`` is sampled, where ``mask``.
+        """Return values [B, T-1]: at ``[:, t]`` the expected return before token ``t + 1`` is sampled, where ``mask``.
 
         ``ids`` and ``mask`` have shape [B, T]; elsewhere the values are 0.
         """
         with _autocast(ids.device, self._dtype):
             hidden = self.base(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-        at = mask[:, 1:]
-        values = torch.zeros(at.shape, device=ids.device)
-        return values.masked_scatter(at, self.head(hidden[at].float())[:, 0])
+        predicted = mask[:, 1:]
+        values = torch.zeros(predicted.shape, device=ids.device)
+        return values.masked_scatter(predicted, self.head(hidden[predicted].float())[:, 0])
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The transformer layers of ``model``, with or without a head."""
+    """Return the transformer layers of ``model``, with or without a head."""
     untyped: Any = model
     layers: nn.ModuleList = untyped.get_decoder().layers
     return layers
 
 
 def checkpoint_layers(model: PreTrainedModel) -> None:
-    """Have ``model`` compute its layers again in the backward pass instead of keeping what they computed."""
+    """Make ``model`` compute its layers again in the backward pass instead of keeping their activations."""
     model.gradient_checkpointing_enable({"use_reentrant": False})
     for layer in decoder_layers(model):
         # Transformers does so in training mode alone. Only the layer itself is put into it: its parts' dropout, if
@@ -105,7 +105,7 @@ def checkpoint_layers(model: PreTrainedModel) -> None:
 def token_stats(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, dtype: torch.dtype = torch.bfloat16
 ) -> TokenStats:
-    """Logprob and entropy of each token where ``mask``; ``ids`` and ``mask`` have shape [B, T].
+    """Return logprob and entropy of each token where ``mask``; ``ids`` and ``mask`` have shape [B, T].
 
     ``dtype`` is that of the matrix products, bfloat16 or float32; everything after them is float32.
     Rows are padded on the right: attention is causal, so no token sees the padding.
@@ -113,17 +113,17 @@ def token_stats(
     untyped: Any = model
     with _autocast(ids.device, dtype):
         hidden = untyped.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
-    at = mask[:, 1:]
-    chosen, targets = hidden[at], ids[:, 1:][at]
+    predicted = mask[:, 1:]
+    chosen, targets = hidden[predicted], ids[:, 1:][predicted]
     parts = [
         checkpoint(_of_chunk, untyped.lm_head, h, t, dtype, use_reentrant=False)
         for h, t in zip(torch.split(chosen, CHUNK_TOKENS), torch.split(targets, CHUNK_TOKENS), strict=True)
     ]
-    zeros = torch.zeros(at.shape, device=ids.device)
+    zeros = torch.zeros(predicted.shape, device=ids.device)
     if not parts:
         return TokenStats(zeros, zeros)
     logprobs, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
-    return TokenStats(zeros.masked_scatter(at, logprobs), zeros.masked_scatter(at, entropy))
+    return TokenStats(zeros.masked_scatter(predicted, logprobs), zeros.masked_scatter(predicted, entropy))
 
 
 def _of_chunk(

@@ -17,7 +17,7 @@ from searchr1.loop.types import Segment, Status
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a reward may look at."""
+    """The end of a rollout as a reward sees it."""
 
     question: str
     golden_answers: tuple[str, ...]
@@ -29,7 +29,7 @@ class Outcome:
 
     @property
     def completions(self) -> tuple[str, ...]:
-        """The texts that the policy wrote, turn by turn, each up to its action's closing tag."""
+        """Texts that the policy wrote, turn by turn, each up to its action's closing tag."""
         return tuple(segment.text for segment in self.segments if segment.kind == "completion")
 
 
@@ -47,7 +47,7 @@ _WELL_FORMED = re.compile(rf"\s*<think>{_TEXT}</think>\s*<(search|answer)>{_TEXT
 
 
 def outcome_of(question: Question, rollout: Rollout) -> Outcome:
-    """The outcome of a finished rollout, cut at ``limits.max_trajectory_tokens`` after the prompt.
+    """Return the outcome of a finished rollout, cut at ``limits.max_trajectory_tokens`` after the prompt.
 
     An answer that ends past the cut is none, as in the reference, which decodes the cut trajectory.
 
@@ -73,7 +73,7 @@ def outcome_of(question: Question, rollout: Rollout) -> Outcome:
 
 
 def register(name: str) -> Callable[[Reward], Reward]:
-    """Decorator: make a reward known as ``name``.
+    """Return a decorator that makes a reward known as ``name``.
 
     Raises:
         ValueError: another function has that name, or it contains a colon, which marks an import path.
@@ -90,7 +90,7 @@ def register(name: str) -> Callable[[Reward], Reward]:
 
 
 def reward_named(name: str) -> Reward:
-    """The reward registered as ``name``, or the function at ``module:function``.
+    """Return the reward registered as ``name``, or the function at ``module:function``.
 
     Raises:
         ConfigurationError: there is none, or the module can't be imported.
@@ -112,19 +112,19 @@ def reward_named(name: str) -> Reward:
 
 @register("exact_match")
 def exact_match_reward(outcome: Outcome) -> float:
-    """1 if the answer equals a golden answer after normalization, else 0. The paper's (section 3.4)."""
+    """Return 1 if the answer equals a golden answer after normalization, else 0. The paper's (section 3.4)."""
     return float(exact_match(outcome.answer, outcome.golden_answers))
 
 
 @register("sub_em")
 def sub_em_reward(outcome: Outcome) -> float:
-    """1 if a golden answer is a substring of the answer after normalization, else 0."""
+    """Return 1 if a golden answer is a substring of the answer after normalization, else 0."""
     return float(sub_exact_match(outcome.answer, outcome.golden_answers))
 
 
 @register("format_v0_3")
 def format_reward_v0_3(outcome: Outcome) -> float:
-    """Exact match and form, as in the reference's v0.3 recipes (``qa_em_format.py``; arXiv 2505.15117).
+    """Reward exact match and form, as in the reference's v0.3 recipes (``qa_em_format.py``; arXiv 2505.15117).
 
     ============ =========== ==========
     answer       well-formed ill-formed

@@ -20,31 +20,34 @@ STREAM_INTERVAL = 16
 
 @dataclass(frozen=True, slots=True)
 class RolloutOptions:
-    """How to roll out. The defaults are the paper's."""
+    """Settings of rollouts. The defaults are the paper's."""
 
     group_size: int = 1
     """Rollouts of one question."""
     temperature: float = 1.0
-    """Of training: 1, because the losses take the sampled tokens' logprobs as the policy's own. 0 is greedy."""
+    """Sampling temperature: 1 in training, because the losses take the sampled tokens' logprobs as the policy's own.
+    0 is greedy."""
     top_k: int = 3
     """Passages per search."""
     limits: Limits = field(default_factory=Limits)
+    """Bounds of the loop."""
     search_timeout_s: float = 10.0
+    """Seconds that one search may take."""
     max_concurrent: int = 256
     """Rollouts under way at once; the engine batches their completions continuously."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One finished rollout of a question, however it ended."""
+class RolloutResult:
+    """A finished rollout of a question, however it ended."""
 
     question: Question
     group: int
-    """Which question of the batch: siblings share it. Questions with the same text keep groups of their own."""
+    """Number of the question in its batch, which siblings share. Questions with the same text are separate groups."""
     rollout: Rollout
     num_failed_searches: int
     engine_error: str | None
-    """Why the engine failed this rollout; what it sampled before is kept."""
+    """Reason why the engine failed this rollout; what it sampled before is kept. None: it did not."""
     duration_s: float
 
 
@@ -56,22 +59,22 @@ async def roll_out(
     options: RolloutOptions,
     *,
     seed: int | None = None,
-    done: Callable[[Trial], None] = lambda _: None,
-) -> list[Trial]:
-    """Answer each question ``group_size`` times, all at once; the trials come group by group.
+    done: Callable[[RolloutResult], None] = lambda _: None,
+) -> list[RolloutResult]:
+    """Answer each question ``group_size`` times, all at once; the results come group by group.
 
-    With a ``seed`` each trial samples with one of its own. Engine and search failures are trials like any other;
-    nothing but bugs and cancellation is raised.
+    With a ``seed`` each rollout samples with one of its own. Rollouts that the engine or a search failed are results
+    like any other; nothing but bugs and cancellation is raised.
 
     Raises:
         ReservedTextError: a question contains the text of a special token.
     """
     gate = asyncio.Semaphore(options.max_concurrent)
 
-    async def one(number: int) -> Trial:
+    async def one(number: int) -> RolloutResult:
         group, sibling = divmod(number, options.group_size)
         async with gate:
-            trial = await _try(
+            result = await _roll_out_one(
                 questions[group],
                 engine,
                 retriever,
@@ -81,15 +84,15 @@ async def roll_out(
                 session=f"rollout-{group}-{sibling}",
                 seed=None if seed is None else seed + number,
             )
-        done(trial)
-        return trial
+        done(result)
+        return result
 
     async with asyncio.TaskGroup() as tasks:
-        trials = [tasks.create_task(one(number)) for number in range(len(questions) * options.group_size)]
-    return [trial.result() for trial in trials]
+        started = [tasks.create_task(one(number)) for number in range(len(questions) * options.group_size)]
+    return [task.result() for task in started]
 
 
-async def _try(
+async def _roll_out_one(
     question: Question,
     engine: Engine,
     retriever: Retriever,
@@ -99,7 +102,7 @@ async def _try(
     group: int,
     session: str,
     seed: int | None,
-) -> Trial:
+) -> RolloutResult:
     started = time.perf_counter()
     rollout = start_rollout(question.question, tokenizer, limits=options.limits, keep_sampled=True)
     asked = DriveOptions(
@@ -114,4 +117,4 @@ async def _try(
     )
     driven = await drive_to_end(rollout, engine, retriever, asked)
     error = None if driven.engine_error is None else str(driven.engine_error)
-    return Trial(question, group, rollout, driven.num_failed_searches, error, time.perf_counter() - started)
+    return RolloutResult(question, group, rollout, driven.num_failed_searches, error, time.perf_counter() - started)

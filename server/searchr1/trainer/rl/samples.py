@@ -1,7 +1,7 @@
 """Samples: finished rollouts as token rows, and batches of them as tensors.
 
-Shapes: B trajectories, T tokens of the longest one (prompt and segments), padded on the right. What belongs to a
-prediction has shape [B, T-1] and belongs to ``ids[:, 1:]``.
+Shapes: B trajectories, T tokens of the longest one (prompt and segments), padded on the right. A tensor with an entry
+per prediction has shape [B, T-1] and belongs to ``ids[:, 1:]``.
 """
 
 import math
@@ -18,7 +18,7 @@ from searchr1.loop.types import Segment, Status, TokenIds
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One trajectory with what the losses need. Its token rows have one entry per id."""
+    """A trajectory with all that the losses need. Its token rows have one entry per id."""
 
     ids: TokenIds
     """The prompt, then what followed, cut at the trajectory limit."""
@@ -30,26 +30,31 @@ class Sample:
     """False for text that was put in, for the few sampled tokens that the loop replaced at a turn's end, and where the
     engine told none."""
     num_prompt_tokens: int
+    """Ids of the prompt, at the start of ``ids``."""
     reward: float
+    """Reward of the whole rollout."""
     group: int
-    """Siblings, the rollouts of one question, share it."""
+    """Number that siblings, the rollouts of one question, share."""
     policy_version: int
-    """That of the weights which sampled it."""
+    """Version of the weights that sampled it."""
     status: Status
+    """Status that the rollout ended with."""
     num_searches: int
+    """Searches that were carried out."""
     num_turns: int
+    """Completions that the policy sampled."""
     num_invalid: int
     """Turns without an action that could be taken."""
 
     @property
     def num_sampled_tokens(self) -> int:
-        """Tokens in the loss."""
+        """Number of tokens that the policy sampled."""
         return sum(self.loss_mask)
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Samples as tensors, row by row in the order given."""
+class SampleBatch:
+    """A step's samples as tensors, one row each, in the order given."""
 
     ids: torch.Tensor
     """[B, T] int64."""
@@ -67,12 +72,12 @@ class Batch:
     """[B] int64."""
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on ``device``."""
+        """Return this batch on ``device``."""
         return type(self)(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def sample_of(rollout: Rollout, *, reward: float, group: int, policy_version: int) -> Sample:
-    """The sample of a finished rollout, cut at ``limits.max_trajectory_tokens`` tokens after the prompt.
+    """Return the sample of a finished rollout, cut at ``limits.max_trajectory_tokens`` tokens after the prompt.
 
     Raises:
         ValueError: the rollout is open, its prompt has no token to predict from, or the reward is not finite.
@@ -102,8 +107,8 @@ def sample_of(rollout: Rollout, *, reward: float, group: int, policy_version: in
     )
 
 
-def collate(samples: Sequence[Sample], pad_id: int, *, num_tokens: int | None = None) -> Batch:
-    """Samples as one batch, padded on the right to the longest of them, or to ``num_tokens`` where that is more.
+def collate(samples: Sequence[Sample], pad_id: int, *, num_tokens: int | None = None) -> SampleBatch:
+    """Return samples as one batch, padded on the right to the longest of them, or to ``num_tokens`` where it is more.
 
     Raises:
         ValueError: there is no sample.
@@ -113,11 +118,11 @@ def collate(samples: Sequence[Sample], pad_id: int, *, num_tokens: int | None = 
     width = max(num_tokens or 0, *(len(sample.ids) for sample in samples))
     lengths = torch.tensor([len(sample.ids) for sample in samples])
     prompts = torch.tensor([sample.num_prompt_tokens for sample in samples])
-    at = torch.arange(width)
-    return Batch(
+    positions = torch.arange(width)
+    return SampleBatch(
         ids=_rows([sample.ids for sample in samples], width, torch.int64, pad_id),
         loss_mask=_rows([sample.loss_mask for sample in samples], width, torch.bool, False),
-        response_mask=(at >= prompts[:, None]) & (at < lengths[:, None]),
+        response_mask=(positions >= prompts[:, None]) & (positions < lengths[:, None]),
         engine_logprobs=_rows([sample.engine_logprobs for sample in samples], width, torch.float32, 0.0)[:, 1:],
         has_engine_logprob=_rows([sample.has_engine_logprob for sample in samples], width, torch.bool, False)[:, 1:],
         rewards=torch.tensor([sample.reward for sample in samples], dtype=torch.float32),
@@ -126,7 +131,7 @@ def collate(samples: Sequence[Sample], pad_id: int, *, num_tokens: int | None = 
 
 
 def micro_batches(samples: Sequence[Sample], max_tokens: int, *, at_least: int = 1) -> list[list[int]]:
-    """Positions in ``samples``, in batches of similar length of at most ``max_tokens`` tokens, padding included.
+    """Return positions in ``samples``, in batches of similar length and at most ``max_tokens`` tokens with padding.
 
     A sample that is longer than ``max_tokens`` gets a batch of its own. There are ``at_least`` batches, if there are
     as many samples: processes that compute in step need the same number each. The same samples always give the same
@@ -148,7 +153,7 @@ def micro_batches(samples: Sequence[Sample], max_tokens: int, *, at_least: int =
 
 
 def _known_logprobs(segment: Segment) -> list[float | None]:
-    """The engine's logprob of each of the segment's ids, or None."""
+    """Return the engine's logprob of each of the segment's ids, or None."""
     known = (segment.logprobs or ())[: segment.num_verbatim]
     usable = [logprob if math.isfinite(logprob) else None for logprob in known]
     return usable + [None] * (len(segment.ids) - len(usable))

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from searchr1.trainer.checkpoints import dtype_of, find_model, load_state, save_state, write_checkpoint
 from searchr1.trainer.curves import plot_run
 from searchr1.trainer.metrics import MetricLog
-from searchr1.trainer.process_group import World
+from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.actor import Actor, open_actor, weights_folder
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
@@ -37,7 +37,7 @@ from searchr1.trainer.rl.learner import Learner
 CHECKPOINT = "checkpoint"
 PLOT = "curves.png"
 _CHANGEABLE = {"out_dir", "num_eval_questions", "eval_every_steps", "save_every_steps", "device"}
-"""What a resumed run may have otherwise than the run that it resumes."""
+"""Settings that a resumed run may have otherwise than the run that it resumes."""
 
 logger = logging.getLogger(__name__)
 
@@ -50,16 +50,16 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
         DatasetError, CorpusError: questions or passages can't be read.
         EngineError: the engine is gone for good.
     """
-    world = World.join(config.device)
+    processes = ProcessGroup.join(config.device)
     source = find_model(config.model)
     config.out_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    learner = Learner(config, source, world, pad_id=0)
-    run = _Run(config, source, world, learner, progress=progress)
+    learner = Learner(config, source, processes, pad_id=0)
+    run = _Run(config, source, processes, learner, progress=progress)
     run.resume()
     try:
         async with AsyncExitStack() as stack:
-            actor = await stack.enter_async_context(open_actor(config, source)) if world.is_first else None
+            actor = await stack.enter_async_context(open_actor(config, source)) if processes.is_first else None
             folder = stack.enter_context(weights_folder(config))
             if run.step > 0:
                 await run.push(actor, folder)
@@ -74,24 +74,24 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
                     bar.set_postfix(_postfix(record))
     finally:
         run.log.close()
-        world.leave()
+        processes.leave()
 
 
 async def _one_step(run: "_Run", actor: Actor | None, folder: Path) -> dict[str, float]:
-    """Roll out, score, update, push, and whatever else is due at this step; return what was logged."""
+    """Roll out, score, update and push; evaluate and save where that is due; return the metrics that were logged."""
     started = time.perf_counter()
-    config, world = run.config, run.world
+    config, processes = run.config, run.processes
 
     collected = None
     if actor is not None:
         num_rollouts = config.rollout.questions_per_step * config.rollout.group_size
         with run.bar("rollouts", num_rollouts) as advance:
             collected = await actor.collect(run.step, lambda _: advance(1))
-    samples, record = world.broadcast(collected)
+    samples, record = processes.broadcast(collected)
 
     updating = time.perf_counter()
     num_passes = config.optimizer.num_epochs + 1
-    with run.bar("update", -(-len(samples) * num_passes // world.size)) as advance:
+    with run.bar("update", -(-len(samples) * num_passes // processes.size)) as advance:
         record |= await asyncio.to_thread(run.learner.update, samples, run.step, advance)
     run.step += 1
     record["update_s"] = time.perf_counter() - updating
@@ -110,7 +110,7 @@ async def _one_step(run: "_Run", actor: Actor | None, folder: Path) -> dict[str,
         "step_s": time.perf_counter() - started,
         "elapsed_s": run.elapsed_s,
     }
-    if world.is_first:
+    if processes.is_first:
         run.log.log(run.step, record)
     if finished or run.step % config.save_every_steps == 0:
         await asyncio.to_thread(run.save)
@@ -118,18 +118,20 @@ async def _one_step(run: "_Run", actor: Actor | None, folder: Path) -> dict[str,
 
 
 class _Run:
-    """How far a run is, and what it writes."""
+    """The progress of a run, and the files that it writes."""
 
-    def __init__(self, config: TrainConfig, source: Path, world: World, learner: Learner, *, progress: bool) -> None:
-        self.config, self.source, self.world, self.learner = config, source, world, learner
-        self.shown = progress and world.is_first
+    def __init__(
+        self, config: TrainConfig, source: Path, processes: ProcessGroup, learner: Learner, *, progress: bool
+    ) -> None:
+        self.config, self.source, self.processes, self.learner = config, source, processes, learner
+        self.shown = progress and processes.is_first
         self.step = 0
         self.elapsed_s = 0.0
-        self.log = MetricLog(config.out_dir, tensorboard=world.is_first)
+        self.log = MetricLog(config.out_dir, tensorboard=processes.is_first)
 
     async def push(self, actor: Actor | None, folder: Path) -> None:
         """Give the engine the policy's weights as they are now."""
-        self.world.wait_for_first()
+        self.processes.wait_for_first()
         weights = self.learner.weights()
         if actor is None:
             return
@@ -147,9 +149,9 @@ class _Run:
 
     def save(self) -> None:
         """Write the training state, the servable folder and the plot; each replaces the last one whole."""
-        self.world.wait_for_first()
+        self.processes.wait_for_first()
         state, weights = self.learner.state(), self.learner.weights()
-        if not self.world.is_first:
+        if not self.processes.is_first:
             return
         write_checkpoint(
             self.learner.policy.model,
@@ -167,18 +169,18 @@ class _Run:
     def resume(self) -> None:
         """Go on from the saved state, if there is one."""
         state, place = {}, None
-        if self.world.is_first:
+        if self.processes.is_first:
             state = load_state(self.config.out_dir, _identity(self.config), torch.device("cpu")) or {}
             place = (state["step"], state["elapsed_s"]) if state else (-1, 0.0)
             self.log.rewind(place[0])
-        step, self.elapsed_s = self.world.broadcast(place)
+        step, self.elapsed_s = self.processes.broadcast(place)
         if step >= 0:
             self.learner.load_state(state)
             self.step = step
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A progress bar within the step's, gone when it is full."""
+        """Show a progress bar within the step's, gone when it is full."""
         with tqdm(desc=name, total=total, leave=False, disable=not self.shown) as bar:
             yield lambda count: (bar.update(count), None)[1]
 

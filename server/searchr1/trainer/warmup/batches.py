@@ -9,17 +9,14 @@ import numpy.typing as npt
 import torch
 
 from searchr1.trainer.warmup.demonstrations import Samples
+from searchr1.trainer.widths import padded_width
 
 POOL_BATCHES = 32
-"""Batches' worth of shuffled samples that are sorted by length together: little padding, still well mixed."""
-
-WIDTH_STEP = 64
-"""Rows are one longer than a multiple of this, so that what the model reads comes in few shapes: kernels are compiled,
-or on a CPU prepared, once per shape."""
+"""Batches whose shuffled samples are sorted by length together: little padding, still well mixed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TokenBatch:
     """Samples padded on the right to at least the longest of them. One sample per row: rows never see each other."""
 
     ids: torch.Tensor
@@ -42,14 +39,14 @@ class BatchPlan:
         self.batches_per_epoch = len(samples) // batch_size
 
     def rows(self, number: int) -> npt.NDArray[np.int64]:
-        """Sample numbers of batch ``number``, shape (batch_size,), shortest first."""
-        epoch, at = divmod(number, self.batches_per_epoch)
-        batch: npt.NDArray[np.int64] = self._epoch_rows(epoch)[at]
+        """Return the sample numbers of batch ``number``, shape (batch_size,), shortest first."""
+        epoch, place = divmod(number, self.batches_per_epoch)
+        batch: npt.NDArray[np.int64] = self._epoch_rows(epoch)[place]
         return batch
 
-    def batch(self, number: int, *, rank: int = 0, world_size: int = 1) -> Batch:
-        """The share of process ``rank`` in batch ``number``: every ``world_size``-th row."""
-        return collate(self._samples, self.rows(number)[rank::world_size], pad_id=self._pad_id)
+    def batch(self, number: int, *, rank: int = 0, world_size: int = 1) -> TokenBatch:
+        """Return the share of process ``rank`` in batch ``number``: every ``world_size``-th row."""
+        return batch_of(self._samples, self.rows(number)[rank::world_size], pad_id=self._pad_id)
 
     def _rows_of_epoch(self, epoch: int) -> npt.NDArray[np.int64]:
         random = np.random.default_rng((self._seed, epoch))
@@ -66,19 +63,19 @@ class BatchPlan:
         return batched
 
 
-def collate(samples: Samples, rows: npt.NDArray[np.int64], *, pad_id: int) -> Batch:
+def batch_of(samples: Samples, rows: npt.NDArray[np.int64], *, pad_id: int) -> TokenBatch:
     """Pad the samples numbered ``rows`` into one batch."""
     spans = [slice(samples.offsets[row], samples.offsets[row + 1]) for row in rows]
     return pad([samples.ids[span] for span in spans], [samples.loss_mask[span] for span in spans], pad_id=pad_id)
 
 
-def pad(ids: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike], *, pad_id: int) -> Batch:
-    """One batch of rows of unequal lengths: the ids of each, and which of them are in the loss."""
+def pad(ids: Sequence[npt.ArrayLike], masks: Sequence[npt.ArrayLike], *, pad_id: int) -> TokenBatch:
+    """Pad rows of unequal lengths into one batch: the ``ids`` of each row, and its mask of those in the loss."""
     lengths = [np.size(row) for row in ids]
-    width = -(-(max(lengths) - 1) // WIDTH_STEP) * WIDTH_STEP + 1
+    width = padded_width(max(lengths))
     padded = np.full((len(lengths), width), pad_id, dtype=np.int64)
     mask = np.zeros((len(lengths), width), dtype=np.bool_)
     for row, length in enumerate(lengths):
         padded[row, :length] = ids[row]
         mask[row, :length] = masks[row]
-    return Batch(torch.from_numpy(padded), torch.from_numpy(mask))
+    return TokenBatch(torch.from_numpy(padded), torch.from_numpy(mask))

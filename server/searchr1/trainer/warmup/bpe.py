@@ -1,4 +1,4 @@
-"""Trains a byte-level BPE tokenizer in Qwen2's manner and saves it as a Hugging Face folder.
+"""Training of a byte-level BPE tokenizer in Qwen2's manner, saved as a Hugging Face folder.
 
 Qwen-like on purpose: the same pre-tokenizer, the same three control tokens and the core of the same chat template, so
 that everything that serves a Qwen checkpoint serves one with this tokenizer. ``<think>``, ``<search>`` and the other
@@ -16,11 +16,11 @@ from tokenizers.models import BPE
 QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Where Qwen2 splits text before BPE; every digit stands alone. Source: Qwen2's ``tokenizer.json``."""
+"""Qwen2's split of text before BPE; every digit stands alone. Source: its ``tokenizer.json``."""
 
 END_OF_TEXT, IM_START, IM_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 NUM_SPECIAL = 3
-"""These three have the ids 0, 1 and 2."""
+"""Number of control tokens; they have the ids 0, 1 and 2."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"

@@ -7,7 +7,7 @@ copying. Every token of the vocabulary takes part, so that also rare ones are co
 
 import numpy as np
 
-from searchr1.trainer.warmup.batches import Batch, pad
+from searchr1.trainer.warmup.batches import TokenBatch, pad
 
 NUM_NAMES = 12
 NUM_ROUNDS = 3
@@ -15,8 +15,8 @@ NAME_TOKENS = (2, 8)
 """Least and most tokens of a name, the upper bound left out."""
 
 
-def drill_batch(number: int, *, rows: int, num_special: int, vocab_size: int, seed: int) -> Batch:
-    """Drill batch ``number``; a pure function of its arguments.
+def drill_batch(number: int, *, rows: int, num_special: int, vocab_size: int, seed: int) -> TokenBatch:
+    """Return drill batch ``number``; a pure function of its arguments.
 
     Ids below ``num_special`` never occur. Each row names 12 names in each of 3 rounds, one random token between names.
     In the loss are a name's tokens after its first, from the second round on: what can be known from what came before.

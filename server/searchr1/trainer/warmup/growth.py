@@ -1,8 +1,8 @@
-"""Growing: a larger model that starts out computing what a smaller one does.
+"""Growing: making a larger model that starts out with the outputs of a smaller one.
 
 New layers, heads and feed-forward neurons write nothing yet, and nothing is in the new residual dimensions yet, so the
 outputs are the smaller model's. What they read is set as in a fresh model, so that gradients tell all of them apart
-from the first step on. As Net2Net (Chen et al., 2016) has it, with zero outputs in place of copied neurons.
+from the first step on. Net2Net (Chen et al., 2016) with zero outputs in place of copied neurons.
 """
 
 import json
@@ -22,7 +22,7 @@ HEAD_SIZE = 64
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """The sizes of the model in a checkpoint folder.
+    """Return the sizes of the model in a checkpoint folder.
 
     Raises:
         ConfigurationError: there is no readable ``config.json``, or it is of a model that the warm-up cannot train.
@@ -46,7 +46,7 @@ def read_shape(folder: Path) -> ModelShape:
 
 
 def choose_shape(start: Path | None, *, hidden_size: int | None, num_layers: int | None) -> ModelShape:
-    """The sizes of ``start``, or of the demo's first model, with another width or depth.
+    """Return the sizes of ``start``, or of the demo's first model, with another width or depth.
 
     Another width brings heads of 64 and a feed-forward layer three times as wide.
 
@@ -117,7 +117,7 @@ def _check(large: Qwen2ForCausalLM, small: Qwen2ForCausalLM) -> None:
 
 
 def _place(number: int, num_old: int, num_new: int) -> int:
-    """The new number of old layer ``number``: the first stays first, the last stays last."""
+    """Return the new number of old layer ``number``: the first stays first, the last stays last."""
     return round(number * (num_new - 1) / (num_old - 1)) if num_old > 1 else 0
 
 
@@ -127,7 +127,7 @@ def _silence(layer: Qwen2DecoderLayer) -> None:
 
 
 def _look_further_back(large: Qwen2ForCausalLM, new_heads: range) -> None:
-    """Point the new heads of the first layer at tokens further back than the initialisation's heads look."""
+    """Point the new heads of the first layer at tokens further back than the initialization's heads look."""
     first = cast(Qwen2Attention, large.model.layers[0].self_attn)
     theta = cast(dict[str, float], large.config.rope_parameters)["rope_theta"]
     for distance, head in enumerate(new_heads, start=NUM_NEAR + 1):

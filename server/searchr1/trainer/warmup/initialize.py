@@ -1,10 +1,10 @@
-"""A starting point that can already copy: attention heads of a fresh model are set up as an induction circuit.
+"""Weights of a fresh model that can already copy: some attention heads are set up as an induction circuit.
 
 Copying a name or a sentence that was never seen takes two heads in a row (Olsson et al., 2022): one that tells every
 position which tokens came just before it, and a later one that finds where the present tokens came before and reads
 what followed. From random weights a small model needs most of a short training to find this pair for a single token,
 and several tokens, which tell passages apart that share a name, much longer. The biases and rotary positions of Qwen2
-can express it exactly, so it is written down here, and training refines it. In the spirit of mimetic initialisation
+can express it exactly, so it is written down here, and training refines it. In the spirit of mimetic initialization
 (Trockman and Kolter, 2023).
 
 The residual dimensions of the start, in this order: a code of each token, the rest of its embedding, and the codes of
@@ -40,7 +40,7 @@ RECENT_HEADS = (1, 2)
 RECENT = (0.003, 0.08)
 """Radians per token of the pairs that prefer the last few dozen tokens."""
 RECENT_BIAS = 6.2
-"""Of these pairs together: about four nats over a hundred tokens."""
+"""Bias of these pairs together: about four nats over a hundred tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Match:
     gains: Sequence[float]
     """Weight of each in queries and keys."""
     copies: float
-    """How much it adds to the embedding that it predicts, in multiples of an embedding."""
+    """Size of what it adds to the embedding that it predicts, in multiples of an embedding."""
 
 
 _FOUR = (12, 12, 12, 12)
@@ -65,10 +65,11 @@ MATCHES = (
     (3, 0, Match(_FOUR, _FOUR_GAINS, 2.0)),
     (4, 0, Match(_FOUR, _FOUR_GAINS, 2.0)),
 )
-"""By layer and head. Many tokens tell passages apart, few find a name that stands in other words than before. None is
-in layer 1: what it copied would be so large beside the codes that the next layer's norm would shrink these."""
+"""The heads that match, by layer and head. Many tokens tell passages apart, few find a name that stands in other words
+than before. None is in layer 1: what it copied would be so large beside the codes that the next layer's norm would
+shrink these."""
 OTHERS_COPY = 0.4
-"""What all other heads of these layers add of what they read."""
+"""Share of what they read that all other heads of these layers add."""
 MLP_SCALE = 0.5
 """The feed-forward layers' outputs, beside those of a fresh model: less noise over the codes."""
 
@@ -108,7 +109,7 @@ def start_with_induction(model: Qwen2ForCausalLM, *, seed: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Which residual dimensions hold what."""
+    """The layout of the residual dimensions."""
 
     hidden: int
 
@@ -117,20 +118,20 @@ class _Layout:
         return slice(0, self.hidden - sum(CODE_SIZES[1:]))
 
     def code(self, back: int) -> slice:
-        """The code of the token ``back`` before; 0 is the present one's."""
+        """Return the dimensions of the code of the token ``back`` before; 0 is the present one's."""
         if back == 0:
             return slice(0, CODE_SIZES[0])
         start = self.hidden - sum(CODE_SIZES[back:])
         return slice(start, start + CODE_SIZES[back])
 
     def scale(self, num_codes: int) -> float:
-        """What a norm divides by where the embedding and as many codes are filled in."""
+        """Return the RMS of a residual vector whose embedding and first ``num_codes`` codes are set, all else 0."""
         filled = self.embedding.stop + sum(CODE_SIZES[1 : num_codes + 1])
         return EMBEDDING_STD * float((filled / self.hidden) ** 0.5)
 
 
 def _embed(weight: torch.Tensor, layout: _Layout, random: torch.Generator) -> None:
-    """Random embeddings, whose codes all have the same length, part by part: what matches then scores alike."""
+    """Fill in random embeddings whose codes all have the same length, part by part, so that all matches score alike."""
     weight.zero_()
     weight[:, layout.embedding] = torch.randn(len(weight), layout.embedding.stop, generator=random)
     start = 0
@@ -145,26 +146,28 @@ def _look_near(attention: Qwen2Attention, layout: _Layout, theta: float) -> None
     for number in range(NUM_NEAR):
         head = _head(attention, number)
         look_back(attention, head, distance=number + 1, theta=theta)
-        _move(attention, head, [(layout.code(0), layout.code(number + 1))], layout.scale(0))
+        _copy_dimensions(attention, head, [(layout.code(0), layout.code(number + 1))], layout.scale(0))
 
 
 def _look_far(attention: Qwen2Attention, layout: _Layout, theta: float) -> None:
     head = _head(attention, 1)
     look_back(attention, head, distance=NUM_NEAR, theta=theta)
     moves = [(layout.code(back), layout.code(back + NUM_NEAR)) for back in range(1, NUM_NEAR + 1)]
-    _move(attention, head, moves, layout.scale(NUM_NEAR))
+    _copy_dimensions(attention, head, moves, layout.scale(NUM_NEAR))
 
 
-def _move(attention: Qwen2Attention, head: slice, moves: Sequence[tuple[slice, slice]], scale: float) -> None:
+def _copy_dimensions(
+    attention: Qwen2Attention, head: slice, moves: Sequence[tuple[slice, slice]], scale: float
+) -> None:
     """Make ``head`` write some residual dimensions of what it reads into others, as many as fit in each."""
     attention.v_proj.weight[head] = 0.0
     attention.o_proj.weight[:, head] = 0.0
-    at = head.start
+    place = head.start
     for source, target in moves:
         for offset in range(min(source.stop - source.start, target.stop - target.start)):
-            attention.v_proj.weight[at, source.start + offset] = 1.0
-            attention.o_proj.weight[target.start + offset, at] = scale
-            at += 1
+            attention.v_proj.weight[place, source.start + offset] = 1.0
+            attention.o_proj.weight[target.start + offset, place] = scale
+            place += 1
 
 
 def _set_match(
@@ -178,9 +181,9 @@ def _set_match(
     places = [pair + half for pair in reversed(_pairs(pairs, theta, 0.0, SLOW)) for half in (0, pairs)]
     for back, (size, gain) in enumerate(zip(match.sizes, match.gains, strict=True)):
         for offset in range(size):
-            at = head.start + places.pop(0)
-            attention.q_proj.weight[at, layout.code(back).start + offset] = gain
-            attention.k_proj.weight[at, layout.code(back + 1).start + offset] = gain
+            place = head.start + places.pop(0)
+            attention.q_proj.weight[place, layout.code(back).start + offset] = gain
+            attention.k_proj.weight[place, layout.code(back + 1).start + offset] = gain
     read = _orthonormal(layout.embedding.stop, random)[: attention.head_dim]
     attention.v_proj.weight[head] = 0.0
     attention.v_proj.weight[head, layout.embedding] = read
@@ -214,7 +217,7 @@ def _prefer_recent(attention: Qwen2Attention, head: slice, theta: float) -> None
 
 
 def _pairs(pairs: int, theta: float, least: float, most: float) -> list[int]:
-    """Rotary pairs that turn by more than ``least`` and up to ``most`` radians per token, the fastest first."""
+    """Return rotary pairs that turn by more than ``least`` and up to ``most`` radians per token, the fastest first."""
     return [pair for pair in range(pairs) if least < theta ** (-pair / pairs) <= most]
 
 

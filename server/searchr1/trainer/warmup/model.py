@@ -1,17 +1,18 @@
-"""The small Qwen2-architecture model: how it is built, how its loss is taken, how it is written for servers."""
+"""The small model of the Qwen2 architecture: building it, its loss, and its folder for servers."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from searchr1.engines.transformers.attention import NAME as CAUSAL_BLOCKS
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.warmup.batches import Batch
+from searchr1.files import whole_file
+from searchr1.trainer.warmup.batches import TokenBatch
 
 NUM_COMPILED_SHAPES = 64
 """Shapes that layers are compiled for before what is left runs uncompiled."""
@@ -34,7 +35,7 @@ class ModelShape:
 
 
 def build_model(shape: ModelShape, *, end_id: int, pad_id: int, seed: int) -> Qwen2ForCausalLM:
-    """A freshly initialised model in float32; the same ``seed`` gives the same weights."""
+    """Return a freshly initialized model in float32; the same ``seed`` gives the same weights."""
     config = Qwen2Config(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
@@ -69,13 +70,15 @@ class LossSums:
     loss: torch.Tensor
     """Scalar, nats; carries the gradient."""
     num_tokens: int
+    """Tokens in the loss."""
     num_right_samples: int
     """Samples of which every sampled token has the highest logit: greedy decoding would reproduce them."""
     num_samples: int
+    """Samples in the batch."""
 
 
-def masked_loss(model: Qwen2ForCausalLM, batch: Batch, device: torch.device) -> LossSums:
-    """Cross-entropy on the sampled tokens only; logits are computed for these positions and no others.
+def masked_loss(model: Qwen2ForCausalLM, batch: TokenBatch, device: torch.device) -> LossSums:
+    """Return the cross-entropy on the sampled tokens; logits are computed for these positions and no others.
 
     Padding is on the right and attention is causal, so no sampled token can see any of it.
     """
@@ -119,6 +122,5 @@ def export_model(model: Qwen2ForCausalLM, folder: Path) -> None:
         for name, tensor in model.state_dict().items()
         if name != "lm_head.weight"
     }
-    part = folder / "model.safetensors.part"
-    save_file(weights, part, metadata={"format": "pt"})
-    part.replace(folder / "model.safetensors")
+    with whole_file(folder / "model.safetensors") as file:
+        file.write(save(weights, metadata={"format": "pt"}))

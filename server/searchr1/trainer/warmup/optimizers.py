@@ -8,9 +8,9 @@ from torch import nn
 
 
 def build_optimizers(model: nn.Module, *, muon_lr: float, adamw_lr: float) -> tuple[torch.optim.Optimizer, ...]:
-    """One optimizer per kind of parameter; both learning rates are peaks that ``set_progress`` scales.
+    """Return one optimizer per kind of parameter; both learning rates are peaks that ``set_lr`` scales.
 
-    Muon orthogonalises its updates and so needs matrices that map hidden states to hidden states (Jordan et al., 2024);
+    Muon orthogonalizes its updates and so needs matrices that map hidden states to hidden states (Jordan et al., 2024);
     the embedding is a matrix of another kind.
     """
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
@@ -26,8 +26,10 @@ def build_optimizers(model: nn.Module, *, muon_lr: float, adamw_lr: float) -> tu
 
 
 def lr_factor(progress: float, *, warmup: float, decay: float) -> float:
-    """Share of the peak learning rate at ``progress`` (0 to 1): linear up over the first ``warmup``, then flat, then a
-    cosine down to 0 over the last ``decay`` of the run."""
+    """Return the share of the peak learning rate at ``progress``, the share of the run that is done.
+
+    It rises linearly over the first ``warmup`` of the run and falls as a cosine to 0 over the last ``decay`` of it.
+    """
     if progress < warmup:
         return progress / warmup
     if progress < 1 - decay:

@@ -1,18 +1,23 @@
-"""The loss curve of a run as a PNG."""
+"""The loss curves of a warm-up run as a PNG."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from searchr1.files import whole_file
 
-def plot_losses(records: Sequence[Mapping[str, float]], path: Path) -> None:
+
+def plot_losses(records: Sequence[Mapping[str, float | None]], path: Path) -> None:
     """Draw train and validation loss (nats per sampled token, log scale) and exact samples over tokens trained on."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    train = [(r["tokens"], r["loss"]) for r in records if "loss" in r]
-    valid = [(r["tokens"], r["validation_loss"], r["validation_exact"]) for r in records if "validation_loss" in r]
+    # Values that were not finite are None in a record, and break the line.
+    rows = [{name: math.nan if value is None else value for name, value in record.items()} for record in records]
+    train = [(r["tokens"], r["loss"]) for r in rows if "loss" in r]
+    valid = [(r["tokens"], r["validation_loss"], r["validation_exact"]) for r in rows if "validation_loss" in r]
     figure, left = pyplot.subplots(figsize=(8, 4.5))
     try:
         if train:
@@ -28,6 +33,7 @@ def plot_losses(records: Sequence[Mapping[str, float]], path: Path) -> None:
         left.set_ylabel("nats per sampled token")
         figure.legend(loc="upper center", ncols=3, frameon=False)
         figure.tight_layout(rect=(0, 0, 1, 0.95))
-        figure.savefig(path, dpi=110)
+        with whole_file(path) as file:
+            figure.savefig(file, dpi=110, format="png")
     finally:
         pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""Warm-up: teaches a small model from scratch to search and read, supervised, on demonstrations.
+"""Warm-up: supervised training of a small model, from scratch, on demonstrations of searching and reading.
 
 Reads top to bottom: tokenizer, samples, model, loop over batches, checkpoint. Run it again with the same output folder
 and it goes on where it stopped, with the same result as if it had not. Only tokens that the policy would sample are in
@@ -16,15 +16,21 @@ from typing import cast
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
+from searchr1.atlas.demonyms import with_derived_name
+from searchr1.atlas.habits import with_habits
+from searchr1.atlas.records import read_demonstrations, read_readings
 from searchr1.errors import ConfigurationError
 from searchr1.loop.prompts import FAITHFUL
+from searchr1.retrieval.index.corpus import read_corpus
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.warmup.batches import Batch, BatchPlan
+from searchr1.trainer.checkpoints import load_state, save_state
+from searchr1.trainer.metrics import MetricLog
+from searchr1.trainer.process_group import ProcessGroup
+from searchr1.trainer.warmup.batches import BatchPlan, TokenBatch
 from searchr1.trainer.warmup.bpe import (
     END_OF_TEXT,
     IM_END,
@@ -34,19 +40,15 @@ from searchr1.trainer.warmup.bpe import (
     train_tokenizer,
 )
 from searchr1.trainer.warmup.config import WarmupConfig
-from searchr1.trainer.warmup.demonstrations import Samples, encode_demonstrations, read_demonstrations
-from searchr1.trainer.warmup.demonyms import with_derived_name
+from searchr1.trainer.warmup.demonstrations import Samples, encode_demonstrations
 from searchr1.trainer.warmup.drill import drill_batch
 from searchr1.trainer.warmup.growth import start_from
-from searchr1.trainer.warmup.habits import with_habits
 from searchr1.trainer.warmup.initialize import start_with_induction
 from searchr1.trainer.warmup.model import build_model, compile_layers, export_model, masked_loss
 from searchr1.trainer.warmup.optimizers import build_optimizers, lr_factor, set_lr
 from searchr1.trainer.warmup.plots import plot_losses
-from searchr1.trainer.warmup.readings import encode_readings, read_readings
+from searchr1.trainer.warmup.readings import encode_readings
 
-STATE = "state.pt"
-METRICS = "metrics.jsonl"
 READINGS = "readings"
 CHECKPOINT = "checkpoint"
 
@@ -70,7 +72,7 @@ def warmup(config: WarmupConfig) -> None:
     if config.readings_size:
         prepare_readings(config, tokenizer)
     if config.num_processes == 1:
-        _train(0, config)
+        _train(config, ProcessGroup(torch.device(config.device)))
         return
     rendezvous = config.out_dir / "rendezvous"
     rendezvous.unlink(missing_ok=True)
@@ -127,10 +129,9 @@ def prepare_readings(config: WarmupConfig, tokenizer: Tokenizer) -> None:
 
 
 def _tokenizer_texts(config: WarmupConfig) -> Iterator[str]:
-    """Each passage once, and every eighth demonstration, whose renamed entities show what made-up names look like."""
-    with (config.data_dir / "corpus-train.jsonl").open(encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)["contents"]
+    """Yield each passage, and every eighth demonstration, for the spelling of made-up names."""
+    for record in read_corpus(config.data_dir / "corpus-train.jsonl"):
+        yield record.contents
     for number, demonstration in enumerate(read_demonstrations(config.data_dir / "demonstrations-train.jsonl")):
         if number % 8 == 0:
             yield FAITHFUL.prompt(demonstration.question)
@@ -141,16 +142,14 @@ def _tokenizer_texts(config: WarmupConfig) -> Iterator[str]:
 
 def _train_in_group(rank: int, config: WarmupConfig, rendezvous: Path) -> None:
     torch.set_num_threads(1)
-    store = torch._C._distributed_c10d.FileStore(str(rendezvous), config.num_processes)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=config.num_processes)
+    processes = ProcessGroup.meet(config.device, rank, config.num_processes, rendezvous)
     try:
-        _train(rank, config)
+        _train(config, processes)
     finally:
-        dist.destroy_process_group()
+        processes.leave()
 
 
-def _train(rank: int, config: WarmupConfig) -> None:
-    device = torch.device(config.device)
+def _train(config: WarmupConfig, processes: ProcessGroup) -> None:
     raw = json.loads((config.out_dir / CHECKPOINT / "tokenizer.json").read_text("utf-8"))
     special = {token["content"]: token["id"] for token in raw["added_tokens"]}
     model = build_model(config.shape, end_id=special[IM_END], pad_id=special[END_OF_TEXT], seed=config.seed)
@@ -158,7 +157,7 @@ def _train(rank: int, config: WarmupConfig) -> None:
         start_from(model, config.start)
     elif config.induction:
         start_with_induction(model, seed=config.seed)
-    cast(torch.nn.Module, model).to(device)
+    cast(torch.nn.Module, model).to(processes.device)
     if config.compile:
         compile_layers(model)
     optimizers = build_optimizers(model, muon_lr=config.muon_lr, adamw_lr=config.adamw_lr)
@@ -173,11 +172,10 @@ def _train(rank: int, config: WarmupConfig) -> None:
         for name, size in sizes.items()
         if size
     }
-    run = _Run(config, rank, model, optimizers, device)
+    run = _Run(config, processes, model, optimizers)
     run.resume()
-    bar = tqdm(
-        initial=run.step, total=config.max_steps, desc="warm-up", unit="step", disable=rank > 0 or not config.progress
-    )
+    shown = config.progress and processes.is_first
+    bar = tqdm(initial=run.step, total=config.max_steps, desc="warm-up", unit="step", disable=not shown)
     with bar:
         while run.progress < 1 and not _is_orphan():
             set_lr(optimizers, lr_factor(run.progress, warmup=config.warmup, decay=config.decay))
@@ -193,28 +191,27 @@ def _train(rank: int, config: WarmupConfig) -> None:
 
 
 def _is_orphan() -> bool:
-    """True in a worker whose parent was killed, which could not take its workers along."""
+    """Return whether this is a worker whose parent was killed, which could not take its workers along."""
     parent = parent_process()
     return parent is not None and not parent.is_alive()
 
 
 class _Run:
-    """One process's part in a run: its model, how far it is, and what it writes (rank 0 only)."""
+    """A run as one of its processes sees it: the model, the progress, and the files, which the first one writes."""
 
     def __init__(
         self,
         config: WarmupConfig,
-        rank: int,
+        processes: ProcessGroup,
         model: Qwen2ForCausalLM,
         optimizers: tuple[torch.optim.Optimizer, ...],
-        device: torch.device,
     ) -> None:
-        self.config, self.rank, self.model, self.optimizers, self.device = config, rank, model, optimizers, device
+        self.config, self.processes, self.model, self.optimizers = config, processes, model, optimizers
         self.parameters = list(model.parameters())
         self.step = 0
         self.tokens = 0
         self.elapsed_s = 0.0
-        self._records: list[dict[str, float]] = []
+        self._metrics = MetricLog(config.out_dir, tensorboard=False)
 
     @property
     def progress(self) -> float:
@@ -224,7 +221,7 @@ class _Run:
         return min(1.0, max(steps, minutes))
 
     def train_step(self, plan: BatchPlan, readings: BatchPlan | None = None) -> dict[str, float]:
-        """One optimizer step; all processes take the same one."""
+        """Take one optimizer step, the same one in all processes; return its metrics."""
         started = time.perf_counter()
         self.model.train()
         learned = {"": self._learn(self._share_of(plan))}
@@ -249,92 +246,79 @@ class _Run:
             "lr": self.optimizers[0].param_groups[0]["lr"],
         }
 
-    def _share_of(self, plan: BatchPlan) -> Batch:
-        return plan.batch(self.step, rank=self.rank, world_size=self.config.num_processes)
+    def _share_of(self, plan: BatchPlan) -> TokenBatch:
+        return plan.batch(self.step, rank=self.processes.rank, world_size=self.processes.size)
 
-    def _drill(self) -> Batch:
+    def _drill(self) -> TokenBatch:
         return drill_batch(
-            self.step * self.config.num_processes + self.rank,
-            rows=self.config.drill_size // self.config.num_processes,
+            self.step * self.processes.size + self.processes.rank,
+            rows=self.config.drill_size // self.processes.size,
             num_special=NUM_SPECIAL,
             vocab_size=self.config.shape.vocab_size,
             seed=self.config.seed,
         )
 
-    def _learn(self, batch: Batch) -> tuple[float, int, int]:
+    def _learn(self, batch: TokenBatch) -> tuple[float, int, int]:
         """Add a batch's gradients; return its loss in all, the tokens in it, and all tokens read."""
-        sums = masked_loss(self.model, batch, self.device)
+        sums = masked_loss(self.model, batch, self.processes.device)
         sums.loss.backward()  # type: ignore[no-untyped-call]
         return sums.loss.item(), sums.num_tokens, batch.ids.numel()
 
     def validate(self, plan: BatchPlan) -> dict[str, float]:
-        """Loss and the share of exactly reproduced samples on held-out entities."""
+        """Return the loss and the share of exactly reproduced samples on held-out entities."""
         started = time.perf_counter()
         self.model.train(False)
         totals = torch.zeros(4, dtype=torch.float64)
         with torch.inference_mode():
             for number in range(max(1, self.config.num_validation_samples // self.config.batch_size)):
-                batch = plan.batch(number, rank=self.rank, world_size=self.config.num_processes)
-                sums = masked_loss(self.model, batch, self.device)
+                batch = plan.batch(number, rank=self.processes.rank, world_size=self.processes.size)
+                sums = masked_loss(self.model, batch, self.processes.device)
                 totals += torch.tensor([sums.loss.item(), sums.num_tokens, sums.num_right_samples, sums.num_samples])
-        if dist.is_initialized():
-            dist.all_reduce(totals)
+        totals = self.processes.add(totals)
         self.elapsed_s = self._slowest(self.elapsed_s + time.perf_counter() - started)
         loss, tokens, right, samples = totals.tolist()
         return {"validation_loss": loss / tokens, "validation_exact": right / samples}
 
     def log(self, record: dict[str, float]) -> None:
-        """Keep a step's metrics; they reach the disk with the next ``save`` and, line by line, at once."""
-        self._records.append(record)
-        if self.rank == 0:
-            with (self.config.out_dir / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+        """Write a step's metrics."""
+        if self.processes.is_first:
+            self._metrics.log(self.step, record)
 
     def save(self) -> None:
-        """Write the training state, the servable folder and the plot; each replaces the last one whole."""
-        if self.rank == 0:
-            state = {
-                "config": self.config.identity(),
-                "model": self.model.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-                "step": self.step,
-                "tokens": self.tokens,
-                "elapsed_s": self.elapsed_s,
-                "records": self._records,
-                "rng": torch.get_rng_state(),
-            }
-            part = self.config.out_dir / f"{STATE}.part"
-            torch.save(state, part)
-            part.replace(self.config.out_dir / STATE)
-            export_model(self.model, self.config.out_dir / CHECKPOINT)
-            plot_losses(self._records, self.config.out_dir / "loss.png")
+        """Write the training state, the servable folder and the plot."""
+        if not self.processes.is_first:
+            return
+        state = {
+            "identity": self.config.identity(),
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "tokens": self.tokens,
+            "elapsed_s": self.elapsed_s,
+            "rng": torch.get_rng_state(),
+        }
+        save_state(self.config.out_dir, state)
+        export_model(self.model, self.config.out_dir / CHECKPOINT)
+        plot_losses(self._metrics.records(), self.config.out_dir / "loss.png")
 
     def resume(self) -> None:
         """Go on from the saved state, if there is one."""
-        path = self.config.out_dir / STATE
-        if not path.is_file():
-            return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["config"] != self.config.identity():
-            raise ConfigurationError(f"{self.config.out_dir} holds a run with other settings; choose another out_dir")
-        self.model.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.step, self.tokens, self.elapsed_s = state["step"], state["tokens"], state["elapsed_s"]
-        self._records = state["records"]
-        torch.set_rng_state(state["rng"].cpu())
-        if self.rank == 0:
-            lines = "".join(json.dumps(record) + "\n" for record in self._records)
-            (self.config.out_dir / METRICS).write_text(lines, "utf-8")
+        state = load_state(self.config.out_dir, self.config.identity(), self.processes.device)
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.step, self.tokens, self.elapsed_s = state["step"], state["tokens"], state["elapsed_s"]
+            torch.set_rng_state(state["rng"].cpu())
+        if self.processes.is_first:
+            self._metrics.rewind(self.step)
 
     def _share_gradients(self, learned: Mapping[str, tuple[float, int, int]]) -> tuple[dict[str, float], int]:
         """Turn gradient sums into the mean over all tokens in the loss; return the mean losses and all tokens read."""
-        shared = torch.tensor(list(learned.values()), dtype=torch.float64)
+        shared = self.processes.add(torch.tensor(list(learned.values()), dtype=torch.float64))
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        if dist.is_initialized():
-            dist.all_reduce(shared)
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            dist.all_reduce(flat)
+        if self.processes.size > 1:
+            flat = self.processes.add(torch.cat([gradient.flatten() for gradient in gradients]))
             for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
                 gradient.copy_(part.view_as(gradient))
         torch._foreach_div_(gradients, float(shared[:, 1].sum()))
@@ -342,9 +326,5 @@ class _Run:
         return {f"{kind}loss": mean for kind, mean in zip(learned, means, strict=True)}, int(shared[:, 2].sum())
 
     def _slowest(self, elapsed_s: float) -> float:
-        """All processes must agree on the time, or they would stop at different steps."""
-        if not dist.is_initialized():
-            return elapsed_s
-        shared = torch.tensor(elapsed_s, dtype=torch.float64)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return float(shared)
+        """Return the longest time of all processes: they must agree on it, or they would stop at different steps."""
+        return float(self.processes.largest(torch.tensor(elapsed_s, dtype=torch.float64)))

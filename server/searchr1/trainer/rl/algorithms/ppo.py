@@ -1,69 +1,37 @@
 """PPO: a critic says what each token's return is expected to be, and the surprise is the advantage.
 
-Source: PPO, arXiv 1707.06347; Search-R1, arXiv 2503.09516, section 3.1. Shapes as in ``losses``: B trajectories,
-N = T - 1 tokens that have a prediction, R rollouts.
+Source: PPO, arXiv 1707.06347; GAE, arXiv 1506.02438; Search-R1, arXiv 2503.09516, section 3.1. Beside the papers:
+
+* An episode is one rollout. Its reward is on the last sampled token, less the KL to the start policy (k1) on each
+  (Search-R1, eq. 1).
+* Observations are no actions: GAE, whitening and the value loss step over them. ``loss.gae_over: all`` has them in all
+  three, as in Search-R1's code.
+* Advantages are whitened over the whole step, not over a minibatch, so that the number of minibatches and of processes
+  changes nothing.
+* Values are clipped (``loss.value_clip``) as in OpenAI's code; policy and critic share no weights, so that there is no
+  coefficient between their losses.
+* Left out: the adaptive KL penalty (PPO, section 4), and clipping at 3 for negative advantages (dual-clip, verl's).
 """
 
-import torch
+from typing import ClassVar
 
 from searchr1.trainer.rl.advantages import gae, token_rewards, whiten
-from searchr1.trainer.rl.config import LossSection
-from searchr1.trainer.rl.losses import PolicyLoss, kl_k1, masked_mean, policy_loss, value_loss
+from searchr1.trainer.rl.algorithms.base import Advantages, Algorithm, OldPolicyStats, register
+from searchr1.trainer.rl.losses import kl_k1
 
 
-def ppo_advantages(
-    rewards: torch.Tensor,
-    logprobs: torch.Tensor,
-    ref_logprobs: torch.Tensor | None,
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    loss: LossSection,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whitened advantages and returns, shapes [R, N], of ``rewards`` [R] and the critic's ``values`` [R, N].
+@register("ppo")
+class PPO(Algorithm):
+    """Advantages are those of GAE over the critic's values, whitened; returns are the critic's targets."""
 
-    The KL to the start policy (k1) is in the rewards. ``mask`` [R, N] holds the tokens over which GAE runs.
-    """
-    kl = None if ref_logprobs is None else kl_k1(logprobs, ref_logprobs)
-    advantages, returns = gae(token_rewards(rewards, kl, mask, loss.kl_coef), values, mask, loss.gamma, loss.lam)
-    return whiten(advantages, mask), returns
+    __slots__ = ()
+    needs_critic: ClassVar[bool] = True
+    verl_adv_estimator: ClassVar[str | None] = "gae"
 
-
-def ppo_loss(
-    logprobs: torch.Tensor,
-    entropies: torch.Tensor,
-    old_logprobs: torch.Tensor,
-    advantages: torch.Tensor,
-    weights: torch.Tensor | None,
-    mask: torch.Tensor,
-    loss: LossSection,
-    denominator: float,
-) -> tuple[torch.Tensor, PolicyLoss]:
-    """The clipped surrogate less the entropy bonus; and the surrogate alone.
-
-    Shapes [B, N]; gradients go into ``logprobs`` and ``entropies``.
-    """
-    surrogate = policy_loss(
-        logprobs,
-        old_logprobs,
-        advantages,
-        mask,
-        clip_low=loss.clip_low,
-        clip_high=loss.clip_high,
-        weights=weights,
-        over=loss.over,
-        denominator=denominator,
-    )
-    entropy = masked_mean(entropies, mask, loss.over, denominator=denominator)
-    return surrogate.loss - loss.entropy_coef * entropy, surrogate
-
-
-def critic_loss(
-    values: torch.Tensor,
-    old_values: torch.Tensor,
-    returns: torch.Tensor,
-    mask: torch.Tensor,
-    loss: LossSection,
-    denominator: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The clipped value loss, a mean over tokens, and the share of tokens where the clip binds. Shapes [B, N]."""
-    return value_loss(values, old_values, returns, mask, clip=loss.value_clip, denominator=denominator)
+    def advantages(self, old: OldPolicyStats) -> Advantages:
+        """Return an advantage and a return for each token of ``value_mask``."""
+        loss, mask = self.loss, old.value_mask
+        kl = None if old.ref_logprobs is None else kl_k1(old.logprobs, old.ref_logprobs)
+        rewards = token_rewards(old.rewards, kl, mask, loss.kl_coef)
+        advantages, returns = gae(rewards, old.values, mask, loss.gamma, loss.lam)
+        return Advantages(whiten(advantages, mask), returns)

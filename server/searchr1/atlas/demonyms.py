@@ -10,9 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from searchr1.atlas.names import MAX_CUT_LETTERS, SUFFIXES, derived_name
-from searchr1.trainer.warmup.demonstrations import DemonstratedTurn, Demonstration
+from searchr1.atlas.records import Demonstration
 
 CHANCE = 0.6
+"""Probability that a renamed demonstration gets a derived name."""
 
 _QUERY = re.compile(r"<search> (currency|language) of (.+?) </search>")
 _ANSWER = re.compile(r"<answer> (.+?) </answer>")
@@ -20,7 +21,7 @@ _ANSWER = re.compile(r"<answer> (.+?) </answer>")
 
 def with_derived_name(demonstration: Demonstration, random: np.random.Generator) -> Demonstration:
     """Rename the answer after its country, everywhere, in ``CHANCE`` of the renamed currency and language questions."""
-    if len(demonstration.turns) < 2 or not demonstration.renamed or random.random() > CHANCE:
+    if len(demonstration.turns) < 2 or not demonstration.is_renamed or random.random() > CHANCE:
         return demonstration
     asked = _QUERY.search(demonstration.turns[-2].text)
     answered = _ANSWER.search(demonstration.turns[-1].text)
@@ -35,10 +36,20 @@ def with_derived_name(demonstration: Demonstration, random: np.random.Generator)
         return old.sub(lambda _: new_name, text)
 
     turns = tuple(
-        DemonstratedTurn(renamed(turn.text), tuple(replace(p, text=renamed(p.text)) for p in turn.passages))
+        replace(
+            turn,
+            text=renamed(turn.text),
+            query=turn.query and renamed(turn.query),
+            passages=tuple(replace(passage, text=renamed(passage.text)) for passage in turn.passages),
+        )
         for turn in demonstration.turns
     )
-    return replace(demonstration, turns=turns)
+    return replace(
+        demonstration,
+        golden_answers=tuple(map(renamed, demonstration.golden_answers)),
+        turns=turns,
+        entities={renamed(name): kind for name, kind in demonstration.entities.items()},
+    )
 
 
 def _derive(country: str, random: np.random.Generator) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from searchr1.trainer.warmup.demonstrations import DemonstratedTurn, Demonstration
+from searchr1.atlas.records import DemonstratedTurn, Demonstration
 
 _SEARCH = re.compile(r"<search> .+? of (?P<entity>.+?) </search>")
 _PLAN = re.compile(r"<think> (?P<plan>I need [^.]+\.)")
@@ -19,7 +19,7 @@ _GOES_ON = re.compile(r"<think> (?P<stated>Doc \d+.+?\.) Now I need ")
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How often a demonstration shows one."""
+    """Probabilities of the bad habits."""
 
     guess: float = 0.0
     """Probability of an answer without any search: the entity that the question names."""
@@ -31,7 +31,7 @@ class Habits:
 
 
 def with_habits(demonstration: Demonstration, habits: Habits, random: np.random.Generator) -> Demonstration:
-    """The demonstration, or the beginning of it with an answer that comes too early."""
+    """Return the demonstration, or the beginning of it with an answer that comes too early."""
     first = demonstration.turns[0].text
     guesses = random.random() < habits.guess
     entity, plan = _SEARCH.search(first), _PLAN.search(first)
@@ -48,6 +48,6 @@ def with_habits(demonstration: Demonstration, habits: Habits, random: np.random.
 
 
 def _answering(demonstration: Demonstration, number: int, stated: str, answer: str) -> Demonstration:
-    """What came before turn ``number``, and then an answer."""
-    last = DemonstratedTurn(f"<think> {stated} This is the answer. </think>\n<answer> {answer} </answer>", ())
+    """Return the demonstration up to turn ``number``, and then an answer."""
+    last = DemonstratedTurn(f"<think> {stated} This is the answer. </think>\n<answer> {answer} </answer>")
     return replace(demonstration, turns=(*demonstration.turns[:number], last))

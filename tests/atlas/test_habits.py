@@ -3,31 +3,37 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from searchr1.atlas.habits import Habits, with_habits
+from searchr1.atlas.records import DemonstratedTurn, Demonstration
 from searchr1.loop.types import Passage
-from searchr1.trainer.warmup.demonstrations import DemonstratedTurn, Demonstration
-from searchr1.trainer.warmup.habits import Habits, with_habits
 
 TWO_HOPS = Demonstration(
+    "gao",
     "Which currency is used in the country of Gao",
+    ("CFA franc",),
+    2,
+    "city-country-currency",
     (
         DemonstratedTurn(
             "<think> I need the currency of the country of Gao. First: the country of Gao. </think>\n"
             "<search> country of Gao </search>",
+            "country of Gao",
             (Passage("1", '"Gao"', "Gao is a city in Mali."),),
         ),
         DemonstratedTurn(
             '<think> Doc 1(Title: "Gao") Gao is a city in Mali. So Gao is in Mali. '
             "Now I need the currency of Mali. </think>\n"
             "<search> currency of Mali </search>",
+            "currency of Mali",
             (Passage("2", '"Mali"', "Mali uses the CFA franc."),),
         ),
         DemonstratedTurn(
             '<think> Doc 1(Title: "Mali") Mali uses the CFA franc. So the currency of Mali is CFA franc. '
             "This is the answer. </think>\n"
             "<answer> CFA franc </answer>",
-            (),
         ),
     ),
+    {"Gao": "city", "Mali": "country", "CFA franc": "currency"},
 )
 
 
