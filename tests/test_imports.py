@@ -109,7 +109,7 @@ LAYERS = {
         "searchr1.sockets",
     ),
     "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
-    "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.prompts"),
+    "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.profiles"),
     "searchr1_client": (),
 }
 ALL_IMPORTS = [found for imports in MODULES.values() for found in imports]

@@ -13,6 +13,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from searchr1.errors import ConfigurationError
+from searchr1.loop.neutralized import neutralized
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.types import Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.registry import key_variable, providers
@@ -60,6 +63,8 @@ class Settings(BaseSettings):
     tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
 
+    profile: str = "search-r1"
+    """The format that the model was trained on: its tags, texts and how its answers are read; see ``docs/loop.md``."""
     sanitize: bool = True
     """Neutralize tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
@@ -145,6 +150,14 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("profile")
+    @classmethod
+    def _check_profile(cls, value: str) -> str:
+        try:
+            return profile_named(value).name
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+
     @model_validator(mode="after")
     def _check_search(self) -> Self:
         try:
@@ -189,6 +202,11 @@ class Settings(BaseSettings):
             max_context_tokens=self.max_context_tokens,
             max_run_tokens=self.max_run_tokens,
         )
+
+    def loop_profile(self) -> Profile:
+        """Return the profile that rollouts run with: neutralized if ``sanitize`` is on."""
+        profile = profile_named(self.profile)
+        return neutralized(profile) if self.sanitize else profile
 
     def search(self) -> SearchConfig:
         """Return the configuration of the search layer. Raises ``ConfigurationError``."""

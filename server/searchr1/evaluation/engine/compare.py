@@ -15,13 +15,16 @@ from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine.asker import EngineAsker
 from searchr1.evaluation.gateway.evaluate import one_pass
+from searchr1.evaluation.methods import trained
 from searchr1.evaluation.methods.names import SEARCH_R1, SEARCHING, BaselineFormat, Method
 from searchr1.evaluation.methods.trial import MethodOptions, Tools
 from searchr1.evaluation.records import Extractor, Record
 from searchr1.evaluation.report import Report
-from searchr1.loop.prompts import FAITHFUL, SANITIZED
+from searchr1.loop.profiles.registry import profile_named
+from searchr1.loop.profiles.search_r1 import SEARCH_R1 as DEFAULT_PROFILE
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.factory import open_search
+from searchr1.rollout import check_profile
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 from searchr1_client._request import RunOptions, given
@@ -81,6 +84,7 @@ def compare(comparison: Comparison, settings: Settings, options: RunOptions) -> 
     """
     if unfit := [name for name in _GATEWAYS_OWN if options.get(name) is not None]:
         raise ConfigurationError(f"{', '.join(unfit)}: for runs through a gateway, not for methods on an engine")
+    _check_profile(comparison, settings.profile)
     questions = load_questions(
         comparison.dataset,
         split=comparison.split,
@@ -97,6 +101,7 @@ async def _compare(
     chosen = method_options(settings, options, comparison.baseline_format)
     compared = Compared([], [])
     async with open_tools(settings) as tools:
+        check_profile(chosen.profile, tools.tokenizer)
         for method in comparison.methods:
             report, records = await _by_method(method, comparison, settings, options, chosen, tools, questions)
             compared.reports.append(report)
@@ -114,6 +119,8 @@ async def _by_method(
     questions: Sequence[Question],
 ) -> tuple[Report, list[Record]]:
     recorded: dict[str, Any] = {**given(options), "temperature": chosen.temperature, "model": settings.public_name}
+    if settings.profile != DEFAULT_PROFILE.name:
+        recorded["profile"] = settings.profile
     if method != SEARCH_R1:
         recorded["baseline_format"] = comparison.baseline_format
     asker = EngineAsker(
@@ -165,8 +172,18 @@ def method_options(settings: Settings, options: RunOptions, baseline_format: Bas
         search_timeout_s=settings.search_timeout_s,
         deadline_s=choice("deadline_s", settings.deadline_s),
         baseline_format=baseline_format,
-        profile=SANITIZED if settings.sanitize else FAITHFUL,
+        profile=settings.loop_profile(),
     )
+
+
+def _check_profile(comparison: Comparison, name: str) -> None:
+    """Raise ``ConfigurationError`` for a profile that the comparison can't ask or read."""
+    if comparison.baseline_format == "search-r1" and set(comparison.methods) != {SEARCH_R1}:
+        trained.check_profile(profile_named(name))
+    if comparison.extractor == "reference" and name != DEFAULT_PROFILE.name:
+        raise ConfigurationError(
+            f"the reference extractor reads runs of the profile {DEFAULT_PROFILE.name}, not of {name}"
+        )
 
 
 def needs_retriever(methods: Sequence[Method]) -> bool:

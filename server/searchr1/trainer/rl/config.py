@@ -5,12 +5,13 @@ The defaults are the paper's (arXiv 2503.09516, appendix; ``train_ppo.sh`` and `
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from searchr1.errors import ConfigurationError
+from searchr1.loop.profiles.registry import profile_named
 from searchr1.trainer.rl.algorithms.base import Algorithm, algorithm_named
 from searchr1.trainer.rl.sections import LoraSection, LossSection, OptimizerSection, RolloutSection, Section
 
@@ -22,6 +23,8 @@ class TrainConfig(Section):
     """Name of an algorithm in ``algorithms/``: grpo, ppo, …"""
     model: str
     """The policy to start from, and the reference of the KL: a folder or hub name."""
+    profile: Annotated[str, Field(exclude_if=lambda name: name == "search-r1")] = "search-r1"
+    """The format that the policy is trained in: its tags, texts and how its answers are read; see ``docs/loop.md``."""
     data: str
     """Questions to train on, as ``searchr1 data prepare`` names them: ``atlas``, a file, a hub dataset."""
     data_split: str = "train"
@@ -74,6 +77,14 @@ class TrainConfig(Section):
     def open_algorithm(self) -> Algorithm:
         """Return the algorithm with this run's settings."""
         return algorithm_named(self.algorithm)(self.loss, self.rollout.group_size)
+
+    @field_validator("profile")
+    @classmethod
+    def _check_profile(cls, value: str) -> str:
+        try:
+            return profile_named(value).name
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:

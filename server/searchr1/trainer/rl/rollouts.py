@@ -9,6 +9,8 @@ from searchr1.driver import DriveOptions, drive_to_end
 from searchr1.engines.base import Engine
 from searchr1.evaluation.datasets import Question
 from searchr1.loop.machine import Rollout
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
 from searchr1.rollout import start_rollout
@@ -31,6 +33,7 @@ class RolloutOptions:
     """Passages per search."""
     limits: Limits = field(default_factory=Limits)
     """Bounds of the loop."""
+    profile: Profile = SEARCH_R1
     search_timeout_s: float = 10.0
     """Seconds that one search may take."""
     max_concurrent: int = 256
@@ -104,7 +107,9 @@ async def _roll_out_one(
     seed: int | None,
 ) -> RolloutResult:
     started = time.perf_counter()
-    rollout = start_rollout(question.question, tokenizer, limits=options.limits, keep_sampled=True)
+    rollout = start_rollout(
+        question.question, tokenizer, profile=options.profile, limits=options.limits, keep_sampled=True
+    )
     asked = DriveOptions(
         session=session,
         temperature=options.temperature,

@@ -9,7 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from searchr1.atlas.records import Reading
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.warmup.demonstrations import Samples, gather_samples
 
@@ -26,7 +26,7 @@ def encode_readings(readings: Iterable[Reading], tokenizer: Tokenizer, *, progre
 
 def _encode(reading: Reading, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
     """Tokenize piece by piece: each begins with the space before a word, where the tokenizer splits a text anyway."""
-    pieces = [(FAITHFUL.observation(reading.passages), False), ("<think>", False)]
+    pieces = [(SEARCH_R1.observation(reading.passages), False), ("<think>", False)]
     for stated in reading.statements:
         pieces += [(f" {stated.document}", False), (stated.quote, True)]
         pieces += [(f" {stated.given}", False), (f" {stated.value}.", True)]

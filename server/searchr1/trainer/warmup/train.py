@@ -24,7 +24,7 @@ from searchr1.atlas.demonyms import with_derived_name
 from searchr1.atlas.habits import with_habits
 from searchr1.atlas.records import read_demonstrations, read_readings
 from searchr1.errors import ConfigurationError
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.retrieval.index.corpus import read_corpus
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.checkpoints import load_state, save_state
@@ -134,10 +134,10 @@ def _tokenizer_texts(config: WarmupConfig) -> Iterator[str]:
         yield record.contents
     for number, demonstration in enumerate(read_demonstrations(config.data_dir / "demonstrations-train.jsonl")):
         if number % 8 == 0:
-            yield FAITHFUL.prompt(demonstration.question)
+            yield SEARCH_R1.prompt(demonstration.question)
             for turn in demonstration.turns:
                 yield turn.text
-                yield FAITHFUL.observation(turn.passages)
+                yield SEARCH_R1.observation(turn.passages)
 
 
 def _train_in_group(rank: int, config: WarmupConfig, rendezvous: Path) -> None:
