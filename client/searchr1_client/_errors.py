@@ -1,10 +1,10 @@
 """What can go wrong between a client and the server."""
 
 import json
-import time
-from email.utils import parsedate_to_datetime
 
 import httpx
+
+from searchr1_client._retry_after import retry_after_s
 
 _MAX_ERROR_CHARS = 300
 _RETRYABLE_STATUSES = (408, 429)
@@ -150,7 +150,7 @@ def status_error(response: httpx.Response) -> APIStatusError:
         param=param,
         body=body,
         request_id=response.headers.get("x-request-id"),
-        retry_after_s=_retry_after_s(response.headers.get("retry-after")),
+        retry_after_s=retry_after_s(response.headers.get("retry-after")),
     )
 
 
@@ -183,15 +183,3 @@ def _error_fields(response: httpx.Response, body: object) -> tuple[str, str | No
 
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _retry_after_s(header: str | None) -> float | None:
-    """RFC 9110: seconds, or a date."""
-    if header is None:
-        return None
-    if (text := header.strip()).isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
