@@ -148,6 +148,14 @@ def test_only_the_gateway_and_the_command_line_know_the_gateway() -> None:
     assert {name for name in knows if not within(name, "searchr1.gateway")} <= {"searchr1.cli.serve"}
 
 
+def test_runs_know_no_http() -> None:
+    """The routes put the errors of runs into HTTP, each API in its own words."""
+    http = ("searchr1.gateway.errors", "searchr1.gateway.routes", "fastapi", "starlette", "sse_starlette")
+    runs = [found for found in ALL_IMPORTS if within(found.importer, "searchr1.gateway.runs")]
+    assert any(within(found.target, "searchr1.gateway.runs.errors") for found in runs)
+    assert [str(found) for found in runs if within(found.target, *http)] == []
+
+
 def test_wire_types_have_one_definition() -> None:
     """An event's name in server code would be a second definition: it builds and matches the classes."""
     events = ROOT / "client" / "searchr1_client" / "events.py"

@@ -89,10 +89,10 @@ async def played(scene: Scene) -> bytes:
                     await hold.reached.wait()
                     await stage.client.post(f"/v1/research/{response.headers['x-run-id']}/cancel")
                 stream += data
-    return normalised(stream)
+    return normalized(stream)
 
 
-def normalised(stream: bytes) -> bytes:
+def normalized(stream: bytes) -> bytes:
     """``stream`` without what differs from run to run."""
     return _TIME.sub(rb'"\1":0.0', _RUN_ID.sub(b"run_" + b"0" * 32, stream))
 

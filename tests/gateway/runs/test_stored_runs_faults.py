@@ -14,8 +14,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.gateway import sse
 from searchr1.gateway.access.admission import RunOptions
+from searchr1.gateway.routes import streaming
+from searchr1.gateway.routes.streaming import event_stream, followed_stream
 from searchr1.gateway.runs.drive import RunDrive
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.live import LiveRun
@@ -188,7 +189,7 @@ async def ask_health(stage: Stage) -> None:
 
 
 async def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "SEND_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(streaming, "SEND_TIMEOUT_S", 0.05)
     is_closed = False
 
     async def chunks() -> AsyncGenerator[bytes, None]:
@@ -207,7 +208,7 @@ async def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyP
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
-    for response in (await sse.event_stream(chunks(), heartbeat_s=15), sse.followed_stream(chunks(), heartbeat_s=15)):
+    for response in (await event_stream(chunks(), heartbeat_s=15), followed_stream(chunks(), heartbeat_s=15)):
         is_closed = False
         with pytest.raises(ClientDisconnect):
             await response({"type": "http", "method": "GET"}, receive, send)
@@ -231,7 +232,7 @@ async def test_a_client_that_leaves_before_the_headers_closes_the_stream() -> No
         await asyncio.Event().wait()
 
     source = chunks()
-    response = await sse.event_stream(source, heartbeat_s=15)
+    response = await event_stream(source, heartbeat_s=15)
     await response({"type": "http", "method": "POST"}, receive, send)
     assert is_closed
 
@@ -393,7 +394,7 @@ async def found(store: MemoryRunStore, run_id: str) -> Any:
 async def test_a_run_that_nobody_drives_ends_for_its_readers_and_blocks_nobody() -> None:
     store = MemoryRunStore(ttl_s=1000, max_bytes=2**20)
     await store.create(RunMeta("run_1", "research", 1, "m", "Where?", "k:", replica="me"))
-    await store.disown("run_1")
+    await store.abandon("run_1")
     handle = StoredRun(await found(store, "run_1"), store)
     run = await handle.run()
     assert run.status == "failed"

@@ -1,4 +1,4 @@
-"""What operators and load balancers ask: alive, ready, metrics, models."""
+"""Routes for operators and load balancers: liveness, readiness, metrics, models."""
 
 from typing import Any
 
