@@ -18,8 +18,9 @@ from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.routes import streaming
 from searchr1.gateway.routes.streaming import event_stream, followed_stream
 from searchr1.gateway.runs.drive import RunDrive
-from searchr1.gateway.runs.hub import scope_of
+from searchr1.gateway.runs.hub import RunHub, scope_of
 from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.store.base import Message as StoreMessage
 from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.stored import StoredRun
@@ -407,6 +408,28 @@ async def test_a_run_that_nobody_drives_ends_for_its_readers_and_blocks_nobody()
     await asyncio.sleep(0)  # This line is reached: the reader gives way.
     [last] = await reading
     assert (last.type, last.seq) == ("run.failed", 6)
+
+
+class ForgetfulStore(MemoryRunStore):
+    """Loses the first cancellation of a heartbeat, as redis-py does now and then."""
+
+    num_lost = 0
+
+    async def heartbeat(self, replica: str, wait_s: float) -> list[StoreMessage]:
+        try:
+            return await super().heartbeat(replica, wait_s)
+        except asyncio.CancelledError:
+            self.num_lost += 1
+            if self.num_lost > 1:
+                raise
+            return []
+
+
+async def test_a_gateway_stops_though_its_store_loses_a_cancellation() -> None:
+    store = ForgetfulStore(ttl_s=1000, max_bytes=2**20)
+    async with running_stage() as stage, asyncio.timeout(5), RunHub(stage.services, store):
+        await asyncio.sleep(0.01)
+    assert store.num_lost == 1
 
 
 def test_a_tenant_can_not_be_named_as_a_key() -> None:

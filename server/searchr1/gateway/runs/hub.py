@@ -65,6 +65,7 @@ class RunHub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._abandoned: deque[str] = deque(maxlen=_MAX_ABANDONED)
         self._inbox: asyncio.Task[None] | None = None
+        self._closing = False
 
     async def __aenter__(self) -> "RunHub":
         self._inbox = asyncio.create_task(self._serve_inbox())
@@ -74,6 +75,7 @@ class RunHub:
         await self._end_runs()
         assert self._inbox is not None
         # Last of all: without heartbeats, other replicas would take the runs for lost.
+        self._closing = True
         self._inbox.cancel()
         await asyncio.gather(self._inbox, return_exceptions=True)
         await self._store.aclose()
@@ -228,7 +230,8 @@ class RunHub:
 
     async def _serve_inbox(self) -> None:
         """Send this replica's heartbeats, and do what other replicas ask of it."""
-        while True:
+        # Not for ever: redis-py sometimes loses the cancellation of a command that waits.
+        while not self._closing:
             try:
                 for message in await self._store.heartbeat(self._replica, _HEARTBEAT_S):
                     if (live := self._live.get(message.run_id)) is not None:
