@@ -17,7 +17,7 @@ class SearchR1Error(Exception):
 
 
 class APIConnectionError(SearchR1Error):
-    """No answer came. ``__cause__`` is httpx's own error."""
+    """Failure to get an answer. ``__cause__`` is httpx's own error."""
 
     def __init__(self, message: str, *, retryable: bool = True) -> None:
         super().__init__(message)
@@ -25,11 +25,11 @@ class APIConnectionError(SearchR1Error):
 
 
 class APITimeoutError(APIConnectionError):
-    """The server could not be reached, or was silent, for longer than ``timeout``."""
+    """A server that could not be reached, or was silent, for longer than ``timeout``."""
 
 
 class APIStatusError(SearchR1Error):
-    """The server answered with an HTTP error. ``str()`` is its message, which says what to do."""
+    """An HTTP error that the server answered with. ``str()`` is its message, which says what to do."""
 
     def __init__(
         self,
@@ -101,11 +101,11 @@ class ServiceUnavailableError(InternalServerError):
 
 
 class APIResponseValidationError(SearchR1Error):
-    """The server answered with success, but not with what this version of the package knows."""
+    """A successful answer that this version of the package does not know."""
 
 
 class StreamError(SearchR1Error):
-    """The event stream broke.
+    """Failure of an event stream.
 
     ``run_id`` and ``last_seq`` are those of the last event that was read, for ``research.resume(run_id,
     after=last_seq)``; None where there was none.
@@ -118,11 +118,11 @@ class StreamError(SearchR1Error):
 
 
 class StreamFormatError(StreamError):
-    """The stream holds something that is not an event of a run, or lacks one."""
+    """A stream that holds something that is not an event of a run, or lacks one."""
 
 
 class StreamEndedError(StreamError):
-    """The stream ended before the run did. The run's outcome is unknown."""
+    """A stream that ended before its run did. The run's outcome is unknown."""
 
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {

@@ -26,7 +26,7 @@ EVENTS_PATH = f"GET /v1/research/{RUN_ID}/events"
 
 
 class Reading:
-    """What a stream gave before it ended or raised."""
+    """The yield of a stream before it ended or raised."""
 
     def __init__(self) -> None:
         self.types: list[str] = []

@@ -1,4 +1,4 @@
-"""What each real client shows of a run, held against the table in docs/clients.md."""
+"""Each real client's view of a run, held against the table in docs/clients.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ def pausing() -> Iterator[Stage]:
 
 @dataclass(frozen=True)
 class Reports:
-    """What one client showed of each job."""
+    """One client's report of each job."""
 
     client: Client
     whole: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Whose key a request carries, and what that key may spend on searches."""
+"""The key of a request: its caller, and its budget of searches."""
 
 from typing import Any
 

@@ -22,7 +22,7 @@ _TIME = re.compile(rb'"(t_ms|created|duration_ms|first_token_ms)":[0-9.e-]+')
 
 @dataclass(frozen=True)
 class Scene:
-    """What the model says, what the search finds, and what becomes of it."""
+    """A scripted run: the model's words, the search's passages, and the end."""
 
     completions: tuple[str, ...] = (SEARCH_TURN, ANSWER_TURN)
     outcome: SearchOutcome = field(default_factory=lambda: Found((MALI,), provider="index"))

@@ -185,7 +185,7 @@ async def test_clients_that_are_gone_before_the_first_event_leave_nothing_behind
 
 
 async def ask_health(stage: Stage) -> None:
-    """By then the server has taken the connections that came before."""
+    """Ask for health: at its answer the server has taken the connections that came before."""
     assert (await stage.client.get("/livez")).status_code in (200, 404)
 
 
@@ -318,7 +318,7 @@ async def test_a_replay_takes_no_options_that_a_question_could_not_have(
 
 
 async def test_a_replayed_run_made_by_the_client(stage: Stage) -> None:
-    """What nobody's server ever gave: refused, or run, but never an error of the server."""
+    """A run that no server ever gave is refused or run, and is never an error of the server."""
     run = await kept(stage, (await ask(stage))["id"])
     [search] = run["trajectory"]["searches"]
     [passage] = search["passages"]

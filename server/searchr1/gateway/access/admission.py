@@ -58,7 +58,7 @@ class Plan:
 
 
 class NoSlotError(Exception):
-    """All slots for runs are taken. ``str()`` tells people to try again."""
+    """Lack of a free slot for a run. ``str()`` tells people to try again."""
 
 
 class Admission:

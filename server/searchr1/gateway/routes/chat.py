@@ -52,7 +52,7 @@ IndexedEvents = AsyncGenerator[tuple[int, KnownEvent], None]
 
 @router.post("/v1/chat/completions", responses=_OK, summary="Answer a chat message by searching")
 async def chat_completions(request: Request, body: ChatRequest) -> Response:
-    """OpenAI's Chat Completions, with ``reasoning``, ``url_citation`` annotations, ``citations`` and search counts."""
+    """Answer as OpenAI does, with ``reasoning``, ``url_citation`` annotations, ``citations`` and search counts."""
     services = services_of(request)
     settings = services.settings
     services.admission.check_model(body.model)

@@ -125,7 +125,7 @@ async def list_runs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=128, description="The `last_id` of the page before.")] = None,
 ) -> RunList:
-    """The caller's own runs, newest first."""
+    """List the caller's own runs, newest first."""
     states = await _listed(request, after, limit + 1)
     page = [
         RunSummary.model_validate(
@@ -144,7 +144,7 @@ async def list_runs(
 
 @router.get("/v1/research/{run_id}", response_model=Run, summary="Get a stored run")
 async def retrieve(request: Request, run_id: RunId) -> Response:
-    """The run as it stands; once it has ended, with its whole ``trajectory``."""
+    """Return the run as it stands; once it has ended, with its whole ``trajectory``."""
     handle = await _find(request, run_id)
     return _json(await handle.run())
 
@@ -158,7 +158,7 @@ async def follow(
     after: Annotated[int, Query(ge=-1, le=MAX_SEQ, description="Only events with a higher `seq`.")] = -1,
     last_event_id: Annotated[str | None, Header(description="As `after`, which it overrules.")] = None,
 ) -> Response:
-    """Its events, from the first or after a given one, to its end: a resumed stream, or one that is long over."""
+    """Stream its events from the first, or after a given one, to its end. The run may go on or be long over."""
     if last_event_id is not None:
         if not last_event_id.isdecimal() or len(last_event_id) > MAX_SEQ_DIGITS or int(last_event_id) > MAX_SEQ:
             raise invalid("'Last-Event-ID' must be the 'id' of an event of this run.", param="Last-Event-ID")

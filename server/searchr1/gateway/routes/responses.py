@@ -56,7 +56,7 @@ _EITHER: dict[int | str, dict[str, Any]] = {
 
 @router.post("/v1/responses", responses=_EITHER, summary="Create a response")
 async def create(request: Request, body: ResponsesRequest) -> Response:
-    """OpenAI's Responses: items `reasoning`, `web_search_call` and `message` with `url_citation` annotations.
+    """Answer as OpenAI does, in items `reasoning`, `web_search_call` and `message` with `url_citation` annotations.
 
     A stored stream whose reader is gone can be resumed for a while, then the run is cancelled; one in the background
     goes on.
@@ -96,7 +96,7 @@ async def retrieve(
     include: Include = None,
     plain_include: PlainInclude = None,
 ) -> Response:
-    """The response as it stands; with `stream`, its events from the first or after a given one, to its end."""
+    """Return the response as it stands; with `stream`, its events from the first, or after a given one, to its end."""
     if starting_after is not None and not stream:
         raise invalid("'starting_after' is for streams: set 'stream=true'.", param="starting_after")
     handle = await _find(request, response_id)
@@ -132,7 +132,7 @@ async def input_items(
     order: Literal["asc", "desc"] = "desc",
     after: Annotated[str | None, Query(max_length=128, description="The `last_id` of the page before.")] = None,
 ) -> Response:
-    """The messages that the request itself had, newest first unless told otherwise."""
+    """List the messages that the request itself had, newest first unless told otherwise."""
     handle = await _find(request, response_id)
     listed: list[Json] = handle.meta.request["input"]
     if order == "desc":

@@ -6,7 +6,7 @@ class RunError(Exception):
 
 
 class RunNotFoundError(RunError):
-    """There is no stored run of that id, or it is of another API or another caller's."""
+    """A stored run that does not exist, or is of another API or another caller's."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"there is no stored run {run_id[:100]!r}")
@@ -14,4 +14,4 @@ class RunNotFoundError(RunError):
 
 
 class RunsUnreachableError(RunError):
-    """The run store does not answer; ``str()`` tells people what can't be reached. Its cause is the store's error."""
+    """Silence of the run store; ``str()`` tells people what can't be reached. Its cause is the store's error."""

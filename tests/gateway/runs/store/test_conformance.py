@@ -1,4 +1,4 @@
-"""What every run store must do: in memory, on a real Redis, a Cluster, and a master that Sentinel names."""
+"""Conformance of run stores: in memory, on a real Redis, a Cluster, and a master that Sentinel names."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator

@@ -15,11 +15,11 @@ RunKind = Literal["research", "response"]
 
 
 class RunStoreError(Exception):
-    """The store does not answer. Its cause says why."""
+    """Failure of the store to answer. Its cause says why."""
 
 
 class RunForgottenError(RunStoreError):
-    """The store answers, but it has lost a part of the run: all of it must be sent again, from ``create`` on."""
+    """Loss of a part of the run in a store that answers: all of it must be sent again, from ``create`` on."""
 
 
 @dataclass(frozen=True, slots=True)
