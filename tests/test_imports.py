@@ -100,12 +100,14 @@ LAYERS = {
         "searchr1.loop.types",
         "searchr1.tokenizer",
     ),
+    "searchr1.retry_after": (),
     "searchr1.retrieval": (
         "searchr1.errors",
         "searchr1.files",
         "searchr1.identity",
         "searchr1.loop.types",
         "searchr1.redis_client",
+        "searchr1.retry_after",
         "searchr1.sockets",
     ),
     "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
@@ -149,6 +151,14 @@ def test_the_loop_does_no_io() -> None:
 def test_only_the_gateway_and_the_command_line_know_the_gateway() -> None:
     knows = {found.importer for found in ALL_IMPORTS if within(found.target, "searchr1.gateway")}
     assert {name for name in knows if not within(name, "searchr1.gateway")} <= {"searchr1.cli.serve"}
+
+
+def test_runs_know_no_http() -> None:
+    """The routes put the errors of runs into HTTP, each API in its own words."""
+    http = ("searchr1.gateway.errors", "searchr1.gateway.routes", "fastapi", "starlette", "sse_starlette")
+    runs = [found for found in ALL_IMPORTS if within(found.importer, "searchr1.gateway.runs")]
+    assert any(within(found.target, "searchr1.gateway.runs.errors") for found in runs)
+    assert [str(found) for found in runs if within(found.target, *http)] == []
 
 
 def test_wire_types_have_one_definition() -> None:

@@ -1,15 +1,15 @@
-"""What can go wrong between a client and the server."""
+"""Errors of the SDK, one class for each thing that can go wrong between a client and the server."""
 
 import json
-import time
-from email.utils import parsedate_to_datetime
 
 import httpx
+
+from searchr1_client._retry_after import retry_after_s
 
 _MAX_ERROR_CHARS = 300
 _RETRYABLE_STATUSES = (408, 429)
 _LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError, httpx.ConnectTimeout, httpx.PoolTimeout)
-"""The request failed before an answer came, and not by being slow."""
+"""Errors of a request that failed before an answer came, and not by being slow."""
 
 
 class SearchR1Error(Exception):
@@ -17,7 +17,7 @@ class SearchR1Error(Exception):
 
 
 class APIConnectionError(SearchR1Error):
-    """No answer came. ``__cause__`` is httpx's own error."""
+    """Failure to get an answer. ``__cause__`` is httpx's own error."""
 
     def __init__(self, message: str, *, retryable: bool = True) -> None:
         super().__init__(message)
@@ -25,11 +25,11 @@ class APIConnectionError(SearchR1Error):
 
 
 class APITimeoutError(APIConnectionError):
-    """The server could not be reached, or was silent, for longer than ``timeout``."""
+    """A server that could not be reached, or was silent, for longer than ``timeout``."""
 
 
 class APIStatusError(SearchR1Error):
-    """The server answered with an HTTP error. ``str()`` is its message, which says what to do."""
+    """An HTTP error that the server answered with. ``str()`` is its message, which says what to do."""
 
     def __init__(
         self,
@@ -51,12 +51,12 @@ class APIStatusError(SearchR1Error):
         self.body = body
         """The answer's JSON; None where it held none."""
         self.request_id = request_id
-        """By which the server's log knows the request."""
+        """Value of the answer's ``x-request-id`` header."""
         self.retry_after_s = retry_after_s
 
     @property
     def retryable(self) -> bool:
-        """The same request may succeed later: the server is limiting, overloaded, starting or failing."""
+        """True where the same request may succeed later: the server is limiting, overloaded, starting or failing."""
         return self.status_code in _RETRYABLE_STATUSES or self.status_code >= 500
 
 
@@ -101,11 +101,11 @@ class ServiceUnavailableError(InternalServerError):
 
 
 class APIResponseValidationError(SearchR1Error):
-    """The server answered with success, but not with what this version of the package knows."""
+    """A successful answer that this version of the package does not know."""
 
 
 class StreamError(SearchR1Error):
-    """The event stream broke.
+    """Failure of an event stream.
 
     ``run_id`` and ``last_seq`` are those of the last event that was read, for ``research.resume(run_id,
     after=last_seq)``; None where there was none.
@@ -118,11 +118,11 @@ class StreamError(SearchR1Error):
 
 
 class StreamFormatError(StreamError):
-    """The stream holds something that is not an event of a run, or lacks one."""
+    """A stream that holds something that is not an event of a run, or lacks one."""
 
 
 class StreamEndedError(StreamError):
-    """The stream ended before the run did. The run's outcome is unknown."""
+    """A stream that ended before its run did. The run's outcome is unknown."""
 
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
@@ -139,7 +139,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error(response: httpx.Response) -> APIStatusError:
-    """The error for a response whose body has been read; a body that is not in OpenAI's shape is quoted."""
+    """Return the error for a response whose body has been read; a body that is not in OpenAI's shape is quoted."""
     default = InternalServerError if response.status_code >= 500 else APIStatusError
     body = _json_or_none(response)
     message, code, param = _error_fields(response, body)
@@ -150,12 +150,15 @@ def status_error(response: httpx.Response) -> APIStatusError:
         param=param,
         body=body,
         request_id=response.headers.get("x-request-id"),
-        retry_after_s=_retry_after_s(response.headers.get("retry-after")),
+        retry_after_s=retry_after_s(response.headers.get("retry-after")),
     )
 
 
 def connection_error(error: httpx.RequestError) -> APIConnectionError:
-    """The error for a request without an answer. Waiting too long for one is not retried: the next wait is as long."""
+    """Return the error for a request without an answer.
+
+    A timeout while waiting for the answer is not retryable: the next wait would be as long.
+    """
     url = error.request.url
     where = f"{url.scheme}://{url.netloc.decode()}"
     detail = str(error) or type(error).__name__
@@ -183,15 +186,3 @@ def _error_fields(response: httpx.Response, body: object) -> tuple[str, str | No
 
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _retry_after_s(header: str | None) -> float | None:
-    """RFC 9110: seconds, or a date."""
-    if header is None:
-        return None
-    if (text := header.strip()).isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -1,4 +1,4 @@
-"""Who asks: the identity that access, budgets and stored runs share."""
+"""The caller's identity, which access, budgets and stored runs share."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ class Caller:
 
     tenant: str = ""
     key_id: str = ""
-    """Tells keys apart without being one."""
+    """Hash that tells keys apart without being one."""
 
 
 ANYONE = Caller()

@@ -24,7 +24,7 @@ async def stage() -> AsyncIterator[Stage]:
 
 
 async def in_thread(stage: Stage, use: Callable[[sdk.SearchR1], T]) -> T:
-    """What ``use`` gives of a sync client."""
+    """Return what ``use`` gives of a sync client."""
 
     def work() -> T:
         with sdk.SearchR1(base_url=stage.url) as client:

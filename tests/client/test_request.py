@@ -1,4 +1,4 @@
-"""What is sent: only what was chosen, to addresses that can't be steered from outside."""
+"""Requests: only chosen options are sent, to addresses that can't be steered from outside."""
 
 import pytest
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 import searchr1_client as sdk
-from searchr1_client._course import MAX_ATTEMPTS
+from searchr1_client._stream_state import MAX_ATTEMPTS
 from searchr1_client.events import Run
 from tests.client.conftest import (
     CREATED,
@@ -26,7 +26,7 @@ EVENTS_PATH = f"GET /v1/research/{RUN_ID}/events"
 
 
 class Reading:
-    """What a stream gave before it ended or raised."""
+    """The yield of a stream before it ended or raised."""
 
     def __init__(self) -> None:
         self.types: list[str] = []

@@ -71,7 +71,7 @@ class Job:
 
 
 def ask(client: Client, *jobs: Job) -> list[dict[str, Any]]:
-    """What ``client`` shows of each run; the fields are ``programs/report.py``'s ``Shown``."""
+    """Return what ``client`` shows of each run; the fields are ``programs/report.py``'s ``Shown``."""
     done = subprocess.run(
         _command(client, *jobs), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False
     )

@@ -1,4 +1,4 @@
-"""What each real client shows of a run, held against the table in docs/clients.md."""
+"""Each real client's view of a run, held against the table in docs/clients.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from searchr1.gateway import sse
+from searchr1.gateway.routes import streaming
 from tests.gateway.conftest import Stage
 from tests.gateway.threaded import threaded_stage
 
@@ -28,21 +28,21 @@ def nameless() -> Iterator[Stage]:
 def pausing() -> Iterator[Stage]:
     """A gateway with heartbeats in its streams."""
     engine = PausingEngine()
-    encode = sse._Heartbeat.encode
+    encode = streaming._Heartbeat.encode
 
-    def counted(beat: sse._Heartbeat) -> bytes:
+    def counted(beat: streaming._Heartbeat) -> bytes:
         engine.pings.append(beat)
         return encode(beat)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sse._Heartbeat, "encode", counted)
+        patch.setattr(streaming._Heartbeat, "encode", counted)
         with threaded_stage(engine=engine, retriever=retriever(), heartbeat_s=0.05) as stage:
             yield stage
 
 
 @dataclass(frozen=True)
 class Reports:
-    """What one client showed of each job."""
+    """One client's report of each job."""
 
     client: Client
     whole: dict[str, Any]

@@ -64,7 +64,7 @@ class StageEngine:
             self.num_open -= 1
 
     async def ready(self) -> bool:
-        """As the test says."""
+        """Return what the test has set."""
         return self.is_ready
 
 

@@ -1,6 +1,8 @@
-"""Whose key a request carries, and what that key may spend on searches."""
+"""The key of a request: its caller, and its budget of searches."""
 
 from typing import Any
+
+import pytest
 
 from searchr1.gateway.metrics import Metrics
 from searchr1.retrieval.config import BudgetConfig
@@ -75,3 +77,28 @@ async def test_another_cache_mode_is_refused(stage: Stage) -> None:
     answer = await stage.client.post("/v1/research", json={"question": "Mali?", "cache": "never"})
     assert answer.status_code == 400
     assert "cache" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        (b"Bearer plain", None),
+        (b"bearer plain", None),
+        (b"BEARER   plain", None),
+        (b"Bearer plain extra", "invalid_api_key"),
+        (b"Bearer pl\xc3\xa4in", "invalid_api_key"),
+        (b"Bearer pl\xe4in", "invalid_api_key"),
+        (b"Bearer", "missing_api_key"),
+        (b"Basic plain", "missing_api_key"),
+        (b"plain", "missing_api_key"),
+        (b"", "missing_api_key"),
+        (None, "missing_api_key"),
+    ],
+)
+async def test_the_forms_of_a_key(header: bytes | None, code: str | None) -> None:
+    async with running_stage(**KEYS) as stage:
+        headers = {} if header is None else {"authorization": header}
+        answer = await stage.client.get("/v1/models", headers=headers)  # type: ignore[arg-type]
+    assert answer.status_code == (200 if code is None else 401)
+    if code is not None:
+        assert answer.json()["error"]["code"] == code

@@ -12,7 +12,7 @@ from tests.gateway.conftest import Stage, running_stage
 
 @contextlib.contextmanager
 def threaded_stage(**given: Any) -> Iterator[Stage]:
-    """As ``running_stage``; the stage's own client must not be used from here."""
+    """Run a stage in a thread, as ``running_stage`` does; its own client must not be used from here."""
     started: Future[Stage] = Future()
     loops: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 

@@ -43,7 +43,7 @@ class Visit:
         await self.page.keyboard.press("Enter")
 
     async def axe(self) -> list[str]:
-        """What axe-core finds of serious or critical impact."""
+        """Return what axe-core finds of serious or critical impact."""
         # Evaluated by the debugger, so that the page's policy, which forbids it, stays in force.
         await self.page.evaluate(axe_source())
         result: dict[str, Any] = await self.page.evaluate("axe.run()")
@@ -55,7 +55,7 @@ class Visit:
         ]
 
     async def overflows(self) -> bool:
-        """Whether the page scrolls sideways."""
+        """Return True where the page scrolls sideways."""
         wider: bool = await self.page.evaluate(
             "document.documentElement.scrollWidth > document.documentElement.clientWidth"
         )

@@ -22,7 +22,7 @@ _TIME = re.compile(rb'"(t_ms|created|duration_ms|first_token_ms)":[0-9.e-]+')
 
 @dataclass(frozen=True)
 class Scene:
-    """What the model says, what the search finds, and what becomes of it."""
+    """A scripted run: the model's words, the search's passages, and the end."""
 
     completions: tuple[str, ...] = (SEARCH_TURN, ANSWER_TURN)
     outcome: SearchOutcome = field(default_factory=lambda: Found((MALI,), provider="index"))
@@ -89,10 +89,10 @@ async def played(scene: Scene) -> bytes:
                     await hold.reached.wait()
                     await stage.client.post(f"/v1/research/{response.headers['x-run-id']}/cancel")
                 stream += data
-    return normalised(stream)
+    return normalized(stream)
 
 
-def normalised(stream: bytes) -> bytes:
+def normalized(stream: bytes) -> bytes:
     """``stream`` without what differs from run to run."""
     return _TIME.sub(rb'"\1":0.0', _RUN_ID.sub(b"run_" + b"0" * 32, stream))
 

@@ -7,7 +7,7 @@ from searchr1_client import SearchR1
 from searchr1_client._sse import EventDecoder
 from searchr1_client.events import KnownEvent, Run, UnknownEvent
 from searchr1_client.fold import RunFold
-from tests.transcripts.scenes import FOLDER, QUESTION, SCENES, normalised, played, transcript
+from tests.transcripts.scenes import FOLDER, QUESTION, SCENES, normalized, played, transcript
 
 STATUSES = {
     "answered": "completed",
@@ -76,7 +76,7 @@ def test_what_the_runs_amount_to() -> None:
     assert runs["cancelled"].steps[0].reasoning == "I need Mali."
 
 
-def test_only_ids_and_times_are_normalised() -> None:
+def test_only_ids_and_times_are_normalized() -> None:
     told = b'id: 7\ndata: {"run_id":"run_' + b"0a" * 16 + b'","t_ms":1.5e-3,"first_token_ms":null,"searches":3}'
     kept = b'id: 7\ndata: {"run_id":"run_' + b"00" * 16 + b'","t_ms":0.0,"first_token_ms":null,"searches":3}'
-    assert normalised(told) == kept
+    assert normalized(told) == kept

@@ -25,6 +25,10 @@ class SamplingParams:
     """Tokens per chunk, at least; more costs less CPU per token, for callers that need no early text."""
 
 
+UNWATCHED_INTERVAL = 16
+"""``stream_interval`` of completions whose text nobody watches arrive."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a completion.

@@ -1,4 +1,4 @@
-"""The gateway: its app, and what it opens at start and closes at stop."""
+"""The gateway: its app, with the services that it opens at start and closes at stop."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,7 +17,9 @@ from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
 from searchr1.gateway.routes import admin, chat, ops, research, responses
-from searchr1.gateway.runs.hub import RunHub, open_run_store
+from searchr1.gateway.routes.run_requests import install_run_error_handlers
+from searchr1.gateway.runs.hub import RunHub
+from searchr1.gateway.runs.store.factory import open_run_store
 from searchr1.gateway.services import Services, open_services
 from searchr1.settings import Settings
 
@@ -55,6 +57,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         )
     app.add_middleware(RequestId)
     install_error_handlers(app)
+    install_run_error_handlers(app)
     keyed: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": ERRORS}
     app.include_router(research.router, tags=["research"], **keyed)
     app.include_router(chat.router, tags=["openai"], **keyed)

@@ -8,8 +8,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
-
 RETRY_AFTER_S = 2
 _CODES = {
     401: "invalid_api_key",
@@ -22,7 +20,7 @@ _CODES = {
 
 
 class ErrorDetail(BaseModel):
-    """What went wrong."""
+    """An error, in OpenAI's shape."""
 
     message: str = Field(description="What happened and what to do, for people.")
     type: str = Field(description="The kind of error, as OpenAI names it.")
@@ -31,7 +29,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """Every error's body."""
+    """The body of every error."""
 
     error: ErrorDetail
 
@@ -55,17 +53,17 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The JSON object to send."""
+        """Return the JSON object to send."""
         return error_body(self.status, self.message, code=self.code, param=self.param)
 
     def response(self) -> JSONResponse:
-        """The HTTP response to send."""
+        """Return the HTTP response to send."""
         headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status in (429, 503) else None
         return JSONResponse(self.body, status_code=self.status, headers=headers)
 
 
 def error_body(status: int, message: str, *, code: str, param: str | None = None) -> dict[str, Any]:
-    """The error object for an HTTP status."""
+    """Return the error object for an HTTP status."""
     kind = "invalid_request_error"
     if status == 401:
         kind = "authentication_error"
@@ -79,24 +77,17 @@ def error_body(status: int, message: str, *, code: str, param: str | None = None
 
 
 def _sendable(text: str | None) -> Any:
-    """A message may quote the request, whose text need not be valid Unicode."""
+    """Return ``text`` as valid Unicode: it may quote the request, whose text need not be."""
     return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def invalid(message: str, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
-    """A 400: the request itself is wrong; ``message`` says what to do."""
+    """Return a 400: the request itself is wrong; ``message`` says what to do."""
     return ApiError(400, message, code=code, param=param)
 
 
-def engine_code(error: EngineError) -> str:
-    """The wire code of an engine's failure."""
-    if isinstance(error, EngineOverloadedError):
-        return "engine_overloaded"
-    return "engine_unavailable" if isinstance(error, EngineUnavailableError) else "engine_error"
-
-
 def engine_status(code: str) -> int:
-    """The HTTP status for such a code: 503 where the same request may work later."""
+    """Return the HTTP status of a failed run's code: 503 where the same request may work later."""
     return 502 if code == "engine_error" else 503
 
 

@@ -11,7 +11,7 @@ _COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
 
 
 class Metrics:
-    """Counts what runs did. One object per app."""
+    """Metrics of one app's runs."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -48,8 +48,8 @@ class Metrics:
         )
         self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
 
-    def saw(self, event: DriveEvent) -> None:
-        """Count what an event tells by itself."""
+    def count(self, event: DriveEvent) -> None:
+        """Count a search by its outcome; other events count nothing by themselves."""
         if isinstance(event, PassagesReceived):
             self.searches.labels("found", event.cache).inc()
         elif isinstance(event, SearchErrored):
@@ -76,5 +76,5 @@ class Metrics:
                 self.tokens.labels(segment.kind).inc(len(segment.ids))
 
     def render(self) -> bytes:
-        """The exposition text."""
+        """Return the exposition text."""
         return generate_latest(self.registry)

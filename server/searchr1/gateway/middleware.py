@@ -1,4 +1,7 @@
-"""What every request passes: an id, the boundary for bugs, and bounds on its body. Plain ASGI: streams flow through."""
+"""Middleware of every request: an id, a boundary for bugs, bounds on bodies, security headers.
+
+It is plain ASGI, so streams flow through.
+"""
 
 import asyncio
 import logging
@@ -44,7 +47,7 @@ class RequestId:
 
 
 class BugBoundary:
-    """Turns what nobody expected into a 500 in the shape of every error, and logs it."""
+    """Turns an unexpected exception into a 500 in the shape of every error, and logs it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

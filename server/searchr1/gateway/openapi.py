@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the framework finds out by itself, and what it can't know."""
+"""The OpenAPI document: the framework's own, completed by what it can't know."""
 
 from typing import Any
 
@@ -27,12 +27,12 @@ _WHEN = {
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": description} for status, description in _WHEN.items()
 }
-"""Of every route that takes a key."""
+"""Error responses of every route that takes a key."""
 EVENT_STREAM: dict[str, Any] = {
     "text/event-stream": {"schema": {"type": "string"}, "example": "id: 0\nevent: run.started\ndata: {…}\n\n"}
 }
-"""The other content of a route's 200, where it can stream."""
-_REQUEST_ID = {"description": "Names the request in the server's log.", "schema": {"type": "string"}}
+"""Content of a 200 that may be a stream instead of JSON."""
+_REQUEST_ID = {"description": "Identifies the request.", "schema": {"type": "string"}}
 
 
 def describe(app: FastAPI) -> None:

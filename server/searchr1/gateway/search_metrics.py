@@ -1,4 +1,4 @@
-"""Prometheus metrics of the search layer: what providers, cache, breakers and budgets do."""
+"""Prometheus metrics of the search layer: providers, cache, breakers and budgets."""
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Histogram
 

@@ -1,4 +1,4 @@
-"""What a running gateway holds, opened once at start and closed at stop. Routes take it from the app's state."""
+"""The services of a running gateway: opened at start, closed at stop, and found in the app's state."""
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -31,17 +31,17 @@ class Services:
     search: SearchLayer
     admission: Admission
     policy_version: str = ""
-    """Which weights the engine serves."""
+    """Name of the weights that the engine serves."""
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
-    """Of an engine in this process, whose metrics nobody else can scrape."""
+    """Metrics of an engine in this process, which nobody else can scrape."""
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
 
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Open tokenizer, retriever and engine, in the order of what fails fastest.
+    """Open tokenizer, retriever and engine, the one that fails fastest first.
 
     Raises:
         ConfigurationError: a path or a setting cannot work.
@@ -89,6 +89,6 @@ def _own_engine(settings: Settings) -> LocalEngine:
 
 
 def services_of(request: Request) -> Services:
-    """The services of the app that serves ``request``."""
+    """Return the services of the app that serves ``request``."""
     services: Services = request.app.state.services
     return services

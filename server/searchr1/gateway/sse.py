@@ -1,238 +1,37 @@
-"""What the loop did, told to clients: drive events become wire events, and wire events become bytes."""
+"""Server-Sent Events as bytes: the one encoder of every stream that the gateway sends."""
 
-import re
-import time
-from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from sse_starlette.event import ServerSentEvent
-from sse_starlette.sse import EventSourceResponse, SendTimeoutError
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+import msgspec
 
-from searchr1.driver import DriveEvent, DriveStats, EngineErrored, PassagesReceived, SearchErrored
-from searchr1.errors import EngineError
-from searchr1.gateway.errors import engine_code
-from searchr1.gateway.runs.record import ms
-from searchr1.loop import types as loop
-from searchr1.loop.machine import Rollout
-from searchr1_client import events as wire
+from searchr1_client.events import KnownEvent
 
-MAX_SNIPPET_CHARS = 1000
-SEND_TIMEOUT_S = 60.0
-"""A client that takes nothing for so long has left; until then it costs the memory of its run."""
+HEARTBEAT = b": ping\n"
+"""A comment line without a blank line after it: the one form that every OpenAI client skips."""
+DONE = b"data: [DONE]\n\n"
+"""The last frame of a chat completion's stream that did not break."""
 
 
-def encode_event(event: wire.KnownEvent) -> bytes:
-    """One Server-Sent Event; ``id`` is the event's ``seq``."""
-    return encode_frame(event, event.model_dump_json().encode())
+def encode_json(payload: dict[str, Any]) -> bytes:
+    """Return ``payload`` as compact JSON."""
+    return msgspec.json.encode(payload)
 
 
-def encode_frame(event: wire.KnownEvent, data: bytes) -> bytes:
-    """As ``encode_event``, for an event whose JSON is at hand."""
+def encode_event(event: KnownEvent) -> bytes:
+    """Return one native event's frame; ``id`` is the event's ``seq``."""
+    return encode_logged(event, event.model_dump_json().encode())
+
+
+def encode_logged(event: KnownEvent, data: bytes) -> bytes:
+    """Return the frame that ``encode_event`` returns, for an event whose JSON is at hand."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), data)
 
 
-async def event_stream(chunks: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:
-    """A streaming response over encoded events. A client that leaves closes ``chunks`` at once.
-
-    The first chunk is awaited here, so that a refusal is still an HTTP error and not a broken stream.
-    """
-    first = await anext(chunks)
-
-    async def all_chunks() -> AsyncGenerator[bytes, None]:
-        yield first
-        async for chunk in chunks:
-            yield chunk
-
-    return _EventStream(all_chunks(), chunks, heartbeat_s=heartbeat_s)
+def encode_named(name: str, payload: dict[str, Any]) -> bytes:
+    """Return a frame with an ``event`` line, as OpenAI's Responses have it."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), encode_json(payload))
 
 
-def followed_stream(chunks: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:
-    """As ``event_stream``, for ``chunks`` that may be long in coming, or none: the headers go out before the first."""
-    return _EventStream(chunks, chunks, heartbeat_s=heartbeat_s)
-
-
-class _EventStream(EventSourceResponse):
-    """Closes ``chunks`` however it ends: the client may leave before it has begun, or stay and read nothing."""
-
-    def __init__(
-        self, content: AsyncGenerator[bytes, None], chunks: AsyncGenerator[bytes, None], *, heartbeat_s: float
-    ) -> None:
-        super().__init__(
-            content, ping=heartbeat_s, ping_message_factory=_heartbeat, sep="\n", send_timeout=SEND_TIMEOUT_S
-        )
-        self._chunks = chunks
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError as error:
-            raise ClientDisconnect from error
-        finally:
-            await self._chunks.aclose()
-
-
-def _heartbeat() -> ServerSentEvent:
-    return _Heartbeat()
-
-
-class _Heartbeat(ServerSentEvent):
-    """A comment line without a blank line after it: the one form that every OpenAI client skips."""
-
-    def encode(self) -> bytes:
-        return b": ping\n"
-
-
-class Narrator:
-    """Turns one run's drive events into wire events, stamping each with its number and time.
-
-    It also numbers passages over the whole run and finds which of them the answer can be read in.
-    """
-
-    def __init__(
-        self,
-        *,
-        run_id: str,
-        model: str,
-        question: str,
-        created: int,
-        rollout: Rollout,
-        stats: DriveStats,
-        prices_usd: Mapping[str, float],
-    ) -> None:
-        self._run_id = run_id
-        self._model = model
-        self._question = question
-        self._created = created
-        self._rollout = rollout
-        self._stats = stats
-        self._prices_usd = prices_usd
-        self._cost_usd = 0.0
-        self._first_token_ms: float | None = None
-        self._answer_tokens = 0
-        self._seq = 0
-        self._turn = 0
-        self._started = time.perf_counter()
-        self._searches: list[list[wire.WirePassage]] = []
-        self._num_passages = 0
-        self._engine_error: EngineError | None = None
-
-    def started(self) -> wire.RunStarted:
-        """The first event."""
-        return wire.RunStarted(**self._stamp(), model=self._model, question=self._question, created=self._created)
-
-    def tell(self, event: DriveEvent) -> wire.KnownEvent | None:
-        """The wire event for a drive event; None for one that only prepares the end."""
-        self._turn = event.turn
-        match event:
-            case loop.ThinkDelta():
-                return wire.ThinkDelta(**self._first_text(), text=event.text)
-            case loop.AnswerDelta():
-                return wire.AnswerDelta(**self._first_text(), text=event.text)
-            case loop.SearchRequested():
-                return wire.SearchStarted(**self._stamp(), query=event.query)
-            case PassagesReceived():
-                if event.cache == "miss":
-                    self._cost_usd += self._prices_usd.get(event.provider, 0.0)
-                return wire.SearchCompleted(
-                    **self._stamp(),
-                    query=event.query,
-                    passages=self._number(event.passages),
-                    cache=event.cache,
-                    age_s=None if event.age_s is None else round(event.age_s, 3),
-                    provider=event.provider,
-                    duration_ms=ms(event.duration_s),
-                )
-            case SearchErrored():
-                error = wire.WireError(code=event.kind, message=event.message)
-                return wire.SearchFailed(
-                    **self._stamp(),
-                    query=event.query,
-                    error=error,
-                    provider=event.provider,
-                    duration_ms=ms(event.duration_s),
-                )
-            case loop.ActionInvalid():
-                return wire.ActionInvalid(**self._stamp(), reason=event.reason)
-            case loop.AnswerCompleted():
-                self._answer_tokens = self._rollout.count_tokens(event.text)
-                return wire.AnswerCompleted(**self._stamp(), text=event.text, citations=self._cite(event.text))
-            case EngineErrored():
-                self._engine_error = event.error
-                return None
-            case loop.Finished():
-                if self._engine_error is not None:
-                    return self.broke(engine_code(self._engine_error), str(self._engine_error))
-                return self.ended(event.status)
-
-    def broke(self, code: str, message: str) -> wire.RunFailed:
-        """The last event of a run that failed."""
-        return wire.RunFailed(**self._stamp(), error=wire.WireError(code=code, message=message), usage=self.usage())
-
-    def ended(self, status: loop.Status) -> wire.RunCompleted:
-        """The last event of any other run."""
-        return wire.RunCompleted(**self._stamp(), status=status.value, usage=self.usage())
-
-    def usage(self) -> wire.Usage:
-        """What the run has cost so far."""
-        counts = {"prompt": 0, "observation": 0, "retry": 0}
-        for segment in self._rollout.segments:
-            if segment.kind in counts:
-                counts[segment.kind] += len(segment.ids)
-        return wire.Usage(
-            prompt_tokens=counts["prompt"],
-            completion_tokens=self._rollout.num_sampled_tokens,
-            reasoning_tokens=max(0, self._rollout.num_sampled_tokens - self._answer_tokens),
-            observation_tokens=counts["observation"] + counts["retry"],
-            cached_tokens=self._stats.num_cached_tokens,
-            turns=self._rollout.num_turns,
-            searches=self._rollout.num_searches,
-            cost_usd=round(self._cost_usd, 6) if self._prices_usd else None,
-            first_token_ms=self._first_token_ms,
-            duration_ms=self.elapsed_ms(),
-        )
-
-    def elapsed_ms(self) -> float:
-        """Since the run started."""
-        return ms(time.perf_counter() - self._started)
-
-    def _stamp(self) -> dict[str, Any]:
-        seq = self._seq
-        self._seq += 1
-        return {"seq": seq, "run_id": self._run_id, "turn": self._turn, "t_ms": self.elapsed_ms()}
-
-    def _first_text(self) -> dict[str, Any]:
-        stamp = self._stamp()
-        if self._first_token_ms is None:
-            self._first_token_ms = stamp["t_ms"]
-        return stamp
-
-    def _number(self, passages: tuple[loop.Passage, ...]) -> list[wire.WirePassage]:
-        numbered = [
-            wire.WirePassage(
-                index=self._num_passages + i,
-                title=p.title.strip().strip('"'),
-                url=p.url,
-                snippet=p.text[:MAX_SNIPPET_CHARS],
-                score=p.score,
-            )
-            for i, p in enumerate(passages, start=1)
-        ]
-        self._num_passages += len(numbered)
-        self._searches.append(numbered)
-        return numbered
-
-    def _cite(self, answer: str) -> list[wire.Citation]:
-        """The passages of the latest search in which the answer stands, word for word but for case."""
-        if not answer:
-            return []
-        pattern = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)
-        for passages in reversed(self._searches):
-            found = [(p, match) for p in passages if (match := pattern.search(p.snippet))]
-            if found:
-                return [
-                    wire.Citation(index=p.index, title=p.title, url=p.url, start=m.start(), end=m.end())
-                    for p, m in found
-                ]
-        return []
+def encode_data(payload: dict[str, Any]) -> bytes:
+    """Return a frame of one ``data:`` line alone: some clients of Chat Completions fail on ``id`` and ``event``."""
+    return b"data: %b\n\n" % encode_json(payload)

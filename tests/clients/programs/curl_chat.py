@@ -8,7 +8,7 @@ from tests.clients.programs.report import Job, Shown, leave, main
 
 
 class CurlError(Exception):
-    """What the server said, with the status that ``curl --write-out`` prints."""
+    """The server's error, with the status that ``curl --write-out`` prints."""
 
     def __init__(self, message: str, status_code: int | None = None) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ def raised(said: dict[str, Any], status: int | None = None) -> dict[str, Any]:
 
 
 def show_object(said: dict[str, Any], shown: Shown) -> None:
-    """What a completion holds, or what a chunk adds."""
+    """Show a completion's parts, or those that a chunk adds."""
     shown.sources += [{"title": one["title"], "url": one["url"]} for one in said.get("search_results", [])]
     if usage := said.get("usage"):
         shown.usage = {

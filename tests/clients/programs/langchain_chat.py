@@ -27,7 +27,7 @@ def show(job: Job, shown: Shown) -> None:
 
 
 def show_message(message: object, shown: Shown) -> None:
-    """What there is beside the text; reasoning, citations and sources are left out of every field."""
+    """Show the parts beside the text; reasoning, citations and sources are left out of every field."""
     usage = message.usage_metadata  # type: ignore[attr-defined]
     shown.usage = {
         "input": usage["input_tokens"],

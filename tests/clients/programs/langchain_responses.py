@@ -44,7 +44,7 @@ def show(job: Job, shown: Shown) -> None:
 
 
 def show_message(message: Any, shown: Shown) -> None:
-    """What a whole message holds beside its text."""
+    """Show the parts of a whole message beside its text."""
     usage = message.usage_metadata
     shown.usage = {
         "input": usage["input_tokens"],

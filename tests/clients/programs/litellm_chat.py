@@ -49,13 +49,13 @@ def show_annotations(annotations: Any, shown: Shown) -> None:
 
 
 def show_sources(said: Any, shown: Shown) -> None:
-    """What was found."""
+    """Show the passages that were found."""
     for found in getattr(said, "search_results", None) or []:
         shown.sources.append({"title": found["title"], "url": found["url"]})
 
 
 def show_usage(usage: Any, shown: Shown) -> None:
-    """What it cost."""
+    """Show the usage."""
     shown.usage = {
         "input": usage.prompt_tokens,
         "output": usage.completion_tokens,

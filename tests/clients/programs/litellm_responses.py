@@ -43,7 +43,7 @@ def show(job: Job, shown: Shown) -> None:
 
 
 def show_event(event: Any, shown: Shown) -> None:
-    """What one event adds."""
+    """Show the parts that one event adds."""
     match event.type:
         case "response.reasoning_text.delta":
             shown.add_reasoning(event.delta)
@@ -66,7 +66,7 @@ def show_item(item: dict[str, Any], shown: Shown) -> None:
 
 
 def show_usage(usage: Any, shown: Shown) -> None:
-    """What it cost."""
+    """Show the usage."""
     shown.usage = {
         "input": usage.input_tokens,
         "output": usage.output_tokens,

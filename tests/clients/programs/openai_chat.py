@@ -57,7 +57,7 @@ def messages_of(job: Job) -> Any:
 
 
 def show_chunk(chunk: Any, shown: Shown, *, with_text: bool = True) -> None:
-    """What one chunk adds."""
+    """Show the parts that one chunk adds."""
     show_sources(chunk, shown)
     if chunk.usage is not None:
         show_usage(chunk.usage, shown)
@@ -76,13 +76,13 @@ def show_annotations(annotations: Any, shown: Shown) -> None:
 
 
 def show_sources(said: Any, shown: Shown) -> None:
-    """What was found."""
+    """Show the passages that were found."""
     for found in getattr(said, "search_results", []):
         shown.sources.append({"title": found["title"], "url": found["url"]})
 
 
 def show_usage(usage: Any, shown: Shown) -> None:
-    """What it cost."""
+    """Show the usage."""
     shown.usage = {
         "input": usage.prompt_tokens,
         "output": usage.completion_tokens,

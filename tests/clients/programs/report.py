@@ -1,4 +1,4 @@
-"""What a client showed of its runs, told to the test as a JSON list on stdout. Runs in any environment."""
+"""The report of a client's runs, printed to the test as a JSON list. Runs in any environment."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ class Shown:
 
     text: str = ""
     text_deltas: int = 0
-    """How many pieces the text came in; 0 where the client does not stream."""
+    """Number of pieces that the text came in; 0 where the client does not stream."""
     reasoning: str = ""
     reasoning_deltas: int = 0
     searches: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Job:
-    """What the test wants: a mode, the server's ``/v1``, the model's name there and what to ask it."""
+    """The test's wish: a mode, the server's ``/v1``, the model's name there and the question."""
 
     mode: str
     url: str

@@ -43,7 +43,7 @@ def show(job: Job, shown: Shown) -> None:
 
 
 def show_run(run: Run, shown: Shown) -> None:
-    """What a whole run holds beside its text."""
+    """Show the parts of a whole run beside its text."""
     shown.citations = [{"title": one.title, "url": one.url or ""} for one in run.citations]
     found = [passage for step in run.steps for passage in step.passages]
     shown.sources = [{"title": passage.title, "url": passage.url or ""} for passage in found]

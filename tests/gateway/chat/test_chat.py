@@ -84,7 +84,7 @@ async def test_earlier_messages_become_context_of_the_question(stage: Stage) -> 
     )
 
 
-async def test_limits_that_openai_clients_send_are_honoured(stage: Stage) -> None:
+async def test_limits_that_openai_clients_send_are_honored(stage: Stage) -> None:
     async with sdk(stage) as client:
         await client.chat.completions.create(
             model=MODEL, messages=MESSAGES, temperature=0.7, top_p=0.5, seed=3, max_tokens=1_000_000

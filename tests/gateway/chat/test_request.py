@@ -1,4 +1,4 @@
-"""What a chat completion's request may ask for, what is refused by name, and how messages become one question."""
+"""The request of a chat completion: its options, its refusals, and its messages as one question."""
 
 from typing import Any
 

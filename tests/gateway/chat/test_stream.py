@@ -12,8 +12,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.errors import EngineUnavailableError
-from searchr1.gateway import sse
 from searchr1.gateway.chat.shape import ChatShape
+from searchr1.gateway.routes import streaming
 from searchr1.loop.types import TokenIds
 from tests.gateway.conftest import (
     ANSWER_TURN,
@@ -112,8 +112,8 @@ def silent_engine(monkeypatch: pytest.MonkeyPatch) -> StageEngine:
             hold.set()
         return b": ping\n"
 
-    assert sse._heartbeat().encode() == b": ping\n"
-    monkeypatch.setattr(sse._Heartbeat, "encode", encode)
+    assert streaming._heartbeat().encode() == b": ping\n"
+    monkeypatch.setattr(streaming._Heartbeat, "encode", encode)
     return StageEngine(hold=hold)
 
 

@@ -1,4 +1,4 @@
-"""What the tests of Responses share: runs as event lists, and OpenAI's own types to check against."""
+"""Helpers of the tests of Responses: runs as event lists, and OpenAI's own types to check against."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ OPEN_RESPONSES_FIELDS = {
     *("max_output_tokens", "max_tool_calls", "store", "background", "service_tier", "metadata", "safety_identifier"),
     "prompt_cache_key",
 }
-"""What Open Responses requires of a response object."""
+"""Fields that Open Responses requires of a response object."""
 
 
 def checked(adapter: TypeAdapter[Any], value: Any) -> Any:

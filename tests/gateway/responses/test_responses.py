@@ -56,7 +56,7 @@ async def events(stage: Stage, response_id: str, **params: Any) -> list[dict[str
 
 
 def prompt(stage: Stage) -> str:
-    """What the last run was asked; each run has two completions."""
+    """Return the prompt of the last run; each run has two completions."""
     return byte_tokenizer().decode(stage.engine.prompts[-2])
 
 

@@ -14,11 +14,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.gateway import sse
 from searchr1.gateway.access.admission import RunOptions
+from searchr1.gateway.routes import streaming
+from searchr1.gateway.routes.streaming import event_stream, followed_stream
 from searchr1.gateway.runs.drive import RunDrive
-from searchr1.gateway.runs.hub import scope_of
+from searchr1.gateway.runs.hub import RunHub, scope_of
 from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.store.base import Message as StoreMessage
 from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.stored import StoredRun
@@ -183,12 +185,12 @@ async def test_clients_that_are_gone_before_the_first_event_leave_nothing_behind
 
 
 async def ask_health(stage: Stage) -> None:
-    """By then the server has taken the connections that came before."""
+    """Ask for health: at its answer the server has taken the connections that came before."""
     assert (await stage.client.get("/livez")).status_code in (200, 404)
 
 
 async def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "SEND_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(streaming, "SEND_TIMEOUT_S", 0.05)
     is_closed = False
 
     async def chunks() -> AsyncGenerator[bytes, None]:
@@ -207,7 +209,7 @@ async def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyP
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
-    for response in (await sse.event_stream(chunks(), heartbeat_s=15), sse.followed_stream(chunks(), heartbeat_s=15)):
+    for response in (await event_stream(chunks(), heartbeat_s=15), followed_stream(chunks(), heartbeat_s=15)):
         is_closed = False
         with pytest.raises(ClientDisconnect):
             await response({"type": "http", "method": "GET"}, receive, send)
@@ -231,7 +233,7 @@ async def test_a_client_that_leaves_before_the_headers_closes_the_stream() -> No
         await asyncio.Event().wait()
 
     source = chunks()
-    response = await sse.event_stream(source, heartbeat_s=15)
+    response = await event_stream(source, heartbeat_s=15)
     await response({"type": "http", "method": "POST"}, receive, send)
     assert is_closed
 
@@ -316,7 +318,7 @@ async def test_a_replay_takes_no_options_that_a_question_could_not_have(
 
 
 async def test_a_replayed_run_made_by_the_client(stage: Stage) -> None:
-    """What nobody's server ever gave: refused, or run, but never an error of the server."""
+    """A run that no server ever gave is refused or run, and is never an error of the server."""
     run = await kept(stage, (await ask(stage))["id"])
     [search] = run["trajectory"]["searches"]
     [passage] = search["passages"]
@@ -393,7 +395,7 @@ async def found(store: MemoryRunStore, run_id: str) -> Any:
 async def test_a_run_that_nobody_drives_ends_for_its_readers_and_blocks_nobody() -> None:
     store = MemoryRunStore(ttl_s=1000, max_bytes=2**20)
     await store.create(RunMeta("run_1", "research", 1, "m", "Where?", "k:", replica="me"))
-    await store.disown("run_1")
+    await store.abandon("run_1")
     handle = StoredRun(await found(store, "run_1"), store)
     run = await handle.run()
     assert run.status == "failed"
@@ -406,6 +408,28 @@ async def test_a_run_that_nobody_drives_ends_for_its_readers_and_blocks_nobody()
     await asyncio.sleep(0)  # This line is reached: the reader gives way.
     [last] = await reading
     assert (last.type, last.seq) == ("run.failed", 6)
+
+
+class ForgetfulStore(MemoryRunStore):
+    """Loses the first cancellation of a heartbeat, as redis-py does now and then."""
+
+    num_lost = 0
+
+    async def heartbeat(self, replica: str, wait_s: float) -> list[StoreMessage]:
+        try:
+            return await super().heartbeat(replica, wait_s)
+        except asyncio.CancelledError:
+            self.num_lost += 1
+            if self.num_lost > 1:
+                raise
+            return []
+
+
+async def test_a_gateway_stops_though_its_store_loses_a_cancellation() -> None:
+    store = ForgetfulStore(ttl_s=1000, max_bytes=2**20)
+    async with running_stage() as stage, asyncio.timeout(5), RunHub(stage.services, store):
+        await asyncio.sleep(0.01)
+    assert store.num_lost == 1
 
 
 def test_a_tenant_can_not_be_named_as_a_key() -> None:

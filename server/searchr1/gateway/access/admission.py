@@ -1,4 +1,4 @@
-"""Who may run what: a request's wishes against the operator's bounds, and how many runs at once."""
+"""Admission: a request's options within the operator's bounds, and the number of runs at once."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.driver import DriveOptions
+from searchr1.engines.base import UNWATCHED_INTERVAL
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
@@ -19,14 +20,12 @@ from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
 MAX_SEED = 2**63 - 1
-UNWATCHED_INTERVAL = 16
-"""Tokens per chunk of a run whose client waits for its end."""
 
 Number = TypeVar("Number", int, float)
 
 
 class RunOptions(BaseModel):
-    """What a request may set about its run; each is bounded by the operator's own setting."""
+    """Options of a run that a request may set; each is bounded by the operator's own setting."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -54,7 +53,11 @@ class Plan:
     rollout: Rollout
     options: DriveOptions
     retriever: Retriever
-    """This caller's view of the search layer."""
+    """The caller's view of the search layer."""
+
+
+class NoSlotError(Exception):
+    """Lack of a free slot for a run. ``str()`` tells people to try again."""
 
 
 class Admission:
@@ -70,18 +73,18 @@ class Admission:
 
     @property
     def num_running(self) -> int:
-        """Runs that hold a slot now."""
+        """Number of runs that hold a slot now."""
         return self._num_running
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Hold one of the ``max_concurrent_runs`` slots, or shed the request."""
+        """Hold one of the ``max_concurrent_runs`` slots.
+
+        Raises:
+            NoSlotError: none is free.
+        """
         if self._num_running >= self._settings.max_concurrent_runs:
-            raise ApiError(
-                503,
-                "The server runs as many requests as it can; try again shortly.",
-                code="overloaded",
-            )
+            raise NoSlotError("The server runs as many requests as it can; try again shortly.")
         self._num_running += 1
         try:
             yield
@@ -89,43 +92,59 @@ class Admission:
             self._num_running -= 1
 
     def check_model(self, name: str | None) -> None:
-        """Refuse a model that is not served here."""
+        """Refuse a model that is not served here. Raises ``ApiError`` 404."""
         served = self._settings.public_name
         if name is not None and name != served:
             message = f"The model {name[:200]!r} does not exist here. This server serves {served!r}."
             raise ApiError(404, message, code="model_not_found", param="model")
 
-    def plan(self, question: str, options: RunOptions, *, caller: Caller, run_id: str, stream: bool) -> Plan:
-        """Check a question and its options and set up the run. Without ``stream`` text may come in larger pieces."""
-        question = self._checked_question(question)
+    def plan(
+        self,
+        question: str,
+        options: RunOptions,
+        *,
+        caller: Caller,
+        run_id: str,
+        stream: bool,
+        param: str = "question",
+    ) -> Plan:
+        """Check a question and its options and set up the run.
+
+        Without ``stream`` text may come in larger pieces. ``param`` names the part of the request that the question
+        came in, for errors.
+
+        Raises:
+            ApiError: the question or an option is refused; the message says what to change.
+        """
+        question = self._checked_question(question, param)
         limits = self._limits(options)
         try:
             rollout = start_rollout(question, self._tokenizer, profile=self._profile, limits=limits)
         except ReservedTextError as error:
-            raise invalid(f"The question can't be asked as it stands: {error}.", param="question") from error
+            raise invalid(f"The question can't be asked as it stands: {error}.", param=param) from error
         if (num_tokens := len(rollout.ids)) > self._settings.max_prompt_tokens:
             raise invalid(
                 f"The question makes a prompt of {num_tokens} tokens; at most {self._settings.max_prompt_tokens} fit. "
                 "Shorten it.",
-                param="question",
+                param=param,
                 code="context_length_exceeded",
             )
         retriever = self._search.view(caller, cache_only=options.cache == "only")
         return Plan(question, rollout, self._drive_options(options, run_id, stream=stream), retriever)
 
-    def _checked_question(self, question: str) -> str:
+    def _checked_question(self, question: str, param: str) -> str:
         if len(question) > self._settings.max_question_chars:
             raise invalid(
                 f"The question has {len(question)} characters; at most {self._settings.max_question_chars} are taken.",
-                param="question",
+                param=param,
                 code="string_too_long",
             )
         if "\x00" in question:
-            raise invalid("The question contains a NUL character; remove it.", param="question")
+            raise invalid("The question contains a NUL character; remove it.", param=param)
         if any("\ud800" <= c <= "\udfff" for c in question):
-            raise invalid("The question contains half of a surrogate pair; send valid Unicode.", param="question")
+            raise invalid("The question contains half of a surrogate pair; send valid Unicode.", param=param)
         if not question.strip():
-            raise invalid("The question is empty; send some text.", param="question")
+            raise invalid("The question is empty; send some text.", param=param)
         return question.strip()
 
     def _limits(self, options: RunOptions) -> Limits:
@@ -161,7 +180,7 @@ class Admission:
 
 
 def _below(wanted: Number | None, maximum: Number, name: str) -> Number:
-    """The wish, or the maximum where there is none; a wish above it is refused rather than cut."""
+    """Return the wanted number, or the maximum where none is; a number above it is refused rather than cut."""
     if wanted is None:
         return maximum
     if wanted > maximum:

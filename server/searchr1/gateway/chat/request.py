@@ -1,4 +1,4 @@
-"""What of OpenAI's Chat Completions request this server acts on."""
+"""The request of Chat Completions: the fields that this server acts on."""
 
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class ChatMessage(BaseModel):
     content: str | list[ContentPart] | None = None
 
     def turn(self, where: str) -> Turn:
-        """The message as text.
+        """Return the message as text.
 
         Raises:
             ApiError: it is a tool's, or not text; ``where`` is the ``param`` that it came in.
@@ -53,13 +53,13 @@ class ChatMessage(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """How to stream."""
+    """Options of a stream."""
 
     include_usage: bool | None = Field(default=None, description="Send `usage` in a last chunk without choices.")
 
 
 class WebSearchOptions(BaseModel):
-    """How to search. The user's location is not passed on: providers get the query alone."""
+    """Options of the searches. The user's location is not passed on: providers get the query alone."""
 
     external_web_access: bool | None = Field(
         default=None, description="False answers searches from the cache alone and calls no provider."
@@ -81,7 +81,7 @@ class WebSearchOptions(BaseModel):
             raise invalid(f"'{param}': {why}", param=param, code="unsupported_parameter")
 
     def top_k(self, settings: Settings) -> int | None:
-        """Passages per search, within the operator's bound; None where the request does not say."""
+        """Return the passages per search, within the operator's bound; None where the request does not say."""
         sizes = {"low": 1, "medium": settings.top_k, "high": settings.max_top_k}
         size = self.search_context_size
         return None if size is None else min(sizes[size], settings.max_top_k)
@@ -140,11 +140,11 @@ class ChatRequest(BaseModel):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
+        """True for a stream that ends with the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def question(self) -> str:
-        """The messages as one question.
+        """Return the messages as one question.
 
         Raises:
             ApiError: a message can't be read, or the last one that is no instruction is not the user's.
@@ -165,7 +165,7 @@ class ChatRequest(BaseModel):
             self.web_search_options.check()
 
     def num_choices(self, settings: Settings) -> int:
-        """How many choices to give.
+        """Return the number of choices to give.
 
         Raises:
             ApiError: more than the operator allows.
@@ -177,7 +177,10 @@ class ChatRequest(BaseModel):
         return n
 
     def run_options(self, settings: Settings, choice: int = 0) -> RunOptions:
-        """One choice's run in the native form. A token limit above the operator's is cut, as OpenAI clients expect."""
+        """Return one choice's run in the native form.
+
+        A token limit above the operator's is cut, as OpenAI clients expect.
+        """
         wanted = self.max_completion_tokens or self.max_tokens
         search = self.web_search_options or WebSearchOptions()
         return RunOptions(

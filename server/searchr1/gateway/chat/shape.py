@@ -4,61 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import msgspec
-
 from searchr1_client import events as wire
 from searchr1_client.fold import RunFold
 
 T = TypeVar("T")
 
-DONE = b"data: [DONE]\n\n"
-"""What ends a stream that did not break."""
-EXAMPLE_RUN = wire.Run(
-    id="chatcmpl-0123456789abcdef0123456789abcdef",
-    created=1_760_000_000,
-    model="searchr1-atlas",
-    question="Which currency is used in Mali?",
-    status="completed",
-    answer="West African CFA franc",
-    citations=[wire.Citation(index=1, title="Mali", url="https://atlas.example/mali", start=14, end=36)],
-    steps=[
-        wire.Step(
-            turn=1,
-            reasoning="I need the currency of Mali.",
-            query="currency of Mali",
-            passages=[
-                wire.WirePassage(
-                    index=1,
-                    title="Mali",
-                    url="https://atlas.example/mali",
-                    snippet="Mali uses the West African CFA franc.",
-                )
-            ],
-        ),
-        wire.Step(turn=2, reasoning="The passage names it."),
-    ],
-    usage=wire.Usage(
-        prompt_tokens=150,
-        completion_tokens=48,
-        reasoning_tokens=42,
-        observation_tokens=60,
-        cached_tokens=144,
-        searches=1,
-    ),
-)
-"""A run to show the shapes with."""
-
 _CUT_SHORT = ("truncated", "deadline")
-
-
-def encode_json(payload: dict[str, Any]) -> bytes:
-    """Compact JSON."""
-    return msgspec.json.encode(payload)
-
-
-def encode_data(payload: dict[str, Any]) -> bytes:
-    """One ``data:`` line, without ``id`` or ``event``: some OpenAI clients fail on those."""
-    return b"data: %b\n\n" % encode_json(payload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +21,10 @@ class ChatShape:
     created: int
     """Unix time, seconds."""
     include_usage: bool = False
-    """Whether the stream ends with the usage; its other chunks then say null."""
+    """True for a stream that ends with the usage; its other chunks then say null."""
 
     def completion(self, runs: Sequence[wire.Run]) -> dict[str, Any]:
-        """The non-streaming object; a choice for each run."""
+        """Return the object of a completion that is not streamed, with a choice for each run."""
         return {
             **self._head("chat.completion"),
             "choices": [_choice(index, run) for index, run in enumerate(runs)],
@@ -82,7 +33,7 @@ class ChatShape:
         }
 
     def chunk(self, index: int, event: wire.KnownEvent, fold: RunFold) -> dict[str, Any] | None:
-        """What an event adds to choice ``index``; None when it adds nothing. ``fold`` has taken the event already."""
+        """Return the chunk that an event adds to choice ``index``, or None. ``fold`` has taken the event already."""
         match event:
             case wire.RunStarted():
                 return self._chunk(index, {"role": "assistant", "content": ""})
@@ -98,7 +49,7 @@ class ChatShape:
                 return None
 
     def usage_chunk(self, runs: Sequence[wire.Run]) -> dict[str, Any]:
-        """The chunk that ``stream_options.include_usage`` asks for."""
+        """Return the chunk that ``stream_options.include_usage`` asks for."""
         return {
             **self._head("chat.completion.chunk"),
             "choices": [],
@@ -121,7 +72,10 @@ class ChatShape:
 
 
 def annotations_of(run: wire.Run) -> list[dict[str, Any]]:
-    """A ``url_citation`` over the whole answer for each cited passage. Clients require a URL: without one it is ""."""
+    """Return a ``url_citation`` over the whole answer for each cited passage.
+
+    Clients require a URL: a passage without one has "".
+    """
     end = len(run.answer or "")
     return [
         {
@@ -133,7 +87,10 @@ def annotations_of(run: wire.Run) -> list[dict[str, Any]]:
 
 
 def sources_of(runs: Sequence[wire.Run]) -> dict[str, Any]:
-    """What was cited and all that searches found, each once, in order. A passage without a URL is cited by title."""
+    """Return what was cited and all that searches found, each once, in order.
+
+    A passage without a URL is cited by its title.
+    """
     passages = (passage for run in runs for step in run.steps for passage in step.passages)
     found = _unique((p.title, p.url or "", p.snippet) for p in passages)
     return {
@@ -143,7 +100,10 @@ def sources_of(runs: Sequence[wire.Run]) -> dict[str, Any]:
 
 
 def usage_of(usages: Sequence[wire.Usage]) -> dict[str, Any]:
-    """OpenAI's usage, summed over choices. The prompt counts all that was put in: the question and observations."""
+    """Return OpenAI's usage, summed over choices.
+
+    The prompt counts all that was put in: the question and the observations.
+    """
     prompt = sum(usage.prompt_tokens + usage.observation_tokens for usage in usages)
     completion = sum(usage.completion_tokens for usage in usages)
     # The engine counts the context of every turn, of which the earlier turns are part each time.
@@ -174,7 +134,7 @@ def _finish_reason(run: wire.Run) -> str:
 
 
 def _whole_reasoning(run: wire.Run) -> str:
-    """The reasoning of all turns, the queries among it, exactly as the deltas add up."""
+    """Return the reasoning of all turns, the queries among it, exactly as the deltas add up."""
     return "".join(step.reasoning + (_search_line(step.query) if step.query is not None else "") for step in run.steps)
 
 

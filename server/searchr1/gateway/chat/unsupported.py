@@ -9,7 +9,7 @@ from searchr1.gateway.errors import invalid
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a field is refused, and which of its values change nothing and are taken all the same."""
+    """The refusal of a field: its reason, and the values that change nothing and are taken all the same."""
 
     why: str
     is_harmless: Callable[[Any], bool] = lambda value: not value

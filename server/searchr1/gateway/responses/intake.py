@@ -13,16 +13,17 @@ from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import ItemReference, MessageItem, ResponsesRequest
 from searchr1.gateway.responses.shape import key_of
 from searchr1.gateway.runs.conversation import INSTRUCTION_ROLES, Turn
+from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.settings import Settings
 from searchr1_client.events import Run
 
 FindRun = Callable[[str], Awaitable[tuple[RunMeta, Run]]]
-"""A stored response by its id. Raises ``ApiError`` 404."""
+"""Finds a stored response by its id. Raises ``RunNotFoundError``."""
 
 
 def run_options(body: ResponsesRequest, settings: Settings) -> RunOptions:
-    """The request's wishes in the native form. Token and search limits above the operator's are cut."""
+    """Return the request's options in the native form. Token and search limits above the operator's are cut."""
     max_searches = body.max_tool_calls
     if body.tool_choice == "none":
         max_searches = 0
@@ -41,7 +42,7 @@ def run_options(body: ResponsesRequest, settings: Settings) -> RunOptions:
 
 
 def _top_k(body: ResponsesRequest, settings: Settings) -> int | None:
-    """Passages per search; a search's context size is told in them."""
+    """Return the passages per search, which is how a search's context size is told to the run."""
     if body.top_k is not None:
         return body.top_k
     sizes = [tool.search_context_size for tool in body.tools or () if tool.search_context_size is not None]
@@ -51,7 +52,7 @@ def _top_k(body: ResponsesRequest, settings: Settings) -> int | None:
 
 
 async def turns_of(body: ResponsesRequest, find: FindRun) -> list[Turn]:
-    """The conversation, without ``instructions``: what the previous response had and answered, then the input.
+    """Return the conversation without ``instructions``: the previous response's turns and answer, then the input.
 
     Raises:
         ApiError: an item or a response that it names does not exist, or it does not end in a question.
@@ -68,7 +69,7 @@ async def turns_of(body: ResponsesRequest, find: FindRun) -> list[Turn]:
 
 
 def question_of(turns: list[Turn]) -> str | None:
-    """The last message that is no instruction; None where that is not the user's."""
+    """Return the last message that is no instruction; None where that is not the user's."""
     last = next((turn for turn in reversed(turns) if turn.role not in INSTRUCTION_ROLES), None)
     return last.text if last is not None and last.role == "user" else None
 
@@ -76,9 +77,7 @@ def question_of(turns: list[Turn]) -> str | None:
 async def _earlier(response_id: str, find: FindRun) -> list[Turn]:
     try:
         meta, run = await find(response_id)
-    except ApiError as error:
-        if error.status != 404:
-            raise
+    except RunNotFoundError as error:
         message = f"Previous response with id {response_id!r} not found."
         raise invalid(message, param="previous_response_id", code="previous_response_not_found") from error
     if run.status == "running":
@@ -88,23 +87,24 @@ async def _earlier(response_id: str, find: FindRun) -> list[Turn]:
 
 
 async def _referred(item_id: str, find: FindRun) -> list[Turn]:
-    """The answer that an item's id stands for; nothing for reasoning and searches, which add nothing to a question."""
+    """Return the answer that an item's id stands for.
+
+    Reasoning and searches give nothing: they add nothing to a question.
+    """
     kind, _, key = item_id.partition("_")
     if kind in ("rs", "ws"):
         return []
     try:
-        if kind != "msg":
-            raise ApiError(404, "It is of no kind that is kept.", code="not_found")
+        if kind != "msg":  # No other kind is kept.
+            raise RunNotFoundError(item_id)
         _, run = await find(f"resp_{key}")
-    except ApiError as error:
-        if error.status != 404:
-            raise
+    except RunNotFoundError as error:
         raise ApiError(404, f"Item with id {item_id!r} not found.", code="item_not_found", param="input") from error
     return [Turn("assistant", run.answer)] if run.answer else []
 
 
 def stored_request(body: ResponsesRequest, turns: list[Turn], response_id: str, settings: Settings) -> dict[str, Any]:
-    """What of the request is stored."""
+    """Return the part of the request that is stored; see the module's docstring."""
     return {
         "fields": _fields(body, settings),
         "input": _input_items(body, key_of(response_id)),
@@ -114,7 +114,7 @@ def stored_request(body: ResponsesRequest, turns: list[Turn], response_id: str, 
 
 
 def _fields(body: ResponsesRequest, settings: Settings) -> Json:
-    """What the response object repeats of the request, with what held where it said nothing."""
+    """Return the fields of the request that the response repeats, with the values that held where it set none."""
     tools = [tool.model_dump(exclude_none=True, exclude={"filters"}) for tool in body.tools or ()] or [
         {"type": "web_search"}
     ]
@@ -146,7 +146,7 @@ def _fields(body: ResponsesRequest, settings: Settings) -> Json:
 
 
 def _input_items(body: ResponsesRequest, key: str) -> list[Json]:
-    """The request's messages, each with an id of its own."""
+    """Return the request's messages, each with an id of its own."""
     messages = [item for item in body.input if isinstance(item, MessageItem)]
     return [_message(item, f"msg_{key}_{i}") for i, item in enumerate(messages)]
 

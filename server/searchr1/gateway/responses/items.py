@@ -12,7 +12,7 @@ RESULTS = "web_search_call.results"
 
 
 def reasoning_item(item_id: str, text: str | None, *, status: str, summarized: bool) -> Json:
-    """One turn's reasoning; ``text`` is None before any of it came. A summary of it is the whole of it."""
+    """Return one turn's reasoning item; ``text`` is None before any came. A summary is the whole text."""
     parts = [] if text is None else [text]
     return {
         "id": item_id,
@@ -24,19 +24,19 @@ def reasoning_item(item_id: str, text: str | None, *, status: str, summarized: b
 
 
 def reasoning_part(text: str) -> Json:
-    """Reasoning as content."""
+    """Return reasoning as a content part."""
     return {"type": "reasoning_text", "text": text}
 
 
 def summary_part(text: str) -> Json:
-    """Reasoning as a summary."""
+    """Return reasoning as a summary part."""
     return {"type": "summary_text", "text": text}
 
 
 def search_item(
     item_id: str, query: str, passages: Sequence[WirePassage], *, status: str, include: frozenset[str]
 ) -> Json:
-    """One search. Sources are the URLs of its passages, so a passage without one is in the results alone."""
+    """Return one search's item. Sources are the URLs of its passages: one without a URL is in the results alone."""
     action: Json = {"type": "search", "query": query, "queries": [query]}
     item: Json = {"id": item_id, "type": "web_search_call", "status": status, "action": action}
     if status == "completed" and SOURCES in include:
@@ -48,17 +48,17 @@ def search_item(
 
 
 def message_item(item_id: str, parts: list[Json], *, status: str) -> Json:
-    """The answer."""
+    """Return the answer's item."""
     return {"id": item_id, "type": "message", "status": status, "role": "assistant", "content": parts}
 
 
 def text_part(text: str, annotations: list[Json]) -> Json:
-    """The answer's text."""
+    """Return the answer's text as a content part."""
     return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
 
 
 def url_citations(answer: str, citations: Sequence[Citation]) -> list[Json]:
-    """Each cites the whole answer. A passage without a URL is named by its title alone."""
+    """Return citations of the whole answer. A passage without a URL is named by its title alone."""
     return [
         {"type": "url_citation", "start_index": 0, "end_index": len(answer), "title": c.title, "url": c.url or ""}
         for c in citations
@@ -66,7 +66,7 @@ def url_citations(answer: str, citations: Sequence[Citation]) -> list[Json]:
 
 
 def usage_object(usage: Usage) -> Json:
-    """OpenAI's usage. The input counts what was put in: the question's prompt and the observations."""
+    """Return OpenAI's usage. The input counts all that was put in: the question's prompt and the observations."""
     put_in = usage.prompt_tokens + usage.observation_tokens
     return {
         "input_tokens": put_in,

@@ -1,4 +1,4 @@
-"""The body of ``POST /v1/responses``: what this server acts on, and what it refuses by name."""
+"""The body of ``POST /v1/responses``: the fields that this server acts on, and those that it refuses by name."""
 
 from typing import Annotated, Any, Literal
 
@@ -20,7 +20,7 @@ Includable = Literal[
     "code_interpreter_call.outputs",
     "reasoning.encrypted_content",
 ]
-"""What a request may include. Clients ask for some of the others unasked: no response of this server has those."""
+"""Values that a request may include. Clients send some by themselves that no response of this server has."""
 
 
 class _Body(BaseModel):
@@ -40,7 +40,7 @@ def _refused(why: str) -> Any:
 
 
 class TextPart(_Body):
-    """Text in a message: what a user wrote, or what an assistant answered."""
+    """Text in a message: the user's, or an assistant's answer."""
 
     type: Literal["input_text", "output_text"]
     text: str
@@ -62,7 +62,7 @@ class MessageItem(_Body):
 
     @property
     def text(self) -> str:
-        """The content as one string."""
+        """Return the content as one string."""
         return "".join(part.text for part in self.content)
 
 
@@ -80,7 +80,7 @@ class ItemReference(_Body):
 
 
 def _kind_of(item: Any) -> str | None:
-    """Which item it is; a message may leave its type out."""
+    """Return the item's tag; a message may leave its type out."""
     kind = item.get("type") if isinstance(item, dict) else getattr(item, "type", None)
     if kind is None:
         return "message"
@@ -108,7 +108,7 @@ def _items(given: Any) -> Any:
 
 
 class UserLocation(_Body):
-    """Where the user is: a hint, which the retrievers of this server have no use for."""
+    """The user's location: a hint that this server's retrievers do not use."""
 
     type: Literal["approximate"] | None = None
     city: Name | None = None
@@ -135,21 +135,21 @@ class TextFormat(_Body):
 
 
 class TextConfig(_Body):
-    """How the answer is written."""
+    """Options of the answer's text."""
 
     format: TextFormat | None = None
 
 
 class Reasoning(_Body):
-    """How reasoning is shown. The model's effort can't be set."""
+    """Options of the shown reasoning. The model's effort can't be set."""
 
     effort: str | None = None
     summary: Literal["auto", "concise", "detailed"] | None = None
-    """Set: the reasoning also streams as a summary, which is what some user interfaces show."""
+    """Any value has the reasoning stream as a summary too, which some user interfaces show instead."""
 
 
 class StreamOptions(_Body):
-    """How to stream."""
+    """Options of a stream."""
 
     include_obfuscation: bool | None = None
 
@@ -158,7 +158,7 @@ MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 
 
 class ResponsesRequest(_Body):
-    """What of OpenAI's request this server acts on or refuses. Other fields are ignored."""
+    """A Responses request: the fields that this server acts on or refuses. Others are ignored."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"model": "searchr1-atlas", "input": "Which currency is used in Mali?"}}

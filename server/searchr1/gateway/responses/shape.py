@@ -1,4 +1,4 @@
-"""A run as OpenAI's Responses has it: its stream of events, and the response that they add up to.
+"""The projection of a run to OpenAI's Responses: the stream of events, and the response that they add up to.
 
 Rules
 -----
@@ -26,7 +26,7 @@ _ENDS = {
     "deadline": ("incomplete", "max_output_tokens"),
     "cancelled": ("cancelled", None),
 }
-"""Status of the run: status of the response, and why it is incomplete."""
+"""Status of the response, and why it is incomplete, by status of the run."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class _Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """The search that goes on."""
+    """The search that is under way."""
 
     index: int
     item_id: str
@@ -52,7 +52,7 @@ class _Search:
 
 
 class ResponseShape:
-    """Takes one run's events in order. ``add`` gives what they are in a stream, ``response`` what they add up to."""
+    """Takes one run's events in order. ``add`` returns a stream's events, ``response`` the object they add up to."""
 
     def __init__(self, meta: RunMeta, *, include: frozenset[str] | None = None) -> None:
         """``include`` adds to what the request itself included."""
@@ -71,7 +71,7 @@ class ResponseShape:
 
     @property
     def num_sent(self) -> int:
-        """How many events there were so far; the next one's ``sequence_number``."""
+        """Number of Responses events so far: the next one's ``sequence_number``."""
         return self._sequence
 
     @property
@@ -80,7 +80,7 @@ class ResponseShape:
         return self._status != "in_progress"
 
     def add(self, event: wire.KnownEvent) -> list[Json]:
-        """The Responses events that ``event`` is; none where it has no counterpart."""
+        """Return the Responses events of a native event; none where it has no counterpart."""
         made = []
         for one in self._told(event):
             made.append({**one, "sequence_number": self._sequence})
@@ -88,7 +88,7 @@ class ResponseShape:
         return made
 
     def response(self) -> Json:
-        """The response object as it stands."""
+        """Return the response object as it stands."""
         if self._reasoning is not None:
             self._output[self._reasoning.index] = self._reasoning_item("in_progress")
         ended_after_s = 0.0 if self._usage is None else self._usage.duration_ms / 1000
@@ -236,7 +236,7 @@ class ResponseShape:
 
 
 def response_of(meta: RunMeta, run: wire.Run, *, include: frozenset[str] | None = None) -> Json:
-    """A run as it stands, as a response object: the same that its events add up to."""
+    """Return the response object of a run as it stands: the same that its events add up to."""
     shape = ResponseShape(meta, include=include)
     for event in _events_of(run):
         shape.add(event)
@@ -244,12 +244,12 @@ def response_of(meta: RunMeta, run: wire.Run, *, include: frozenset[str] | None 
 
 
 def key_of(response_id: str) -> str:
-    """What a response's id and the ids of its items share."""
+    """Return the part that a response's id and the ids of its items share."""
     return response_id.removeprefix("resp_")
 
 
 def _events_of(run: wire.Run) -> Iterator[wire.KnownEvent]:
-    """Events that add up to ``run``. Their numbers and times are of no account."""
+    """Yield events that add up to ``run``. Their numbers and times do not matter."""
     last_turn = run.steps[-1].turn if run.steps else 0
     for step in run.steps:
         at = _stamp(run, step.turn)

@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from searchr1.engines.base import TakesWeights
 from searchr1.errors import ConfigurationError, EngineError
-from searchr1.gateway.errors import ApiError, engine_code, engine_status, invalid
+from searchr1.gateway.access.auth import Credentials, presented_key
+from searchr1.gateway.errors import ApiError, engine_status, invalid
 from searchr1.gateway.openapi import ERRORS
+from searchr1.gateway.runs.events import engine_code
 from searchr1.gateway.services import services_of
 from searchr1.tokenizer import Tokenizer
 
@@ -21,7 +23,7 @@ _BEARER = HTTPBearer(auto_error=False, scheme_name="AdminKey", description="The 
 
 
 class ReloadRequest(BaseModel):
-    """Where the new weights are."""
+    """A checkpoint folder to serve from now on."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -34,7 +36,7 @@ class ReloadRequest(BaseModel):
 
 
 class Reloaded(BaseModel):
-    """What is served now."""
+    """The weights that are served now."""
 
     folder: str
     policy_version: str
@@ -44,14 +46,14 @@ class Reloaded(BaseModel):
 async def reload(
     request: Request,
     body: ReloadRequest,
-    _: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
+    credentials: Annotated[Credentials, Security(_BEARER)] = None,
 ) -> Reloaded:
     """Replace the weights of the engine in this process. Runs stand still meanwhile and go on; none is lost.
 
     Each run's trajectory tells the version that it ended with.
     """
     services = services_of(request)
-    _require_admin(services.settings.admin_key, request.headers.get("authorization", ""))
+    _require_admin(services.settings.admin_key, presented_key(credentials))
     if not isinstance(services.engine, TakesWeights):
         message = "The engine runs elsewhere: reload it there. Only one that this server started takes new weights."
         raise ApiError(409, message, code="engine_not_ours")
@@ -67,12 +69,10 @@ async def reload(
     return Reloaded(folder=body.folder, policy_version=version)
 
 
-def _require_admin(key: SecretStr | None, header: str) -> None:
+def _require_admin(key: SecretStr | None, presented: bytes) -> None:
     if key is None:
         raise ApiError(403, "This server has no admin key: set SEARCHR1_ADMIN_KEY.", code="permission_denied")
-    scheme, _, given = header.partition(" ")
-    presented = given.strip().encode("utf-8", "surrogateescape")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(presented, key.get_secret_value().encode()):
+    if not presented or not hmac.compare_digest(presented, key.get_secret_value().encode()):
         raise ApiError(401, "The admin key is missing or wrong.", code="invalid_api_key")
 
 

@@ -15,15 +15,17 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from searchr1.gateway.access.admission import Plan
+from searchr1.gateway.access.admission import NoSlotError, Plan
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.request import ChatRequest
-from searchr1.gateway.chat.shape import DONE, EXAMPLE_RUN, ChatShape, encode_data, encode_json
-from searchr1.gateway.errors import ApiError, engine_status, error_body
-from searchr1.gateway.runs.drive import unbroken, unless_left
+from searchr1.gateway.chat.shape import ChatShape
+from searchr1.gateway.errors import engine_status, error_body
+from searchr1.gateway.example import EXAMPLE_RUN
+from searchr1.gateway.routes.run_requests import cancel_on_disconnect, raise_if_failed
+from searchr1.gateway.routes.streaming import event_stream
 from searchr1.gateway.services import services_of
-from searchr1.gateway.sse import event_stream
+from searchr1.gateway.sse import DONE, encode_data, encode_json
 from searchr1_client.events import KnownEvent, Run, RunFailed
 from searchr1_client.fold import RunFold
 
@@ -50,7 +52,7 @@ IndexedEvents = AsyncGenerator[tuple[int, KnownEvent], None]
 
 @router.post("/v1/chat/completions", responses=_OK, summary="Answer a chat message by searching")
 async def chat_completions(request: Request, body: ChatRequest) -> Response:
-    """OpenAI's Chat Completions, with ``reasoning``, ``url_citation`` annotations, ``citations`` and search counts."""
+    """Answer as OpenAI does, with ``reasoning``, ``url_citation`` annotations, ``citations`` and search counts."""
     services = services_of(request)
     settings = services.settings
     services.admission.check_model(body.model)
@@ -62,28 +64,24 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     folds = [RunFold() for _ in plans]
     if body.stream:
         return await event_stream(_chunks(events, shape, folds), heartbeat_s=settings.heartbeat_s)
-    runs = await unless_left(_whole(events, folds), request)
+    runs = await cancel_on_disconnect(_whole(events, folds), request)
     return Response(encode_json(shape.completion(runs)), media_type="application/json")
 
 
 def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan]:
     services = services_of(request)
     question, num_choices = body.question(), body.num_choices(services.settings)
-    try:
-        return [
-            services.admission.plan(
-                question,
-                body.run_options(services.settings, choice),
-                caller=caller_of(request),
-                run_id=completion_id if num_choices == 1 else f"{completion_id}-{choice}",
-                stream=bool(body.stream),
-            )
-            for choice in range(num_choices)
-        ]
-    except ApiError as error:
-        if error.param != "question":
-            raise
-        raise ApiError(error.status, error.message, code=error.code, param="messages") from error
+    return [
+        services.admission.plan(
+            question,
+            body.run_options(services.settings, choice),
+            caller=caller_of(request),
+            run_id=completion_id if num_choices == 1 else f"{completion_id}-{choice}",
+            stream=bool(body.stream),
+            param="messages",
+        )
+        for choice in range(num_choices)
+    ]
 
 
 async def _whole(events: IndexedEvents, folds: list[RunFold]) -> list[Run]:
@@ -91,12 +89,12 @@ async def _whole(events: IndexedEvents, folds: list[RunFold]) -> list[Run]:
         async for index, event in events:
             folds[index].add(event)
             if isinstance(event, RunFailed):
-                unbroken(folds[index].run())
+                raise_if_failed(folds[index].run())
     return [fold.run() for fold in folds]
 
 
 async def _chunks(events: IndexedEvents, shape: ChatShape, folds: list[RunFold]) -> AsyncGenerator[bytes, None]:
-    """The stream's bytes. Whatever breaks it is told in it: its status has been sent by then."""
+    """Yield the stream's frames. An error is sent in the stream: the HTTP status has gone out by then."""
     try:
         async with aclosing(events):
             async for index, event in events:
@@ -107,7 +105,7 @@ async def _chunks(events: IndexedEvents, shape: ChatShape, folds: list[RunFold])
                     return
                 if (chunk := shape.chunk(index, event, folds[index])) is not None:
                     yield encode_data(chunk)
-    except ApiError:
+    except NoSlotError:
         raise
     except Exception:
         logger.exception("%s broke", shape.completion_id)

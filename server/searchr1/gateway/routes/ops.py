@@ -1,4 +1,4 @@
-"""What operators and load balancers ask: alive, ready, metrics, models."""
+"""Routes for operators and load balancers: liveness, readiness, metrics, models."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ router = APIRouter()
 
 @router.get("/healthz", summary="Is the process alive?")
 async def healthz() -> dict[str, str]:
-    """Answers as long as the process can answer at all."""
+    """Answer as long as the process can answer at all."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", summary="Can it serve a request?", responses={503: {"description": "Not now."}})
 async def readyz(request: Request) -> JSONResponse:
-    """200 when the engine answers, else 503, so that a load balancer stops sending."""
+    """Answer 200 when the engine answers, else 503, so that a load balancer stops sending."""
     services = services_of(request)
     ready = await services.engine.ready()
     status = {"status": "ready" if ready else "engine_not_ready", "model": services.settings.public_name}
@@ -30,7 +30,10 @@ async def readyz(request: Request) -> JSONResponse:
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
-    """The gateway's metrics, and vLLM's where it runs in this process; a remote engine is scraped where it runs."""
+    """Return the gateway's metrics, and vLLM's where it runs in this process.
+
+    A remote engine is scraped where it runs.
+    """
     services = services_of(request)
     text = services.metrics.render()
     if services.engine_metrics is not None:
@@ -43,7 +46,7 @@ _KEYED: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": E
 
 @router.get("/v1/models", **_KEYED, summary="List the served models")
 async def models(request: Request) -> dict[str, object]:
-    """One model: the one that this gateway serves."""
+    """List one model: the one that this gateway serves."""
     services = services_of(request)
     model = {
         "id": services.settings.public_name,
@@ -57,7 +60,7 @@ async def models(request: Request) -> dict[str, object]:
 
 @router.get("/v1/models/{name:path}", **_KEYED, summary="Describe a served model")
 async def model(request: Request, name: str) -> dict[str, object]:
-    """The model of that name."""
+    """Describe the model of that name."""
     services_of(request).admission.check_model(name)
     listing = await models(request)
     data = listing["data"]

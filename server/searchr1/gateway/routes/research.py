@@ -1,8 +1,7 @@
-"""``/v1/research``: runs as native events, or as one JSON object; and the stored ones, to follow, cancel and replay."""
+"""``/v1/research``: runs as native events or as one JSON object, and stored runs to follow, cancel and replay."""
 
 import time
 import uuid
-from contextlib import aclosing
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -11,14 +10,16 @@ from pydantic import Field, ValidationError, model_validator
 
 from searchr1.gateway.access.admission import Plan, RunOptions
 from searchr1.gateway.access.auth import caller_of
-from searchr1.gateway.errors import invalid
+from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import EVENT_STREAM
+from searchr1.gateway.routes.run_requests import cancel_on_disconnect, hub_of, raise_if_failed
+from searchr1.gateway.routes.streaming import event_stream, followed_stream
 from searchr1.gateway.runs.conversation import Turn, fold_conversation
-from searchr1.gateway.runs.drive import unbroken, unless_left
-from searchr1.gateway.runs.hub import RunHandle, hub_of, scope_of
-from searchr1.gateway.runs.store.base import RunMeta
+from searchr1.gateway.runs.errors import RunNotFoundError
+from searchr1.gateway.runs.handle import RunHandle
+from searchr1.gateway.runs.hub import scope_of
+from searchr1.gateway.runs.store.base import RunMeta, RunState
 from searchr1.gateway.services import services_of
-from searchr1.gateway.sse import event_stream, followed_stream
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
@@ -41,7 +42,7 @@ RunId = Annotated[str, Path(max_length=128, examples=["run_0123456789abcdef01234
 
 
 class RunRequest(RunOptions):
-    """How to run and what to do with the run."""
+    """Options of a run, and the form of its answer."""
 
     stream: bool = Field(default=False, description="Server-Sent Events instead of one JSON object.")
     store: bool = Field(default=True, description="Keep the run, to be resumed, fetched, shared, replayed, exported.")
@@ -102,7 +103,7 @@ async def replay(request: Request, body: ReplayRequest) -> Response:
         _check_text(old)
     else:
         assert body.run_id is not None
-        old = await (await hub_of(request).find(body.run_id, caller_of(request), "research")).run()
+        old = await (await _find(request, body.run_id)).run()
     if old.trajectory is None:
         raise invalid("The run has no trajectory: it has not ended.", param="run" if body.run else "run_id")
     if len(old.question) > services.settings.max_question_chars:
@@ -124,8 +125,8 @@ async def list_runs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=128, description="The `last_id` of the page before.")] = None,
 ) -> RunList:
-    """The caller's own runs, newest first."""
-    states = await hub_of(request).list_runs(caller_of(request), after, limit + 1)
+    """List the caller's own runs, newest first."""
+    states = await _listed(request, after, limit + 1)
     page = [
         RunSummary.model_validate(
             {
@@ -143,8 +144,8 @@ async def list_runs(
 
 @router.get("/v1/research/{run_id}", response_model=Run, summary="Get a stored run")
 async def retrieve(request: Request, run_id: RunId) -> Response:
-    """The run as it stands; once it has ended, with its whole ``trajectory``."""
-    handle = await hub_of(request).find(run_id, caller_of(request), "research")
+    """Return the run as it stands; once it has ended, with its whole ``trajectory``."""
+    handle = await _find(request, run_id)
     return _json(await handle.run())
 
 
@@ -157,19 +158,19 @@ async def follow(
     after: Annotated[int, Query(ge=-1, le=MAX_SEQ, description="Only events with a higher `seq`.")] = -1,
     last_event_id: Annotated[str | None, Header(description="As `after`, which it overrules.")] = None,
 ) -> Response:
-    """Its events, from the first or after a given one, to its end: a resumed stream, or one that is long over."""
+    """Stream its events from the first, or after a given one, to its end. The run may go on or be long over."""
     if last_event_id is not None:
         if not last_event_id.isdecimal() or len(last_event_id) > MAX_SEQ_DIGITS or int(last_event_id) > MAX_SEQ:
             raise invalid("'Last-Event-ID' must be the 'id' of an event of this run.", param="Last-Event-ID")
         after = int(last_event_id)
-    handle = await hub_of(request).find(run_id, caller_of(request), "research")
+    handle = await _find(request, run_id)
     return followed_stream(handle.frames(after), heartbeat_s=services_of(request).settings.heartbeat_s)
 
 
 @router.post("/v1/research/{run_id}/cancel", response_model=Run, summary="Cancel a run")
 async def cancel(request: Request, run_id: RunId) -> Response:
     """Free the engine at once; the run's stream ends as ``cancelled``. A run that has ended stays as it is."""
-    handle = await hub_of(request).find(run_id, caller_of(request), "research")
+    handle = await _find(request, run_id)
     await handle.cancel()
     return _json(await handle.run())
 
@@ -177,38 +178,49 @@ async def cancel(request: Request, run_id: RunId) -> Response:
 @router.delete("/v1/research/{run_id}", summary="Delete a stored run")
 async def delete(request: Request, run_id: RunId) -> RunDeleted:
     """End the run if need be, and forget it."""
-    hub = hub_of(request)
-    handle = await hub.find(run_id, caller_of(request), "research")
-    await hub.delete(handle)
+    handle = await _find(request, run_id)
+    await hub_of(request).delete(handle)
     return RunDeleted(id=handle.meta.id)
 
 
 async def _answer(request: Request, body: RunRequest, plan: Plan, meta: RunMeta) -> Response:
     hub = hub_of(request)
     if body.stream:
-        handle = hub.start(plan, meta, when_left="grace" if body.store else "cancel", store=body.store)
+        handle = hub.start(plan, meta, on_disconnect="grace" if body.store else "cancel", store=body.store)
         heartbeat_s = services_of(request).settings.heartbeat_s
         response: Response = await event_stream(handle.frames(), heartbeat_s=heartbeat_s)
     else:
-        handle = hub.start(plan, meta, when_left="cancel", store=body.store)
-        run = unbroken(await unless_left(_to_end(handle), request))
+        handle = hub.start(plan, meta, on_disconnect="cancel", store=body.store)
+        run = raise_if_failed(await cancel_on_disconnect(handle.to_end(), request))
         response = _json(run.model_copy(update={"trajectory": None}))
     response.headers["x-run-id"] = meta.id
     return response
 
 
-async def _to_end(handle: RunHandle) -> Run:
-    async with aclosing(handle.batches()) as batches:
-        async for _ in batches:
-            pass
-    return await handle.run()
+async def _find(request: Request, run_id: str) -> RunHandle:
+    try:
+        return await hub_of(request).find(run_id, caller_of(request), "research")
+    except RunNotFoundError as error:
+        raise _not_found(error) from error
+
+
+async def _listed(request: Request, after: str | None, limit: int) -> list[RunState]:
+    try:
+        return await hub_of(request).list_runs(caller_of(request), after, limit)
+    except RunNotFoundError as error:
+        raise _not_found(error) from error
+
+
+def _not_found(error: RunNotFoundError) -> ApiError:
+    message = f"There is no stored run {error.run_id[:100]!r}. It may have expired, or belong to another key."
+    return ApiError(404, message, code="run_not_found")
 
 
 async def _after(request: Request, previous: str | None, question: str) -> str:
-    """``question`` put after the runs that it follows."""
+    """Return ``question`` put after the runs that it follows."""
     turns: list[Turn] = []
     while previous is not None and len(turns) < 2 * MAX_TURNS_BACK:
-        handle = await hub_of(request).find(previous, caller_of(request), "research")
+        handle = await _find(request, previous)
         run = await handle.run()
         if run.status == "running":
             raise invalid("The previous run has not ended.", param="previous_run_id")
@@ -237,7 +249,7 @@ def _check_text(run: Run) -> None:
 
 
 def _options(body: ReplayRequest, trajectory: Trajectory) -> RunOptions:
-    """The old run's options, where the request sets none. The client may have written them itself."""
+    """Return the request's options, and the old run's where it sets none. The client may have written those itself."""
     old = trajectory.options.model_dump(exclude_none=True)
     given = body.model_dump(include=set(RunOptions.model_fields), exclude_none=True)
     try:

@@ -1,6 +1,5 @@
-"""``/v1/responses``: OpenAI's Responses, streamed or whole, stored, in the background, and taken up again."""
+"""``/v1/responses``: OpenAI's Responses, streamed or whole, stored, in the background, and resumed."""
 
-import json
 import time
 import uuid
 from collections.abc import AsyncGenerator
@@ -18,12 +17,15 @@ from searchr1.gateway.responses.intake import question_of, run_options, stored_r
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
+from searchr1.gateway.routes.run_requests import cancel_on_disconnect, hub_of, raise_if_failed
+from searchr1.gateway.routes.streaming import event_stream
 from searchr1.gateway.runs.conversation import Turn, fold_conversation
-from searchr1.gateway.runs.drive import unbroken, unless_left
-from searchr1.gateway.runs.hub import RunHandle, hub_of, scope_of
+from searchr1.gateway.runs.errors import RunNotFoundError
+from searchr1.gateway.runs.handle import RunHandle
+from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.gateway.services import services_of
-from searchr1.gateway.sse import event_stream
+from searchr1.gateway.sse import HEARTBEAT, encode_named
 from searchr1_client.events import Run
 
 router = APIRouter()
@@ -54,7 +56,7 @@ _EITHER: dict[int | str, dict[str, Any]] = {
 
 @router.post("/v1/responses", responses=_EITHER, summary="Create a response")
 async def create(request: Request, body: ResponsesRequest) -> Response:
-    """OpenAI's Responses: items `reasoning`, `web_search_call` and `message` with `url_citation` annotations.
+    """Answer as OpenAI does, in items `reasoning`, `web_search_call` and `message` with `url_citation` annotations.
 
     A stored stream whose reader is gone can be resumed for a while, then the run is cancelled; one in the background
     goes on.
@@ -70,16 +72,16 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
             message = "This server stores no responses, so none can run in the background."
         raise invalid(message, param="background")
     if body.background:
-        handle = hub.start(plan, meta, when_left="keep")
+        handle = hub.start(plan, meta, on_disconnect="keep")
         if body.stream:
             return await _stream(request, handle, -1)
         await _begun(handle)
         return await _whole(handle, frozenset())
     if body.stream:
-        handle = hub.start(plan, meta, when_left="grace" if kept else "cancel", store=kept)
+        handle = hub.start(plan, meta, on_disconnect="grace" if kept else "cancel", store=kept)
         return await _stream(request, handle, -1)
-    handle = hub.start(plan, meta, when_left="cancel", store=kept)
-    run = unbroken(await unless_left(_to_end(handle), request))
+    handle = hub.start(plan, meta, on_disconnect="cancel", store=kept)
+    run = raise_if_failed(await cancel_on_disconnect(handle.to_end(), request))
     return JSONResponse(response_of(meta, run))
 
 
@@ -94,7 +96,7 @@ async def retrieve(
     include: Include = None,
     plain_include: PlainInclude = None,
 ) -> Response:
-    """The response as it stands; with `stream`, its events from the first or after a given one, to its end."""
+    """Return the response as it stands; with `stream`, its events from the first, or after a given one, to its end."""
     if starting_after is not None and not stream:
         raise invalid("'starting_after' is for streams: set 'stream=true'.", param="starting_after")
     handle = await _find(request, response_id)
@@ -130,7 +132,7 @@ async def input_items(
     order: Literal["asc", "desc"] = "desc",
     after: Annotated[str | None, Query(max_length=128, description="The `last_id` of the page before.")] = None,
 ) -> Response:
-    """The messages that the request itself had, newest first unless told otherwise."""
+    """List the messages that the request itself had, newest first unless told otherwise."""
     handle = await _find(request, response_id)
     listed: list[Json] = handle.meta.request["input"]
     if order == "desc":
@@ -155,18 +157,14 @@ async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, 
     turns = await turns_of(body, find)
     instructed = [Turn("system", body.instructions), *turns] if body.instructions else turns
     response_id = f"resp_{uuid.uuid4().hex}"
-    try:
-        plan = services.admission.plan(
-            fold_conversation(instructed),
-            run_options(body, services.settings),
-            caller=caller,
-            run_id=response_id,
-            stream=bool(body.stream),
-        )
-    except ApiError as error:
-        if error.param != "question":
-            raise
-        raise ApiError(error.status, error.message, code=error.code, param="input") from error
+    plan = services.admission.plan(
+        fold_conversation(instructed),
+        run_options(body, services.settings),
+        caller=caller,
+        run_id=response_id,
+        stream=bool(body.stream),
+        param="input",
+    )
     meta = RunMeta(
         id=response_id,
         kind="response",
@@ -182,11 +180,9 @@ async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, 
 async def _find(request: Request, response_id: str) -> RunHandle:
     try:
         return await hub_of(request).find(response_id, caller_of(request), "response")
-    except ApiError as error:
-        if error.status != 404:
-            raise
+    except RunNotFoundError as error:
         message = f"Response with id {response_id!r} not found."
-        raise ApiError(404, message, code=error.code, param="response_id") from error
+        raise ApiError(404, message, code="not_found", param="response_id") from error
 
 
 async def _whole(handle: RunHandle, include: frozenset[str]) -> Response:
@@ -198,35 +194,30 @@ async def _begun(handle: RunHandle) -> None:
         await anext(batches)
 
 
-async def _to_end(handle: RunHandle) -> Run:
-    async with aclosing(handle.batches()) as batches:
-        async for _ in batches:
-            pass
-    return await handle.run()
-
-
 async def _stream(request: Request, handle: RunHandle, after: int, include: frozenset[str] = frozenset()) -> Response:
     heartbeat_s = services_of(request).settings.heartbeat_s
     return await event_stream(_frames(handle, after, include), heartbeat_s=heartbeat_s)
 
 
 async def _frames(handle: RunHandle, after: int, include: frozenset[str]) -> AsyncGenerator[bytes, None]:
-    """The stream's events with a number above ``after``. The run is read from its start: the numbers follow from it."""
+    """Yield frames of the events numbered above ``after``.
+
+    The run is read from its start: the numbers follow from it.
+    """
     shape = ResponseShape(handle.meta, include=include)
     if after >= 0:
-        yield b": ping\n"  # The headers go out at once, even where no event is left to come.
+        yield HEARTBEAT  # The headers go out at once, even where no event is left to come.
     async with aclosing(handle.batches()) as batches:
         async for batch in batches:
-            told = [one for event in batch for one in shape.add(event) if one["sequence_number"] > after]
-            if told:
-                yield b"".join(map(_frame, told))
+            new = [one for event in batch for one in shape.add(event) if one["sequence_number"] > after]
+            if new:
+                yield b"".join(map(_frame, new))
     if not shape.ended:
         yield _frame(_broken(shape.num_sent))
 
 
-def _frame(event: dict[str, Any]) -> bytes:
-    data = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {event['type']}\ndata: {data}\n\n".encode()
+def _frame(event: Json) -> bytes:
+    return encode_named(event["type"], event)
 
 
 def _broken(sequence_number: int) -> Json:

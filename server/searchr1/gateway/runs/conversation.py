@@ -15,7 +15,7 @@ class Turn:
 
 
 def fold_conversation(turns: Sequence[Turn]) -> str:
-    """The last turn that is no instruction, after the instructions and the earlier turns as quoted context.
+    """Return the last turn that is no instruction, after the instructions and the earlier turns as quoted context.
 
     System and developer turns count as instructions, wherever they stand. Blank turns are left out. A conversation of
     one turn is that turn's text as it is; one whose last turn is blank gives a blank question, which admission refuses.

@@ -1,24 +1,16 @@
-"""One run from plan to wire events, with its metrics and its clean-up. Every route goes through here."""
+"""One run from plan to wire events, with its metrics and its clean-up. Every route's run goes through here."""
 
-import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TypeVar
-
-from fastapi import Request
-from starlette.requests import ClientDisconnect
 
 from searchr1.driver import DriveStats, drive
 from searchr1.gateway.access.admission import Plan
-from searchr1.gateway.errors import ApiError, engine_status
+from searchr1.gateway.runs.events import EventMapper
 from searchr1.gateway.runs.record import Recorder
 from searchr1.gateway.services import Services
-from searchr1.gateway.sse import Narrator
 from searchr1.loop.types import AnswerDelta, Status, ThinkDelta
-from searchr1_client.events import KnownEvent, Run, Trajectory, Usage
-
-T = TypeVar("T")
+from searchr1_client.events import KnownEvent, Trajectory, Usage
 
 
 class RunDrive:
@@ -32,7 +24,7 @@ class RunDrive:
         self._services, self._plan = services, plan
         self._stats = DriveStats()
         self._recorder = Recorder(plan.rollout, plan.options, self._stats)
-        self._narrator = Narrator(
+        self._mapper = EventMapper(
             run_id=run_id,
             model=services.settings.public_name,
             question=plan.question if asked is None else asked,
@@ -45,44 +37,44 @@ class RunDrive:
 
     async def events(self) -> AsyncGenerator[KnownEvent, None]:
         """Yield the wire events, the first one at once. Closing it, or cancelling its reader, frees the engine."""
-        services, plan, narrator, stats = self._services, self._plan, self._narrator, self._stats
+        services, plan, mapper, stats = self._services, self._plan, self._mapper, self._stats
         metrics = services.metrics
         first_text_s: float | None = None
         with metrics.running.track_inprogress():
             try:
-                yield narrator.started()
+                yield mapper.started()
                 async with aclosing(
                     drive(plan.rollout, services.engine, plan.retriever, plan.options, stats)
                 ) as driving:
                     async for event in driving:
                         if first_text_s is None and isinstance(event, ThinkDelta | AnswerDelta):
                             first_text_s = time.perf_counter() - self._started
-                        metrics.saw(event)
-                        self._recorder.saw(event)
-                        if (told := narrator.tell(event)) is not None:
-                            yield told
+                        metrics.count(event)
+                        self._recorder.add(event)
+                        if (mapped := mapper.map(event)) is not None:
+                            yield mapped
             finally:
                 duration_s = time.perf_counter() - self._started
                 metrics.run_ended(plan.rollout, stats, duration_s=duration_s, first_text_s=first_text_s)
 
     def started(self) -> KnownEvent:
-        """The first event of a run whose ``events`` were closed before they gave it."""
-        return self._narrator.started()
+        """Return the first event of a run whose ``events`` were closed before they gave it."""
+        return self._mapper.started()
 
     def cancelled(self) -> KnownEvent:
         """End a run whose ``events`` were closed before their end; return its last event."""
         if self._plan.rollout.status is None:
             self._plan.rollout.stop(Status.CANCELLED)
-        return self._narrator.ended(Status.CANCELLED)
+        return self._mapper.ended(Status.CANCELLED)
 
-    def broke(self) -> KnownEvent:
+    def failed(self) -> KnownEvent:
         """End a run that met an error of the server's own; return its last event."""
         if self._plan.rollout.status is None:
             self._plan.rollout.stop(Status.FAILED)
-        return self._narrator.broke("internal", "The server met an error of its own; its log has the details.")
+        return self._mapper.failed("internal", "The server met an error of its own; its log has the details.")
 
     def trajectory(self, usage: Usage) -> Trajectory:
-        """All that the run was made of."""
+        """Return the training record of the run."""
         return self._recorder.trajectory(
             self._plan.question, total_ms=usage.duration_ms, policy_version=self._services.policy_version or None
         )
@@ -92,44 +84,9 @@ async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGen
     """Drive ``plan`` in a slot and yield its wire events, the first one at once. Closing it frees the engine.
 
     Raises:
-        ApiError: no slot is free; raised before the first event.
+        NoSlotError: no slot is free; raised before the first event.
     """
     with services.admission.slot():
         async with aclosing(RunDrive(services, plan, run_id=run_id, created=int(time.time())).events()) as events:
             async for event in events:
                 yield event
-
-
-def unbroken(run: Run) -> Run:
-    """``run``, unless it failed.
-
-    Raises:
-        ApiError: it failed; the error says how.
-    """
-    if run.error is not None:
-        raise ApiError(engine_status(run.error.code), run.error.message, code=run.error.code)
-    return run
-
-
-async def unless_left(work: Coroutine[None, None, T], request: Request) -> T:
-    """Await ``work``; cancel it if the client leaves first.
-
-    Raises:
-        ClientDisconnect: the client left.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -1,4 +1,4 @@
-"""A run that lives in this process: its task writes events, any number of readers follow them."""
+"""A run of this process: its task writes events, and any number of readers follow them."""
 
 import asyncio
 import logging
@@ -6,46 +6,52 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from searchr1.gateway.runs.drive import RunDrive
+from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
-from searchr1.gateway.sse import encode_frame
+from searchr1.gateway.sse import encode_logged
 from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run
 from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
 
 _READ_ELSEWHERE_S = 3.0
-"""How long one note of a reader on another replica counts; such readers send one a second."""
+"""Seconds that one message of a reader on another replica counts; such readers send one a second."""
 
 
-class LiveRun:
-    """See ``RunHandle``.
+class LiveRun(RunHandle):
+    """``RunHandle`` of a run of this process.
 
     ``leave_s`` is how long it goes on when its last reader has left; None: to its end.
     """
 
     def __init__(self, meta: RunMeta, drive: RunDrive, *, leave_s: float | None) -> None:
-        self.meta = meta
+        self._meta = meta
         self.ended = False
         self.closed = asyncio.Event()
-        """Set once nothing of it is written any more."""
+        """Set once nothing of the run is written any more."""
         self.kept = False
-        """Whether it goes to the store."""
+        """True while the run is to be stored."""
         self._drive = drive
         self._leave_s = leave_s
         self._events: list[KnownEvent] = []
         self._data: list[bytes] = []
-        """Each event's JSON."""
+        """JSON of each event, encoded once for the store and all readers."""
         self._num_stored = 0
         self._num_readers = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._driving: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
         self._end_wanted = False
         self._record: Run | None = None
 
     @property
+    def meta(self) -> RunMeta:
+        """See ``RunHandle.meta``."""
+        return self._meta
+
+    @property
     def outlives_readers(self) -> bool:
-        """Whether it goes on when nobody reads it."""
+        """True for a run that goes on when nobody reads it."""
         return self._leave_s is None
 
     async def drive_to_end(self) -> None:
@@ -59,7 +65,7 @@ class LiveRun:
         finally:
             self._driving.cancel()
             self.ended = True
-            self._news.set()
+            self._changed.set()
 
     def end(self) -> None:
         """Have the run end as cancelled. Does nothing for one that has ended."""
@@ -78,10 +84,10 @@ class LiveRun:
         """See ``RunHandle.frames``."""
         async with aclosing(self._follow(after)) as spans:
             async for start, end in spans:
-                yield b"".join(map(encode_frame, self._events[start:end], self._data[start:end]))
+                yield b"".join(map(encode_logged, self._events[start:end], self._data[start:end]))
 
     async def _follow(self, after: int) -> AsyncGenerator[tuple[int, int], None]:
-        """Yield where events stand that are new to this reader: from the first one to before the second."""
+        """Yield spans of ``_events`` that are new to this reader, as (start, end)."""
         at = after + 1
         self._num_readers += 1
         try:
@@ -92,14 +98,14 @@ class LiveRun:
                 elif self.ended:
                     return
                 else:
-                    self._news.clear()
-                    await self._news.wait()
+                    self._changed.clear()
+                    await self._changed.wait()
         finally:
             self._num_readers -= 1
             self._maybe_leave()
 
     def read_elsewhere(self) -> None:
-        """Another replica has a reader: go on as if one had left just now, and until it can have said so again."""
+        """Note a reader on another replica: the run goes on for at least as long as the next message may take."""
         self._maybe_leave(at_least_s=_READ_ELSEWHERE_S)
 
     async def cancel(self) -> None:
@@ -114,26 +120,26 @@ class LiveRun:
         return self.record() if self.ended else self._fold().so_far()
 
     def record(self) -> Run:
-        """The whole run. Call it only once it has ended."""
+        """Return the whole run. Call it only once it has ended."""
         if self._record is None:
             run = self._fold().run()
             self._record = run.model_copy(update={"trajectory": self._drive.trajectory(run.usage)})
         return self._record
 
     def unstored(self) -> list[LoggedEvent]:
-        """Events that the store does not have."""
+        """Return the events that the store does not have."""
         first = self._num_stored
         return [LoggedEvent(first + i, data) for i, data in enumerate(self._data[first:])]
 
-    def stored(self, events: list[LoggedEvent]) -> None:
-        """The store has these now."""
+    def mark_stored(self, events: list[LoggedEvent]) -> None:
+        """Note that the store has these events."""
         self._num_stored += len(events)
 
-    def store_again(self) -> None:
-        """The store has none of its events any more."""
+    def mark_unstored(self) -> None:
+        """Note that the store has lost all events."""
         self._num_stored = 0
 
-    async def news(self, at_most_s: float) -> None:
+    async def wait_ended(self, at_most_s: float) -> None:
         """Wait for the run's end, at most so long."""
         if not self.ended and self._driving is not None:
             await asyncio.wait((self._driving,), timeout=at_most_s)
@@ -153,12 +159,12 @@ class LiveRun:
         if not self._events:
             self._add(self._drive.started())
         if self._events[-1].type not in TERMINAL_TYPES:
-            self._add(self._drive.cancelled() if driven.cancelled() else self._drive.broke())
+            self._add(self._drive.cancelled() if driven.cancelled() else self._drive.failed())
 
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)
         self._data.append(event.model_dump_json().encode())
-        self._news.set()
+        self._changed.set()
 
     def _fold(self) -> RunFold:
         fold = RunFold(created=self.meta.created)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its trajectory, gathered while it is driven."""
+"""The recorder: a run's trajectory, gathered while the run is driven."""
 
 from searchr1.driver import DriveEvent, DriveOptions, DriveStats, PassagesReceived, SearchErrored
 from searchr1.loop.machine import Rollout
@@ -7,18 +7,18 @@ from searchr1_client import events as wire
 
 
 def ms(seconds: float) -> float:
-    """Milliseconds, as the wire has them."""
+    """Return milliseconds, rounded as the wire has them."""
     return round(seconds * 1000, 3)
 
 
 class Recorder:
-    """Keeps what a rollout's searches gave; everything else is in the rollout itself."""
+    """Keeps the outcomes of a rollout's searches; everything else is in the rollout itself."""
 
     def __init__(self, rollout: Rollout, options: DriveOptions, stats: DriveStats) -> None:
         self._rollout, self._options, self._stats = rollout, options, stats
         self._searches: list[wire.TrajectorySearch] = []
 
-    def saw(self, event: DriveEvent) -> None:
+    def add(self, event: DriveEvent) -> None:
         """Take a drive event."""
         if isinstance(event, PassagesReceived):
             passages = [
@@ -48,7 +48,7 @@ class Recorder:
             )
 
     def trajectory(self, question: str, *, total_ms: float, policy_version: str | None) -> wire.Trajectory:
-        """The whole record. ``question`` is what the model was asked."""
+        """Return the whole record. ``question`` is the text that the model was asked."""
         limits, options, stats = self._rollout.limits, self._options, self._stats
         return wire.Trajectory(
             question=question,

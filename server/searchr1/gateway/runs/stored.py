@@ -1,12 +1,13 @@
-"""A run that is stored: one that has ended, or one that lives on another replica."""
+"""A run read from the store: one that has ended, or one that goes on on another replica."""
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any, cast
 
-from searchr1.gateway.errors import ApiError
-from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta, RunState, RunStore, RunStoreError, Wish
+from searchr1.gateway.runs.errors import RunsUnreachableError
+from searchr1.gateway.runs.handle import RunHandle
+from searchr1.gateway.runs.store.base import Command, LoggedEvent, RunMeta, RunState, RunStore, RunStoreError
 from searchr1.gateway.sse import encode_event
 from searchr1_client.events import (
     TERMINAL_TYPES,
@@ -21,22 +22,22 @@ from searchr1_client.events import (
 from searchr1_client.fold import RunFold
 
 _WAIT_S = 1.0
-"""For one read of the log."""
-_PATIENCE_S = 10.0
-"""How long a reader bears a store that does not answer, and a cancel waits for the owner."""
+"""Seconds that one read of the log waits for an event."""
+_TIMEOUT_S = 10.0
+"""Seconds after which a reader gives up a store that does not answer, and a cancel stops waiting for the owner."""
 _LOST_S = 2.0
-"""How long an owner shows no sign of life before a reader takes it for gone, its lease apart."""
-_LOOK_S = 0.05
-_LOOKS_PER_NOTE = 20
+"""A reader declares the owner dead after this long without a heartbeat, in addition to the lease."""
+_POLL_S = 0.05
+_POLLS_PER_MESSAGE = 20
 
 
-class StoredRun:
-    """See ``RunHandle``."""
+class StoredRun(RunHandle):
+    """``RunHandle`` of a run in the store. Its owner, if it still runs, is reached by messages through the store."""
 
     def __init__(self, state: RunState, store: RunStore) -> None:
         self._state, self._store = state, store
         self._owner = state.meta.replica
-        self._note_due_s = 0.0
+        self._message_due_s = 0.0
 
     @property
     def meta(self) -> RunMeta:
@@ -52,13 +53,13 @@ class StoredRun:
                 if not batch and not await self._goes_on():
                     lost_s += _WAIT_S
                     if self._state.status == "running" and self._owner and lost_s <= _LOST_S:
-                        continue  # A store that was restarted knows an owner again once that has said that it lives.
+                        continue  # A store that was restarted knows an owner again after its next heartbeat.
                     batch = await self._last_words(after)
                     if not batch:
                         return
             except RunStoreError:
                 silent_s += _WAIT_S
-                if silent_s > _PATIENCE_S:
+                if silent_s > _TIMEOUT_S:
                     return
                 await asyncio.sleep(_WAIT_S)
                 continue
@@ -80,20 +81,20 @@ class StoredRun:
         await self._end("cancel")
 
     async def forget(self) -> None:
-        """As ``cancel``; then its owner stores nothing of it any more."""
+        """Have the run end, and its owner store nothing of it any more. Raises as ``cancel`` does."""
         await self._end("forget")
 
-    async def _end(self, wish: Wish) -> None:
-        looks = 0
+    async def _end(self, command: Command) -> None:
+        polls = 0
         try:
-            async with asyncio.timeout(_PATIENCE_S):
+            async with asyncio.timeout(_TIMEOUT_S):
                 while await self._goes_on():
-                    if looks % _LOOKS_PER_NOTE == 0:  # A note is lost where the owner's connection breaks.
-                        await self._store.tell_owner(self.meta, wish)
-                    looks += 1
-                    await asyncio.sleep(_LOOK_S)
+                    if polls % _POLLS_PER_MESSAGE == 0:  # A message is lost where the owner's connection breaks.
+                        await self._store.send_to_owner(self.meta, command)
+                    polls += 1
+                    await asyncio.sleep(_POLL_S)
         except RunStoreError as error:
-            raise ApiError(503, "The run can't be reached just now; try again.", code="store_unavailable") from error
+            raise _unreachable() from error
         except TimeoutError:
             pass  # It was asked, and the answer shows that it still runs.
 
@@ -106,7 +107,7 @@ class StoredRun:
             if not await self._goes_on():
                 events += await self._last_words(events[-1].seq if events else -1)
         except RunStoreError as error:
-            raise ApiError(503, "The run can't be reached just now; try again.", code="store_unavailable") from error
+            raise _unreachable() from error
         fold = RunFold(created=self.meta.created)
         for event in events or [self._first()]:
             fold.add(event)
@@ -116,11 +117,11 @@ class StoredRun:
         if self._state.status != "running":
             return await self._read(after, 0)
         now_s = asyncio.get_running_loop().time()
-        if now_s >= self._note_due_s:
-            self._note_due_s = now_s + _WAIT_S
-            # Without it the owner may end the run, but what there is can be read: a full store takes no notes.
+        if now_s >= self._message_due_s:
+            self._message_due_s = now_s + _WAIT_S
+            # A full store takes no messages. The owner may end the run then, but what there is can be read.
             with suppress(RunStoreError):
-                await self._store.tell_owner(self.meta, "read")
+                await self._store.send_to_owner(self.meta, "read")
         return await self._read(after, _WAIT_S)
 
     async def _read(self, after: int, wait_s: float) -> list[KnownEvent]:
@@ -133,11 +134,11 @@ class StoredRun:
         if state is None:
             return False
         self._state = state
-        self._owner = self._owner and state.meta.replica  # One that is known to be none stays none.
-        return state.status == "running" and await self._store.lives(self._owner)
+        self._owner = self._owner and state.meta.replica  # Once abandoned, a run has no owner again.
+        return state.status == "running" and await self._store.is_alive(self._owner)
 
     async def _last_words(self, after: int) -> list[KnownEvent]:
-        """What ends the log of a run that does not go on: events that came just now, and that its owner is gone."""
+        """Return the end of the log of a run that does not go on: late events, then the failure of a gone owner."""
         events = await self._read(after, 0)
         if self._state.status != "running" or (events and events[-1].type in TERMINAL_TYPES):
             return events
@@ -152,6 +153,10 @@ class StoredRun:
         meta = self.meta
         stamp: dict[str, Any] = {"seq": 0, "run_id": meta.id, "turn": 0, "t_ms": 0.0}
         return RunStarted(**stamp, model=meta.model, question=meta.question, created=meta.created)
+
+
+def _unreachable() -> RunsUnreachableError:
+    return RunsUnreachableError("The run can't be reached just now; try again.")
 
 
 def _event(logged: LoggedEvent) -> KnownEvent:

@@ -1,4 +1,4 @@
-"""What every run store must do: in memory, on a real Redis, a Cluster, and a master that Sentinel names."""
+"""Conformance of run stores: in memory, on a real Redis, a Cluster, and a master that Sentinel names."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -8,7 +8,7 @@ import pytest
 
 from searchr1.gateway.runs.store.base import (
     LoggedEvent,
-    Note,
+    Message,
     RunForgottenError,
     RunMeta,
     RunState,
@@ -97,14 +97,14 @@ async def test_a_run_that_is_given_up_has_no_owner(store: RunStore) -> None:
     about = meta("run_2d")
     await store.create(about)
     await store.append("run_2d", logged(0))
-    await store.disown("run_2d")
-    await store.disown("run_unknown")
+    await store.abandon("run_2d")
+    await store.abandon("run_unknown")
     state = await store.state("run_2d")
     assert state is not None
-    assert not await store.lives(state.meta.replica)
+    assert not await store.is_alive(state.meta.replica)
     assert await store.state("run_unknown") is None
     await store.finish(RunState(about, "completed"), b"{}")
-    await store.disown("run_2d")
+    await store.abandon("run_2d")
     assert await store.state("run_2d") == RunState(about, "completed")
 
 
@@ -163,13 +163,13 @@ async def test_a_reader_that_waits_gets_what_comes(urls: dict[str, str]) -> None
 async def test_a_note_reaches_the_owner(urls: dict[str, str]) -> None:
     for kind in KINDS[1:]:
         owner, other = redis_store(urls[kind]), redis_store(urls[kind])
-        assert not await other.lives("owner")
-        assert await owner.hello("owner", 0.01) == []
-        assert await other.lives("owner")
-        waiting = asyncio.create_task(owner.hello("owner", 1.5))
+        assert not await other.is_alive("owner")
+        assert await owner.heartbeat("owner", 0.01) == []
+        assert await other.is_alive("owner")
+        waiting = asyncio.create_task(owner.heartbeat("owner", 1.5))
         await asyncio.sleep(0.05)
-        await other.tell_owner(meta("run_6", replica="owner"), "cancel")
-        assert await waiting == [Note("cancel", "run_6")]
+        await other.send_to_owner(meta("run_6", replica="owner"), "cancel")
+        assert await waiting == [Message("cancel", "run_6")]
         await owner.aclose()
         await other.aclose()
 

@@ -144,10 +144,10 @@ async def test_a_full_redis_delays_the_log_and_ends_nothing(redis: RedisServer, 
 
 async def test_a_full_redis_keeps_the_lease_of_a_replica(redis: RedisServer) -> None:
     store = RedisRunStore(open_redis(redis.url), open_redis(redis.url), ttl_s=60)
-    await store.hello("me", 0.01)
+    await store.heartbeat("me", 0.01)
     order(redis, "CONFIG SET", "maxmemory", "1")
     order(redis, "PEXPIRE", "sr1:replica:me", "1000")
-    await store.hello("me", 0.01)
+    await store.heartbeat("me", 0.01)
     assert order(redis, "PTTL", "sr1:replica:me") > 10_000
     await store.aclose()
 

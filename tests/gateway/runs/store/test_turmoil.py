@@ -63,7 +63,7 @@ class Client:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the terminal event came."""
+        """True once the terminal event came."""
         return bool(self.events) and self.events[-1]["type"] in ("run.completed", "run.failed")
 
     async def go(self) -> None:

@@ -1,9 +1,9 @@
-"""Where runs are kept: the ``RunStore`` protocol. What is in it outlives the request, and with Redis the replica.
+"""The ``RunStore`` protocol: it keeps runs beyond their request, and with Redis beyond their replica.
 
 Rules
 -----
 1. A run's events are numbered from 0 without gaps (``seq``), and are appended in that order by one replica: its owner.
-2. An owner shows that it lives (``hello``). A run that has no terminal event and whose owner is gone is lost.
+2. An owner sends heartbeats (``heartbeat``). A run without a terminal event whose owner is gone is lost.
 3. ``finish`` comes last and stores the whole record. Everything of a run expires together.
 """
 
@@ -15,31 +15,31 @@ RunKind = Literal["research", "response"]
 
 
 class RunStoreError(Exception):
-    """The store does not answer. Its cause says why."""
+    """Failure of the store to answer. Its cause says why."""
 
 
 class RunForgottenError(RunStoreError):
-    """The store answers, but it has lost a part of the run: all of it must be sent again, from ``create`` on."""
+    """Loss of a part of the run in a store that answers: all of it must be sent again, from ``create`` on."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunMeta:
-    """What a run is, apart from what happened in it."""
+    """A run's identity and request: all but what happened in it."""
 
     id: str
     kind: RunKind
-    """Which API it belongs to; the other one does not find it."""
+    """API that it belongs to; the other one does not find it."""
     created: int
     """Unix time, seconds."""
     model: str
     question: str
-    """As it was asked, before any earlier conversation was put before it."""
+    """Question as it was asked, before any earlier conversation was put before it."""
     scope: str
-    """Whose it is; nobody else finds it."""
+    """Tenant or key that owns it (``hub.scope_of``); nobody else finds it."""
     replica: str = ""
-    """Its owner."""
+    """Id of the replica that owns it; empty where none does."""
     request: dict[str, Any] = field(default_factory=dict)
-    """The route's own JSON: what it needs to shape the run again."""
+    """JSON of the route's own that it needs to shape the run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +59,15 @@ class LoggedEvent:
     data: bytes
 
 
-Wish = Literal["cancel", "forget", "read"]
-"""What one replica tells a run's owner: to cancel it, to cancel and delete it, or that somebody reads it."""
+Command = Literal["cancel", "forget", "read"]
+"""Commands of other replicas to a run's owner: cancel the run, cancel and delete it, know that somebody reads it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """What a replica is told about one of its runs."""
+class Message:
+    """A command that another replica sent about one of this replica's runs."""
 
-    wish: Wish
+    command: Command
     run_id: str
 
 
@@ -87,7 +87,7 @@ class RunStore(Protocol):
         ...
 
     async def finish(self, state: RunState, record: bytes) -> None:
-        """The run has ended: ``record`` is its whole JSON.
+        """Store ``record``, the whole JSON of a run that has ended.
 
         Raises:
             RunForgottenError: its events are not there.
@@ -95,41 +95,41 @@ class RunStore(Protocol):
         ...
 
     async def state(self, run_id: str) -> RunState | None:
-        """The run without its events; None where there is none."""
+        """Return the run without its events; None where there is no such run."""
         ...
 
     async def record(self, run_id: str) -> bytes | None:
-        """What ``finish`` was given; None before it."""
+        """Return the JSON that ``finish`` stored; None before that."""
         ...
 
     async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
-        """Events with a ``seq`` above ``after``, in order; waits up to ``wait_s`` for one."""
+        """Return events with a ``seq`` above ``after``, in order; wait up to ``wait_s`` for one."""
         ...
 
     async def list_runs(self, scope: str, after: str | None, limit: int) -> list[RunState]:
-        """Runs of ``scope``, newest first, from the one after the run ``after`` on."""
+        """Return runs of ``scope``, newest first, from the one after the run ``after`` on."""
         ...
 
     async def delete(self, meta: RunMeta) -> None:
         """Forget a run."""
         ...
 
-    async def disown(self, run_id: str) -> None:
-        """A run that is not finished never will be: it has no owner any more."""
+    async def abandon(self, run_id: str) -> None:
+        """Take the owner from a run that is not finished and never will be."""
         ...
 
-    async def hello(self, replica: str, wait_s: float) -> list[Note]:
-        """Show that ``replica`` lives; wait up to ``wait_s`` for what other replicas tell it, and return that."""
+    async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:
+        """Extend ``replica``'s lease; wait up to ``wait_s`` for messages of other replicas, and return them."""
         ...
 
-    async def lives(self, replica: str) -> bool:
-        """Whether a replica showed that it lives, not long ago."""
+    async def is_alive(self, replica: str) -> bool:
+        """Return True while a replica's lease holds: it sent a heartbeat not long ago."""
         ...
 
-    async def tell_owner(self, meta: RunMeta, wish: Wish) -> None:
-        """Tell a run's owner something."""
+    async def send_to_owner(self, meta: RunMeta, command: Command) -> None:
+        """Send a command to a run's owner. It may be lost."""
         ...
 
     async def aclose(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         ...

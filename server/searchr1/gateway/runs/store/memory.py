@@ -1,4 +1,4 @@
-"""Runs in this process's memory: for one replica. The oldest are dropped when they take more than ``max_bytes``."""
+"""The run store in memory, for one replica. The oldest runs are dropped when all take more than ``max_bytes``."""
 
 import asyncio
 import json
@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from searchr1.gateway.runs.store.base import LoggedEvent, Note, RunForgottenError, RunMeta, RunState, Wish
+from searchr1.gateway.runs.store.base import Command, LoggedEvent, Message, RunForgottenError, RunMeta, RunState
 
 _OVERHEAD_BYTES = 100
-"""What an event or a run takes besides its JSON."""
+"""Memory of an event or a run besides its JSON."""
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class _Kept:
 
 
 class MemoryRunStore:
-    """See ``RunStore``. ``clock`` gives seconds."""
+    """``RunStore`` over a dictionary. ``clock`` gives seconds."""
 
     def __init__(self, *, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._ttl_s, self._max_bytes, self._clock = ttl_s, max_bytes, clock
@@ -62,7 +62,7 @@ class MemoryRunStore:
         return None if run is None else run.record
 
     async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
-        """See ``RunStore.read``. A run that is going on is read where it lives, which is here: nothing new comes."""
+        """See ``RunStore.read``. A run that goes on is read from its ``LiveRun``: nothing new comes here."""
         run = self._find(run_id)
         events = [] if run is None else run.events[after + 1 :]
         if not events and wait_s > 0:
@@ -80,25 +80,25 @@ class MemoryRunStore:
         """See ``RunStore.delete``."""
         self._drop(meta.id)
 
-    async def disown(self, run_id: str) -> None:
-        """See ``RunStore.disown``."""
+    async def abandon(self, run_id: str) -> None:
+        """See ``RunStore.abandon``."""
         if (run := self._find(run_id)) is not None and run.record is None:
             run.state = replace(run.state, meta=replace(run.state.meta, replica=""))
 
-    async def hello(self, replica: str, wait_s: float) -> list[Note]:
-        """See ``RunStore.hello``. Nobody else can tell, so it waits in vain."""
+    async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:
+        """See ``RunStore.heartbeat``. There is no other replica, so no message ever comes."""
         await asyncio.sleep(wait_s)
         return []
 
-    async def lives(self, replica: str) -> bool:
-        """See ``RunStore.lives``. The one replica asks about itself, or about a run without an owner."""
+    async def is_alive(self, replica: str) -> bool:
+        """See ``RunStore.is_alive``. The one replica asks about itself, or about a run without an owner."""
         return bool(replica)
 
-    async def tell_owner(self, meta: RunMeta, wish: Wish) -> None:
-        """See ``RunStore.tell_owner``. Every run that is going on lives here, where it needs no note."""
+    async def send_to_owner(self, meta: RunMeta, command: Command) -> None:
+        """See ``RunStore.send_to_owner``. Every run that goes on is this process's own, so nothing is sent."""
 
     async def aclose(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there are no connections."""
 
     def _found(self, run_id: str) -> _Kept:
         if (run := self._find(run_id)) is None:

@@ -1,11 +1,11 @@
-"""Runs in Redis: any replica finds them, follows them and has them cancelled.
+"""The run store in Redis, where any replica finds, follows and cancels any run.
 
 ``sr1:run:{ID}:log`` is a stream whose entries each hold some events; an entry's id is the ``seq`` of its last event
 plus one, so that a reader's position is its last ``seq``. An append that is repeated with more events leaves some of
 them in two entries: readers skip what they have.
 ``:state`` and ``:record`` hold the rest. The braces put all keys of a run into one slot of a Cluster.
-``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` says that a replica lives; in ``:inbox`` it finds
-what others tell it about its runs.
+``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` is a replica's lease; in ``:inbox`` it finds
+the messages of other replicas about its runs.
 """
 
 import asyncio
@@ -19,24 +19,24 @@ from typing import Any, TypeVar, cast
 from redis.exceptions import RedisClusterException, RedisError
 
 from searchr1.gateway.runs.store.base import (
+    Command,
     LoggedEvent,
-    Note,
+    Message,
     RunForgottenError,
     RunMeta,
     RunState,
     RunStoreError,
-    Wish,
 )
 from searchr1.redis_client import RedisClient
 
 T = TypeVar("T")
 
 LEASE_S = 15.0
-"""A replica that was silent for so long is gone."""
+"""Seconds without a heartbeat after which a replica is gone."""
 _MAX_LISTED = 1000
-"""Runs that one caller's listing goes back."""
+"""Runs that one caller's listing holds."""
 _MAX_ENTRIES = 20_000
-"""Of one run's log; far above what a run's token budget allows."""
+"""Entries of one run's log; far above what a run's token budget allows."""
 _MAX_BLOCKED = 32
 """Reads that may wait on a connection of their own: half of a pool. Further ones look again every so often."""
 _POLL_S = 0.25
@@ -62,7 +62,7 @@ XADD is the first to write: a full Redis refuses only a script's first write.
 
 
 class RedisRunStore:
-    """See ``RunStore``. ``client`` and ``blocking`` come from ``open_redis`` and are closed with the store.
+    """``RunStore`` over Redis. ``client`` and ``blocking`` come from ``open_redis`` and are closed with the store.
 
     ``blocking`` is a client of its own, because readers that wait hold a connection each.
     """
@@ -142,14 +142,14 @@ class RedisRunStore:
         await _answer(self._client.delete(*(_key(meta.id, part) for part in ("state", "record", "log"))))
         await _answer(self._client.zrem(_RUNS + meta.scope, meta.id))
 
-    async def disown(self, run_id: str) -> None:
-        """See ``RunStore.disown``."""
+    async def abandon(self, run_id: str) -> None:
+        """See ``RunStore.abandon``."""
         state = await self.state(run_id)
         if state is not None and state.status == "running":
             await self._put_state(replace(state, meta=replace(state.meta, replica="")))
 
-    async def hello(self, replica: str, wait_s: float) -> list[Note]:
-        """See ``RunStore.hello``."""
+    async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:
+        """See ``RunStore.heartbeat``."""
         lease, lease_ms = _REPLICA + replica, round(LEASE_S * 1000)
         # A full Redis still lets a lease be extended, but no key be set.
         if not await _answer(self._client.pexpire(lease, lease_ms)):
@@ -157,17 +157,17 @@ class RedisRunStore:
         answer = await _answer(self._blocking.blpop([f"{_REPLICA}{replica}:inbox"], timeout=wait_s))
         if answer is None:
             return []
-        wish, _, run_id = answer[1].decode("utf-8", "replace").partition(" ")
-        return [Note(cast(Wish, wish), run_id)]
+        command, _, run_id = answer[1].decode("utf-8", "replace").partition(" ")
+        return [Message(cast(Command, command), run_id)]
 
-    async def lives(self, replica: str) -> bool:
-        """See ``RunStore.lives``."""
+    async def is_alive(self, replica: str) -> bool:
+        """See ``RunStore.is_alive``."""
         return bool(replica) and bool(await _answer(self._client.exists(_REPLICA + replica)))
 
-    async def tell_owner(self, meta: RunMeta, wish: Wish) -> None:
-        """See ``RunStore.tell_owner``."""
+    async def send_to_owner(self, meta: RunMeta, command: Command) -> None:
+        """See ``RunStore.send_to_owner``."""
         inbox = f"{_REPLICA}{meta.replica}:inbox"
-        await _answer(self._client.rpush(inbox, f"{wish} {meta.id}"))
+        await _answer(self._client.rpush(inbox, f"{command} {meta.id}"))
         await _answer(self._client.pexpire(inbox, round(LEASE_S * 1000)))
 
     async def aclose(self) -> None:
@@ -190,7 +190,7 @@ def _state_of(data: bytes) -> RunState:
 
 
 def _events_after(after: int, answer: Any) -> list[LoggedEvent]:
-    """The events of XREAD's answer, each one once."""
+    """Return the events of XREAD's answer, each one once."""
     logs = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
     fresh: list[LoggedEvent] = []
     for event in (event for entries in logs for entry in entries for event in _events_of(entry)):

@@ -1,0 +1,176 @@
+"""The event mapper: the driver's events of a run become wire events, with citations and cost."""
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from searchr1.driver import DriveEvent, DriveStats, EngineErrored, PassagesReceived, SearchErrored
+from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
+from searchr1.gateway.runs.record import ms
+from searchr1.loop import types as loop
+from searchr1.loop.machine import Rollout
+from searchr1_client import events as wire
+
+MAX_SNIPPET_CHARS = 1000
+
+
+def engine_code(error: EngineError) -> str:
+    """Return the wire code of an engine's failure."""
+    if isinstance(error, EngineOverloadedError):
+        return "engine_overloaded"
+    return "engine_unavailable" if isinstance(error, EngineUnavailableError) else "engine_error"
+
+
+class EventMapper:
+    """Maps one run's drive events to wire events, each with its number and time.
+
+    It also numbers passages over the whole run and finds those that contain the answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        model: str,
+        question: str,
+        created: int,
+        rollout: Rollout,
+        stats: DriveStats,
+        prices_usd: Mapping[str, float],
+    ) -> None:
+        self._run_id = run_id
+        self._model = model
+        self._question = question
+        self._created = created
+        self._rollout = rollout
+        self._stats = stats
+        self._prices_usd = prices_usd
+        self._cost_usd = 0.0
+        self._first_token_ms: float | None = None
+        self._answer_tokens = 0
+        self._seq = 0
+        self._turn = 0
+        self._started = time.perf_counter()
+        self._searches: list[list[wire.WirePassage]] = []
+        self._num_passages = 0
+        self._engine_error: EngineError | None = None
+
+    def started(self) -> wire.RunStarted:
+        """Return the first event."""
+        return wire.RunStarted(**self._stamp(), model=self._model, question=self._question, created=self._created)
+
+    def map(self, event: DriveEvent) -> wire.KnownEvent | None:
+        """Return the wire event of a drive event; None for one that only prepares the end."""
+        self._turn = event.turn
+        match event:
+            case loop.ThinkDelta():
+                return wire.ThinkDelta(**self._first_text(), text=event.text)
+            case loop.AnswerDelta():
+                return wire.AnswerDelta(**self._first_text(), text=event.text)
+            case loop.SearchRequested():
+                return wire.SearchStarted(**self._stamp(), query=event.query)
+            case PassagesReceived():
+                if event.cache == "miss":
+                    self._cost_usd += self._prices_usd.get(event.provider, 0.0)
+                return wire.SearchCompleted(
+                    **self._stamp(),
+                    query=event.query,
+                    passages=self._number(event.passages),
+                    cache=event.cache,
+                    age_s=None if event.age_s is None else round(event.age_s, 3),
+                    provider=event.provider,
+                    duration_ms=ms(event.duration_s),
+                )
+            case SearchErrored():
+                error = wire.WireError(code=event.kind, message=event.message)
+                return wire.SearchFailed(
+                    **self._stamp(),
+                    query=event.query,
+                    error=error,
+                    provider=event.provider,
+                    duration_ms=ms(event.duration_s),
+                )
+            case loop.ActionInvalid():
+                return wire.ActionInvalid(**self._stamp(), reason=event.reason)
+            case loop.AnswerCompleted():
+                self._answer_tokens = self._rollout.count_tokens(event.text)
+                return wire.AnswerCompleted(**self._stamp(), text=event.text, citations=self._cite(event.text))
+            case EngineErrored():
+                self._engine_error = event.error
+                return None
+            case loop.Finished():
+                if self._engine_error is not None:
+                    return self.failed(engine_code(self._engine_error), str(self._engine_error))
+                return self.ended(event.status)
+
+    def failed(self, code: str, message: str) -> wire.RunFailed:
+        """Return the last event of a run that failed."""
+        return wire.RunFailed(**self._stamp(), error=wire.WireError(code=code, message=message), usage=self.usage())
+
+    def ended(self, status: loop.Status) -> wire.RunCompleted:
+        """Return the last event of a run that did not fail."""
+        return wire.RunCompleted(**self._stamp(), status=status.value, usage=self.usage())
+
+    def usage(self) -> wire.Usage:
+        """Return the tokens, searches, dollars and milliseconds that the run has cost so far."""
+        counts = {"prompt": 0, "observation": 0, "retry": 0}
+        for segment in self._rollout.segments:
+            if segment.kind in counts:
+                counts[segment.kind] += len(segment.ids)
+        return wire.Usage(
+            prompt_tokens=counts["prompt"],
+            completion_tokens=self._rollout.num_sampled_tokens,
+            reasoning_tokens=max(0, self._rollout.num_sampled_tokens - self._answer_tokens),
+            observation_tokens=counts["observation"] + counts["retry"],
+            cached_tokens=self._stats.num_cached_tokens,
+            turns=self._rollout.num_turns,
+            searches=self._rollout.num_searches,
+            cost_usd=round(self._cost_usd, 6) if self._prices_usd else None,
+            first_token_ms=self._first_token_ms,
+            duration_ms=self.elapsed_ms(),
+        )
+
+    def elapsed_ms(self) -> float:
+        """Return the milliseconds since the run started."""
+        return ms(time.perf_counter() - self._started)
+
+    def _stamp(self) -> dict[str, Any]:
+        seq = self._seq
+        self._seq += 1
+        return {"seq": seq, "run_id": self._run_id, "turn": self._turn, "t_ms": self.elapsed_ms()}
+
+    def _first_text(self) -> dict[str, Any]:
+        stamp = self._stamp()
+        if self._first_token_ms is None:
+            self._first_token_ms = stamp["t_ms"]
+        return stamp
+
+    def _number(self, passages: tuple[loop.Passage, ...]) -> list[wire.WirePassage]:
+        numbered = [
+            wire.WirePassage(
+                index=self._num_passages + i,
+                title=p.title.strip().strip('"'),
+                url=p.url,
+                snippet=p.text[:MAX_SNIPPET_CHARS],
+                score=p.score,
+            )
+            for i, p in enumerate(passages, start=1)
+        ]
+        self._num_passages += len(numbered)
+        self._searches.append(numbered)
+        return numbered
+
+    def _cite(self, answer: str) -> list[wire.Citation]:
+        """Return the passages that hold the answer word for word, but for case, of the latest search that has any."""
+        if not answer:
+            return []
+        pattern = re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.IGNORECASE)
+        for passages in reversed(self._searches):
+            found = [(p, match) for p in passages if (match := pattern.search(p.snippet))]
+            if found:
+                return [
+                    wire.Citation(index=p.index, title=p.title, url=p.url, start=m.start(), end=m.end())
+                    for p, m in found
+                ]
+        return []
