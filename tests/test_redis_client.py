@@ -1,3 +1,4 @@
+import asyncio
 import traceback
 from typing import Any
 
@@ -6,7 +7,7 @@ from redis.asyncio import RedisCluster, SSLConnection
 from redis.asyncio.connection import UnixDomainSocketConnection
 
 from searchr1.errors import ConfigurationError
-from searchr1.redis_client import open_redis
+from searchr1.redis_client import answered, open_redis
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.cache.store import StoreError
 
@@ -112,3 +113,43 @@ async def test_an_error_of_the_store_holds_no_password() -> None:
         await RedisStore(client).get("k")
     assert SECRET not in "".join(traceback.format_exception(caught.value))
     await client.aclose()
+
+
+async def swallowing(error: Exception | None = None) -> str:
+    """Wait for ever; a cancellation ends it with an answer, or with ``error``, as redis-py's sends may end."""
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        if error is not None:
+            raise error from None
+    return "answer"
+
+
+@pytest.mark.parametrize("error", [None, ConnectionError("closed")])
+async def test_a_swallowed_cancellation_still_ends_the_task(error: Exception | None) -> None:
+    async def loop() -> None:
+        while True:
+            await answered(swallowing(error))
+
+    looping = asyncio.create_task(loop())
+    await asyncio.sleep(0)
+    looping.cancel()
+    await asyncio.wait({looping}, timeout=5)
+    assert looping.cancelled()
+
+
+async def test_a_task_that_cleans_up_after_a_cancellation_gets_its_answer() -> None:
+    async def answer() -> str:
+        return "answer"
+
+    async def cleaning() -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return await answered(answer())
+        return "never"
+
+    task = asyncio.create_task(cleaning())
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task == "answer"

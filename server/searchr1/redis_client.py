@@ -1,6 +1,8 @@
 """Redis clients from URLs: one server, Sentinel or a Cluster, with or without TLS."""
 
-from typing import Any, TypeAlias, cast
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
@@ -14,6 +16,7 @@ from redis.exceptions import RedisError
 from searchr1.errors import ConfigurationError
 
 RedisClient: TypeAlias = Redis | RedisCluster
+T = TypeVar("T")
 
 _FORMS = "redis://, rediss://, unix://, redis+sentinel://host,host/service or redis+cluster://host,host"
 _CONNECTIONS = 64
@@ -46,6 +49,21 @@ def open_redis(url: str) -> RedisClient:
         raise
     except (ValueError, RedisError):
         raise ConfigurationError(f"the Redis URL is malformed; expected {_FORMS}") from None
+
+
+async def answered(command: Awaitable[T]) -> T:
+    """Return the answer to ``command``; raise ``CancelledError`` if the task was cancelled while it waited.
+
+    redis-py sends commands through ``asyncio.wait_for``, which in Python 3.11 swallows a cancellation that arrives as
+    the send ends. A task that loops would then never end.
+    """
+    task = asyncio.current_task()
+    num_before = 0 if task is None else task.cancelling()
+    try:
+        return await command
+    finally:
+        if task is not None and task.cancelling() > num_before:
+            raise asyncio.CancelledError
 
 
 def _open(parts: SplitResult) -> RedisClient:

@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 
 from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 
-from searchr1.redis_client import RedisClient
+from searchr1.redis_client import RedisClient, answered
 from searchr1.retrieval.cache.store import StoreError, StoreRefusedError
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class RedisStore:
 
 async def _answer(command: Awaitable[T]) -> T:
     try:
-        return await command
+        return await answered(command)
     except AuthenticationError as error:
         raise StoreError("Redis refuses the credentials") from error
     except ResponseError as error:

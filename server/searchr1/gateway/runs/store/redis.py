@@ -27,7 +27,7 @@ from searchr1.gateway.runs.store.base import (
     RunState,
     RunStoreError,
 )
-from searchr1.redis_client import RedisClient
+from searchr1.redis_client import RedisClient, answered
 
 T = TypeVar("T")
 
@@ -209,6 +209,6 @@ def _events_of(entry: tuple[bytes, dict[bytes, bytes]]) -> list[LoggedEvent]:
 
 async def _answer(command: Awaitable[T]) -> T:
     try:
-        return await command
+        return await answered(command)
     except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
         raise RunStoreError(f"the run store does not answer ({type(error).__name__})") from error
