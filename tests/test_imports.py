@@ -99,9 +99,9 @@ LAYERS = {
         "searchr1.tokenizer",
     ),
     "searchr1.retrieval": ("searchr1.errors", "searchr1.files", "searchr1.identity", "searchr1.loop.types"),
-    "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
     "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.prompts"),
     "searchr1_client": (),
+    "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
 }
 ALL_IMPORTS = [found for imports in MODULES.values() for found in imports]
 
