@@ -110,9 +110,9 @@ LAYERS = {
         "searchr1.retry_after",
         "searchr1.sockets",
     ),
-    "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
     "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.profiles"),
     "searchr1_client": (),
+    "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
 }
 ALL_IMPORTS = [found for imports in MODULES.values() for found in imports]
 
