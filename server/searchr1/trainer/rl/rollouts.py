@@ -31,6 +31,7 @@ class RolloutOptions:
     limits: Limits = field(default_factory=Limits)
     """Bounds of the loop."""
     profile: Profile = SEARCH_R1
+    """The format that the policy is trained in."""
     search_timeout_s: float = 10.0
     """Seconds that one search may take."""
     max_concurrent: int = 256
