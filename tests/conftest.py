@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +10,50 @@ import pytest
 
 from searchr1.tokenizer import Tokenizer
 from tests.demo_server import Demo, run_demo
+from tests.support.tiers import HEAVY, Watch, is_heavy_whole, marks_of
 from tests.vllm_server import VllmServer, run_vllm
 
+_watch = pytest.StashKey[Watch]()
 
-def pytest_configure() -> None:
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="only tests that need nothing beyond this process")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_watch] = Watch(fast=config.getoption("fast"))
+    sys.addaudithook(config.stash[_watch])
     # A shell without job control starts what runs in its background with Ctrl-C ignored, and processes hand that on:
     # those that the tests interrupt would not notice.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    # Importing what the fast tier leaves out takes longer than the tier: torch and vLLM are among it.
+    return True if config.getoption("fast") and is_heavy_whole(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for name in sorted(marks_of(item.path, getattr(item, "fixturenames", ()))):
+            item.add_marker(name)
+    if config.getoption("fast"):
+        heavy = [item for item in items if HEAVY.intersection(mark.name for mark in item.iter_markers())]
+        config.hook.pytest_deselected(items=heavy)
+        left_out = set(heavy)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+    watch = item.config.stash[_watch]
+    watch.begin(item)
+    try:
+        return (yield)
+    finally:
+        watch.end()
 
 
 @pytest.fixture(scope="session")

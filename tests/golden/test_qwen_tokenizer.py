@@ -49,6 +49,7 @@ def test_a_prompt_encodes_as_tiktoken_encodes_it(tokenizer: Tokenizer, question:
     assert ids[-3:] == [151644, 77091, 198]
 
 
+@pytest.mark.torch
 def test_a_prompt_is_what_transformers_makes_of_it(
     folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
