@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[object]:
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     watch = item.config.stash[_watch]
     watch.begin(item)
     try:
@@ -70,6 +70,22 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenizer(model_dir: Path) -> Tokenizer:
     """The tokenizer of ``model_dir``."""
     return Tokenizer.load(str(model_dir))
+
+
+@pytest.fixture(scope="session")
+def qwen_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Qwen's own vocabulary as a Hugging Face folder; to work out its merges takes seconds."""
+    from tests.golden import qwen
+
+    folder = tmp_path_factory.mktemp("qwen")
+    qwen.write_folder(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer(qwen_folder: Path) -> Tokenizer:
+    """The tokenizer of ``qwen_folder``, which takes seconds to read."""
+    return Tokenizer.load(str(qwen_folder))
 
 
 @pytest.fixture(scope="session")

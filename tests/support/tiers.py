@@ -27,13 +27,14 @@ OF_FIXTURE = {
     "local_engine": "vllm",
     "model_dir": "torch",
     "own_redis": "redis",
+    "qwen_folder": "slow",
     "redis": "redis",
     "shared_redis": "redis",
     "vllm_server": "vllm",
 }
-"""Fixtures that start something, or write a model with torch."""
+"""Fixtures that start something, write a model with torch, or compute for long."""
 _STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
-_QUICK_PROGRAMS = frozenset({"git"})
+_QUICK_PROGRAMS = frozenset({"git", "uname"})
 _LARGE_MODULES = frozenset({"torch", "vllm"})
 
 
