@@ -23,6 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_watch] = Watch(fast=config.getoption("fast"))
     sys.addaudithook(config.stash[_watch])
+    if hasattr(config, "workerinput"):  # of xdist: each worker has a core, and threads that wait for each other spin
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     # A shell without job control starts what runs in its background with Ctrl-C ignored, and processes hand that on:
     # those that the tests interrupt would not notice.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
