@@ -15,7 +15,6 @@ from fastapi import FastAPI
 
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 from searchr1.retrieval.index.encoder import EncoderSettings, HuggingFaceEncoder
-from tests.retrieval.index.tiny_encoder import build_tiny_encoder
 
 CONTENTS = {
     "mali": '"Mali"\nMali is a landlocked country in West Africa. Its capital is Bamako.',
@@ -58,6 +57,9 @@ def index(index_path: Path) -> LocalIndex:
 
 @pytest.fixture
 def encoder_path(tmp_path: Path, contents: dict[str, str]) -> Path:
+    """A tiny encoder over the words of the corpus."""
+    from tests.retrieval.index.tiny_encoder import build_tiny_encoder
+
     path = tmp_path / "encoder"
     build_tiny_encoder(path, re.findall(r"\w+|[^\w\s]", " ".join(contents.values()).lower()))
     return path

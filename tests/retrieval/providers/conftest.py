@@ -1,4 +1,4 @@
-"""Servers on ephemeral ports of 127.0.0.1."""
+"""Servers on ephemeral ports of 127.0.0.1, whose answers a test writes."""
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
