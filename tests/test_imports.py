@@ -94,6 +94,7 @@ LAYERS = {
     # It decodes what it samples; vLLM brings its own tokenizer.
     "searchr1.engines.transformers": (
         "searchr1.engines.base",
+        "searchr1.engines.factory",
         "searchr1.errors",
         "searchr1.loop.types",
         "searchr1.tokenizer",

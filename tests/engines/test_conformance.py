@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from searchr1.engines.base import SamplingParams, ServedEngine
 from searchr1.engines.scripted import ScriptedEngine
-from searchr1.engines.vllm.http import VllmEngine
+from searchr1.engines.vllm.http import VllmHttpEngine
 from tests.engines.helpers import complete, ids_of, read_some, text_of
 from tests.engines.vllm.fake_vllm import MODEL, serve_fake_vllm
 
@@ -27,8 +27,11 @@ def scripted_engine() -> ScriptedEngine:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def fake_http_engine() -> AsyncIterator[VllmEngine]:
-    async with serve_fake_vllm(itertools.repeat(TURN), encode=encode) as fake, VllmEngine(fake.url, MODEL) as client:
+async def fake_http_engine() -> AsyncIterator[VllmHttpEngine]:
+    async with (
+        serve_fake_vllm(itertools.repeat(TURN), encode=encode) as fake,
+        VllmHttpEngine(fake.url, MODEL) as client,
+    ):
         yield client
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalEngineConfig:
+class VllmInProcessConfig:
     """How to run vLLM. None leaves a choice to vLLM."""
 
     model: str
@@ -48,7 +48,7 @@ class LocalEngineConfig:
     """Dotted name of the class that vLLM mixes into its worker."""
 
 
-def import_vllm(config: LocalEngineConfig) -> None:
+def import_vllm(config: VllmInProcessConfig) -> None:
     """Load vLLM, which reads its environment meanwhile; blocks for seconds.
 
     A call of its own: vLLM keeps errors of optional imports, and through their tracebacks whatever the callers hold.
@@ -63,7 +63,7 @@ def import_vllm(config: LocalEngineConfig) -> None:
             ) from error
 
 
-def start_llm(config: LocalEngineConfig) -> "AsyncLLM":
+def start_llm(config: VllmInProcessConfig) -> "AsyncLLM":
     """Start vLLM and wait until it can serve; blocks."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -84,7 +84,7 @@ def start_llm(config: LocalEngineConfig) -> "AsyncLLM":
             raise EngineUnavailableError(f"vLLM did not start for {config.model}: {error}") from error
 
 
-def _engine_args(config: LocalEngineConfig) -> dict[str, Any]:
+def _engine_args(config: VllmInProcessConfig) -> dict[str, Any]:
     args: dict[str, Any] = {
         "model": config.model,
         "dtype": config.dtype,
@@ -118,7 +118,7 @@ def one_process_environment() -> dict[str, str]:
     return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(num_threads)}
 
 
-def _environment_of(config: LocalEngineConfig) -> dict[str, str]:
+def _environment_of(config: VllmInProcessConfig) -> dict[str, str]:
     """What vLLM and its processes read from the environment while they start."""
     environment = {
         "VLLM_NO_USAGE_STATS": "1",

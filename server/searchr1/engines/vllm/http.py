@@ -1,7 +1,7 @@
 """vLLM over HTTP: token ids in, streamed text and token ids out, through ``POST /v1/completions``.
 
 The stream is read as raw bytes with aiohttp and decoded with msgspec: of the libraries measured, that pair costs the
-least CPU per token. One ``VllmEngine`` holds one connection pool for as long as the application lives.
+least CPU per token. One ``VllmHttpEngine`` holds one connection pool for as long as the application lives.
 """
 
 import secrets
@@ -46,7 +46,7 @@ class ServedModel:
     """Longest prompt and completion together, in tokens, where the server tells."""
 
 
-class VllmEngine:
+class VllmHttpEngine:
     """A vLLM server at ``base_url`` (without ``/v1``). Create it where an event loop runs; close it with ``aclose``.
 
     ``model`` is the name that the server serves. Declare ``priority_scheduling`` only for a server that was started
@@ -139,7 +139,7 @@ class VllmEngine:
         """The server's metrics in Prometheus' text format. Raises ``EngineError``."""
         return (await self._get("/metrics")).decode()
 
-    async def load_weights(self, folder: Path, *, version: str) -> None:
+    async def take_weights(self, folder: Path, *, version: str) -> None:
         """Have the server replace its weights by those in ``folder``, a path of its own machine.
 
         Running completions stand still meanwhile and go on with the new weights; prefixes are computed anew. The server

@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm.args import LocalEngineConfig, import_vllm, start_llm
+from searchr1.engines.base import Chunk, SamplingParams, TakesWeights
+from searchr1.engines.vllm.args import VllmInProcessConfig, import_vllm, start_llm
 from searchr1.errors import ConfigurationError, EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
 
@@ -37,10 +37,10 @@ _STABLE_AFTER_S: Final = 300.0
 _STOP_TIMEOUT_S: Final = 10.0
 
 
-class LocalEngine:
+class VllmInProcessEngine(TakesWeights):
     """A vLLM that this process owns: ``start`` it, or use it as an async context manager; ``aclose`` stops it."""
 
-    def __init__(self, config: LocalEngineConfig) -> None:
+    def __init__(self, config: VllmInProcessConfig) -> None:
         self.config = config
         self._llm: AsyncLLM | None = None
         self._watch: asyncio.Task[None] | None = None

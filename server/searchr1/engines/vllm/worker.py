@@ -36,7 +36,7 @@ if multiprocessing.parent_process() is not None:
 
 
 class WorkerExtension:
-    """What vLLM's worker can do besides its own: ``LocalEngine`` calls it by name."""
+    """What vLLM's worker can do besides its own: ``VllmInProcessEngine`` calls it by name."""
 
     model_runner: Any
     """Of vLLM's worker, which this class is mixed into."""

@@ -7,10 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from searchr1.engines.base import ServedEngine
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.http import VllmEngine
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.factory import open_engine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine.asker import EngineAsker
@@ -183,34 +180,10 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
         if settings.retriever != NO_RETRIEVER:
             search = await stack.enter_async_context(open_search(settings.search()))
             retriever = search.view()
-        engine = await stack.enter_async_context(_open_engine(settings))
-        yield Tools(engine, retriever, tokenizer)
-
-
-@asynccontextmanager
-async def _open_engine(settings: Settings) -> AsyncIterator[ServedEngine]:
-    if settings.engine_url is None:
-        async with LocalEngine(_local_config(settings)) as local:
-            yield local
-        return
-    key = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
-    priority = settings.engine_priority
-    async with VllmEngine(settings.engine_url, settings.model, api_key=key, priority_scheduling=priority) as remote:
-        if not await remote.ready():
+        engine = await stack.enter_async_context(open_engine(settings.engine_config()))
+        if settings.engine_url is not None and not await engine.ready():
             raise EngineUnavailableError(f"no engine answers at {settings.engine_url}")
-        yield remote
-
-
-def _local_config(settings: Settings) -> LocalEngineConfig:
-    return LocalEngineConfig(
-        model=settings.model,
-        dtype=settings.dtype,
-        max_model_len=settings.max_context_tokens + settings.max_completion_tokens,
-        max_num_seqs=settings.max_num_seqs,
-        kv_cache_gib=settings.kv_cache_gib,
-        enforce_eager=settings.enforce_eager,
-        priority_scheduling=settings.engine_priority,
-    )
+        yield Tools(engine, retriever, tokenizer)
 
 
 class _NoRetriever:

@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from searchr1.driver import DriveOptions, DriveStats, drive_to_end
+from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL
 from searchr1.errors import EngineError
 from searchr1.evaluation.methods import plain, trained
 from searchr1.evaluation.methods.names import SEARCH_R1, BaselineFormat, Method
-from searchr1.evaluation.methods.trial import STREAM_INTERVAL, BudgetSpentError, MethodOptions, Outcome, Tools, Trial
+from searchr1.evaluation.methods.trial import BudgetSpentError, MethodOptions, Outcome, Tools, Trial
 from searchr1.loop.machine import Rollout
 from searchr1.rollout import start_rollout
 from searchr1.tokenizer import ReservedTextError
@@ -66,7 +67,7 @@ async def _search_r1(trial: Trial, session: str) -> None:
         top_k=options.top_k,
         search_timeout_s=options.search_timeout_s,
         deadline_s=options.deadline_s,
-        stream_interval=STREAM_INTERVAL,
+        stream_interval=UNWATCHED_STREAM_INTERVAL,
         priority_by_turn=True,
     )
     driven = await drive_to_end(rollout, trial.tools.engine, trial.tools.retriever, asked, stats)

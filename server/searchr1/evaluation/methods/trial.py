@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from searchr1.engines.base import Engine, SamplingParams
+from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL, Engine, SamplingParams
 from searchr1.errors import EngineError
 from searchr1.evaluation.methods.names import BaselineFormat
 from searchr1.loop.prompts import FAITHFUL, Profile
@@ -15,8 +15,6 @@ from searchr1.retrieval.received import received
 from searchr1.tokenizer import Tokenizer
 from searchr1_client.events import RunStatus
 
-STREAM_INTERVAL = 16
-"""Tokens per chunk; nobody watches them arrive."""
 MAX_ANSWER_TOKENS = 100
 """Of an answer that is forced; a model that does not close the tag is stopped here."""
 OPEN, CLOSE = "<answer>", "</answer>"
@@ -120,7 +118,7 @@ class Trial:
             temperature=options.temperature,
             top_p=options.top_p,
             seed=options.seed,
-            stream_interval=STREAM_INTERVAL,
+            stream_interval=UNWATCHED_STREAM_INTERVAL,
         )
         prompt_ids = tuple(context)[-limits.max_context_tokens :]
         text, reason = "", None

@@ -6,16 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from searchr1.driver import DriveOptions, drive_to_end
-from searchr1.engines.base import Engine
+from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL, Engine
 from searchr1.evaluation.datasets import Question
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
 from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
-
-STREAM_INTERVAL = 16
-"""Tokens per chunk; nobody watches them arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +105,7 @@ async def _try(
         seed=seed,
         top_k=options.top_k,
         search_timeout_s=options.search_timeout_s,
-        stream_interval=STREAM_INTERVAL,
+        stream_interval=UNWATCHED_STREAM_INTERVAL,
         logprobs=True,
         priority_by_turn=True,
     )
