@@ -26,6 +26,7 @@ from searchr1_client._errors import (
 )
 from searchr1_client._models import Model, ModelList
 from searchr1_client._request import ReplayOptions, RunOptions
+from searchr1_client._retries import RetryPolicy
 from searchr1_client._stream import AsyncResearchStream, ResearchStream
 from searchr1_client._transport import RawResponse
 from searchr1_client._version import __version__
@@ -78,6 +79,7 @@ __all__ = [
     "RawResponse",
     "ReplayOptions",
     "ResearchStream",
+    "RetryPolicy",
     "Run",
     "RunCompleted",
     "RunDeleted",

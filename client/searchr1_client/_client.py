@@ -11,11 +11,13 @@ import httpx
 from searchr1_client._models import ModelList
 from searchr1_client._request import auth_headers, models_call
 from searchr1_client._research import AsyncResearch, Research
+from searchr1_client._retries import RetryPolicy
 from searchr1_client._transport import NOT_GIVEN, AsyncTransport, Config, NotGiven, SyncTransport, check_config
 from searchr1_client._version import __version__
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 DEFAULT_MAX_RETRIES = 2
+DEFAULT_RETRY_POLICY = RetryPolicy()
 
 Timeout = float | httpx.Timeout | NotGiven | None
 """Seconds of silence, httpx's own type, or None for none."""
@@ -62,10 +64,12 @@ class SearchR1:
         api_key: str | None = None,
         timeout: Timeout = NOT_GIVEN,
         max_retries: int = DEFAULT_MAX_RETRIES,
+        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         default_headers: Mapping[str, str] | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        config = _config(base_url, api_key, timeout, max_retries, default_headers, http_client is not None)
+        own_http = http_client is not None
+        config = _config(base_url, api_key, timeout, max_retries, retry_policy, default_headers, own_http)
         self._owns_http = http_client is None
         self._bind(SyncTransport(http_client or httpx.Client(), config))
 
@@ -86,10 +90,13 @@ class SearchR1:
         api_key: str | None = None,
         timeout: Timeout = NOT_GIVEN,
         max_retries: int | None = None,
+        retry_policy: RetryPolicy | None = None,
         default_headers: Mapping[str, str] | None = None,
     ) -> Self:
         """A client with other options over the same connections, which stay this one's to close."""
-        config = _changed(self._transport.config, base_url, api_key, timeout, max_retries, default_headers)
+        config = _changed(
+            self._transport.config, base_url, api_key, timeout, max_retries, retry_policy, default_headers
+        )
         other = object.__new__(type(self))
         other._owns_http = False
         other._bind(SyncTransport(self._transport.http, config))
@@ -122,10 +129,12 @@ class AsyncSearchR1:
         api_key: str | None = None,
         timeout: Timeout = NOT_GIVEN,
         max_retries: int = DEFAULT_MAX_RETRIES,
+        retry_policy: RetryPolicy = DEFAULT_RETRY_POLICY,
         default_headers: Mapping[str, str] | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
-        config = _config(base_url, api_key, timeout, max_retries, default_headers, http_client is not None)
+        own_http = http_client is not None
+        config = _config(base_url, api_key, timeout, max_retries, retry_policy, default_headers, own_http)
         self._owns_http = http_client is None
         self._bind(AsyncTransport(http_client or httpx.AsyncClient(), config))
 
@@ -146,10 +155,13 @@ class AsyncSearchR1:
         api_key: str | None = None,
         timeout: Timeout = NOT_GIVEN,
         max_retries: int | None = None,
+        retry_policy: RetryPolicy | None = None,
         default_headers: Mapping[str, str] | None = None,
     ) -> Self:
         """See ``SearchR1.with_options``."""
-        config = _changed(self._transport.config, base_url, api_key, timeout, max_retries, default_headers)
+        config = _changed(
+            self._transport.config, base_url, api_key, timeout, max_retries, retry_policy, default_headers
+        )
         other = object.__new__(type(self))
         other._owns_http = False
         other._bind(AsyncTransport(self._transport.http, config, self._transport.leaving))
@@ -182,6 +194,7 @@ def _config(
     api_key: str | None,
     timeout: Timeout,
     max_retries: int,
+    retry_policy: RetryPolicy,
     default_headers: Mapping[str, str] | None,
     own_http_client: bool,
 ) -> Config:
@@ -189,7 +202,7 @@ def _config(
     key = os.environ.get("SEARCHR1_API_KEY") if api_key is None else api_key
     check_config(url, key)
     headers = {"User-Agent": f"searchr1-client/{__version__}", **auth_headers(key), **(default_headers or {})}
-    return Config(url, headers, timeout, max_retries, own_http_client)
+    return Config(url, headers, timeout, max_retries, retry_policy, own_http_client)
 
 
 def _changed(
@@ -198,6 +211,7 @@ def _changed(
     api_key: str | None,
     timeout: Timeout,
     max_retries: int | None,
+    retry_policy: RetryPolicy | None,
     default_headers: Mapping[str, str] | None,
 ) -> Config:
     url = config.base_url if base_url is None else base_url
@@ -208,5 +222,6 @@ def _changed(
         {**kept, **auth_headers(api_key), **(default_headers or {})},
         config.timeout if isinstance(timeout, NotGiven) else timeout,
         config.max_retries if max_retries is None else max_retries,
+        retry_policy or config.retry_policy,
         config.own_http_client,
     )

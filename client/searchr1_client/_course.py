@@ -15,7 +15,7 @@ from searchr1_client._errors import (
     StreamFormatError,
 )
 from searchr1_client._request import Call, cancel_call, events_call, is_run_id
-from searchr1_client._retries import wait_s
+from searchr1_client._retries import RetryPolicy
 from searchr1_client._sse import EventDecoder
 from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run, UnknownEvent
 from searchr1_client.fold import RunFold
@@ -31,7 +31,14 @@ class Course:
     """The state of one stream."""
 
     def __init__(
-        self, call: Call[Run], *, run_id: str | None = None, after: int = -1, reconnect: bool, cancel_on_exit: bool
+        self,
+        call: Call[Run],
+        *,
+        run_id: str | None = None,
+        after: int = -1,
+        reconnect: bool,
+        cancel_on_exit: bool,
+        retry_policy: RetryPolicy,
     ) -> None:
         """``run_id`` is given for a run that was begun elsewhere, whose events follow ``after``."""
         self.run_id = run_id
@@ -43,6 +50,7 @@ class Course:
         self._last_seq = after
         self._reconnect = reconnect and (call.body or {}).get("store") is not False
         self._cancel_on_exit = cancel_on_exit
+        self._retry_policy = retry_policy
         self._num_attempts = 0
         self._decoder = EventDecoder()
         self._fold: RunFold | None = None
@@ -86,12 +94,12 @@ class Course:
         Raises:
             StreamEndedError: the run can't be followed any further.
         """
-        final = isinstance(loss, APIConnectionError | APIStatusError) and not loss.retryable
+        final = isinstance(loss, APIConnectionError | APIStatusError) and not self._retry_policy.may_pass(loss)
         if final or not self._reconnect or self.run_id is None or self._num_attempts >= MAX_ATTEMPTS:
             self._lost = True
             raise StreamEndedError(_told(loss), run_id=self.run_id, last_seq=self._seq_or_none()) from loss
         self._num_attempts += 1
-        return wait_s(loss if isinstance(loss, APIStatusError) else None, self._num_attempts)
+        return self._retry_policy.wait_s(loss if isinstance(loss, APIStatusError) else None, self._num_attempts)
 
     def parting_call(self) -> Call[Any] | None:
         """What to send when the stream is left now. A run that was lost is left to those who may resume it."""
@@ -120,12 +128,6 @@ class Course:
 
     def _seq_or_none(self) -> int | None:
         return self._last_seq if self._last_seq >= 0 else None
-
-
-def resumed(run_id: str, after: int, *, reconnect: bool, cancel_on_exit: bool) -> Course:
-    """The course of a run that was begun elsewhere. Raises ``ValueError`` where ``run_id`` can't be one."""
-    call = events_call(run_id, after)
-    return Course(call, run_id=run_id, after=after, reconnect=reconnect, cancel_on_exit=cancel_on_exit)
 
 
 def _told(loss: Loss) -> str:

@@ -2,13 +2,15 @@
 
 from typing import Literal, Unpack
 
-from searchr1_client._course import Course, resumed
+from searchr1_client._course import Course
 from searchr1_client._request import (
+    Call,
     ReplayOptions,
     RunOptions,
     cancel_call,
     create_call,
     delete_call,
+    events_call,
     list_call,
     replay_call,
     retrieve_call,
@@ -69,14 +71,14 @@ class Research:
     ) -> ResearchStream:
         """Ask a question and follow the run as it happens. Use the result as a context manager."""
         call = create_call(question, options, stream=True)
-        return ResearchStream(self._transport, Course(call, reconnect=reconnect, cancel_on_exit=cancel_on_exit))
+        return self._streaming(call, reconnect, cancel_on_exit)
 
     def resume(
         self, run_id: str, *, after: int = -1, reconnect: bool = True, cancel_on_exit: bool = False
     ) -> ResearchStream:
         """Follow a stored run from the event after number ``after`` on; also one that has long ended."""
-        course = resumed(run_id, after, reconnect=reconnect, cancel_on_exit=cancel_on_exit)
-        return ResearchStream(self._transport, course)
+        call = events_call(run_id, after)
+        return self._streaming(call, reconnect, cancel_on_exit, run_id, after)
 
     def replay(self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]) -> Run:
         """Run a stored run (its id), or one that holds its ``trajectory``, again, with the searches of its record.
@@ -96,7 +98,7 @@ class Research:
     ) -> ResearchStream:
         """``replay``, followed as ``stream`` follows a new run."""
         call = replay_call(run, options, on_miss=on_miss, stream=True)
-        return ResearchStream(self._transport, Course(call, reconnect=reconnect, cancel_on_exit=cancel_on_exit))
+        return self._streaming(call, reconnect, cancel_on_exit)
 
     def retrieve(self, run_id: str) -> Run:
         """A stored run as it stands; with its ``trajectory`` once it has ended."""
@@ -113,6 +115,15 @@ class Research:
     def list(self, *, limit: int = LIST_LIMIT, after: str | None = None) -> RunList:
         """One page of the caller's stored runs, newest first; ``after`` is the ``last_id`` of the page before."""
         return self.with_raw_response.list(limit=limit, after=after).parse()
+
+    def _streaming(
+        self, call: Call[Run], reconnect: bool, cancel_on_exit: bool, run_id: str | None = None, after: int = -1
+    ) -> ResearchStream:
+        policy = self._transport.config.retry_policy
+        course = Course(
+            call, run_id=run_id, after=after, reconnect=reconnect, cancel_on_exit=cancel_on_exit, retry_policy=policy
+        )
+        return ResearchStream(self._transport, course)
 
 
 class AsyncRawResearch:
@@ -165,14 +176,14 @@ class AsyncResearch:
     ) -> AsyncResearchStream:
         """See ``Research.stream``. Nothing is sent before the result's context is entered."""
         call = create_call(question, options, stream=True)
-        return AsyncResearchStream(self._transport, Course(call, reconnect=reconnect, cancel_on_exit=cancel_on_exit))
+        return self._streaming(call, reconnect, cancel_on_exit)
 
     def resume(
         self, run_id: str, *, after: int = -1, reconnect: bool = True, cancel_on_exit: bool = False
     ) -> AsyncResearchStream:
         """See ``Research.resume``."""
-        course = resumed(run_id, after, reconnect=reconnect, cancel_on_exit=cancel_on_exit)
-        return AsyncResearchStream(self._transport, course)
+        call = events_call(run_id, after)
+        return self._streaming(call, reconnect, cancel_on_exit, run_id, after)
 
     async def replay(self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]) -> Run:
         """See ``Research.replay``."""
@@ -189,7 +200,7 @@ class AsyncResearch:
     ) -> AsyncResearchStream:
         """See ``Research.stream_replay``."""
         call = replay_call(run, options, on_miss=on_miss, stream=True)
-        return AsyncResearchStream(self._transport, Course(call, reconnect=reconnect, cancel_on_exit=cancel_on_exit))
+        return self._streaming(call, reconnect, cancel_on_exit)
 
     async def retrieve(self, run_id: str) -> Run:
         """See ``Research.retrieve``."""
@@ -206,3 +217,12 @@ class AsyncResearch:
     async def list(self, *, limit: int = LIST_LIMIT, after: str | None = None) -> RunList:
         """See ``Research.list``."""
         return (await self.with_raw_response.list(limit=limit, after=after)).parse()
+
+    def _streaming(
+        self, call: Call[Run], reconnect: bool, cancel_on_exit: bool, run_id: str | None = None, after: int = -1
+    ) -> AsyncResearchStream:
+        policy = self._transport.config.retry_policy
+        course = Course(
+            call, run_id=run_id, after=after, reconnect=reconnect, cancel_on_exit=cancel_on_exit, retry_policy=policy
+        )
+        return AsyncResearchStream(self._transport, course)

@@ -18,7 +18,7 @@ from searchr1_client._errors import (
     status_error,
 )
 from searchr1_client._request import Call, T, root_url
-from searchr1_client._retries import wait_s
+from searchr1_client._retries import RetryPolicy
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 660.0
@@ -47,6 +47,7 @@ class Config:
     headers: Mapping[str, str]
     timeout: float | httpx.Timeout | NotGiven | None
     max_retries: int
+    retry_policy: RetryPolicy
     own_http_client: bool
     """The httpx client is the user's, and so is its timeout where none is given here."""
 
@@ -120,9 +121,9 @@ class SyncTransport:
             try:
                 return self._send_once(call, stream=stream)
             except (APIConnectionError, APIStatusError) as failure:
-                if attempt > retries or not failure.retryable:
+                if attempt > retries or not self.config.retry_policy.may_pass(failure):
                     raise
-                pause_s = wait_s(failure, attempt)
+                pause_s = self.config.retry_policy.wait_s(failure, attempt)
             time.sleep(pause_s)
 
     def _send_once(self, call: Call[Any], *, stream: bool) -> httpx.Response:
@@ -172,9 +173,9 @@ class AsyncTransport:
             try:
                 return await self._send_once(call, stream=stream)
             except (APIConnectionError, APIStatusError) as failure:
-                if attempt > retries or not failure.retryable:
+                if attempt > retries or not self.config.retry_policy.may_pass(failure):
                     raise
-                pause_s = wait_s(failure, attempt)
+                pause_s = self.config.retry_policy.wait_s(failure, attempt)
             await asyncio.sleep(pause_s)
 
     async def _send_once(self, call: Call[Any], *, stream: bool) -> httpx.Response:

@@ -7,12 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-from searchr1_client import AsyncSearchR1, SearchR1, _retries
+from searchr1_client import AsyncSearchR1, RetryPolicy, SearchR1
 
 RUN_ID = "run_0"
 BASE_URL = "http://server"
 USAGE = {"prompt_tokens": 3}
 CREATED = 1_000_000_000
+AT_ONCE = RetryPolicy(first_wait_s=0.0)
 
 
 def event(seq: int, type: str, **fields: object) -> dict[str, Any]:
@@ -104,17 +105,16 @@ class Server:
     def client(self, **options: Any) -> SearchR1:
         """A client of this server."""
         http = httpx.Client(transport=httpx.MockTransport(self))
-        return SearchR1(base_url=BASE_URL, http_client=http, **options)
+        return SearchR1(base_url=BASE_URL, http_client=http, **{"retry_policy": AT_ONCE, **options})
 
     def async_client(self, **options: Any) -> AsyncSearchR1:
         """An async client of this server."""
         http = httpx.AsyncClient(transport=httpx.MockTransport(self))
-        return AsyncSearchR1(base_url=BASE_URL, http_client=http, **options)
+        return AsyncSearchR1(base_url=BASE_URL, http_client=http, **{"retry_policy": AT_ONCE, **options})
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_retries, "FIRST_WAIT_S", 0.0)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEARCHR1_BASE_URL", raising=False)
     monkeypatch.delenv("SEARCHR1_API_KEY", raising=False)
 

@@ -8,7 +8,6 @@ import httpx
 import pytest
 
 import searchr1_client as sdk
-from searchr1_client import _retries
 from searchr1_client._transport import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, SILENCE_TIMEOUT_S
 from tests.client.conftest import EVENTS, RUN, RUN_ID, Both, Server, refusal, sse, stream
 
@@ -106,14 +105,38 @@ async def test_the_number_of_retries_is_the_users(both: Both, max_retries: int) 
 async def test_each_failure_sets_the_next_wait(both: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[float | None, int]] = []
 
-    def wait_s(failure: sdk.APIConnectionError | sdk.APIStatusError | None, attempt: int) -> float:
+    def wait_s(_: sdk.RetryPolicy, failure: sdk.APIConnectionError | sdk.APIStatusError | None, attempt: int) -> float:
         seen.append((getattr(failure, "retry_after_s", None), attempt))
         return 0.0
 
-    monkeypatch.setattr("searchr1_client._transport.wait_s", wait_s)
+    monkeypatch.setattr(sdk.RetryPolicy, "wait_s", wait_s)
     await both(Server(refusal(429, **{"retry-after": "7"}), DROPPED, ok(RUN)), "research.create", "Why?")
     assert seen == [(7.0, 1), (None, 2)]
-    assert _retries.LONGEST_RETRY_AFTER_S == 60.0
+    assert sdk.RetryPolicy().longest_retry_after_s == 60.0
+
+
+def _is_busy(failure: sdk.APIConnectionError | sdk.APIStatusError) -> bool:
+    return isinstance(failure, sdk.APIStatusError) and failure.status_code == 503
+
+
+@pytest.mark.parametrize(("failure", "num_requests"), [(refusal(503), 3), (refusal(500), 1), (REFUSED, 1)])
+async def test_what_may_pass_is_the_users_to_say(
+    both: Both, failure: httpx.Response | Exception, num_requests: int
+) -> None:
+    server = Server(*[failure] * num_requests)
+    policy = sdk.RetryPolicy(first_wait_s=0.0, may_pass=_is_busy)
+    with pytest.raises((sdk.APIStatusError, sdk.APIConnectionError)):
+        await both(server, "research.create", "Why?", client={"retry_policy": policy})
+    assert len(server.requests) == num_requests
+
+
+def test_changed_options_keep_the_retry_policy() -> None:
+    server = Server(refusal(500), refusal(500), ok(MODELS))
+    client = server.client(retry_policy=sdk.RetryPolicy(may_pass=_is_busy))
+    with pytest.raises(sdk.InternalServerError):
+        client.with_options(timeout=1.0).models.list()
+    client.with_options(retry_policy=sdk.RetryPolicy(first_wait_s=0.0)).models.list()
+    assert len(server.requests) == 3
 
 
 async def test_an_error_body_that_breaks_is_a_lost_connection(both: Both) -> None:

@@ -7,7 +7,6 @@ import httpx
 import pytest
 
 import searchr1_client as sdk
-from searchr1_client import _retries
 from searchr1_client._errors import connection_error, status_error
 
 
@@ -115,15 +114,22 @@ def test_no_answer(error: httpx.RequestError, kind: type[sdk.APIConnectionError]
     assert "secret" not in str(told)
 
 
-def test_waits_double_up_to_a_bound_and_vary(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_retries, "FIRST_WAIT_S", 0.5)
-    for attempt, most_s in [(1, 0.5), (2, 1.0), (3, 2.0), (5, 8.0), (50, 8.0)]:
-        waits = {_retries.wait_s(None, attempt) for _ in range(50)}
+@pytest.mark.parametrize(
+    ("policy", "most"),
+    [
+        (sdk.RetryPolicy(), [(1, 0.5), (2, 1.0), (3, 2.0), (5, 8.0), (50, 8.0), (10_000, 8.0)]),
+        (sdk.RetryPolicy(first_wait_s=3.0, longest_wait_s=5.0), [(1, 3.0), (2, 5.0)]),
+    ],
+)
+def test_waits_double_up_to_a_bound_and_vary(policy: sdk.RetryPolicy, most: list[tuple[int, float]]) -> None:
+    for attempt, most_s in most:
+        waits = {policy.wait_s(None, attempt) for _ in range(50)}
         assert all(most_s / 2 <= wait <= most_s for wait in waits)
         assert len(waits) > 1
 
 
 @pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(0.0, 0.0, 0.0), (7.0, 7.0, 7.7), (1e9, 60.0, 66.0)])
-def test_the_servers_wish_is_honoured_up_to_a_bound(asked_s: float, least_s: float, most_s: float) -> None:
+def test_the_servers_wait_is_kept_up_to_a_bound(asked_s: float, least_s: float, most_s: float) -> None:
     failure = sdk.RateLimitError("later", status_code=429, retry_after_s=asked_s)
-    assert least_s <= _retries.wait_s(failure, 1) <= most_s
+    assert least_s <= sdk.RetryPolicy().wait_s(failure, 1) <= most_s
+    assert sdk.RetryPolicy(longest_retry_after_s=2.0).wait_s(failure, 1) <= 2.2
