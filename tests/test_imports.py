@@ -249,7 +249,7 @@ def loaded_by(entry: str) -> set[str]:
     return loaded
 
 
-@pytest.mark.parametrize("entry", ["searchr1.cli.main", "searchr1.cli.serve", "searchr1.gateway.app"])
+@pytest.mark.parametrize("entry", ["searchr1.cli.main", "searchr1.gateway.process", "searchr1.gateway.app"])
 def test_serving_loads_no_torch(entry: str) -> None:
     loaded = loaded_by(entry)
     assert "searchr1.errors" in loaded

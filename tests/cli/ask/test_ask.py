@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from searchr1.cli.ask import Ask, ExitCode, OutputFormat, Subject, SubjectKind, UsageError, ask
+from searchr1.cli.ask.asking import Ask, ask
+from searchr1.cli.ask.exit_codes import ExitCode, UsageError
+from searchr1.cli.ask.subject import Subject, SubjectKind
+from searchr1.cli.ask.views import OutputFormat
 from searchr1_client import RunOptions
 from searchr1_client.events import Run, parse_event
 from tests.evaluation.gateway.fake_gateway import FakeGateway, Handler, refusal, unused_url
