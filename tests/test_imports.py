@@ -258,5 +258,33 @@ def test_serving_loads_no_torch(entry: str) -> None:
     assert undeclared(at_import, _declared("server")) == []
 
 
+def private_names_of_others(imports: list[Import]) -> list[str]:
+    """Imports of a name with a leading underscore from outside the importer's own distribution."""
+    return [
+        str(found)
+        for found in imports
+        if found.top != found.importer.partition(".")[0]
+        and any(part.startswith("_") and not part.startswith("__") for part in found.target.split("."))
+    ]
+
+
+def test_nothing_imports_a_private_name_of_another_distribution() -> None:
+    scripts = list((ROOT / "loadtests").rglob("*.py"))
+    assert scripts
+    found = [
+        i for path in scripts for i in imports_of(path.read_text(encoding="utf-8"), f"{path.parent.name}.{path.stem}")
+    ]
+    assert private_names_of_others([*ALL_IMPORTS, *found]) == []
+
+
+def test_a_private_name_of_another_distribution_is_seen() -> None:
+    source = "from searchr1_client import Run, __version__, _errors\nfrom searchr1_client._request import given"
+    assert private_names_of_others(imports_of(source, "searchr1.evaluation.bad")) == [
+        "searchr1.evaluation.bad:1 imports searchr1_client._errors",
+        "searchr1.evaluation.bad:2 imports searchr1_client._request.given",
+    ]
+    assert private_names_of_others(imports_of(source, "searchr1_client.good")) == []
+
+
 def test_neither_source_folder_is_a_package() -> None:
     assert [root for root in SOURCES if (root / "__init__.py").exists()] == []

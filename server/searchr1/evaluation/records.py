@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +36,7 @@ class Record:
     extractor: Extractor
     status: RunStatus
     wall_s: float
-    """Of the request that was served, as this client saw it."""
+    """Seconds of the request that was served, as this client saw it; of a failed one, with its retries."""
     answer: str | None = None
     prediction: str | None = None
     """What was scored: the answer, or what the reference's extractor reads."""
@@ -70,6 +70,11 @@ class Record:
 _RECORD = TypeAdapter(Record)
 _LINE_START = b'{"id": "'
 """By which a record that was cut off is told from a file that is none of ours."""
+
+
+def chosen_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a run's options that were chosen: the others are the server's choice."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def run_record(question: Question, run: Run, *, options: dict[str, Any], wall_s: float, extractor: Extractor) -> Record:

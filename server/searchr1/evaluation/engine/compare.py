@@ -14,14 +14,14 @@ from searchr1.evaluation.engine.asker import EngineAsker
 from searchr1.evaluation.gateway.evaluate import one_pass
 from searchr1.evaluation.methods.names import SEARCH_R1, SEARCHING, BaselineFormat, Method
 from searchr1.evaluation.methods.trial import MethodOptions, Tools
-from searchr1.evaluation.records import Extractor, Record
+from searchr1.evaluation.records import Extractor, Record, chosen_options
 from searchr1.evaluation.report import Report
 from searchr1.loop.prompts import FAITHFUL, SANITIZED
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.factory import open_search
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
-from searchr1_client._request import RunOptions, given
+from searchr1_client import RunOptions
 
 NO_RETRIEVER = "none"
 """In the settings, where none of the methods searches."""
@@ -110,7 +110,11 @@ async def _by_method(
     tools: Tools,
     questions: Sequence[Question],
 ) -> tuple[Report, list[Record]]:
-    recorded: dict[str, Any] = {**given(options), "temperature": chosen.temperature, "model": settings.public_name}
+    recorded: dict[str, Any] = {
+        **chosen_options(options),
+        "temperature": chosen.temperature,
+        "model": settings.public_name,
+    }
     if method != SEARCH_R1:
         recorded["baseline_format"] = comparison.baseline_format
     asker = EngineAsker(
