@@ -29,7 +29,7 @@ app.add_typer(demo_app, name="demo")
 
 
 def main() -> None:
-    """The entry point: errors that a user can mend are one line, not a traceback."""
+    """Run the command; errors that a user can mend are one line, not a traceback."""
     try:
         app()
     except SearchR1Error as error:

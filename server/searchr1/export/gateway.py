@@ -1,4 +1,4 @@
-"""Reading stored runs from a running gateway."""
+"""Stored runs of a running gateway, read through the SDK."""
 
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor

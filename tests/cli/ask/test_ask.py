@@ -149,7 +149,7 @@ def test_options_and_the_key_are_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("terminal", "environ", "coloured"),
+    ("terminal", "environ", "colored"),
     [
         (True, {}, True),
         (True, {"NO_COLOR": "1"}, False),
@@ -161,7 +161,7 @@ def test_options_and_the_key_are_sent() -> None:
         (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
     ],
 )
-def test_colour(terminal: bool, environ: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color(terminal: bool, environ: dict[str, str], colored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -169,7 +169,7 @@ def test_colour(terminal: bool, environ: dict[str, str], coloured: bool, monkeyp
         monkeypatch.setenv(name, value)
     stderr = run(streaming(STARTED, *SEARCH, *ANSWER, COMPLETED), terminal=terminal)[2]
     codes = set(re.findall(r"\x1b\[[0-9;?]*[A-Za-z]", stderr))
-    assert any(code.endswith("m") for code in codes) == coloured
+    assert any(code.endswith("m") for code in codes) == colored
     assert terminal or all(code.endswith("m") for code in codes)
 
 

@@ -1,4 +1,4 @@
-"""Asking: send the question, follow the run, and on Ctrl-C cancel it on the server."""
+"""One run from question to exit code: send it, follow it, and on Ctrl-C cancel it on the server."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from searchr1.cli.ask.views import OutputFormat, View, view_of
 from searchr1_client.events import AnswerCompleted, KnownEvent, RunCompleted, RunFailed, UnknownEvent
 
 CANCEL_TIMEOUT_S = 3.0
-"""Of each step of cancelling: a server that is gone must not hold a user who wants to leave."""
+"""Time of each step of cancelling: a server that is gone must not hold a user who wants to leave."""
 
 _NO_ANSWER = {
     "exhausted": "the model used up its turns",
@@ -27,7 +27,7 @@ _NO_ANSWER = {
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One call of the command. Options left out are the server's choice, and do not count for a resumed run."""
+    """One call of the command. Options left out are the server's choice; a resumed run has its own."""
 
     subject: Subject
     url: str
@@ -92,7 +92,7 @@ class _Asking:
         return self._outcome()
 
     def _stream(self) -> sdk.ResearchStream:
-        """Nothing is sent yet. Leaving it must not cancel: what is to be cancelled, and how fast, is decided here."""
+        """Return the subject's stream, not yet sent. Leaving it cancels nothing: that is decided in this class."""
         research, options = self._client.research, self._call.options
         subject = self._call.subject
         match subject.kind:
@@ -141,7 +141,7 @@ class _Asking:
         return ExitCode.NO_ANSWER
 
     def _cancel(self, run_id: str | None) -> None:
-        """End the run on the server and show how it ended; unless it has ended already."""
+        """End the run on the server, unless it has ended, and show how it ended."""
         if run_id is None or self._status != "running":
             return
         self._screen.status("cancelling; Ctrl-C again leaves at once")

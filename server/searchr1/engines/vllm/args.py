@@ -1,4 +1,4 @@
-"""How a vLLM of our own is started: its settings, its arguments and its environment."""
+"""Settings, arguments and environment of a vLLM that this process starts."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VllmInProcessConfig:
-    """How to run vLLM. None leaves a choice to vLLM."""
+    """Settings of a vLLM in this process. None leaves a choice to vLLM."""
 
     model: str
     """A folder or a hub name."""
@@ -43,7 +43,7 @@ class VllmInProcessConfig:
     max_restarts: int = 3
     """Restarts after deaths that follow each other; an engine that lived for five minutes has them all again."""
     restart_backoff_s: float = 1.0
-    """Before the first restart; doubles with each, up to a minute."""
+    """Seconds before the first restart; they double with each, up to a minute."""
     worker_extension: str = "searchr1.engines.vllm.worker.WorkerExtension"
     """Dotted name of the class that vLLM mixes into its worker."""
 
@@ -108,7 +108,9 @@ def _engine_args(config: VllmInProcessConfig) -> dict[str, Any]:
 
 
 def one_process_environment() -> dict[str, str]:
-    """With ``--distributed-executor-backend uni``, what makes vLLM on CPU run its model in the engine core's process.
+    """Return the environment in which vLLM on CPU runs its model in the engine core's process.
+
+    vLLM needs ``--distributed-executor-backend uni`` beside it.
 
     Left alone, vLLM gives the model a process of its own. Each of the two then waits for the other in a loop that
     calls ``sched_yield``, for a second after every step: on two cores, that starves every other process of both. So
@@ -119,7 +121,7 @@ def one_process_environment() -> dict[str, str]:
 
 
 def _environment_of(config: VllmInProcessConfig) -> dict[str, str]:
-    """What vLLM and its processes read from the environment while they start."""
+    """Return what vLLM and its processes read from the environment while they start."""
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -138,7 +140,7 @@ def _environment_of(config: VllmInProcessConfig) -> dict[str, str]:
 
 @contextmanager
 def _environment(wanted: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while. The operator's own values stand."""
+    """Set environment variables while the block runs. The operator's own values stand."""
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(missing)
     try:

@@ -1,4 +1,4 @@
-"""vLLM in this process's care: ``AsyncLLM`` here, its engine core in a process that we start and stop.
+"""vLLM as a part of this program: ``AsyncLLM`` here, its engine core in a process that this one starts and stops.
 
 On one host this costs less CPU per token than vLLM's HTTP server, and it is the trainer's engine. vLLM is imported
 when an engine starts, so that nothing else needs it installed. Processes are spawned: a program that starts an engine
@@ -76,11 +76,11 @@ class VllmInProcessEngine(TakesWeights):
         await self._discard("it has been stopped")
 
     async def ready(self) -> bool:
-        """Whether the engine is up. Never raises."""
+        """Return whether the engine is up. Never raises."""
         return self._llm is not None and not self._llm.errored
 
     async def metrics_text(self) -> str:
-        """vLLM's own metrics in Prometheus' text format; they are this process's, not one engine's."""
+        """Return vLLM's own metrics in Prometheus' text format; they are this process's, not one engine's."""
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry()
@@ -243,7 +243,7 @@ class _VllmMetrics:
 
 @contextmanager
 def _without_errors_of(name: str) -> Iterator[None]:
-    """vLLM reports an engine that is being stopped as one that died: keep that out of the log."""
+    """Keep errors of the logger ``name`` out of the log: vLLM reports an engine that is stopped as one that died."""
     log = logging.getLogger(name)
     level = log.level
     log.setLevel(logging.CRITICAL)

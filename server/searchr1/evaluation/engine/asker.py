@@ -1,4 +1,4 @@
-"""Asking an engine many questions at once, by one method, with no gateway between."""
+"""Many questions at once to an engine, by one method, with no gateway between."""
 
 import asyncio
 import secrets

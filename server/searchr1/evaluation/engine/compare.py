@@ -1,4 +1,4 @@
-"""Evaluating methods side by side on one engine and one retriever, opened as ``searchr1 serve`` opens them."""
+"""Methods side by side on one engine and one retriever, opened as ``searchr1 serve`` opens them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,6 +16,7 @@ from searchr1.evaluation.methods.names import SEARCH_R1, SEARCHING, BaselineForm
 from searchr1.evaluation.methods.trial import MethodOptions, Tools
 from searchr1.evaluation.records import Extractor, Record, chosen_options
 from searchr1.evaluation.report import Report
+from searchr1.files import whole_file
 from searchr1.loop.prompts import FAITHFUL, SANITIZED
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.factory import open_search
@@ -24,13 +25,13 @@ from searchr1.tokenizer import Tokenizer
 from searchr1_client import RunOptions
 
 NO_RETRIEVER = "none"
-"""In the settings, where none of the methods searches."""
+"""The retriever in the settings where none of the methods searches."""
 _GATEWAYS_OWN = ("cache", "logprobs", "store", "previous_run_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What to compare, and on which questions."""
+    """The methods to compare, and the questions."""
 
     methods: tuple[Method, ...]
     dataset: str = "atlas"
@@ -41,9 +42,9 @@ class Comparison:
     baseline_format: BaselineFormat = "plain"
     concurrency: int = 16
     extractor: Extractor = "own"
-    """For Search-R1; the baselines' answers are always read by ``own``."""
+    """Reading of Search-R1's answers; the baselines' are always read by ``own``."""
     out: Path | None = None
-    """``results.jsonl`` stands for ``results.rag.jsonl`` and so on, one file for each method."""
+    """Name of the results: ``results.jsonl`` stands for ``results.rag.jsonl`` and so on, one file for each method."""
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -52,13 +53,13 @@ class Comparison:
             raise ConfigurationError("at least one method is needed, and concurrency and limit must be at least 1")
 
     def out_of(self, method: Method) -> Path | None:
-        """The file of one method's records."""
+        """Return the file of one method's records."""
         return self.out.with_suffix(f".{method}{self.out.suffix}") if self.out is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a comparison found: a report for each method, and the records of all."""
+    """The outcome of a comparison: a report for each method, and the records of all."""
 
     reports: list[Report]
     records: list[Record]
@@ -136,12 +137,13 @@ async def _by_method(
         closed_book=None,
     )
     if out is not None:
-        out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
+        with whole_file(out.with_suffix(".summary.json")) as file:
+            file.write(report.to_json().encode())
     return report, records
 
 
 def method_options(settings: Settings, options: RunOptions, baseline_format: BaselineFormat) -> MethodOptions:
-    """What ``options`` choose, and ``settings`` where they don't. Raises ``ConfigurationError``."""
+    """Return what ``options`` choose, and ``settings`` where they don't. Raises ``ConfigurationError``."""
 
     def choice(name: str, otherwise: Any) -> Any:
         value = options.get(name)
@@ -171,7 +173,7 @@ def method_options(settings: Settings, options: RunOptions, baseline_format: Bas
 
 
 def needs_retriever(methods: Sequence[Method]) -> bool:
-    """Whether any of ``methods`` searches."""
+    """Return whether any of ``methods`` searches."""
     return not SEARCHING.isdisjoint(methods)
 
 

@@ -1,4 +1,4 @@
-"""Asking the gateway many questions at once, patiently: busy answers are retried, failed runs are counted."""
+"""Many questions at once to a gateway: busy answers are retried, failed runs are counted."""
 
 import asyncio
 import time

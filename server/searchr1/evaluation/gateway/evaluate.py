@@ -1,4 +1,4 @@
-"""Asking the gateway every question of a dataset and scoring what comes back."""
+"""The evaluation of a served model: ask a gateway every question of a dataset, and score what comes back."""
 
 import asyncio
 import time
@@ -15,11 +15,12 @@ from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.gateway.asker import Asker, Take
 from searchr1.evaluation.records import Extractor, Record, RecordFile, chosen_options
 from searchr1.evaluation.report import CLOSED_BOOK, SEARCH, Report, Summary, summarize
+from searchr1.files import whole_file
 from searchr1_client import RunOptions
 
 
 class Asks(Protocol):
-    """Something that answers questions."""
+    """A way to have questions answered."""
 
     extractor: Extractor
 
@@ -76,7 +77,8 @@ def evaluate(
         closed, _ = asyncio.run(one_pass(CLOSED_BOOK, questions, asker, chosen_options(options), closed_out, progress))
     report = Report(dataset=dataset, split=split, url=url, searching=searching, closed_book=closed)
     if out is not None:
-        out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
+        with whole_file(out.with_suffix(".summary.json")) as file:
+            file.write(report.to_json().encode())
     return report
 
 

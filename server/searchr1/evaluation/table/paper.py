@@ -22,9 +22,9 @@ class PaperRow:
 
     name: str
     method: Method | None
-    """The method of ours that it is, where we have it."""
+    """The method of ours, where we have it."""
     exact_match: dict[str, float]
-    """By data source."""
+    """Scores by data source."""
     average: float
 
 
@@ -61,7 +61,7 @@ _ROWS: dict[PaperModel, tuple[tuple[str, Method | None, str], ...]] = {
 
 
 def paper_rows(model: PaperModel) -> list[PaperRow]:
-    """The rows of the paper's table for one model, in its order."""
+    """Return the rows of the paper's table for one model, in its order."""
     return [PaperRow(name, method, *_scores(cells)) for name, method, cells in _ROWS[model]]
 
 
