@@ -17,7 +17,7 @@ TITLES = {
 """The sets' titles, as the paper prints them."""
 
 UPSTREAM_REPO = "PeterJinGo/nq_hotpotqa_train"
-"""The paper's data: NQ and HotpotQA in ``train.parquet``, all seven sets in ``test.parquet``, as ``data_source`` says."""
+"""The paper's data: NQ and HotpotQA in ``train.parquet``, all seven in ``test.parquet``, as ``data_source`` says."""
 FLASHRAG_REPO = "RUC-NLPIR/FlashRAG_datasets"
 """The sets of the paper among many more, as ``{set}/{split}.jsonl``."""
 
