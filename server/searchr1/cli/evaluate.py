@@ -8,21 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from searchr1.cli.options import DATA, URL, ApiKey, Data, DataDir, Url, with_run_options
+from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
 
 if TYPE_CHECKING:
     from searchr1.evaluation.table.table import ComparisonTable
     from searchr1_client import RunOptions
 
 
-class MethodName(StrEnum):
-    """As ``searchr1.evaluation.methods.names`` names them; an enumeration, since typer takes no list of literals."""
-
-    SEARCH_R1 = "search-r1"
-    DIRECT = "direct"
-    COT = "cot"
-    RAG = "rag"
-    IRCOT = "ircot"
-
+if TYPE_CHECKING:
+    MethodName = str
+else:  # typer takes an enumeration or a list of literals, and the methods are known at run time alone
+    MethodName = StrEnum("MethodName", {method.name: method.name for method in all_methods()})
 
 Paper = Annotated[
     Literal["qwen2.5-3b", "qwen2.5-7b"] | None,
@@ -96,8 +92,8 @@ def evaluate(
         "extractor": extractor,
         "out": out,
     }
-    methods = tuple(dict.fromkeys(str(name) for name in method or ("search-r1",)))
-    if methods != ("search-r1",) or engine_url is not None or retriever is not None:
+    methods = tuple(dict.fromkeys(str(name) for name in method or (SEARCH_R1,)))
+    if methods != (SEARCH_R1,) or engine_url is not None or retriever is not None:
         if closed_book:
             raise typer.BadParameter("--closed-book asks a gateway; on an engine, use --method direct")
         given = {"engine_url": engine_url, "tokenizer": tokenizer, "retriever": retriever}

@@ -6,20 +6,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import IO, Annotated, Any, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from searchr1.data.questions import Question
 from searchr1.errors import ConfigurationError, DatasetError
-from searchr1.evaluation.methods.names import Method
-from searchr1.evaluation.methods.trial import Outcome
+from searchr1.evaluation.baselines.trial import Outcome
+from searchr1.evaluation.methods.registry import method_named
 from searchr1.evaluation.metrics import exact_match, reference_answer, sub_exact_match
 from searchr1.files import first_problem
 from searchr1_client.events import Run, RunStatus
 
 Extractor = Literal["own", "reference"]
 """The reading of a run's answer: its own final action, or what the reference's extractor would find."""
+
+
+def _known_method(name: str) -> str:
+    try:
+        return method_named(name).name
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +65,7 @@ class Record:
     cached_tokens: int = 0
     duration_ms: float = 0.0
     """The run's time as the server measured it."""
-    method: Method | None = None
+    method: Annotated[str, AfterValidator(_known_method)] | None = None
     """The method on an engine of our own; None, which is not written, is Search-R1 through a gateway."""
 
     @property
@@ -130,7 +137,7 @@ def outcome_record(
     question: Question,
     outcome: Outcome,
     *,
-    method: Method,
+    method: str,
     model: str,
     options: dict[str, Any],
     extractor: Extractor,

@@ -9,11 +9,11 @@ from typing import Any
 
 from searchr1.engines.factory import open_engine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
+from searchr1.evaluation.baselines.trial import MethodOptions, Tools
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine.asker import EngineAsker
 from searchr1.evaluation.gateway.evaluate import one_pass
-from searchr1.evaluation.methods.names import SEARCH_R1, SEARCHING, BaselineFormat, Method
-from searchr1.evaluation.methods.trial import MethodOptions, Tools
+from searchr1.evaluation.methods.registry import SEARCH_R1, BaselineFormat, method_named
 from searchr1.evaluation.records import Extractor, Record, chosen_options
 from searchr1.evaluation.report import Report
 from searchr1.files import whole_file
@@ -33,7 +33,7 @@ _GATEWAYS_OWN = ("cache", "logprobs", "store", "previous_run_id")
 class Comparison:
     """The methods to compare, and the questions."""
 
-    methods: tuple[Method, ...]
+    methods: tuple[str, ...]
     dataset: str = "atlas"
     split: str = "test"
     limit: int | None = None
@@ -51,8 +51,10 @@ class Comparison:
         """Raise ``ConfigurationError`` for what can't be run."""
         if not self.methods or self.concurrency < 1 or (self.limit is not None and self.limit < 1):
             raise ConfigurationError("at least one method is needed, and concurrency and limit must be at least 1")
+        for name in self.methods:
+            method_named(name)
 
-    def out_of(self, method: Method) -> Path | None:
+    def out_of(self, method: str) -> Path | None:
         """Return the file of one method's records."""
         return self.out.with_suffix(f".{method}{self.out.suffix}") if self.out is not None else None
 
@@ -103,7 +105,7 @@ async def _compare(
 
 
 async def _by_method(
-    method: Method,
+    method: str,
     comparison: Comparison,
     settings: Settings,
     options: RunOptions,
@@ -172,9 +174,9 @@ def method_options(settings: Settings, options: RunOptions, baseline_format: Bas
     )
 
 
-def needs_retriever(methods: Sequence[Method]) -> bool:
+def needs_retriever(methods: Sequence[str]) -> bool:
     """Return whether any of ``methods`` searches."""
-    return not SEARCHING.isdisjoint(methods)
+    return any(method_named(name).searches for name in methods)
 
 
 @asynccontextmanager

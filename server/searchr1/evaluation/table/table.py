@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from searchr1.data.sets import SETS, TITLES, set_named
 from searchr1.errors import ConfigurationError
-from searchr1.evaluation.methods.names import METHOD_TITLES, SEARCH_R1, Method
+from searchr1.evaluation.methods.registry import SEARCH_R1, method_named
 from searchr1.evaluation.records import Record, read_records
 from searchr1.evaluation.report import wilson_interval
 from searchr1.evaluation.table.paper import NOTE, PaperModel, PaperRow, paper_rows
@@ -17,8 +17,6 @@ from searchr1.evaluation.table.paper import NOTE, PaperModel, PaperRow, paper_ro
 Layout = Literal["sets", "hops"]
 AVERAGE, ALL = "average", "all"
 """The last column: the plain mean over the sets, or all questions."""
-
-_ORDER: tuple[str, ...] = tuple(METHOD_TITLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Row:
     """One method by one model. ``cells`` lacks the columns that it was not asked."""
 
     name: str
-    method: Method | None
+    method: str | None
     source: str
     """Model and sampling of a row of ours; ``NOTE`` of the paper's."""
     cells: dict[str, Cell]
@@ -157,7 +155,7 @@ def _row(records: Sequence[Record], layout: Layout, columns: Sequence[str]) -> R
 
 
 def _name(record: Record) -> str:
-    return METHOD_TITLES[record.method or SEARCH_R1]
+    return method_named(record.method or SEARCH_R1).title
 
 
 def _source(record: Record, model: str | None) -> str:
@@ -199,7 +197,7 @@ def _paper_row(row: PaperRow) -> Row:
 def _ordered(rows: Sequence[Row]) -> list[Row]:
     """Return the rows in the paper's order, ours before the paper's; methods that we lack stand where it has them."""
     known = [row for row in rows if row.method is not None]
-    ordered = sorted(known, key=lambda row: (_ORDER.index(row.method or SEARCH_R1), row.is_paper))
+    ordered = sorted(known, key=lambda row: (method_named(row.method or SEARCH_R1).paper_row, row.is_paper))
     others = [row for row in rows if row.method is None]
     at = next((i for i, row in enumerate(ordered) if row.method == SEARCH_R1), len(ordered))
     return [*ordered[:at], *others, *ordered[at:]]

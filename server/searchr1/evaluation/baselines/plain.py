@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from searchr1.evaluation.methods import prompts
-from searchr1.evaluation.methods.trial import CLOSE, OPEN, Trial
+from searchr1.evaluation.baselines import prompts
+from searchr1.evaluation.baselines.trial import CLOSE, OPEN, Trial
 from searchr1.loop.sanitize import neutralise
 from searchr1.loop.types import Passage
 

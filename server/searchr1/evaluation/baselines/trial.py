@@ -1,13 +1,14 @@
 """One question that a baseline answers: completions and searches, counted, within the bounds of a run."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL, Engine, SamplingParams
 from searchr1.errors import EngineError
-from searchr1.evaluation.methods.names import BaselineFormat
+from searchr1.evaluation.methods.registry import BaselineFormat
 from searchr1.loop.prompts import FAITHFUL, Profile
 from searchr1.loop.types import Limits, Passage
 from searchr1.retrieval.base import Retriever, SearchFailed
@@ -74,19 +75,40 @@ class Outcome:
     duration_s: float = 0.0
 
 
+Baseline = Callable[["Trial"], Awaitable[str | None]]
+"""A baseline in one format: it returns the model's answer. Raises as ``Trial.write`` does."""
+
+
 class Trial:
     """One question under way. What is written down in ``outcome`` stays when the trial fails."""
 
     def __init__(self, question: str, tools: Tools, options: MethodOptions, *, session: str) -> None:
         self.question, self.tools, self.options = question, tools, options
         self.outcome = Outcome()
-        self._session = session
+        self.session = session
         self._started = time.perf_counter()
 
     @property
     def elapsed_s(self) -> float:
         """Since the trial began."""
         return time.perf_counter() - self._started
+
+    async def answer_by(self, baselines: Mapping[BaselineFormat, Baseline]) -> None:
+        """Answer by the baseline of the format that the options choose, within their deadline.
+
+        Raises:
+            EngineError: the engine failed.
+            ReservedTextError: a prompt holds the text of a special token.
+        """
+        outcome = self.outcome
+        try:
+            async with asyncio.timeout(self.options.deadline_s):
+                outcome.answer = await baselines[self.options.baseline_format](self)
+            outcome.status = "exhausted" if outcome.answer is None else "completed"
+        except TimeoutError:
+            outcome.status = "deadline"
+        except BudgetSpentError:
+            outcome.status = "truncated"
 
     def prompt(self, text: str) -> list[int]:
         """Ids of one user turn. Raises ``ReservedTextError``."""
@@ -122,7 +144,7 @@ class Trial:
         )
         prompt_ids = tuple(context)[-limits.max_context_tokens :]
         text, reason = "", None
-        async with aclosing(self.tools.engine.generate(prompt_ids, params, session=self._session)) as chunks:
+        async with aclosing(self.tools.engine.generate(prompt_ids, params, session=self.session)) as chunks:
             async for chunk in chunks:
                 text += chunk.text
                 outcome.completion_tokens += len(chunk.token_ids)

@@ -4,7 +4,7 @@ The prompt, the tags and the observations are the loop's own bytes, and every pi
 it. What makes it another method is put into the model's mouth: which action it takes and what it searches for.
 """
 
-from searchr1.evaluation.methods.trial import CLOSE, OPEN, Trial
+from searchr1.evaluation.baselines.trial import CLOSE, OPEN, Trial
 
 KNOWN = "<think> I can answer this. </think>"
 UNKNOWN = "<think> I need to search for this. </think>"
