@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
@@ -49,6 +50,13 @@ def test_every_command_explains_itself(words: list[str]) -> None:
     done = CliRunner().invoke(app, [*words, "--help"])
     assert done.exit_code == 0, done.output
     assert "Usage:" in done.output
+
+
+def test_the_page_names_every_command_that_does_something() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    groups = {"index", "retriever", "data", "train", "demo"}
+    commands = {" ".join(words) for words in lines_of_words() if words} - groups
+    assert {command for command in commands if f"`searchr1 {command}`" not in page} == set()
 
 
 def test_help_loads_only_what_it_shows() -> None:
