@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.loop.machine import Rollout
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.tags import TagScanner
 from searchr1.loop.types import Generate, Passage, Search, TokenIds
 from searchr1.retrieval.base import Found, SearchOutcome
@@ -54,7 +55,7 @@ def new_rollout() -> Rollout:
 def scan() -> None:
     """One trajectory through the scanner."""
     for tokens in TOKENS:
-        scanner = TagScanner()
+        scanner = TagScanner(SEARCH_R1.tags)
         for token in tokens:
             scanner.feed(token)
         assert scanner.settled

@@ -25,7 +25,7 @@ import aiohttp
 
 from loadtests.processes import VLLM_ENVIRONMENT, Server, free_port, running, searchr1, vllm_server
 from searchr1.demo.bundle import CHECKPOINT, demo_settings
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.factory import open_retriever
 from searchr1.tokenizer import Tokenizer
@@ -106,7 +106,7 @@ async def compare(args: argparse.Namespace) -> None:
             model = (await response.json())["data"][0]["id"]
 
         async def ask_bare(question: str) -> tuple[str | None, int]:
-            ids = tokenizer.encode_prompt(tokenizer.render(FAITHFUL.prompt(question)))
+            ids = tokenizer.encode_prompt(tokenizer.render(SEARCH_R1.prompt(question)))
             num_tokens = 0
             for turn in range(5):
                 text, sampled = await bare_completion(session, args.engine_url, model, ids[-4096:])
@@ -116,11 +116,11 @@ async def compare(args: argparse.Namespace) -> None:
                     return action[2].strip(), num_tokens
                 if turn == 4:
                     break
-                observation = FAITHFUL.retry()
+                observation = RETRY
                 if action:
                     outcome = await index.search(action[2].strip(), 3, 10.0)
                     assert isinstance(outcome, Found)
-                    observation = FAITHFUL.observation(outcome.passages)
+                    observation = SEARCH_R1.observation(outcome.passages)
                 ids += tokenizer.encode(text) + tokenizer.encode(observation)[:500]
             return None, num_tokens
 

@@ -30,7 +30,7 @@ from searchr1.engines.base import Engine, SamplingParams
 from searchr1.engines.transformers.engine import TransformersEngine
 from searchr1.engines.vllm.args import VllmInProcessConfig
 from searchr1.engines.vllm.in_process import VllmInProcessEngine
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
 
@@ -126,7 +126,7 @@ async def compare(args: argparse.Namespace, report: Report) -> None:
     checkpoint: Path = args.checkpoint
     tokenizer = Tokenizer.load(str(checkpoint))
     questions = [json.loads(line)["question"] for line in args.dataset.read_text("utf-8").splitlines()]
-    prompts = [tuple(tokenizer.encode_prompt(tokenizer.render(FAITHFUL.prompt(q)))) for q in dict.fromkeys(questions)]
+    prompts = [tuple(tokenizer.encode_prompt(tokenizer.render(SEARCH_R1.prompt(q)))) for q in dict.fromkeys(questions)]
     async with AsyncExitStack() as stack:
         sides: dict[str, Side] = {}
         if not args.no_vllm:

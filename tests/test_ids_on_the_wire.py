@@ -11,14 +11,14 @@ import pytest
 from searchr1.driver import DriveOptions, DriveStats, drive
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Finished, Limits, Passage, Status
 from searchr1.retrieval.fake import FakeRetriever
 from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, serve_fake_vllm
 from tests.golden import qwen
 
 Q = qwen.load()
-PROMPT = FAITHFUL.prompt("What is the capital of the country where Timbuktu is")
+PROMPT = SEARCH_R1.prompt("What is the capital of the country where Timbuktu is")
 TURNS = [
     "<think> Where is it? </think>\n<search> Timbuktu?</search>",
     "I am not sure.",

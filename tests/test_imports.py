@@ -100,7 +100,7 @@ LAYERS = {
         "searchr1.tokenizer",
     ),
     "searchr1.retrieval": ("searchr1.errors", "searchr1.files", "searchr1.identity", "searchr1.loop.types"),
-    "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.prompts"),
+    "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.profiles"),
     "searchr1_client": (),
 }
 ALL_IMPORTS = [found for imports in MODULES.values() for found in imports]

@@ -11,6 +11,10 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from searchr1.engines.factory import EngineConfig
+from searchr1.errors import ConfigurationError
+from searchr1.loop.neutralized import neutralized
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.types import Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 
@@ -50,8 +54,10 @@ class Settings(BaseSettings):
     tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
 
+    profile: str = "search-r1"
+    """The format that the model was trained on: its tags, texts and how its answers are read; see ``docs/loop.md``."""
     sanitize: bool = True
-    """Neutralise tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
+    """Neutralize tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
     tavily_api_key: SecretStr | None = None
     searxng_api_key: SecretStr | None = None
     brave_api_key: SecretStr | None = None
@@ -156,6 +162,14 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
+    @field_validator("profile")
+    @classmethod
+    def _check_profile(cls, value: str) -> str:
+        try:
+            return profile_named(value).name
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+
     @model_validator(mode="after")
     def _check_ttls(self) -> Self:
         pairs = {"": (self.cache_soft_ttl_s, self.cache_hard_ttl_s), **self.cache_ttls_s}
@@ -203,6 +217,11 @@ class Settings(BaseSettings):
             kv_cache_gib=self.kv_cache_gib,
             enforce_eager=self.enforce_eager,
         )
+
+    def loop_profile(self) -> Profile:
+        """Return the profile that rollouts run with: neutralized if ``sanitize`` is on."""
+        profile = profile_named(self.profile)
+        return neutralized(profile) if self.sanitize else profile
 
     def search(self) -> SearchConfig:
         """How the search layer is set up."""

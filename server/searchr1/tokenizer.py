@@ -56,42 +56,51 @@ class Tokenizer:
         return cls(_read_tokenizer(file), chat_template=_chat_template(folder, config), special=_special(config))
 
     def same_as(self, other: "Tokenizer") -> bool:
-        """Whether both turn every text into the same ids."""
+        """Return whether both turn every text into the same ids."""
         same: bool = self._with_special.to_str() == other._with_special.to_str()
         return same
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text`` alone. Special tokens are neither added nor recognised."""
+        """Return the ids of ``text`` alone. Special tokens are neither added nor recognized."""
         ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
         return ids
 
     def decode(self, ids: TokenIds) -> str:
-        """Text of ``ids``, special tokens left out."""
+        """Return the text of ``ids``, special tokens left out."""
         text: str = self._with_special.decode(list(ids), skip_special_tokens=True)
         return text
 
-    def render(self, user_text: str) -> str:
-        """One user turn and the assistant's header, by the chat template; the bare text where there is none.
+    def render(self, user_text: str, *, system: str | None = None, chat: bool = True) -> str:
+        """Write one user turn and the assistant's header, by the chat template; the bare text where there is none.
+
+        Args:
+            user_text: the user's message.
+            system: the system message before it; without one the template may add its own.
+            chat: false for the bare text, whether there is a template or not.
 
         Raises:
             ReservedTextError: ``user_text`` contains the text of a special token.
-            ConfigurationError: the chat template can't render a single user turn.
+            ConfigurationError: the chat template can't render this, or there is none for the system message.
         """
         for token in self._reserved:
             if token in user_text:
                 raise ReservedTextError(f"the text {token!r} is reserved for the model's own control tokens")
-        if self._template is None:
+        if system is not None and (self._template is None or not chat):
+            raise ConfigurationError("there is no chat template to put the system message in")
+        if self._template is None or not chat:
             return user_text
-        messages = [{"role": "user", "content": user_text}]
+        messages = [] if system is None else [{"role": "system", "content": system}]
+        messages.append({"role": "user", "content": user_text})
         try:
             return self._template.render(
                 messages=messages, add_generation_prompt=True, tools=None, documents=None, **self._special
             )
         except TemplateError as error:
-            raise ConfigurationError(f"the chat template refuses a single user turn: {error}") from error
+            asked = "a single user turn" if system is None else "a system message and a user turn"
+            raise ConfigurationError(f"the chat template refuses {asked}: {error}") from error
 
     def encode_prompt(self, rendered: str) -> list[int]:
-        """Ids of a rendered prompt, its template's special tokens recognised."""
+        """Return the ids of a rendered prompt, its template's special tokens recognized."""
         ids: list[int] = self._with_special.encode(rendered, add_special_tokens=False).ids
         return ids
 
@@ -153,7 +162,7 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
 
 
 def _special(config: dict[str, Any]) -> dict[str, str]:
-    """Absent and null tokens are left out: a template prints nothing for them, where None would print its name."""
+    """Return the special tokens that are set: a template prints nothing for an absent one, and ``None`` for a null."""
     tokens = {name: value for name, value in config.items() if name.endswith("_token")}
     texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
     return {name: text for name, text in texts.items() if isinstance(text, str)}

@@ -15,7 +15,7 @@ from searchr1.data.prepare import PrepareConfig, PrepareReport, prepare
 from searchr1.data.sets import SETS
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.evaluation.datasets import load_questions
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from tests.data.files import flashrag, flashrag_folder, seven_sets, upstream, write_lines, write_parquet
 from tests.export.records import run_json
 
@@ -51,7 +51,7 @@ def test_upstreams_columns(tmp_path: Path, out: Path) -> None:
         "question": "Where is Timbuktu?",
         "golden_answers": ["Mali"],
         "data_source": "atlas",
-        "prompt": [{"role": "user", "content": FAITHFUL.prompt("Where is Timbuktu")}],
+        "prompt": [{"role": "user", "content": SEARCH_R1.prompt("Where is Timbuktu")}],
         "ability": "fact-reasoning",
         "reward_model": {"style": "rule", "ground_truth": {"target": ["Mali"]}},
         "extra_info": {"split": "train", "index": 0},
@@ -66,7 +66,7 @@ def test_upstreams_own_file_comes_back_as_it_was(tmp_path: Path, out: Path) -> N
     made = rows_of(out)
     for i, (row, source) in enumerate(zip(made, rows, strict=True)):
         assert list(row) == [name for name in source if name != "metadata"]
-        assert row["prompt"] == [{"role": "user", "content": FAITHFUL.prompt(source["question"])}]
+        assert row["prompt"] == [{"role": "user", "content": SEARCH_R1.prompt(source["question"])}]
         assert row["extra_info"] == {"split": "train", "index": i}, "no two rows share an index"
         for name in ("question", "golden_answers", "data_source", "ability", "reward_model"):
             assert row[name] == source[name]

@@ -13,7 +13,7 @@ from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits, Status, TokenIds
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.factory import open_retriever
@@ -91,7 +91,7 @@ async def engine(server: VllmServer) -> AsyncIterator[VllmHttpEngine]:
 
 async def run(engine: RecordingEngine, retriever: Retriever, tokenizer: Tokenizer, question: str) -> Rollout:
     """One greedy rollout, to its answer."""
-    prompt = tokenizer.render(FAITHFUL.prompt(question))
+    prompt = tokenizer.render(SEARCH_R1.prompt(question))
     rollout = Rollout(
         prompt=prompt,
         prompt_ids=tokenizer.encode_prompt(prompt),

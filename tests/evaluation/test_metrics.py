@@ -9,7 +9,7 @@ from searchr1.evaluation.metrics import (
     reference_answer,
     sub_exact_match,
 )
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_the_reference_extractor_needs_two_matches(text: str, expected: str | No
 
 
 def test_the_reference_reads_the_prompts_example_where_no_answer_was_given() -> None:
-    assert extract_reference(FAITHFUL.prompt("Where?")) == "Beijing"
+    assert extract_reference(SEARCH_R1.prompt("Where?")) == "Beijing"
     assert reference_answer("Capital of China", None) == "Beijing"
     assert reference_answer("Capital of China", None, retried=True) == "and"
 

@@ -9,7 +9,7 @@ import pytest
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.export import parquet
 from searchr1.export.run import ExportConfig, ExportReport, export
-from searchr1.loop.prompts import PROMPT
+from searchr1.loop.profiles.search_r1 import PROMPT
 from searchr1_client.events import Run, Trajectory
 from tests.export.records import QUESTION, a_run, run_json, write_lines
 

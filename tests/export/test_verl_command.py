@@ -16,7 +16,7 @@ from searchr1.cli.export import export_app
 from searchr1.data.sets import VERL_PREFIX
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.export.verl.command import VerlExport, export_verl
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from tests.data.files import write_lines
 from tests.export.test_verl_settings import KEYS, flat
 
@@ -65,7 +65,7 @@ def test_the_folder(world: Path) -> None:
     assert {path.name for path in out.iterdir()} == FILES
     train, test = (pq.read_table(out / name).to_pylist() for name in ("train.parquet", "test.parquet"))
     assert (len(train), len(test)) == (5, 2)
-    assert train[0]["prompt"] == [{"role": "user", "content": FAITHFUL.prompt("Where is 0 train")}]
+    assert train[0]["prompt"] == [{"role": "user", "content": SEARCH_R1.prompt("Where is 0 train")}]
     assert train[0]["reward_model"]["ground_truth"]["target"] == ["0"]
     assert train[0]["data_source"] == f"{VERL_PREFIX}atlas"
     assert 'REWARD = "format_v0_3"' in (out / "reward.py").read_text("utf-8")

@@ -14,7 +14,7 @@ from searchr1.errors import EngineError
 from searchr1.export.verl import agent_loop
 from searchr1.export.verl.agent_loop import SearchLoop
 from searchr1.export.verl.reward import COMPLETIONS
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.tokenizer import Tokenizer
@@ -24,7 +24,7 @@ SEARCH = "<think> Where? </think>\n<search> Mali </search>"
 ANSWER = "<think> I see. </think>\n<answer> Bamako </answer>"
 PASSAGE = Passage("1", '"Mali"', "Its capital is Bamako.")
 SAMPLING = {"temperature": 1.0, "top_p": 0.9, "top_k": -1, "repetition_penalty": 1.0, "logprobs": True}
-ROW = {"raw_prompt": [{"role": "user", "content": FAITHFUL.prompt("Capital of Mali?")}], "uid": "u", "index": 0}
+ROW = {"raw_prompt": [{"role": "user", "content": SEARCH_R1.prompt("Capital of Mali?")}], "uid": "u", "index": 0}
 
 
 @dataclass
@@ -128,9 +128,9 @@ def loop(server: VerlServer, model: Path, **changes: Any) -> SearchLoop:
 async def test_a_search_and_an_answer(model: Path, tokenizer: Tokenizer) -> None:
     server = VerlServer([SEARCH, ANSWER], tokenizer)
     output = await loop(server, model).run(dict(SAMPLING), **ROW)
-    observation = tokenizer.encode(FAITHFUL.observation([PASSAGE]))
+    observation = tokenizer.encode(SEARCH_R1.observation([PASSAGE]))
     first, last = tokenizer.encode(SEARCH), tokenizer.encode(ANSWER)
-    assert output.prompt_ids == tokenizer.encode_prompt(tokenizer.render(FAITHFUL.prompt("Capital of Mali?")))
+    assert output.prompt_ids == tokenizer.encode_prompt(tokenizer.render(SEARCH_R1.prompt("Capital of Mali?")))
     assert output.response_ids == [*first, *observation, *last]
     assert output.response_mask == [1] * len(first) + [0] * len(observation) + [1] * len(last)
     assert output.response_logprobs == [-0.5] * len(first) + [0.0] * len(observation) + [-0.5] * len(last)
@@ -160,7 +160,7 @@ async def test_what_was_sampled_past_the_answer_is_dropped(model: Path, tokenize
 
 async def test_a_turn_without_an_action_gets_the_retry_text(model: Path, tokenizer: Tokenizer) -> None:
     output = await loop(VerlServer(["Hm.", ANSWER], tokenizer), model).run(dict(SAMPLING), **ROW)
-    retry = tokenizer.encode(FAITHFUL.retry())
+    retry = tokenizer.encode(RETRY)
     assert output.response_mask.count(0) == len(retry)
     assert json.loads(output.extra_fields[COMPLETIONS]) == ["Hm.", ANSWER]
 

@@ -16,7 +16,7 @@ from searchr1.export.verl import reward as packaged
 from searchr1.export.verl.agent_loop import completions
 from searchr1.export.verl.command import reward_text
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL, RETRY
+from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.loop.types import Limits, Passage, Search
 from searchr1.trainer.rl.rewards import outcome_of, reward_named
 
@@ -49,7 +49,7 @@ def rolled_out(texts: list[str], passage: str, *, max_observation_tokens: int, m
     limits = Limits(
         max_turns=4, max_observation_tokens=max_observation_tokens, max_trajectory_tokens=max_trajectory_tokens
     )
-    prompt = FAITHFUL.prompt(QUESTION.question)
+    prompt = SEARCH_R1.prompt(QUESTION.question)
     rollout = Rollout(prompt=prompt, prompt_ids=encode(prompt), encode=encode, limits=limits)
     for text in texts:
         if rollout.status is not None:
@@ -119,7 +119,7 @@ def test_what_the_loop_tells_scores_as_ours(
 @given(texts=st.lists(st.sampled_from(PIECES[:-1]), max_size=5), passage=st.sampled_from(PASSAGES[:2]))
 def test_the_text_alone_scores_as_ours(name: str, before: str, texts: list[str], passage: str) -> None:
     rollout = finished(*texts, passage=passage, observation=4096)
-    prompt = FAITHFUL.prompt(QUESTION.question)
+    prompt = SEARCH_R1.prompt(QUESTION.question)
     chat = f"<|im_start|>system\nYou are Qwen.<|im_end|>\n<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n"
     shown = {"": "", "prompt": prompt, "chat": chat}[before]
     assert score(packaged, rollout, name, told=False, before=shown) == ours(rollout, name)
@@ -130,7 +130,7 @@ def test_the_prompts_example_is_no_answer(told: bool) -> None:
     rollout = finished("<think> Hm. </think>")
     golden = {"target": ["Beijing"]}
     extra = {packaged.COMPLETIONS: json.dumps(completions(rollout))} if told else None
-    shown = FAITHFUL.prompt(QUESTION.question) + response(rollout)
+    shown = SEARCH_R1.prompt(QUESTION.question) + response(rollout)
     assert packaged.compute_score("nq", shown, golden, extra) == 0
     assert packaged.compute_score("nq", shown, golden, extra, reward="format_v0_3") == 0.1
 
@@ -165,4 +165,4 @@ def test_the_written_file_stands_alone_and_has_the_runs_reward(name: str, wrong:
 
 def test_texts_that_both_know_are_the_same() -> None:
     assert packaged.RETRY == RETRY
-    assert packaged.EXAMPLE in FAITHFUL.prompt("x")
+    assert packaged.EXAMPLE in SEARCH_R1.prompt("x")

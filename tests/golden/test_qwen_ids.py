@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Generate, Limits, Passage, Search, Status
 from tests.golden import qwen
 
@@ -151,7 +151,7 @@ def golden() -> dict[str, list[dict[str, list[int]]]]:
 
 def three_turns() -> tuple[Rollout, list[list[int]]]:
     """A search, a turn without an action and an answer, in Qwen2.5's chat form; with the ids asked for at each turn."""
-    question = FAITHFUL.prompt("What is the capital of Mali")
+    question = SEARCH_R1.prompt("What is the capital of Mali")
     rendered = (
         "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
         f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"

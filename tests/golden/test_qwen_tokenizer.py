@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.loop.prompts import FAITHFUL, RETRY
+from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.tokenizer import Tokenizer
 from tests.golden import qwen
 from tests.loop.scripts import model_texts
@@ -42,7 +42,7 @@ def test_special_text_is_ordinary_text(tokenizer: Tokenizer, text: str) -> None:
 
 @given(question=st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
 def test_a_prompt_encodes_as_tiktoken_encodes_it(tokenizer: Tokenizer, question: str) -> None:
-    rendered = tokenizer.render(FAITHFUL.prompt(question))
+    rendered = tokenizer.render(SEARCH_R1.prompt(question))
     ids = tokenizer.encode_prompt(rendered)
     assert ids == Q.encode_prompt(rendered)
     assert ids[:3] == [151644, 8948, 198]
@@ -55,7 +55,7 @@ def test_a_prompt_is_what_transformers_makes_of_it(
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
-    text = FAITHFUL.prompt("Who wrote Ségou, and what is 日本")
+    text = SEARCH_R1.prompt("Who wrote Ségou, and what is 日本")
     asked = [{"role": "user", "content": text}]
     rendered = theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     ids = theirs.apply_chat_template(asked, add_generation_prompt=True, return_dict=False)

@@ -4,9 +4,9 @@ import html
 import re
 import unicodedata
 
-_NAMES = r"(?:search|answer|think|information)"
+_NAMES = r"(?:search|answer|think|information|result|begin_search_(?:query|result)|end_search_(?:query|result))"
 _TAGS = (
-    rf"<[\s/]*{_NAMES}",
+    rf"<[\s/|]*{_NAMES}",
     r"<\s*\|[^<>]*?\|\s*>",
     r"<\s*\|\s*(?:im_start|im_end|endoftext|eot_id)",
     r"\[\s*/?\s*(?:inst|tool_calls)\s*\]",
@@ -29,7 +29,7 @@ def visible(text: str) -> str:
     )
 
 
-def normalised(text: str) -> str:
+def normalized(text: str) -> str:
     """NFKC, decoded twice, without invisible characters, casefolded."""
     for _ in range(2):
         text = html.unescape(_TOO_LONG.sub("\ufffd", visible(unicodedata.normalize("NFKC", text))))
@@ -37,6 +37,6 @@ def normalised(text: str) -> str:
 
 
 def find_tag(text: str) -> str | None:
-    """The first tag that a normalising reader finds."""
-    found = _TAG.search(normalised(text))
+    """The first tag that a normalizing reader finds."""
+    found = _TAG.search(normalized(text))
     return found[0] if found else None

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from searchr1.driver import DriveEvent, DriveOptions, PassagesReceived, drive
 from searchr1.engines.scripted import ScriptedEngine
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL, SANITIZED, Profile
+from searchr1.loop.neutralized import neutralized
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import AnswerCompleted, Finished, Limits, Passage, Status
 from searchr1.retrieval.fake import FakeRetriever
 from searchr1.retrieval.received import received
@@ -22,7 +24,7 @@ TURNS = (
     "<think> Found. </think>\n<answer> Bamako </answer>",
 )
 HARMLESS = Passage("0", '"Mali"', "Its capital is Bamako.")
-PROFILES = (FAITHFUL, SANITIZED)
+PROFILES = (SEARCH_R1, neutralized(SEARCH_R1))
 PROMPT_IDS = (7, 8, 9)
 
 
@@ -70,8 +72,8 @@ async def test_a_case_moves_nothing(case: Case, profile: Profile) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.name))
-def test_sanitising_needs_no_cleaned_text(case: Case) -> None:
-    SANITIZED.observation(case.passages).encode()
+def test_sanitizing_needs_no_cleaned_text(case: Case) -> None:
+    neutralized(SEARCH_R1).observation(case.passages).encode()
 
 
 def hostile_passages() -> st.SearchStrategy[list[Passage]]:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as RawTokenizer
 
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL, SANITIZED, Profile
+from searchr1.loop.neutralized import neutralized
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits, Passage
 from searchr1.retrieval.text import clean_text
 from searchr1.tokenizer import Tokenizer
@@ -17,7 +19,7 @@ from tests.hostile.cases import CASES
 from tests.loop.scripts import model_texts
 
 SPECIAL = tuple(qwen.SPECIAL)
-PROFILES = (FAITHFUL, SANITIZED)
+PROFILES = (SEARCH_R1, neutralized(SEARCH_R1))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,9 @@ from itertools import pairwise
 from hypothesis import strategies as st
 
 from searchr1.loop.machine import Rollout
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
+from searchr1.loop.tags import Tags
 from searchr1.loop.types import (
     Action,
     AnswerDelta,
@@ -23,8 +26,19 @@ from searchr1.loop.types import (
 PROMPT_IDS = (7, 8, 9)
 
 _FRAGMENTS = (
-    *("<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", "<information>", "</information>"),
     *("<", ">", "</", "<s", "</se", "</search", "<ans", "</answer", "search>", "answer>", "<SEARCH>", "< search>"),
+    *(
+        "<|",
+        "<|end_search_",
+        "|>",
+        "\\boxed{",
+        "{",
+        "}",
+        "\\boxed{a {b}}",
+        "<result",
+        "<information>",
+        "</information>",
+    ),
     *(
         " ",
         "\n",
@@ -44,25 +58,31 @@ _FRAGMENTS = (
         "e\u0301",
     ),
 )
-_TAGS_AND_WORDS = ("<think>", "</think>", "<search>", "</search>", "<answer>", "</answer>", " ", "a")
-_WELL_FORMED = (
-    "<think> a </think>\n<search> Mali </search>",
-    "<think>b</think><answer> Bamako </answer>",
-    "<search></search>",
-    "<answer></answer>",
-)
 
 
-def model_texts() -> st.SearchStrategy[str]:
+def model_texts(tags: Tags = SEARCH_R1.tags) -> st.SearchStrategy[str]:
     """Completions: tags whole, torn, nested and misplaced, between any other text."""
-    piece = st.sampled_from(_FRAGMENTS) | st.text(max_size=4)
-    tags = st.lists(st.sampled_from(_TAGS_AND_WORDS), max_size=9)
-    return st.lists(piece, max_size=14).map("".join) | tags.map("".join) | st.sampled_from(_WELL_FORMED)
+    piece = st.sampled_from((*tags.all, *_FRAGMENTS)) | st.text(max_size=4)
+    tags_and_words = st.lists(st.sampled_from((*tags.all, " ", "a", "\\boxed{b}")), max_size=9)
+    return st.lists(piece, max_size=14).map("".join) | tags_and_words.map("".join) | st.sampled_from(_well_formed(tags))
 
 
-def passages() -> st.SearchStrategy[list[Passage]]:
+def _well_formed(tags: Tags) -> tuple[str, ...]:
+    thought = f"{tags.think.open} a {tags.think.close}\n" if tags.think else "a\n"
+    opening, closing = tags.answer or ("", "")
+    search = f"{tags.search.open} Mali {tags.search.close}"
+    return (
+        thought + search,
+        f"{thought.strip()}{opening} Bamako {closing}",
+        f"{thought}{opening} It is \\boxed{{Bamako}}. {closing}",
+        "".join(tags.search),
+        f"{opening}{closing}",
+    )
+
+
+def passages(tags: Tags = SEARCH_R1.tags) -> st.SearchStrategy[list[Passage]]:
     """Search results whose text tries everything that a completion could hold."""
-    passage = st.builds(Passage, id=st.just("p"), title=model_texts(), text=model_texts())
+    passage = st.builds(Passage, id=st.just("p"), title=model_texts(tags), text=model_texts(tags))
     return st.lists(passage, max_size=3)
 
 
@@ -91,8 +111,8 @@ def encode(text: str) -> list[int]:
     return [zlib.crc32(token.encode("utf-8", "surrogatepass")) for token in re.findall(r">\n*|\s?\w+|[\s\S]", text)]
 
 
-def new_rollout(limits: Limits | None = None) -> Rollout:
-    return Rollout(prompt="the prompt", prompt_ids=PROMPT_IDS, encode=encode, limits=limits)
+def new_rollout(limits: Limits | None = None, profile: Profile = SEARCH_R1) -> Rollout:
+    return Rollout(prompt="the prompt", prompt_ids=PROMPT_IDS, encode=encode, limits=limits, profile=profile)
 
 
 @dataclass(frozen=True, slots=True)

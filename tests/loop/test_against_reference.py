@@ -10,7 +10,8 @@ import re
 import pytest
 from hypothesis import assume, given
 
-from searchr1.loop.tags import TagScanner, parse_action
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
+from searchr1.loop.tags import TagScanner
 from tests.loop.scripts import model_texts
 
 
@@ -26,9 +27,9 @@ def reference_turn(sampled: str) -> tuple[str, tuple[str, str]]:
 
 
 def our_turn(sampled: str) -> tuple[str, tuple[str, str]]:
-    scanner = TagScanner()
+    scanner = TagScanner(SEARCH_R1.tags)
     scanner.feed(sampled)
-    return scanner.text, parse_action(scanner.text)
+    return scanner.text, SEARCH_R1.action(scanner.text)
 
 
 @given(model_texts())

@@ -5,8 +5,7 @@ import dataclasses
 import pytest
 
 from searchr1.errors import IllegalInputError
-from searchr1.loop.prompts import RETRY
-from searchr1.loop.tags import STOP_STRINGS
+from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.loop.types import (
     ActionInvalid,
     AnswerCompleted,
@@ -58,9 +57,9 @@ def test_what_is_asked_for() -> None:
     record = play(new_rollout(), [SEARCH, ANSWER], [[MALI]])
     context = (*PROMPT_IDS, *encode(SEARCH[0]), *encode(MALI_BLOCK))
     assert record.actions == (
-        Generate(1, PROMPT_IDS, 500, STOP_STRINGS),
+        Generate(1, PROMPT_IDS, 500, SEARCH_R1.tags.stops),
         Search(1, "Mali"),
-        Generate(2, context, 500, STOP_STRINGS),
+        Generate(2, context, 500, SEARCH_R1.tags.stops),
         Finish(Status.COMPLETED),
     )
     assert encode(SEARCH[0] + MALI_BLOCK) != encode(SEARCH[0]) + encode(MALI_BLOCK)

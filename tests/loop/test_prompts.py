@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Passage
 
 QUESTION_TEMPLATE = (
@@ -30,23 +30,23 @@ QUESTION_TEMPLATE = (
     ],
 )
 def test_prompt(question: str, asked: str) -> None:
-    assert FAITHFUL.prompt(question) == QUESTION_TEMPLATE.replace("%s", asked, 1)
+    assert SEARCH_R1.prompt(question) == QUESTION_TEMPLATE.replace("%s", asked, 1)
 
 
 def test_observation() -> None:
     found = [Passage("1", '"Mali"', "A country.\nIts capital is Bamako."), Passage("2", '"Fiji"', "Islands.")]
-    assert FAITHFUL.observation(found) == (
+    assert SEARCH_R1.observation(found) == (
         '\n\n<information>Doc 1(Title: "Mali") A country.\nIts capital is Bamako.\n'
         'Doc 2(Title: "Fiji") Islands.</information>\n\n'
     )
 
 
 def test_an_empty_result_is_an_empty_block() -> None:
-    assert FAITHFUL.observation([]) == "\n\n<information></information>\n\n"
+    assert SEARCH_R1.observation([]) == "\n\n<information></information>\n\n"
 
 
 def test_retry() -> None:
-    assert FAITHFUL.retry() == (
+    assert SEARCH_R1.retry == (
         "\nMy previous action is invalid. If I want to search, I should put the query between <search> and </search>. "
         "If I want to give the final answer, I should put the answer between <answer> and </answer>. "
         "Let me try again.\n"
@@ -64,7 +64,7 @@ def by_lines(contents: Sequence[str]) -> str:
 @given(st.lists(st.text(alphabet=st.sampled_from('ab"\n\r\t \u2028<>')), max_size=4))
 def test_passages_from_contents_read_as_the_reference_reads_them(contents: list[str]) -> None:
     found = [Passage.from_contents(text) for text in contents]
-    assert FAITHFUL.observation(found) == by_lines(contents)
+    assert SEARCH_R1.observation(found) == by_lines(contents)
 
 
 @given(st.text())

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.loop.tags import Piece, TagScanner, parse_action
+from searchr1.loop.profiles.search_r1 import TAGS
+from searchr1.loop.tags import Piece, TagScanner
 from searchr1.loop.types import ActionKind
 from tests.loop.scripts import chunkings, model_texts
 
 
 def scan(pieces: list[str]) -> tuple[TagScanner, list[Piece]]:
-    scanner = TagScanner()
+    scanner = TagScanner(TAGS)
     shown = [shown for piece in pieces for shown in scanner.feed(piece)]
     if not scanner.settled:
         shown += scanner.close()
@@ -55,7 +56,7 @@ def test_one_character_at_a_time_shows_the_same(text: str) -> None:
 
 @given(st.data(), model_texts())
 def test_the_text_so_far_is_never_more_or_less_than_what_came(data: st.DataObject, text: str) -> None:
-    scanner = TagScanner()
+    scanner = TagScanner(TAGS)
     seen = ""
     for piece in data.draw(chunkings(text)):
         scanner.feed(piece)
@@ -75,7 +76,7 @@ def test_reasoning_comes_before_the_answer_and_no_piece_is_empty(text: str) -> N
 @given(model_texts())
 def test_an_action_is_the_first_closed_pair_of_the_cut_text(text: str) -> None:
     match = re.search(r"<(search|answer)>(.*?)</\1>", cut(text), re.DOTALL)
-    assert parse_action(cut(text)) == ((match[1], match[2].strip()) if match else ("invalid", ""))
+    assert TAGS.first_action(cut(text)) == ((match[1], match[2].strip()) if match else ("invalid", ""))
 
 
 @given(model_texts())
@@ -107,17 +108,17 @@ def test_a_settled_scanner_drops_what_follows(text: str) -> None:
     ],
 )
 def test_actions(text: str, kind: ActionKind, content: str) -> None:
-    assert parse_action(text) == (kind, content)
+    assert TAGS.first_action(text) == (kind, content)
 
 
 def test_a_tag_that_may_still_come_is_held_back() -> None:
-    scanner = TagScanner()
+    scanner = TagScanner(TAGS)
     assert scanner.feed("so </sear") == [Piece("think", "so")]
     assert scanner.feed("ly") == [Piece("think", " </searly")]
 
 
 def test_a_torn_tag_at_the_end_is_text() -> None:
-    scanner = TagScanner()
+    scanner = TagScanner(TAGS)
     scanner.feed("<answer> 5 < 6 </answ")
     assert scanner.close() == [Piece("answer", " </answ")]
 
@@ -128,8 +129,8 @@ def test_a_query_is_never_shown() -> None:
 
 
 def test_the_first_settled_query_stays() -> None:
-    scanner = TagScanner()
+    scanner = TagScanner(TAGS)
     scanner.feed("<think> t </think> <search> q </search")
     assert scanner.query == "q"
     scanner.feed("ing </search>")
-    assert (scanner.query, parse_action(scanner.text)) == ("q", ("search", "q </searching"))
+    assert (scanner.query, TAGS.first_action(scanner.text)) == ("q", ("search", "q </searching"))

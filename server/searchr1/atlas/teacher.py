@@ -13,7 +13,7 @@ from typing import Any
 
 from searchr1.atlas.questions import Question
 from searchr1.atlas.world import City, Country, World
-from searchr1.loop.prompts import titled
+from searchr1.loop.profiles.search_r1 import titled
 from searchr1.loop.types import Passage
 
 MAX_SEARCHES = 4

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
 from searchr1.data.questions import Question, asked
 from searchr1.data.sets import VERL_PREFIX
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 
 ABILITY = "fact-reasoning"
 STYLE = "rule"
@@ -80,7 +80,7 @@ class QuestionParquetWriter:
                 asked(question.question),
                 question.golden_answers,
                 data_source=self._prefix + question.data_source,
-                prompt=FAITHFUL.prompt(question.question),
+                prompt=SEARCH_R1.prompt(question.question),
                 split=self._split,
                 index=self._num_rows,
             )

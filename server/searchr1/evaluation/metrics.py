@@ -9,11 +9,10 @@ import re
 import string
 from collections.abc import Iterable
 
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import ANSWER, RETRY, SEARCH_R1
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def normalize(text: str) -> str:
@@ -46,20 +45,20 @@ def sub_exact_match(prediction: str | None, golden_answers: Iterable[str]) -> bo
 
 
 def extract_reference(text: str) -> str | None:
-    """The reference's extractor over prompt and response together: the last ``<answer>`` if there are two or more.
+    """Return what Search-R1's own extractor reads in prompt and response: the last ``<answer>`` if there are two.
 
     The prompt itself holds two matches ("and" and "Beijing"), so a response without an answer yields ``Beijing``.
     """
-    matches = _ANSWER.findall(text)
+    matches = re.findall(rf"{ANSWER.open}(.*?){ANSWER.close}", text, re.DOTALL)
     return str(matches[-1]).strip() if len(matches) > 1 else None
 
 
 def reference_answer(question: str, answer: str | None, *, retried: bool = False) -> str | None:
-    """What the reference's extractor finds for a run over the faithful prompt that ended in ``answer``, or in none.
+    """Return what ``extract_reference`` reads of a run with Search-R1's prompt that ended in ``answer``, or in none.
 
     ``retried`` says that the run holds the retry text, whose own tags the reference reads as the answer "and".
     """
-    response = FAITHFUL.retry() if retried else ""
+    response = RETRY if retried else ""
     if answer is not None:
-        response += f"<answer> {answer} </answer>"
-    return extract_reference(FAITHFUL.prompt(question) + response)
+        response += f"{ANSWER.open} {answer} {ANSWER.close}"
+    return extract_reference(SEARCH_R1.prompt(question) + response)

@@ -14,13 +14,12 @@ from pydantic import BaseModel
 from searchr1.data.golden import GoldenAnswers
 from searchr1.data.upstream import upstream_columns, upstream_values
 from searchr1.errors import ConfigurationError
-from searchr1.loop.prompts import FAITHFUL, SANITIZED
+from searchr1.loop.neutralized import recorded_profile
 from searchr1_client.events import Run, Trajectory, Usage, WireError
 
 ROWS_PER_GROUP = 256
 """Runs that are held in memory before they are written."""
 
-_PROFILES = {profile.name: profile for profile in (FAITHFUL, SANITIZED)}
 _SCALARS: dict[Any, Callable[[], Any]] = {int: pa.int64, float: pa.float64, str: pa.string, bool: pa.bool_}
 
 
@@ -97,16 +96,18 @@ class RunParquetWriter:
 
 
 def upstream_row(run: Run, golden: list[str], *, data_source: str, split: str, index: int) -> dict[str, Any]:
-    """The columns that upstream reads. The prompt is the user message, without the chat template around it.
+    """Return the columns that upstream reads. The prompt is chat messages, without the chat template around them.
 
     Raises:
         ConfigurationError: the run's profile is not known here.
     """
     trajectory = _trajectory(run)
-    profile = _PROFILES.get(trajectory.profile)
-    if profile is None:
-        raise ConfigurationError(f"run {run.id} has the profile {trajectory.profile!r}, whose prompt is not known here")
-    return upstream_values(
+    try:
+        profile = recorded_profile(trajectory.profile)
+    except ConfigurationError as error:
+        named = f"run {run.id} has the profile {trajectory.profile!r}, whose prompt is not known here"
+        raise ConfigurationError(named) from error
+    row = upstream_values(
         run.id,
         trajectory.question,
         golden,
@@ -115,6 +116,7 @@ def upstream_row(run: Run, golden: list[str], *, data_source: str, split: str, i
         split=split,
         index=index,
     )
+    return row | {"prompt": profile.messages(trajectory.question)}
 
 
 def record_row(run: Run) -> dict[str, Any]:

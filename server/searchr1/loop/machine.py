@@ -6,16 +6,45 @@ Rules
    answers that action; anything else raises ``IllegalInputError``.
 2. A turn is one completion and its observation. Turns 1 to ``max_turns`` may search. A rollout that is still open after
    them, or after its last allowed search, gets one more completion with search off and no text of ours before it.
-3. A turn's text ends with its first ``</search>`` or ``</answer>`` (``tags.py``). That text is tokenized alone; these
-   ids, not the sampled ones, enter the context. A search puts an observation in, a turn without an action the retry
-   text, each tokenized alone and cut to its first ``max_observation_tokens``. No token is merged across two segments.
-   For training there is ``decode``: with it the sampled ids stand, for their logprobs are theirs alone. Only tokens
-   that reach past the cut are replaced, by what is before it, tokenized alone.
+3. A turn's text ends with its first stop, the closing tag of a search or an answer (``tags.py``). That text is
+   tokenized alone; these ids, not the sampled ones, enter the context. A search puts an observation in, a turn without
+   an action the retry text, each tokenized alone and cut to its first ``max_observation_tokens``. No token is merged
+   across two segments.
+   Pass ``decode`` when training: the sampled ids are kept as sampled, because their logprobs hold for no other ids.
+   Only tokens that reach past the cut are replaced, by what is before it, tokenized alone.
 4. The engine gets the last ``max_context_tokens`` ids of prompt + segments.
 5. Only text that the policy generated moves the state. Passages are data: nothing in them is scanned.
    ``QuerySettled`` moves nothing either: it says early which query a turn is likely to ask for.
-6. An answer ends the rollout as ``completed``; the last turn without one as ``exhausted``; a spent token budget as
-   ``truncated``. ``stop`` ends it from outside. ``Finished`` is always the last event.
+6. An answer ends the rollout as ``completed``; the last turn without one as ``exhausted``, and so any turn without an
+   action where the profile has no retry text; a spent token budget as ``truncated``. ``stop`` ends it from outside.
+   ``Finished`` is always the last event.
+
+Transitions
+-----------
+Inputs: ``text`` is ``receive_text``, ``end`` is ``end_completion``, ``passages`` is ``receive_passages``. What the
+table does not have is illegal: it raises, and changes nothing. Search is ``on`` in turns up to ``max_turns`` while
+fewer than ``max_searches`` searches were made, else ``off``; a turn without an action counts as ``off`` as well where
+the profile has no retry text. The budget is ``spent`` once ``max_run_tokens`` were sampled.
+
+| action | input | condition | next action | events | segments added |
+|---|---|---|---|---|---|
+| Generate | text | always | Generate | deltas, QuerySettled | |
+| Generate | end | answer | Finish completed | AnswerCompleted, Finished | completion |
+| Generate | end | search, on | Search | SearchRequested | completion |
+| Generate | end | search, on, spent | Finish truncated | Finished | completion |
+| Generate | end | search, off | Finish exhausted | ActionInvalid, Finished | completion |
+| Generate | end | search, off, spent at the length limit | Finish truncated | ActionInvalid, Finished | completion |
+| Generate | end | no action, on | Generate | ActionInvalid | completion, retry |
+| Generate | end | no action, on, spent | Finish truncated | ActionInvalid, Finished | completion, retry |
+| Generate | end | no action, off | Finish exhausted | ActionInvalid, Finished | completion |
+| Generate | end | no action, off, spent at the length limit | Finish truncated | ActionInvalid, Finished | completion |
+| Generate | stop | text or ids came | Finish from outside | Finished | completion |
+| Generate | stop | nothing came | Finish from outside | Finished | |
+| Search | passages | always | Generate | | observation |
+| Search | stop | always | Finish from outside | Finished | |
+
+Deltas that were held back come before the events of ``end``. "From outside" is ``cancelled``, ``deadline`` or
+``failed``.
 
 How the same text was cut into pieces changes neither segments nor events, but for where deltas are split.
 Reference: ``search_r1/llm_agent/generation.py``, ``run_llm_loop`` (PeterGriffinJin/Search-R1).
@@ -24,8 +53,9 @@ Reference: ``search_r1/llm_agent/generation.py``, ``run_llm_loop`` (PeterGriffin
 from collections.abc import Sequence
 
 from searchr1.errors import IllegalInputError
-from searchr1.loop.prompts import FAITHFUL, Profile
-from searchr1.loop.tags import STOP_STRINGS, Piece, TagScanner, parse_action
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
+from searchr1.loop.tags import Piece, TagScanner
 from searchr1.loop.types import (
     Action,
     ActionInvalid,
@@ -62,8 +92,8 @@ class Rollout:
         prompt_ids: the tokenized prompt, chat template included.
         encode: text to ids, without special tokens.
         limits: bounds on turns, searches and tokens.
-        profile: the texts that this family of checkpoints expects.
-        decode: ids to text; given for training, where sampled ids have to stand (rule 3).
+        profile: the tags and texts that this family of checkpoints expects.
+        decode: ids to text; given when training, where sampled ids are kept (rule 3).
     """
 
     def __init__(
@@ -73,7 +103,7 @@ class Rollout:
         prompt_ids: Sequence[int],
         encode: Encode,
         limits: Limits | None = None,
-        profile: Profile = FAITHFUL,
+        profile: Profile = SEARCH_R1,
         decode: Decode | None = None,
     ) -> None:
         self.limits = limits or Limits()
@@ -84,7 +114,7 @@ class Rollout:
         self.num_invalid = 0
         self._encode, self._decode = encode, decode
         self._segments = [Segment("prompt", 0, prompt, tuple(prompt_ids), sampled=False)]
-        self._scanner = TagScanner()
+        self._scanner = TagScanner(profile.tags)
         self._sampled_ids: list[int] = []
         self._logprobs: list[float] = []
         self._num_sampled = 0
@@ -93,7 +123,7 @@ class Rollout:
 
     @property
     def action(self) -> Action:
-        """What the rollout waits for."""
+        """The next action that the caller must carry out."""
         return self._action
 
     @property
@@ -118,11 +148,11 @@ class Rollout:
 
     @property
     def num_sampled_tokens(self) -> int:
-        """Tokens that the engine generated so far, in all turns, what was cut off included."""
+        """Number of tokens that the engine generated so far, in all turns, those cut off included."""
         return self._num_sampled
 
     def count_tokens(self, text: str) -> int:
-        """How many tokens ``text`` has when it is tokenized alone."""
+        """Return the number of tokens of ``text``, tokenized alone."""
         return len(self._encode(text))
 
     @property
@@ -146,12 +176,12 @@ class Rollout:
         return events
 
     def end_completion(self, reason: FinishReason) -> list[VisibleEvent]:
-        """The completion is over: record it, take its action and move on."""
+        """End the completion: record it, take its action and move on."""
         asked = self._expect_generate()
         events = [] if self._scanner.settled else self._visible(asked.turn, self._scanner.close())
         text = self._scanner.text
         self._append_completion(asked.turn, text)
-        kind, content = parse_action(text)
+        kind, content = self.profile.action(text)
         if kind == "answer":
             return events + self._take_answer(asked.turn, content)
         if kind == "search" and not self._search_is_off(asked.turn):
@@ -192,10 +222,11 @@ class Rollout:
     def _take_invalid(self, turn: int, *, wanted_search: bool, reason: FinishReason) -> list[VisibleEvent]:
         self.num_invalid += 1
         events: list[VisibleEvent] = [ActionInvalid(turn, "search_off" if wanted_search else "no_action")]
-        if self._search_is_off(turn):
+        retry = None if self._search_is_off(turn) else self.profile.retry
+        if retry is None:
             cut_short = reason == "length" and self._tokens_left() == 0
             return events + self._finish(Status.TRUNCATED if cut_short else Status.EXHAUSTED)
-        self._append("retry", turn, self.profile.retry())
+        self._append("retry", turn, retry)
         return events + self._advance()
 
     def _advance(self) -> list[VisibleEvent]:
@@ -206,13 +237,13 @@ class Rollout:
 
     def _next_turn(self) -> Generate:
         self.num_turns += 1
-        self._scanner = TagScanner()
+        self._scanner = TagScanner(self.profile.tags)
         self._sampled_ids, self._logprobs = [], []
         self._streamed_answer = ""
         max_tokens = self.limits.max_completion_tokens
         if (left := self._tokens_left()) is not None:
             max_tokens = min(max_tokens, left)
-        return Generate(self.num_turns, self._context(), max_tokens, STOP_STRINGS)
+        return Generate(self.num_turns, self._context(), max_tokens, self.profile.tags.stops)
 
     def _finish(self, status: Status) -> list[VisibleEvent]:
         self._action = Finish(status)
@@ -241,7 +272,7 @@ class Rollout:
         self._segments.append(Segment("completion", turn, text, ids, True, sampled_ids, logprobs, standing))
 
     def _standing(self, sampled_ids: TokenIds, text: str) -> tuple[int, str]:
-        """How many sampled ids stand, and the rest of ``text``, which they do not spell."""
+        """Return how many sampled ids are kept, and the rest of ``text``, which they do not spell."""
         if self._decode is None:
             return 0, text
         count = len(sampled_ids)
@@ -268,5 +299,5 @@ class Rollout:
 
 
 def _name(action: Action) -> str:
-    """The action's kind alone: its ids would fill pages."""
+    """Name the action's kind alone: its ids would fill pages."""
     return type(action).__name__

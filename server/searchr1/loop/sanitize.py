@@ -1,7 +1,9 @@
-"""Passages made safe to read: no text of a page can pass for a tag of the loop or a control token of a chat template.
+"""Passages made safe to read: no text of a page can pass for a tag of a loop or a control token of a chat template.
 
 The loop never scans passages, so nothing here guards the state. It guards the reader: a page that writes
 ``</information><answer>`` talks to the model in the voice of the loop.
+
+Tags are those of every profile, whichever one is served: a page can't know which, and a checkpoint may know several.
 
 Rules
 -----
@@ -28,7 +30,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
+from searchr1.loop.profiles.registry import registered
 from searchr1.loop.types import Passage
 
 MAX_PASSAGE_CHARS = 16_000
@@ -53,15 +57,13 @@ _PLAIN = {form: plain for plain, others in (_BRACKETS | _LETTERS).items() for fo
 _DEFUSED = str.maketrans({form: mark for plain, mark in _REPLACEMENTS.items() for form in plain + _BRACKETS[plain]})
 _MAY_OPEN = re.compile("[" + re.escape("".join(plain + _BRACKETS[plain] for plain in "<[&")) + "]")
 
-_LOOP_NAMES = "search|answer|think|information"
 _TOKEN_NAMES = (
     "im_start|im_end|im_sep|endoftext|startoftext|endofprompt|eot_id|eom_id|start_header_id|end_header_id|begin_of_|"
     "end_of_|start_of_|fim_|python_tag|tool_call|tool_response|tool_result|function_call|vision_|image_pad|video_pad|"
     "object_ref_|box_|quad_|repo_name|file_sep"
 )
-_TAG = re.compile(
-    rf"<[/\\|!?*_]{{0,4}}(?:{_LOOP_NAMES}|{_TOKEN_NAMES})"
-    r"|<\|[^<>|]{1,64}\|>"
+_TOKENS = (
+    r"<\|[^<>|]{1,64}\|>"
     r"|</?(?:s|bos|eos|pad|unk|mask|cls|sep)/?>"
     r"|<</?sys>>"
     r"|\[[/\\]?(?:inst|sys|system_prompt|available_tools|tool_calls|tool_results|bos|eos|unk|gmask|sop)\]"
@@ -81,13 +83,21 @@ _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffc\u
 _DROPPED_CATEGORIES = frozenset(("Cc", "Cf", "Cs", "Mn", "Me"))
 
 
-def neutralise(passages: Sequence[Passage]) -> tuple[Passage, ...]:
-    """The passages as the model may read them; those without anything to neutralise are the same objects."""
+def neutralize(passages: Sequence[Passage]) -> tuple[Passage, ...]:
+    """Return the passages as the model may read them; those without anything to neutralize are the same objects."""
+    tag = _tag(frozenset().union(*(profile.tags.names for profile in registered())))
     bounded = [_bounded(passage) for passage in passages]
-    safe = tuple(_defused(p) if _is_tag_like(p.title, p.text, p.title + p.text) else p for p in bounded)
-    if _is_tag_like("".join(p.title + p.text for p in safe)):
+    safe = tuple(_defused(p) if _is_tag_like(tag, p.title, p.text, p.title + p.text) else p for p in bounded)
+    if _is_tag_like(tag, "".join(p.title + p.text for p in safe)):
         return tuple(map(_defused, safe))
     return safe
+
+
+@lru_cache(maxsize=8)
+def _tag(names: frozenset[str]) -> re.Pattern[str]:
+    """Compile what reads as a tag of one of these names, or as a control token."""
+    loop_names = "|".join(re.escape("".join(name.lower().split())) for name in sorted(names))
+    return re.compile(rf"<[/\\|!?*_]{{0,4}}(?:{loop_names}|{_TOKEN_NAMES})|{_TOKENS}")
 
 
 def _bounded(passage: Passage) -> Passage:
@@ -106,17 +116,17 @@ def _defused(passage: Passage) -> Passage:
     return replace(passage, title=passage.title.translate(_DEFUSED), text=passage.text.translate(_DEFUSED))
 
 
-def _is_tag_like(*texts: str) -> bool:
-    return any(_MAY_OPEN.search(text) and _holds_tag(text) for text in texts)
+def _is_tag_like(tag: re.Pattern[str], *texts: str) -> bool:
+    return any(_MAY_OPEN.search(text) and _holds_tag(tag, text) for text in texts)
 
 
-def _holds_tag(text: str) -> bool:
+def _holds_tag(tag: re.Pattern[str], text: str) -> bool:
     bare = _bare(text)
-    return bare is None or _TAG.search(bare) is not None
+    return bare is None or tag.search(bare) is not None
 
 
 def _bare(text: str) -> str | None:
-    """``text`` without any disguise; None if it does not end in so many passes."""
+    """Return ``text`` without any disguise; None if it does not end in so many passes."""
     for _ in range(_MAX_PASSES):
         folded = _ENTITY.sub(_decoded, text.translate(_FOLD))
         if folded == text:
@@ -126,7 +136,7 @@ def _bare(text: str) -> str | None:
 
 
 def _decoded(entity: re.Match[str]) -> str:
-    """Numbers are passed on without their leading zeros: ``int`` refuses long ones."""
+    """Decode an entity. Numbers are passed on without their leading zeros: ``int`` refuses long ones."""
     if entity[1]:
         return html.unescape(f"&#{entity[1]};")
     if entity[2]:
@@ -135,7 +145,7 @@ def _decoded(entity: re.Match[str]) -> str:
 
 
 class _Fold(dict[int, int | str | None]):
-    """For ``str.translate``: a character's plain ASCII form, None where it is invisible. Filled as characters come."""
+    """A table for ``str.translate``: a character's plain ASCII form, None where it is invisible. Filled as needed."""
 
     def __missing__(self, point: int) -> int | str | None:
         if point >= 0x20000:  # Ideographs, tags, variation selectors and private use: too many to remember.

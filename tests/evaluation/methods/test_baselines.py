@@ -13,7 +13,7 @@ from searchr1.evaluation.baselines.plain import first_sentence
 from searchr1.evaluation.baselines.trial import MAX_ANSWER_TOKENS, MethodOptions, Outcome, Tools
 from searchr1.evaluation.engine.answer import answer
 from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles import search_r1
 from searchr1.loop.types import Limits, Passage
 from searchr1.retrieval.base import SearchFailed
 from searchr1.retrieval.fake import FakeRetriever
@@ -156,7 +156,7 @@ def test_the_first_sentence(text: str, sentence: str) -> None:
 async def test_direct_in_format_is_the_loops_prompt_and_a_forced_answer(tokenizer: Tokenizer) -> None:
     bench = Bench(tokenizer, [" Bamako </answer>"])
     outcome = await bench.ask("direct", TRAINED)
-    prompt = tokenizer.encode_prompt(tokenizer.render(FAITHFUL.prompt(QUESTION)))
+    prompt = tokenizer.encode_prompt(tokenizer.render(search_r1.prompt(QUESTION)))
     forced = tokenizer.encode("<think> I can answer this. </think>\n<answer>")
     assert list(bench.ids(0)) == [*prompt, *forced]
     assert outcome.answer == "Bamako"
@@ -174,10 +174,10 @@ async def test_rag_in_format_puts_in_the_bytes_of_the_loop(tokenizer: Tokenizer)
     outcome = await bench.ask("rag", TRAINED)
     pieces = [
         f"<think> I need to search for this. </think>\n<search> {QUESTION} </search>",
-        FAITHFUL.observation((MALI,)),
+        search_r1.observation((MALI,)),
         "<think> Doc 1 says it. </think>\n<answer>",
     ]
-    prompt = tokenizer.encode_prompt(tokenizer.render(FAITHFUL.prompt(QUESTION)))
+    prompt = tokenizer.encode_prompt(tokenizer.render(search_r1.prompt(QUESTION)))
     assert list(bench.ids(1)) == [*prompt, *(i for piece in pieces for i in tokenizer.encode(piece))]
     assert (outcome.answer, outcome.queries) == ("Bamako", [QUESTION])
     assert outcome.observation_tokens == len(tokenizer.encode(pieces[1]))
@@ -201,7 +201,7 @@ async def test_search_r1_is_the_serving_loop(tokenizer: Tokenizer) -> None:
     outcome = await bench.ask(SEARCH_R1)
     assert (outcome.status, outcome.answer, outcome.queries) == ("completed", "Bamako", ["Mali"])
     assert (outcome.turns, outcome.searches, outcome.invalid_turns, outcome.retried) == (3, 1, 1, True)
-    assert FAITHFUL.observation((MALI,)) in bench.read(2)
+    assert search_r1.observation((MALI,)) in bench.read(2)
 
 
 @pytest.mark.parametrize("method", [method.name for method in all_methods()])

@@ -4,8 +4,10 @@ import re
 from collections.abc import Sequence
 
 from searchr1.evaluation.baselines import prompts
-from searchr1.evaluation.baselines.trial import CLOSE, OPEN, Trial
-from searchr1.loop.sanitize import neutralise
+from searchr1.evaluation.baselines.prompts import CLOSE, OPEN
+from searchr1.evaluation.baselines.trial import Trial
+from searchr1.loop.profiles.search_r1 import listed
+from searchr1.loop.sanitize import neutralize
 from searchr1.loop.types import Passage
 
 MAX_THOUGHT_TOKENS = 100
@@ -19,7 +21,7 @@ _SENTENCE_END = re.compile(r"\w{3}[.!?][\"')\]]*(?=\s)")
 
 async def direct(trial: Trial) -> str | None:
     """Question, then answer."""
-    return await trial.forced_answer([*trial.prompt(prompts.direct(trial.question)), *trial.encode(OPEN)])
+    return await trial.forced_answer([*trial.prompt(prompts.direct(trial.question)), *trial.encode(OPEN)], CLOSE)
 
 
 async def chain_of_thought(trial: Trial) -> str | None:
@@ -28,14 +30,14 @@ async def chain_of_thought(trial: Trial) -> str | None:
     thought, opened, answer = (await trial.write(context, (CLOSE,))).partition(OPEN)
     if opened and answer.endswith(CLOSE):
         return answer.removesuffix(CLOSE).strip() or None
-    return await trial.forced_answer([*context, *trial.encode(f"{thought.rstrip()}\n{OPEN}")])
+    return await trial.forced_answer([*context, *trial.encode(f"{thought.rstrip()}\n{OPEN}")], CLOSE)
 
 
 async def rag(trial: Trial) -> str | None:
     """One retrieval with the question, then answer."""
     passages = await trial.search(trial.question)
     context = _fitting(trial, passages, prompts.with_passages)
-    return await trial.forced_answer([*context, *trial.encode(OPEN)])
+    return await trial.forced_answer([*context, *trial.encode(OPEN)], CLOSE)
 
 
 async def ircot(trial: Trial) -> str | None:
@@ -55,7 +57,7 @@ async def ircot(trial: Trial) -> str | None:
         if "answer is" in query.lower():
             break
     told = trial.encode(" ".join(("Thought:", *thoughts)) + f"\n{OPEN}")
-    return await trial.forced_answer([*_fitting(trial, passages, prompts.next_thought), *told])
+    return await trial.forced_answer([*_fitting(trial, passages, prompts.next_thought), *told], CLOSE)
 
 
 def first_sentence(text: str) -> str:
@@ -79,12 +81,12 @@ def _fitting(trial: Trial, passages: Sequence[Passage], ask: prompts.AsksWithPas
     """The prompt, with as many of ``passages`` as leave room in the context for what the model writes."""
     limits = trial.options.limits
     room = limits.max_context_tokens - limits.max_completion_tokens
-    passages = neutralise(passages)  # A control token's text in a user turn would be read as one.
+    passages = neutralize(passages)  # A control token's text in a user turn would be read as one.
     while True:
         ids = trial.prompt(ask(trial.question, passages))
         if len(ids) <= room or not passages:
             break
         passages = passages[:-1]
-    observed = len(trial.encode(prompts.listed(passages)))
+    observed = len(trial.encode(listed(passages)))
     trial.outcome.observation_tokens, trial.outcome.prompt_tokens = observed, len(ids) - observed
     return ids

@@ -8,14 +8,18 @@ inside ``<answer>`` tags, so that one reader serves all methods.
 from collections.abc import Callable, Sequence
 
 from searchr1.data.questions import asked
+from searchr1.loop.profiles.search_r1 import listed
 from searchr1.loop.types import Passage
+
+OPEN, CLOSE = "<answer>", "</answer>"
+"""The tags of the ``plain`` format's own answers, whatever profile the policy has."""
 
 AsksWithPassages = Callable[[str, Sequence[Passage]], str]
 """A prompt for a question and passages."""
 
 _SHORT_ANSWER = (
-    "Write the answer between <answer> and </answer>, as few words as possible and nothing else. "
-    "For example, <answer> Beijing </answer>."
+    f"Write the answer between {OPEN} and {CLOSE}, as few words as possible and nothing else. "
+    f"For example, {OPEN} Beijing {CLOSE}."
 )
 
 
@@ -45,8 +49,3 @@ def next_thought(question: str, passages: Sequence[Passage]) -> str:
         'Once nothing is missing, begin the last sentence with "So the answer is".\n\n'
         f"{listed(passages)}\nQuestion: {asked(question)}\n"
     )
-
-
-def listed(passages: Sequence[Passage]) -> str:
-    """One line per passage, as the loop lists them."""
-    return "".join(f"Doc {i}(Title: {p.title}) {p.text}\n" for i, p in enumerate(passages, start=1))

@@ -9,16 +9,17 @@ from dataclasses import dataclass, field
 from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL, Engine, SamplingParams
 from searchr1.errors import EngineError
 from searchr1.evaluation.methods.registry import BaselineFormat
-from searchr1.loop.prompts import FAITHFUL, Profile
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits, Passage
 from searchr1.retrieval.base import Retriever, SearchFailed
 from searchr1.retrieval.received import received
+from searchr1.rollout import render_prompt
 from searchr1.tokenizer import Tokenizer
 from searchr1_client.events import RunStatus
 
 MAX_ANSWER_TOKENS = 100
 """Of an answer that is forced; a model that does not close the tag is stopped here."""
-OPEN, CLOSE = "<answer>", "</answer>"
 
 
 class BudgetSpentError(Exception):
@@ -40,8 +41,8 @@ class MethodOptions:
     search_timeout_s: float = 10.0
     deadline_s: float | None = None
     baseline_format: BaselineFormat = "plain"
-    profile: Profile = FAITHFUL
-    """The prompt and the observations of Search-R1 and of the ``search-r1`` format."""
+    profile: Profile = SEARCH_R1
+    """The policy's: of the loop, and of the baselines in the ``search-r1`` format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +113,12 @@ class Trial:
 
     def prompt(self, text: str) -> list[int]:
         """Ids of one user turn. Raises ``ReservedTextError``."""
-        tokenizer = self.tools.tokenizer
-        ids = tokenizer.encode_prompt(tokenizer.render(text))
-        self.outcome.prompt_tokens = len(ids)
-        return ids
+        return self._prompt_ids(self.tools.tokenizer.render(text))
+
+    def trained_prompt(self) -> list[int]:
+        """Return the ids of the question as the policy's profile asks it. Raises ``ReservedTextError``."""
+        profile = self.options.profile
+        return self._prompt_ids(render_prompt(profile.prompt(self.question), self.tools.tokenizer, profile))
 
     def encode(self, text: str) -> list[int]:
         """Ids of a piece of the context, tokenized alone."""
@@ -166,12 +169,20 @@ class Trial:
             return ()
         return received(found.passages[: options.top_k])
 
-    async def forced_answer(self, context: Sequence[int]) -> str | None:
-        """The answer that the model gives after ``context``, which ends in ``<answer>``; of an open one, a line."""
-        text = await self.write(context, (CLOSE,), max_tokens=MAX_ANSWER_TOKENS)
-        answer, closed, _ = text.partition(CLOSE)
+    async def forced_answer(self, context: Sequence[int], close: str) -> str | None:
+        """Return what the model writes after ``context``, up to ``close``, or up to the line's end if that never comes.
+
+        Raises what ``write`` raises.
+        """
+        text = await self.write(context, (close,), max_tokens=MAX_ANSWER_TOKENS)
+        answer, closed, _ = text.partition(close)
         answer = answer.strip()
         return (answer if closed else answer.partition("\n")[0].strip()) or None
+
+    def _prompt_ids(self, rendered: str) -> list[int]:
+        ids = self.tools.tokenizer.encode_prompt(rendered)
+        self.outcome.prompt_tokens = len(ids)
+        return ids
 
 
 def _cut(text: str, stop: tuple[str, ...]) -> str:

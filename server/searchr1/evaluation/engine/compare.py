@@ -9,6 +9,7 @@ from typing import Any
 
 from searchr1.engines.factory import open_engine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
+from searchr1.evaluation.baselines import trained
 from searchr1.evaluation.baselines.trial import MethodOptions, Tools
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine.asker import EngineAsker
@@ -17,9 +18,10 @@ from searchr1.evaluation.methods.registry import SEARCH_R1, BaselineFormat, meth
 from searchr1.evaluation.records import Extractor, Record, chosen_options
 from searchr1.evaluation.report import Report
 from searchr1.files import whole_file
-from searchr1.loop.prompts import FAITHFUL, SANITIZED
+from searchr1.loop.profiles.search_r1 import SEARCH_R1 as DEFAULT_PROFILE
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.factory import open_search
+from searchr1.rollout import check_profile
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 from searchr1_client import RunOptions
@@ -95,8 +97,10 @@ async def _compare(
     comparison: Comparison, settings: Settings, options: RunOptions, questions: Sequence[Question]
 ) -> Compared:
     chosen = method_options(settings, options, comparison.baseline_format)
+    _check_profile(comparison, settings, chosen)
     compared = Compared([], [])
     async with open_tools(settings) as tools:
+        check_profile(chosen.profile, tools.tokenizer)
         for method in comparison.methods:
             report, records = await _by_method(method, comparison, settings, options, chosen, tools, questions)
             compared.reports.append(report)
@@ -118,6 +122,8 @@ async def _by_method(
         "temperature": chosen.temperature,
         "model": settings.public_name,
     }
+    if settings.profile != DEFAULT_PROFILE.name:
+        recorded["profile"] = settings.profile
     if method != SEARCH_R1:
         recorded["baseline_format"] = comparison.baseline_format
     asker = EngineAsker(
@@ -170,8 +176,18 @@ def method_options(settings: Settings, options: RunOptions, baseline_format: Bas
         search_timeout_s=settings.search_timeout_s,
         deadline_s=choice("deadline_s", settings.deadline_s),
         baseline_format=baseline_format,
-        profile=SANITIZED if settings.sanitize else FAITHFUL,
+        profile=settings.loop_profile(),
     )
+
+
+def _check_profile(comparison: Comparison, settings: Settings, chosen: MethodOptions) -> None:
+    """Raise ``ConfigurationError`` for a profile that the comparison has no reading of."""
+    if comparison.baseline_format == "search-r1" and set(comparison.methods) != {SEARCH_R1}:
+        trained.check_profile(chosen.profile)
+    if comparison.extractor == "reference" and settings.profile != DEFAULT_PROFILE.name:
+        raise ConfigurationError(
+            f"the reference extractor reads runs of the profile {DEFAULT_PROFILE.name}, not of {settings.profile}"
+        )
 
 
 def needs_retriever(methods: Sequence[str]) -> bool:

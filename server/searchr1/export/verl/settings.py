@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from searchr1.errors import ConfigurationError
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.trainer.rl.config import TrainConfig
 
 VERL_COMMIT = "1dda039b9c6311889a9c9a26040677e1254814f9"
@@ -25,6 +26,11 @@ _OVER = {"token": "token-mean", "sequence": "seq-mean-token-mean", "constant": "
 
 def check(config: TrainConfig) -> None:
     """Raise ``ConfigurationError`` where verl could not run ``config`` even nearly."""
+    if config.profile != SEARCH_R1.name:
+        raise ConfigurationError(
+            f"only the profile {SEARCH_R1.name} can be exported to verl, not {config.profile}: the exported questions "
+            "and reward.py are written for its prompt and its tags"
+        )
     if not config.retriever.startswith(("http://", "https://")):
         raise ConfigurationError(
             f"verl's workers reach a retriever by URL, and {config.retriever!r} is none: "

@@ -11,11 +11,10 @@ from searchr1.driver import DriveOptions
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
-from searchr1.loop.prompts import FAITHFUL, SANITIZED, Profile
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.layer import SearchLayer
-from searchr1.rollout import start_rollout
+from searchr1.rollout import check_profile, start_rollout
 from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
@@ -65,7 +64,8 @@ class Admission:
         self._settings = settings
         self._tokenizer = tokenizer
         self._search = search
-        self._profile: Profile = SANITIZED if settings.sanitize else FAITHFUL
+        self._profile = settings.loop_profile()
+        check_profile(self._profile, tokenizer)
         self._num_running = 0
 
     @property

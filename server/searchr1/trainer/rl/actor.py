@@ -19,8 +19,10 @@ from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.errors import ConfigurationError, EngineError
 from searchr1.evaluation.datasets import Question, load_questions
 from searchr1.evaluation.metrics import exact_match
+from searchr1.loop.profiles.registry import profile_named
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.factory import open_retriever
+from searchr1.rollout import check_profile
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.rewards import Reward, outcome_of, reward_named
@@ -127,6 +129,7 @@ class Actor:
             temperature=temperature,
             top_k=section.top_k,
             limits=section.limits(),
+            profile=profile_named(self.config.profile),
             search_timeout_s=section.search_timeout_s,
             max_concurrent=section.max_concurrent,
         )
@@ -140,6 +143,7 @@ async def open_actor(config: TrainConfig, source: Path) -> AsyncIterator[Actor]:
         DatasetError, ConfigurationError, CorpusError, EngineUnavailableError: of whichever of these can't be had.
     """
     tokenizer = Tokenizer.load(str(source))
+    check_profile(profile_named(config.profile), tokenizer)
     reward = reward_named(config.reward)
     questions = load_questions(config.data, split=config.data_split)
     eval_questions: Sequence[Question] = ()

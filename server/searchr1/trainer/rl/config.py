@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from searchr1.errors import ConfigurationError
+from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.types import Limits
 from searchr1.trainer.rl.losses import Over
 
@@ -149,6 +150,8 @@ class TrainConfig(_Section):
     algorithm: Literal["grpo", "ppo"]
     model: str
     """The policy to start from, and the reference of the KL: a folder or hub name."""
+    profile: Annotated[str, Field(exclude_if=lambda name: name == "search-r1")] = "search-r1"
+    """The format that the policy is trained in: its tags, texts and how its answers are read; see ``docs/loop.md``."""
     data: str
     """Questions to train on, as ``searchr1 data prepare`` names them: ``atlas``, a file, a hub dataset."""
     data_split: str = "train"
@@ -175,6 +178,14 @@ class TrainConfig(_Section):
     optimizer: OptimizerSection = OptimizerSection()
     lora: LoraSection | None = None
     """None: all weights are trained."""
+
+    @field_validator("profile")
+    @classmethod
+    def _check_profile(cls, value: str) -> str:
+        try:
+            return profile_named(value).name
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:

@@ -7,11 +7,15 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from searchr1.data.questions import Question
 from searchr1.errors import ConfigurationError
 from searchr1.evaluation.metrics import exact_match, sub_exact_match
 from searchr1.loop.machine import Rollout
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
+from searchr1.loop.tags import Pair, Tags
 from searchr1.loop.types import Segment, Status
 
 
@@ -26,6 +30,8 @@ class Outcome:
     status: Status
     segments: tuple[Segment, ...]
     """The trajectory up to the cut, prompt included. Segments that do not fit whole are left out."""
+    profile: Profile = SEARCH_R1
+    """The policy's: which tags are its form."""
 
     @property
     def completions(self) -> tuple[str, ...]:
@@ -41,9 +47,6 @@ CORRECT_WELL_FORMED = 1.0
 CORRECT_ILL_FORMED = 0.8
 WRONG_WELL_FORMED = 0.2
 WRONG_ILL_FORMED = 0.1
-
-_TEXT = r"(?:(?!</?(?:think|search|information|answer)>).)*"
-_WELL_FORMED = re.compile(rf"\s*<think>{_TEXT}</think>\s*<(search|answer)>{_TEXT}</\1>\s*", re.DOTALL)
 
 
 def outcome_of(question: Question, rollout: Rollout) -> Outcome:
@@ -69,6 +72,7 @@ def outcome_of(question: Question, rollout: Rollout) -> Outcome:
         answer=rollout.answer if left >= 0 else None,
         status=rollout.status,
         segments=tuple(kept),
+        profile=rollout.profile,
     )
 
 
@@ -142,12 +146,27 @@ def format_reward_v0_3(outcome: Outcome) -> float:
 
 
 def is_well_formed(outcome: Outcome) -> bool:
-    """True if every turn is one ``<think>`` block and then one action, and the last action is an answer.
+    """Return whether every turn is one thought and then one action, and the last action is an answer.
 
-    Between the blocks there is only white space, and inside them none of the four tags. Only what the policy wrote is
-    judged. The reference reads observations as well, so there a passage with tags in it, or one whose
+    Thought and action are blocks of the profile's tags; between them there is only white space, and inside them none of
+    its tags. Where a profile has no tags for thoughts or answers, plain text without any tag is one. Only what the
+    policy wrote is judged. The reference reads observations as well, so there a passage with tags in it, or one whose
     ``</information>`` fell to the length limit, makes a trajectory ill-formed; and it knows no trajectory without
     Qwen's chat template.
     """
-    turns = [_WELL_FORMED.fullmatch(text) for text in outcome.completions]
-    return bool(turns) and all(turns) and turns[-1] is not None and turns[-1][1] == "answer"
+    form, action = _turn(outcome.profile.tags), outcome.profile.action
+    kinds = [action(text)[0] if form.fullmatch(text) else "invalid" for text in outcome.completions]
+    return bool(kinds) and "invalid" not in kinds and kinds[-1] == "answer"
+
+
+@lru_cache(maxsize=16)
+def _turn(tags: Tags) -> re.Pattern[str]:
+    """Compile the form of a turn."""
+    text = rf"(?:(?!{'|'.join(map(re.escape, tags.all))}).)*"
+
+    def block(pair: Pair) -> str:
+        return rf"{re.escape(pair.open)}{text}{re.escape(pair.close)}"
+
+    thought = text if tags.think is None else rf"\s*{block(tags.think)}\s*"
+    answer = "" if tags.answer is None else block(tags.answer)
+    return re.compile(rf"{thought}(?:{block(tags.search)}|{answer})\s*", re.DOTALL)

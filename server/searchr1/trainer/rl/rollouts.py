@@ -9,6 +9,8 @@ from searchr1.driver import DriveOptions, drive_to_end
 from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL, Engine
 from searchr1.evaluation.datasets import Question
 from searchr1.loop.machine import Rollout
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
 from searchr1.rollout import start_rollout
@@ -26,6 +28,7 @@ class RolloutOptions:
     top_k: int = 3
     """Passages per search."""
     limits: Limits = field(default_factory=Limits)
+    profile: Profile = SEARCH_R1
     search_timeout_s: float = 10.0
     max_concurrent: int = 256
     """Rollouts under way at once; the engine batches their completions continuously."""
@@ -98,7 +101,9 @@ async def _try(
     seed: int | None,
 ) -> Trial:
     started = time.perf_counter()
-    rollout = start_rollout(question.question, tokenizer, limits=options.limits, keep_sampled=True)
+    rollout = start_rollout(
+        question.question, tokenizer, profile=options.profile, limits=options.limits, keep_sampled=True
+    )
     asked = DriveOptions(
         session=session,
         temperature=options.temperature,

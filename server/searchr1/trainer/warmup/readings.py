@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Passage
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.warmup.demonstrations import Samples, gather_samples, read_lines
@@ -46,7 +46,7 @@ def encode_readings(readings: Iterable[Reading], tokenizer: Tokenizer, *, progre
 
 def _encode(reading: Reading, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
     """Piece by piece: each begins with the space before a word, where the tokenizer splits a whole text too."""
-    pieces = [(FAITHFUL.observation(reading.passages), False), ("<think>", False)]
+    pieces = [(SEARCH_R1.observation(reading.passages), False), ("<think>", False)]
     for document, quote, given, value in reading.statements:
         pieces += [(f" {document}", False), (quote, True), (f" {given}", False), (f" {value}.", True)]
     answer = reading.statements[-1][-1]

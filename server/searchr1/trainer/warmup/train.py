@@ -22,7 +22,7 @@ from tqdm import tqdm
 from transformers import Qwen2ForCausalLM
 
 from searchr1.errors import ConfigurationError
-from searchr1.loop.prompts import FAITHFUL
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.warmup.batches import Batch, BatchPlan
 from searchr1.trainer.warmup.bpe import (
@@ -133,10 +133,10 @@ def _tokenizer_texts(config: WarmupConfig) -> Iterator[str]:
             yield json.loads(line)["contents"]
     for number, demonstration in enumerate(read_demonstrations(config.data_dir / "demonstrations-train.jsonl")):
         if number % 8 == 0:
-            yield FAITHFUL.prompt(demonstration.question)
+            yield SEARCH_R1.prompt(demonstration.question)
             for turn in demonstration.turns:
                 yield turn.text
-                yield FAITHFUL.observation(turn.passages)
+                yield SEARCH_R1.observation(turn.passages)
 
 
 def _train_in_group(rank: int, config: WarmupConfig, rendezvous: Path) -> None:
