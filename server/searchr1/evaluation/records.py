@@ -12,7 +12,7 @@ from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from searchr1.data.questions import Question
 from searchr1.errors import ConfigurationError, DatasetError
-from searchr1.evaluation.baselines.trial import Outcome
+from searchr1.evaluation.baselines.trial import TrialOutcome
 from searchr1.evaluation.methods.registry import method_named
 from searchr1.evaluation.metrics import exact_match, reference_answer, sub_exact_match
 from searchr1.files import first_problem
@@ -135,7 +135,7 @@ def failed_record(
 
 def outcome_record(
     question: Question,
-    outcome: Outcome,
+    outcome: TrialOutcome,
     *,
     method: str,
     model: str,

@@ -9,9 +9,9 @@ from transformers import Qwen2ForCausalLM
 
 from searchr1.engines.scripted import Hang, ScriptedEngine, Step
 from searchr1.errors import EngineError
-from searchr1.evaluation.baselines.plain import first_sentence
-from searchr1.evaluation.baselines.trial import MAX_ANSWER_TOKENS, MethodOptions, Outcome, Tools
+from searchr1.evaluation.baselines.trial import MAX_ANSWER_TOKENS, MethodOptions, Tools, TrialOutcome
 from searchr1.evaluation.engine.answer import answer
+from searchr1.evaluation.methods.ircot import first_sentence
 from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
 from searchr1.loop.profiles import search_r1
 from searchr1.loop.types import Limits, Passage
@@ -35,7 +35,7 @@ class Bench:
         self.engine = ScriptedEngine(script, encode=tokenizer.encode)
         self.retriever = found or FakeRetriever(lambda query, k: (MALI,))
 
-    async def ask(self, method: str, options: MethodOptions | None = None, question: str = QUESTION) -> Outcome:
+    async def ask(self, method: str, options: MethodOptions | None = None, question: str = QUESTION) -> TrialOutcome:
         tools = Tools(self.engine, self.retriever, self.tokenizer)
         return await answer(method, question, tools, options or MethodOptions(), session="s")
 

@@ -1,12 +1,12 @@
 """One question answered by any of the methods, on an engine and a retriever, without a gateway."""
 
 from searchr1.errors import EngineError
-from searchr1.evaluation.baselines.trial import MethodOptions, Outcome, Tools, Trial
+from searchr1.evaluation.baselines.trial import MethodOptions, Tools, Trial, TrialOutcome
 from searchr1.evaluation.methods.registry import method_named
 from searchr1.tokenizer import ReservedTextError
 
 
-async def answer(method: str, question: str, tools: Tools, options: MethodOptions, *, session: str) -> Outcome:
+async def answer(method: str, question: str, tools: Tools, options: MethodOptions, *, session: str) -> TrialOutcome:
     """Answer ``question`` by ``method``. Failures of the engine and of searches are in the outcome; none is raised.
 
     Raises:

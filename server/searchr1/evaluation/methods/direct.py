@@ -11,6 +11,18 @@ if TYPE_CHECKING:
 @register("direct", title="Direct", order=1, paper_row=1, searches=False)
 async def direct(trial: "Trial") -> None:
     """Ask for the answer alone."""
-    from searchr1.evaluation.baselines import plain, trained
+    await trial.answer_by({"plain": _plain, "search-r1": _trained})
 
-    await trial.answer_by({"plain": plain.direct, "search-r1": trained.direct})
+
+async def _plain(trial: "Trial") -> str | None:
+    from searchr1.evaluation.baselines.plain import CLOSE, OPEN, SHORT_ANSWER, asking
+
+    prompt = f"Answer the question. {SHORT_ANSWER}\n\n{asking(trial.question)}"
+    return await trial.forced_answer([*trial.prompt(prompt), *trial.encode(OPEN)], CLOSE)
+
+
+async def _trained(trial: "Trial") -> str | None:
+    """Return the answer after a thought of ours."""
+    from searchr1.evaluation.baselines.trained import KNOWN, answer_after
+
+    return await answer_after(trial, trial.trained_prompt(), KNOWN)

@@ -6,7 +6,7 @@ from searchr1.evaluation.methods.registry import SEARCH_R1, register
 
 if TYPE_CHECKING:
     from searchr1.driver import DriveStats
-    from searchr1.evaluation.baselines.trial import Outcome, Trial
+    from searchr1.evaluation.baselines.trial import Trial, TrialOutcome
     from searchr1.loop.machine import Rollout
 
 
@@ -36,7 +36,7 @@ async def search_r1(trial: "Trial") -> None:
     _take_over(outcome, rollout, stats)
 
 
-def _take_over(outcome: "Outcome", rollout: "Rollout", stats: "DriveStats") -> None:
+def _take_over(outcome: "TrialOutcome", rollout: "Rollout", stats: "DriveStats") -> None:
     assert rollout.status is not None
     tokens = {"prompt": 0, "completion": 0, "observation": 0, "retry": 0}
     for segment in rollout.segments:
