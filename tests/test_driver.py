@@ -115,14 +115,14 @@ async def test_the_order_of_events() -> None:
     assert events == [
         ThinkDelta(1, "t"),
         SearchRequested(1, "Mali"),
-        PassagesReceived(1, "Mali", (MALI,), "miss", found.duration_s, found.early_s),
+        PassagesReceived(1, "Mali", (MALI,), "miss", found.duration_s, found.prefetched_s),
         ThinkDelta(2, "u"),
         AnswerDelta(2, "Bamako"),
         AnswerCompleted(2, "Bamako"),
         Finished(2, Status.COMPLETED),
     ]
     assert (len(stats.completion_s), stats.search_s) == (2, [found.duration_s])
-    assert (stats.early_s, stats.num_early_dropped) == ([found.early_s], 0)
+    assert stats.prefetched_s == [found.prefetched_s]
     assert engine.num_running == 0
 
 

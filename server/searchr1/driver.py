@@ -2,8 +2,8 @@
 
 The gateway drives users' runs with it, the trainer its rollouts, the evaluator its questions.
 
-A search is sent as soon as its query is settled, while the engine still writes the closing tag and ends its stream. If
-the rollout then asks for another query, or for none, that search is cancelled and awaited.
+A search is prefetched: sent as soon as its query is settled, while the engine still writes the closing tag and ends its
+stream. If the rollout then asks for another query, or for none, that search is cancelled and awaited.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ class DriveOptions:
     """How to sample, how much to retrieve and how long to take. The loop's own bounds are the rollout's ``limits``."""
 
     session: str
-    """The same for every turn of the rollout, so that a router can keep it on one replica."""
+    """A name that every turn of the rollout carries, so that a router can keep it on one replica."""
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
@@ -50,7 +50,7 @@ class DriveOptions:
     """Passages per search."""
     search_timeout_s: float = 10.0
     deadline_s: float | None = None
-    """From the start of ``drive``; past it the rollout ends as ``deadline``."""
+    """Seconds from the start of ``drive``; past them the rollout ends as ``deadline``."""
     stream_interval: int = 1
     """Tokens per chunk of a completion, at least. More is cheaper where nobody watches the text arrive."""
     logprobs: bool = False
@@ -63,7 +63,7 @@ class DriveOptions:
 class PassagesReceived:
     """A search worked: its passages are in the context now.
 
-    They are what the retriever found, less what ``received`` takes out; what the profile neutralises shows only in the
+    They are what the retriever found, less what ``received`` takes out; what the profile neutralizes shows only in the
     context.
     """
 
@@ -72,9 +72,9 @@ class PassagesReceived:
     passages: tuple[Passage, ...]
     cache: CacheState
     duration_s: float
-    """From sending the query to its outcome."""
-    early_s: float = 0.0
-    """How much of that lay before the rollout asked for the search: the wait that was saved."""
+    """Wall time from sending the query to its outcome."""
+    prefetched_s: float = 0.0
+    """The part of ``duration_s`` before the rollout asked for the search: the wait that prefetching saved."""
     age_s: float | None = None
     """Seconds since the provider answered, where a cache did."""
     provider: str = ""
@@ -90,9 +90,9 @@ class SearchErrored:
     kind: FailureKind
     message: str
     duration_s: float
-    """From sending the query to its outcome."""
-    early_s: float = 0.0
-    """As of ``PassagesReceived``."""
+    """Wall time from sending the query to its outcome."""
+    prefetched_s: float = 0.0
+    """The part of ``duration_s`` before the rollout asked for the search."""
     provider: str = ""
     """Name of the provider that failed, where one did."""
 
@@ -118,10 +118,8 @@ class DriveStats:
     """Wall time of each completion, in turn order."""
     search_s: list[float] = field(default_factory=list)
     """Wall time of each search that the rollout asked for, from sending it to its outcome, in turn order."""
-    early_s: list[float] = field(default_factory=list)
-    """For each search, the part of its wall time that lay before the rollout asked for it: the wait that was saved."""
-    num_early_dropped: int = 0
-    """Searches that were sent early and that the rollout did not ask for."""
+    prefetched_s: list[float] = field(default_factory=list)
+    """For each of these searches, the part of its wall time before the rollout asked for it."""
 
 
 async def drive(
@@ -168,7 +166,7 @@ class DriveResult:
     queries: tuple[str, ...]
     num_failed_searches: int
     engine_error: EngineError | None
-    """Why the engine ended the rollout; what it sampled before is kept."""
+    """The engine's failure that ended the rollout; what it sampled before is kept."""
 
 
 async def drive_to_end(
@@ -212,7 +210,7 @@ async def _generate(
         while (chunk := await clock.bound(lambda: _next_chunk(chunks))) is not None:
             for event in rollout.receive_text(chunk.text, chunk.token_ids, chunk.logprobs):
                 if isinstance(event, QuerySettled):
-                    searcher.send_early(event.query)
+                    searcher.prefetch(event.query)
                 else:
                     yield event
             if chunk.num_cached_tokens is not None:
@@ -230,7 +228,7 @@ async def _generate(
 
 
 def _refuse_torn(reason: FinishReason | None) -> None:
-    """A torn completion is no turn: taken as one, it would put a retry text into the trajectory."""
+    """Raise for a torn completion, which is no turn: taken as one, it would put a retry text into the trajectory."""
     if reason is None:
         raise EngineError("the engine's stream ended without saying why")
     if reason == "abort":
@@ -243,77 +241,78 @@ async def _next_chunk(chunks: AsyncGenerator[Chunk, None]) -> Chunk | None:
 
 async def _search(rollout: Rollout, action: Search, searcher: "_Searcher") -> list[DriveEvent]:
     turn, query = action.turn, action.query
-    outcome, duration_s, early_s = await searcher.outcome(query)
+    outcome, duration_s, prefetched_s = await searcher.outcome(query)
     if isinstance(outcome, SearchFailed):
-        errored = SearchErrored(turn, query, outcome.kind, outcome.message, duration_s, early_s, outcome.provider)
+        errored = SearchErrored(turn, query, outcome.kind, outcome.message, duration_s, prefetched_s, outcome.provider)
         return [errored, *rollout.receive_passages(())]
     passages = received(outcome.passages[: searcher.options.top_k])
-    told = PassagesReceived(turn, query, passages, outcome.cache, duration_s, early_s, outcome.age_s, outcome.provider)
+    told = PassagesReceived(
+        turn, query, passages, outcome.cache, duration_s, prefetched_s, outcome.age_s, outcome.provider
+    )
     return [told, *rollout.receive_passages(passages)]
 
 
 @dataclass(slots=True)
-class _EarlySearch:
-    """A search under way. Times are of ``time.perf_counter``."""
+class _Prefetch:
+    """A search under way that the rollout may ask for. Times are of ``time.perf_counter``."""
 
     query: str
     task: asyncio.Task[tuple[SearchOutcome, float]]
     """The outcome and the search's wall time in seconds."""
     started: float
     lead_s: float = 0.0
-    """From sending it to the rollout's asking for it."""
+    """Seconds from sending it to the rollout's asking for it."""
 
 
 class _Searcher:
-    """Sends a run's searches, at most one at a time, and leaves none behind."""
+    """The searches of one run, at most one at a time; none is left behind."""
 
     def __init__(self, retriever: Retriever, options: DriveOptions, clock: "_Clock", stats: DriveStats) -> None:
         self.options, self.clock, self.stats = options, clock, stats
         self._retriever = retriever
-        self._early: _EarlySearch | None = None
+        self._prefetch: _Prefetch | None = None
 
-    def send_early(self, query: str) -> None:
+    def prefetch(self, query: str) -> None:
         """Send a search that the rollout may ask for."""
         if self.clock.remaining_s() > 0:
-            self._early = _EarlySearch(query, asyncio.create_task(self._timed(query)), time.perf_counter())
+            self._prefetch = _Prefetch(query, asyncio.create_task(self._timed(query)), time.perf_counter())
 
     async def now_asked(self, action: Action) -> None:
-        """The turn is over, and the rollout waits for ``action``: an early search is either that one, or dropped."""
-        if self._early is None:
+        """Keep the prefetch if ``action``, which the rollout waits for now, is that search; drop it otherwise."""
+        if self._prefetch is None:
             return
-        if isinstance(action, Search) and action.query == self._early.query:
-            self._early.lead_s = time.perf_counter() - self._early.started
+        if isinstance(action, Search) and action.query == self._prefetch.query:
+            self._prefetch.lead_s = time.perf_counter() - self._prefetch.started
         else:
             await self.aclose()
 
     async def outcome(self, query: str) -> tuple[SearchOutcome, float, float]:
-        """The outcome of a search, its wall time in seconds, and how much of that was saved by sending it early."""
-        early, lead_s = self._early, 0.0
-        if early is None:
+        """Return the outcome of a search, its wall time in seconds, and how much of that the prefetch saved."""
+        prefetch, lead_s = self._prefetch, 0.0
+        if prefetch is None:
             found, duration_s = await self.clock.bound(lambda: self._timed(query))
         else:
             try:
-                found, duration_s = await self.clock.bound(lambda: early.task)
+                found, duration_s = await self.clock.bound(lambda: prefetch.task)
             finally:
-                if early.task.done():
-                    self._early = None
-            lead_s = early.lead_s
-        early_s = min(lead_s, duration_s)
+                if prefetch.task.done():
+                    self._prefetch = None
+            lead_s = prefetch.lead_s
+        prefetched_s = min(lead_s, duration_s)
         self.stats.search_s.append(duration_s)
-        self.stats.early_s.append(early_s)
-        return found, duration_s, early_s
+        self.stats.prefetched_s.append(prefetched_s)
+        return found, duration_s, prefetched_s
 
     async def aclose(self) -> None:
-        """Cancel the early search that nobody asked for, if there is one, and await its end."""
-        early, self._early = self._early, None
-        if early is None:
+        """Cancel the prefetch that nobody asked for, if there is one, and await its end."""
+        prefetch, self._prefetch = self._prefetch, None
+        if prefetch is None:
             return
-        self.stats.num_early_dropped += 1
-        early.task.cancel()
-        await asyncio.wait((early.task,))
-        if not early.task.cancelled() and (error := early.task.exception()) is not None:
+        prefetch.task.cancel()
+        await asyncio.wait((prefetch.task,))
+        if not prefetch.task.cancelled() and (error := prefetch.task.exception()) is not None:
             # A run must not fail by a search that it never asked for.
-            logger.error("a search that was sent early failed", exc_info=error)
+            logger.error("a prefetched search failed", exc_info=error)
 
     async def _timed(self, query: str) -> tuple[SearchOutcome, float]:
         started = time.perf_counter()

@@ -65,7 +65,7 @@ class Metrics:
             self.completion_s.observe(seconds)
         for seconds in stats.search_s:
             self.search_s.observe(seconds)
-        for seconds in stats.early_s:
+        for seconds in stats.prefetched_s:
             self.search_early_s.observe(seconds)
         self.searches_per_run.observe(rollout.num_searches)
         self.invalid_actions.inc(rollout.num_invalid)

@@ -106,16 +106,24 @@ class Piece:
     text: str
 
 
+class _Awaited(NamedTuple):
+    """The tags that count while text of one mode comes."""
+
+    tags: tuple[str, ...]
+    pattern: re.Pattern[str]
+    longest: int
+    """Characters of the longest tag."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Grammar:
-    """What a scanner looks for, made once for each set of tags."""
+    """The parts of some tags that a scanner looks for, made once for each set of tags."""
 
     stops: tuple[str, ...]
     openings: dict[str, Mode]
     settling: str
     """The closing search tag without its last character."""
-    tags: dict[Mode, tuple[str, ...]]
-    patterns: dict[Mode, re.Pattern[str]]
+    awaited: dict[Mode, _Awaited]
 
 
 @lru_cache(maxsize=64)
@@ -131,8 +139,11 @@ def _grammar(tags: Tags) -> _Grammar:
         "search": tags.stops,
         "answer": tags.stops,
     }
-    patterns = {mode: re.compile("|".join(map(re.escape, found))) for mode, found in of_mode.items()}
-    return _Grammar(tags.stops, openings, tags.search.close[:-1], of_mode, patterns)
+    awaited = {
+        mode: _Awaited(found, re.compile("|".join(map(re.escape, found))), max(map(len, found)))
+        for mode, found in of_mode.items()
+    }
+    return _Grammar(tags.stops, openings, tags.search.close[:-1], awaited)
 
 
 class TagScanner:
@@ -144,6 +155,7 @@ class TagScanner:
     def __init__(self, tags: Tags) -> None:
         self._grammar = _grammar(tags)
         self._mode: Mode = "think"
+        self._awaited = self._grammar.awaited[self._mode]
         self._pending = ""
         self._kept: list[str] = []
         self._edge = _Edge()
@@ -160,10 +172,9 @@ class TagScanner:
         """Take more text; return what became visible by it. Text after the turn's end is dropped."""
         if self.settled:
             return []
-        grammar = self._grammar
         self._pending += text
         pieces: list[Piece] = []
-        while not self.settled and (match := grammar.patterns[self._mode].search(self._pending)):
+        while not self.settled and (match := self._awaited.pattern.search(self._pending)):
             self._settle_query(match.end())
             self._show(self._pending[: match.start()], pieces)
             self._kept.append(match[0])
@@ -173,7 +184,7 @@ class TagScanner:
             self._pending = ""
             return pieces
         self._settle_query(len(self._pending))
-        safe = len(self._pending) - _partial_tag_length(self._pending, grammar.tags[self._mode])
+        safe = len(self._pending) - _partial_tag_length(self._pending, self._awaited)
         self._show(self._pending[:safe], pieces)
         self._pending = self._pending[safe:]
         return pieces
@@ -191,6 +202,7 @@ class TagScanner:
             self.settled = True
         elif tag in self._grammar.openings:
             self._mode = self._grammar.openings[tag]
+            self._awaited = self._grammar.awaited[self._mode]
             self._edge = _Edge()
             self._num_before_query = len(self._kept)
 
@@ -230,10 +242,10 @@ class _Edge:
         return body
 
 
-def _partial_tag_length(text: str, tags: tuple[str, ...]) -> int:
+def _partial_tag_length(text: str, awaited: _Awaited) -> int:
     """Return the length of the longest end of ``text`` that a tag could go on from."""
-    start = text.rfind("<", max(0, len(text) - max(map(len, tags)) + 1))
+    start = text.rfind("<", max(0, len(text) - awaited.longest + 1))
     if start < 0:
         return 0
     tail = text[start:]
-    return len(tail) if any(tag.startswith(tail) for tag in tags) else 0
+    return len(tail) if any(tag.startswith(tail) for tag in awaited.tags) else 0

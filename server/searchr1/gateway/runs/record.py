@@ -68,7 +68,7 @@ class Recorder:
             timings=wire.TrajectoryTimings(
                 completions_ms=[ms(s) for s in stats.completion_s],
                 searches_ms=[ms(s) for s in stats.search_s],
-                early_ms=[ms(s) for s in stats.early_s],
+                early_ms=[ms(s) for s in stats.prefetched_s],
                 total_ms=total_ms,
             ),
         )
