@@ -8,9 +8,6 @@ from typing import Protocol, runtime_checkable
 
 from searchr1.loop.types import FinishReason, TokenIds
 
-UNWATCHED_STREAM_INTERVAL = 16
-"""Tokens per chunk where nobody watches the text arrive: in training and in evaluation."""
-
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
@@ -27,6 +24,10 @@ class SamplingParams:
     logprobs: bool = False
     stream_interval: int = 1
     """Tokens per chunk, at least; more costs less CPU per token, for callers that need no early text."""
+
+
+UNWATCHED_INTERVAL = 16
+"""``stream_interval`` of completions whose text nobody watches arrive."""
 
 
 @dataclass(frozen=True, slots=True)

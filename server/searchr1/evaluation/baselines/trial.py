@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL, Engine, SamplingParams
+from searchr1.engines.base import UNWATCHED_INTERVAL, Engine, SamplingParams
 from searchr1.errors import EngineError
 from searchr1.evaluation.methods.registry import BaselineFormat
 from searchr1.loop.profiles.base import Profile
@@ -143,7 +143,7 @@ class Trial:
             temperature=options.temperature,
             top_p=options.top_p,
             seed=options.seed,
-            stream_interval=UNWATCHED_STREAM_INTERVAL,
+            stream_interval=UNWATCHED_INTERVAL,
         )
         prompt_ids = tuple(context)[-limits.max_context_tokens :]
         text, reason = "", None

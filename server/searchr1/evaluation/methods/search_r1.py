@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 async def search_r1(trial: "Trial") -> None:
     """Let the model search when it likes, for what it likes: the loop and the driver that serve."""
     from searchr1.driver import DriveOptions, DriveStats, drive_to_end
-    from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL
+    from searchr1.engines.base import UNWATCHED_INTERVAL
     from searchr1.rollout import start_rollout
 
     options, outcome, tokenizer, stats = trial.options, trial.outcome, trial.tools.tokenizer, DriveStats()
@@ -27,7 +27,7 @@ async def search_r1(trial: "Trial") -> None:
         top_k=options.top_k,
         search_timeout_s=options.search_timeout_s,
         deadline_s=options.deadline_s,
-        stream_interval=UNWATCHED_STREAM_INTERVAL,
+        stream_interval=UNWATCHED_INTERVAL,
         priority_by_turn=True,
     )
     driven = await drive_to_end(rollout, trial.tools.engine, trial.tools.retriever, asked, stats)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from searchr1.driver import DriveOptions, drive_to_end
-from searchr1.engines.base import UNWATCHED_STREAM_INTERVAL, Engine
+from searchr1.engines.base import UNWATCHED_INTERVAL, Engine
 from searchr1.evaluation.datasets import Question
 from searchr1.loop.machine import Rollout
 from searchr1.loop.profiles.base import Profile
@@ -110,7 +110,7 @@ async def _try(
         seed=seed,
         top_k=options.top_k,
         search_timeout_s=options.search_timeout_s,
-        stream_interval=UNWATCHED_STREAM_INTERVAL,
+        stream_interval=UNWATCHED_INTERVAL,
         logprobs=True,
         priority_by_turn=True,
     )
