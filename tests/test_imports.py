@@ -99,7 +99,14 @@ LAYERS = {
         "searchr1.loop.types",
         "searchr1.tokenizer",
     ),
-    "searchr1.retrieval": ("searchr1.errors", "searchr1.files", "searchr1.identity", "searchr1.loop.types"),
+    "searchr1.retry_after": (),
+    "searchr1.retrieval": (
+        "searchr1.errors",
+        "searchr1.files",
+        "searchr1.identity",
+        "searchr1.loop.types",
+        "searchr1.retry_after",
+    ),
     "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.profiles"),
     "searchr1_client": (),
 }

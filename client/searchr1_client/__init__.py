@@ -1,4 +1,4 @@
-"""The Python SDK of Search-R1 Serve: ``SearchR1``, ``AsyncSearchR1``, what they give and what they raise.
+"""The Python SDK of Search-R1 Serve: ``SearchR1``, ``AsyncSearchR1``, their results and their errors.
 
 ``searchr1_client.events`` holds the wire types.
 """

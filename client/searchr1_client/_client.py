@@ -1,4 +1,4 @@
-"""``SearchR1`` and ``AsyncSearchR1``: a server's address, a key, and what may be asked there."""
+"""``SearchR1`` and ``AsyncSearchR1``: clients of one server."""
 
 import asyncio
 import os
@@ -20,22 +20,22 @@ DEFAULT_MAX_RETRIES = 2
 DEFAULT_RETRY_POLICY = RetryPolicy()
 
 Timeout = float | httpx.Timeout | NotGiven | None
-"""Seconds of silence, httpx's own type, or None for none."""
+"""A timeout: seconds of silence, httpx's own type, or None for none."""
 
 
 class Models:
-    """The served models."""
+    """Calls about the served models."""
 
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
 
     def list(self) -> ModelList:
-        """The models that the server serves."""
+        """Return the models that the server serves."""
         return self._transport.call(models_call()).parse()
 
 
 class AsyncModels:
-    """``Models``, awaited."""
+    """The asyncio twin of ``Models``."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
@@ -93,7 +93,7 @@ class SearchR1:
         retry_policy: RetryPolicy | None = None,
         default_headers: Mapping[str, str] | None = None,
     ) -> Self:
-        """A client with other options over the same connections, which stay this one's to close."""
+        """Return a client with other options over the same connections, which stay this one's to close."""
         config = _changed(
             self._transport.config, base_url, api_key, timeout, max_retries, retry_policy, default_headers
         )
@@ -120,7 +120,7 @@ class SearchR1:
 
 
 class AsyncSearchR1:
-    """``SearchR1``, awaited, on asyncio."""
+    """The asyncio twin of ``SearchR1``."""
 
     def __init__(
         self,

@@ -1,15 +1,15 @@
-"""What can go wrong between a client and the server."""
+"""Errors of the SDK, one class for each thing that can go wrong between a client and the server."""
 
 import json
-import time
-from email.utils import parsedate_to_datetime
 
 import httpx
+
+from searchr1_client._retry_after import retry_after_s
 
 _MAX_ERROR_CHARS = 300
 _RETRYABLE_STATUSES = (408, 429)
 _LOST = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError, httpx.ConnectTimeout, httpx.PoolTimeout)
-"""The request failed before an answer came, and not by being slow."""
+"""Errors of a request that failed before an answer came, and not by being slow."""
 
 
 class SearchR1Error(Exception):
@@ -51,12 +51,12 @@ class APIStatusError(SearchR1Error):
         self.body = body
         """The answer's JSON; None where it held none."""
         self.request_id = request_id
-        """By which the server's log knows the request."""
+        """Value of the answer's ``x-request-id`` header."""
         self.retry_after_s = retry_after_s
 
     @property
     def retryable(self) -> bool:
-        """The same request may succeed later: the server is limiting, overloaded, starting or failing."""
+        """True where the same request may succeed later: the server is limiting, overloaded, starting or failing."""
         return self.status_code in _RETRYABLE_STATUSES or self.status_code >= 500
 
 
@@ -139,7 +139,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 
 
 def status_error(response: httpx.Response) -> APIStatusError:
-    """The error for a response whose body has been read; a body that is not in OpenAI's shape is quoted."""
+    """Return the error for a response whose body has been read; a body that is not in OpenAI's shape is quoted."""
     default = InternalServerError if response.status_code >= 500 else APIStatusError
     body = _json_or_none(response)
     message, code, param = _error_fields(response, body)
@@ -150,12 +150,15 @@ def status_error(response: httpx.Response) -> APIStatusError:
         param=param,
         body=body,
         request_id=response.headers.get("x-request-id"),
-        retry_after_s=_retry_after_s(response.headers.get("retry-after")),
+        retry_after_s=retry_after_s(response.headers.get("retry-after")),
     )
 
 
 def connection_error(error: httpx.RequestError) -> APIConnectionError:
-    """The error for a request without an answer. Waiting too long for one is not retried: the next wait is as long."""
+    """Return the error for a request without an answer.
+
+    A timeout while waiting for the answer is not retryable: the next wait would be as long.
+    """
     url = error.request.url
     where = f"{url.scheme}://{url.netloc.decode()}"
     detail = str(error) or type(error).__name__
@@ -183,15 +186,3 @@ def _error_fields(response: httpx.Response, body: object) -> tuple[str, str | No
 
 def _text_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _retry_after_s(header: str | None) -> float | None:
-    """RFC 9110: seconds, or a date."""
-    if header is None:
-        return None
-    if (text := header.strip()).isdecimal():
-        return float(text)
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None

@@ -1,4 +1,4 @@
-"""``/v1/models``, as the server answers it."""
+"""The answer of ``/v1/models``."""
 
 from typing import Literal
 
@@ -16,7 +16,7 @@ class Model(BaseModel):
     """Unix time, seconds, at which the server began to serve it."""
     owned_by: str
     max_model_len: int | None = None
-    """Tokens of its context."""
+    """Length of its context, in tokens."""
 
 
 class ModelList(BaseModel):

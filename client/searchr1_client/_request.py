@@ -1,4 +1,4 @@
-"""What the server can be asked, as data: each call's method, path, body and the type of its answer."""
+"""Calls as data: each one's method, path, body and the type of its answer."""
 
 import re
 from collections.abc import Mapping
@@ -16,17 +16,17 @@ _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 class ReplayOptions(TypedDict, total=False):
-    """How to run a question. What is left out, or None, is the server's choice; in a replay, the old run's."""
+    """Options of a run. One that is left out, or None, is the server's choice; in a replay, the old run's."""
 
     max_turns: int | None
     max_searches: int | None
-    """0 is closed book: the model answers from its own knowledge."""
+    """Searches of the whole run, at most. 0 is closed book: the model answers from its own knowledge."""
     max_tokens: int | None
     """Sampled tokens of the whole run."""
     top_k: int | None
     """Passages per search."""
     temperature: float | None
-    """0 is greedy."""
+    """Sampling temperature; 0 is greedy."""
     top_p: float | None
     seed: int | None
     deadline_s: float | None
@@ -40,7 +40,7 @@ class ReplayOptions(TypedDict, total=False):
 
 
 class RunOptions(ReplayOptions, total=False):
-    """``ReplayOptions``, and what only a new question may choose."""
+    """Options of a new question: ``ReplayOptions`` and those that a replay may not choose."""
 
     model: str | None
     previous_run_id: str | None
@@ -60,19 +60,23 @@ class Call(Generic[T]):
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were chosen, as JSON values."""
+    """Return the options that were chosen, as JSON values."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def create_call(question: str, options: RunOptions, *, stream: bool = False) -> Call[Run]:
-    """Ask a question."""
+    """Return the call that asks a question."""
     return Call("POST", "/v1/research", Run, {"question": question, "stream": stream, **given(options)})
 
 
 def replay_call(
     run: str | Run, options: ReplayOptions, *, on_miss: Literal["fail", "search"], stream: bool = False
 ) -> Call[Run]:
-    """Run a stored run, or one that carries its ``trajectory``, again. Raises ``ValueError`` for a run without one."""
+    """Return the call that runs a stored run, or one that carries its ``trajectory``, again.
+
+    Raises:
+        ValueError: the run has no trajectory.
+    """
     if isinstance(run, Run) and run.trajectory is None:
         raise ValueError("the run has no trajectory; research.retrieve(run.id) has it once the run has ended")
     what = {"run_id": run} if isinstance(run, str) else {"run": run.model_dump(mode="json")}
@@ -81,38 +85,38 @@ def replay_call(
 
 
 def retrieve_call(run_id: str) -> Call[Run]:
-    """A stored run as it stands."""
+    """Return the call that gets a stored run."""
     return Call("GET", _run_path(run_id), Run)
 
 
 def events_call(run_id: str, after: int) -> Call[Run]:
-    """A stored run's events with a ``seq`` above ``after``; all of them for -1."""
+    """Return the call that streams a stored run's events with a ``seq`` above ``after``; all of them for -1."""
     headers = {"Last-Event-ID": str(after)} if after >= 0 else {}
     return Call("GET", f"{_run_path(run_id)}/events", Run, headers=headers)
 
 
 def cancel_call(run_id: str) -> Call[Run]:
-    """End a run."""
+    """Return the call that ends a run."""
     return Call("POST", f"{_run_path(run_id)}/cancel", Run)
 
 
 def delete_call(run_id: str) -> Call[RunDeleted]:
-    """Forget a stored run."""
+    """Return the call that deletes a stored run."""
     return Call("DELETE", _run_path(run_id), RunDeleted)
 
 
 def list_call(limit: int, after: str | None) -> Call[RunList]:
-    """One page of stored runs."""
+    """Return the call that lists one page of stored runs."""
     return Call("GET", "/v1/research", RunList, params={"limit": limit, **({"after": after} if after else {})})
 
 
 def models_call() -> Call[ModelList]:
-    """The served models."""
+    """Return the call that lists the served models."""
     return Call("GET", "/v1/models", ModelList)
 
 
 def is_run_id(text: str) -> bool:
-    """Whether it can stand in a path as one run's id."""
+    """Return True for text that can stand in a path as one run's id."""
     return _RUN_ID.fullmatch(text) is not None
 
 
@@ -123,15 +127,15 @@ def _run_path(run_id: str) -> str:
 
 
 def root_url(base_url: str) -> str:
-    """A server's base address, with or without its ``/v1``, as paths are put after it."""
+    """Return a server's base address without ``/v1`` and slashes at its end, so that paths can follow it."""
     return base_url.rstrip("/").removesuffix("/v1")
 
 
 def research_url(base_url: str) -> str:
-    """The address of ``/v1/research`` under a server's base address."""
+    """Return the address of ``/v1/research`` under a server's base address."""
     return root_url(base_url) + "/v1/research"
 
 
 def auth_headers(api_key: str | None) -> dict[str, str]:
-    """The headers that show ``api_key``; none without one."""
+    """Return the headers that present ``api_key``; none without one."""
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -1,8 +1,7 @@
-"""``client.research``: asking questions, and the runs that come of them."""
+"""``client.research``: new questions and stored runs."""
 
 from typing import Literal, Unpack
 
-from searchr1_client._course import Course
 from searchr1_client._request import (
     Call,
     ReplayOptions,
@@ -16,6 +15,7 @@ from searchr1_client._request import (
     retrieve_call,
 )
 from searchr1_client._stream import AsyncResearchStream, ResearchStream
+from searchr1_client._stream_state import StreamState
 from searchr1_client._transport import AsyncTransport, RawResponse, SyncTransport
 from searchr1_client.events import Run, RunDeleted, RunList
 
@@ -24,7 +24,7 @@ LIST_LIMIT = 20
 
 
 class RawResearch:
-    """``Research`` with HTTP answers: each method gives a ``RawResponse``, whose ``parse()`` is the plain result."""
+    """``Research`` with HTTP answers: each method returns a ``RawResponse``, whose ``parse()`` is the plain result."""
 
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
@@ -60,7 +60,7 @@ class Research:
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
         self.with_raw_response = RawResearch(transport)
-        """The same methods, giving the HTTP answer as well."""
+        """Twin of this object whose methods return the HTTP answer as well."""
 
     def create(self, question: str, **options: Unpack[RunOptions]) -> Run:
         """Ask a question and wait for the whole run. A run that the engine fails is an ``InternalServerError``."""
@@ -96,12 +96,12 @@ class Research:
         cancel_on_exit: bool = True,
         **options: Unpack[ReplayOptions],
     ) -> ResearchStream:
-        """``replay``, followed as ``stream`` follows a new run."""
+        """Replay a run as ``replay`` does, and follow it as ``stream`` does."""
         call = replay_call(run, options, on_miss=on_miss, stream=True)
         return self._streaming(call, reconnect, cancel_on_exit)
 
     def retrieve(self, run_id: str) -> Run:
-        """A stored run as it stands; with its ``trajectory`` once it has ended."""
+        """Return a stored run as it stands; with its ``trajectory`` once it has ended."""
         return self.with_raw_response.retrieve(run_id).parse()
 
     def cancel(self, run_id: str) -> Run:
@@ -113,21 +113,24 @@ class Research:
         return self.with_raw_response.delete(run_id).parse()
 
     def list(self, *, limit: int = LIST_LIMIT, after: str | None = None) -> RunList:
-        """One page of the caller's stored runs, newest first; ``after`` is the ``last_id`` of the page before."""
+        """Return one page of the caller's stored runs, newest first.
+
+        ``after`` is the ``last_id`` of the page before.
+        """
         return self.with_raw_response.list(limit=limit, after=after).parse()
 
     def _streaming(
         self, call: Call[Run], reconnect: bool, cancel_on_exit: bool, run_id: str | None = None, after: int = -1
     ) -> ResearchStream:
         policy = self._transport.config.retry_policy
-        course = Course(
+        state = StreamState(
             call, run_id=run_id, after=after, reconnect=reconnect, cancel_on_exit=cancel_on_exit, retry_policy=policy
         )
-        return ResearchStream(self._transport, course)
+        return ResearchStream(self._transport, state)
 
 
 class AsyncRawResearch:
-    """``RawResearch``, awaited."""
+    """The asyncio twin of ``RawResearch``."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
@@ -160,12 +163,12 @@ class AsyncRawResearch:
 
 
 class AsyncResearch:
-    """``Research``, awaited."""
+    """The asyncio twin of ``Research``."""
 
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
         self.with_raw_response = AsyncRawResearch(transport)
-        """The same methods, giving the HTTP answer as well."""
+        """Twin of this object whose methods return the HTTP answer as well."""
 
     async def create(self, question: str, **options: Unpack[RunOptions]) -> Run:
         """See ``Research.create``."""
@@ -222,7 +225,7 @@ class AsyncResearch:
         self, call: Call[Run], reconnect: bool, cancel_on_exit: bool, run_id: str | None = None, after: int = -1
     ) -> AsyncResearchStream:
         policy = self._transport.config.retry_policy
-        course = Course(
+        state = StreamState(
             call, run_id=run_id, after=after, reconnect=reconnect, cancel_on_exit=cancel_on_exit, retry_policy=policy
         )
-        return AsyncResearchStream(self._transport, course)
+        return AsyncResearchStream(self._transport, state)

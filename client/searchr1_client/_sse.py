@@ -1,4 +1,4 @@
-"""Bytes to Server-Sent Events, and those to the wire types, by the WHATWG rules for event streams.
+"""Decoders: bytes to Server-Sent Events by the WHATWG rules, and those to the wire types.
 
 Nothing here does I/O: bytes may come in pieces of any size, from anywhere.
 """
@@ -28,7 +28,7 @@ class ServerSentEvent:
 
 
 class SSEDecoder:
-    """Bytes in, events out. What is buffered never exceeds ``max_event_bytes`` and the latest piece."""
+    """Decodes bytes to Server-Sent Events. It never buffers more than ``max_event_bytes`` and the latest piece."""
 
     def __init__(self, *, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max_event_bytes = max_event_bytes
@@ -98,7 +98,7 @@ class SSEDecoder:
 
 
 class EventDecoder:
-    """Bytes in, typed events out."""
+    """Decodes bytes to wire events."""
 
     def __init__(self) -> None:
         self._decoder = SSEDecoder()

@@ -1,4 +1,4 @@
-"""A run as it streams: typed events, the answer's text, the whole run, from one connection or several."""
+"""Streaming runs: typed events, the answer's text and the whole run, over one connection or several."""
 
 import asyncio
 import time
@@ -8,25 +8,25 @@ from typing import Self
 
 import httpx
 
-from searchr1_client._course import Course, Loss
 from searchr1_client._errors import APIConnectionError, APIStatusError
 from searchr1_client._request import retrieve_call
+from searchr1_client._stream_state import Loss, StreamState
 from searchr1_client._transport import AsyncTransport, SyncTransport
 from searchr1_client.events import AnswerDelta, KnownEvent, Run, UnknownEvent
 
 
 class _Stream:
-    """What both streams have."""
+    """The part that both streams share."""
 
-    def __init__(self, course: Course) -> None:
-        self._course = course
+    def __init__(self, state: StreamState) -> None:
+        self._state = state
         self._response: httpx.Response | None = None
         self._left = False
 
     @property
     def run_id(self) -> str | None:
         """The run's id, from the stream's start on."""
-        return self._course.run_id
+        return self._state.run_id
 
     @property
     def response(self) -> httpx.Response:
@@ -36,7 +36,7 @@ class _Stream:
         return self._response
 
     def _check(self) -> None:
-        self._course.check()
+        self._state.check()
         if self._response is None or self._left:
             raise RuntimeError("read the stream inside its context: with client.research.stream(question) as stream")
 
@@ -52,8 +52,8 @@ class ResearchStream(_Stream):
         StreamFormatError: something on the stream is not an event.
     """
 
-    def __init__(self, transport: SyncTransport, course: Course) -> None:
-        super().__init__(course)
+    def __init__(self, transport: SyncTransport, state: StreamState) -> None:
+        super().__init__(state)
         self._transport = transport
         self._chunks: Iterator[bytes] | None = None
 
@@ -66,7 +66,7 @@ class ResearchStream(_Stream):
     ) -> None:
         self._left = True
         try:
-            if (call := self._course.parting_call()) is not None:
+            if (call := self._state.parting_call()) is not None:
                 self._transport.best_effort(call)
         finally:
             self.response.close()
@@ -75,16 +75,16 @@ class ResearchStream(_Stream):
         return self
 
     def __next__(self) -> KnownEvent | UnknownEvent:
-        while not self._course.ready:
-            if self._course.finished:
+        while not self._state.ready:
+            if self._state.finished:
                 raise StopIteration
             self._check()
             self._pull()
-        return self._course.ready.popleft()
+        return self._state.ready.popleft()
 
     @property
     def text_stream(self) -> Generator[str, None, None]:
-        """The answer's text as it streams; other events are passed over.
+        """Yield the answer's text as it streams; other events are passed over.
 
         Text of a turn that turns out not to be an answer is void: what counts is ``get_final_run().answer``.
         """
@@ -96,16 +96,16 @@ class ResearchStream(_Stream):
         """Read to the run's end and return the whole run; a resumed one is asked of the server."""
         for _ in self:
             pass
-        run = self._course.final_run()
+        run = self._state.final_run()
         if run is None:
             assert self.run_id is not None
             run = self._transport.call(retrieve_call(self.run_id)).parse()
         return run
 
     def _open(self, max_retries: int | None) -> None:
-        response = self._transport.send(self._course.next_call(), stream=True, max_retries=max_retries)
+        response = self._transport.send(self._state.next_call(), stream=True, max_retries=max_retries)
         try:
-            self._course.opened(response)
+            self._state.opened(response)
         except BaseException:
             response.close()
             raise
@@ -114,7 +114,7 @@ class ResearchStream(_Stream):
     def _pull(self) -> None:
         assert self._chunks is not None
         try:
-            self._course.feed(next(self._chunks))
+            self._state.feed(next(self._chunks))
         except StopIteration:
             self._take_up(None)
         except httpx.RequestError as error:
@@ -123,7 +123,7 @@ class ResearchStream(_Stream):
     def _take_up(self, loss: Loss) -> None:
         self.response.close()
         while True:
-            time.sleep(self._course.lost(loss))
+            time.sleep(self._state.lost(loss))
             try:
                 return self._open(max_retries=0)
             except (APIConnectionError, APIStatusError) as error:
@@ -131,10 +131,13 @@ class ResearchStream(_Stream):
 
 
 class AsyncResearchStream(_Stream):
-    """``ResearchStream``, awaited. When its task is cancelled, the run still is too, though nobody waits for that."""
+    """The asyncio twin of ``ResearchStream``.
 
-    def __init__(self, transport: AsyncTransport, course: Course) -> None:
-        super().__init__(course)
+    When its task is cancelled, the run still is too, though nobody waits for that.
+    """
+
+    def __init__(self, transport: AsyncTransport, state: StreamState) -> None:
+        super().__init__(state)
         self._transport = transport
         self._chunks: AsyncIterator[bytes] | None = None
 
@@ -152,12 +155,12 @@ class AsyncResearchStream(_Stream):
         return self
 
     async def __anext__(self) -> KnownEvent | UnknownEvent:
-        while not self._course.ready:
-            if self._course.finished:
+        while not self._state.ready:
+            if self._state.finished:
                 raise StopAsyncIteration
             self._check()
             await self._pull()
-        return self._course.ready.popleft()
+        return self._state.ready.popleft()
 
     @property
     async def text_stream(self) -> AsyncGenerator[str, None]:
@@ -170,7 +173,7 @@ class AsyncResearchStream(_Stream):
         """See ``ResearchStream.get_final_run``."""
         async for _ in self:
             pass
-        run = self._course.final_run()
+        run = self._state.final_run()
         if run is None:
             assert self.run_id is not None
             run = (await self._transport.call(retrieve_call(self.run_id))).parse()
@@ -178,15 +181,15 @@ class AsyncResearchStream(_Stream):
 
     async def _leave(self) -> None:
         try:
-            if (call := self._course.parting_call()) is not None:
+            if (call := self._state.parting_call()) is not None:
                 await self._transport.best_effort(call)
         finally:
             await self.response.aclose()
 
     async def _open(self, max_retries: int | None) -> None:
-        response = await self._transport.send(self._course.next_call(), stream=True, max_retries=max_retries)
+        response = await self._transport.send(self._state.next_call(), stream=True, max_retries=max_retries)
         try:
-            self._course.opened(response)
+            self._state.opened(response)
         except BaseException:
             await response.aclose()
             raise
@@ -195,7 +198,7 @@ class AsyncResearchStream(_Stream):
     async def _pull(self) -> None:
         assert self._chunks is not None
         try:
-            self._course.feed(await anext(self._chunks))
+            self._state.feed(await anext(self._chunks))
         except StopAsyncIteration:
             await self._take_up(None)
         except httpx.RequestError as error:
@@ -204,7 +207,7 @@ class AsyncResearchStream(_Stream):
     async def _take_up(self, loss: Loss) -> None:
         await self.response.aclose()
         while True:
-            await asyncio.sleep(self._course.lost(loss))
+            await asyncio.sleep(self._state.lost(loss))
             try:
                 return await self._open(max_retries=0)
             except (APIConnectionError, APIStatusError) as error:

@@ -1,4 +1,4 @@
-"""Sending calls: one place each, sync and async, where requests are made and made again."""
+"""Transports, sync and async: the one place each where requests are sent, and sent again."""
 
 import asyncio
 import time
@@ -22,9 +22,9 @@ from searchr1_client._retries import RetryPolicy
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 660.0
-"""A run that is not streamed is silent until it ends; the server's own deadline comes first."""
+"""Seconds to wait for an answer: a run that is not streamed is silent until it ends, and has a deadline of its own."""
 SILENCE_TIMEOUT_S = 120.0
-"""For streams: the server sends heartbeats far more often than this."""
+"""Seconds of silence in a stream; the server sends heartbeats far more often."""
 CANCEL_TIMEOUT_S = 3.0
 
 
@@ -36,12 +36,12 @@ class NotGiven:
 
 
 NOT_GIVEN = NotGiven()
-"""An argument that was left out, where None means something."""
+"""Default of an argument for which None means something."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """How to reach a server."""
+    """A client's configuration: a server's address, headers, timeouts and retries."""
 
     base_url: str
     headers: Mapping[str, str]
@@ -49,10 +49,10 @@ class Config:
     max_retries: int
     retry_policy: RetryPolicy
     own_http_client: bool
-    """The httpx client is the user's, and so is its timeout where none is given here."""
+    """True where the httpx client is the user's; so is its timeout then, where none is given here."""
 
     def request(self, call: Call[Any], *, stream: bool) -> dict[str, Any]:
-        """The arguments of httpx's ``build_request``."""
+        """Return the arguments of httpx's ``build_request``."""
         return {
             "method": call.method,
             "url": root_url(self.base_url) + call.path,
@@ -72,7 +72,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class RawResponse(Generic[T]):
-    """An answer with its HTTP side: what ``with_raw_response`` gives."""
+    """An answer with its HTTP side, as the methods of ``with_raw_response`` return it."""
 
     http_response: httpx.Response
     answer: type[T]
@@ -89,12 +89,12 @@ class RawResponse(Generic[T]):
 
     @property
     def request_id(self) -> str | None:
-        """By which the server's log knows the request."""
+        """Value of the answer's ``x-request-id`` header."""
         request_id: str | None = self.http_response.headers.get("x-request-id")
         return request_id
 
     def parse(self) -> T:
-        """What the method gives without ``with_raw_response``. Raises ``APIResponseValidationError``."""
+        """Return what the method returns without ``with_raw_response``. Raises ``APIResponseValidationError``."""
         try:
             return self.answer.model_validate_json(self.http_response.content)
         except ValidationError as error:
@@ -113,7 +113,7 @@ class SyncTransport:
         return RawResponse(self.send(call), call.answer)
 
     def send(self, call: Call[Any], *, stream: bool = False, max_retries: int | None = None) -> httpx.Response:
-        """A successful response; with ``stream``, unread and the caller's to close. Raises as ``call`` does."""
+        """Return a successful response; with ``stream``, unread and the caller's to close. Raises as ``call`` does."""
         retries = self.config.max_retries if max_retries is None else max_retries
         attempt = 0
         while True:
@@ -153,10 +153,10 @@ class SyncTransport:
 
 
 class AsyncTransport:
-    """``SyncTransport`` over an ``httpx.AsyncClient``."""
+    """Sends calls through an ``httpx.AsyncClient``."""
 
     def __init__(self, http: httpx.AsyncClient, config: Config, leaving: set[asyncio.Task[None]] | None = None) -> None:
-        """``leaving`` holds what goes on though the code that awaited it was cancelled."""
+        """``leaving`` holds the tasks that go on though the code that awaited them was cancelled."""
         self.http, self.config = http, config
         self.leaving: set[asyncio.Task[None]] = set() if leaving is None else leaving
 

@@ -37,7 +37,7 @@ class Citation(_Wire):
 
 
 class Usage(_Wire):
-    """What a run cost, in tokens, searches and milliseconds."""
+    """The cost of a run, in tokens, searches and milliseconds."""
 
     prompt_tokens: int = 0
     """Tokens of the question's prompt."""
@@ -46,7 +46,7 @@ class Usage(_Wire):
     observation_tokens: int = 0
     """Tokens put in after actions: passages and retry texts."""
     reasoning_tokens: int = 0
-    """Those of ``completion_tokens`` that are not the answer's own text: reasoning, queries, tags."""
+    """The part of ``completion_tokens`` that is not the answer's own text: reasoning, queries, tags."""
     cached_tokens: int = 0
     """Input tokens, summed over turns, that the engine served from its prefix cache, where it tells."""
     turns: int = 0
@@ -54,19 +54,19 @@ class Usage(_Wire):
     cost_usd: float | None = None
     """Price of the searches that reached a provider; None where the operator has set no prices."""
     first_token_ms: float | None = None
-    """From the run's start to the model's first visible text."""
+    """Time from the run's start to the model's first visible text."""
     duration_ms: float = 0.0
 
 
 class WireError(_Wire):
-    """Why a run failed."""
+    """The failure of a run or a search."""
 
     code: str
     message: str
 
 
 class Event(_Wire):
-    """What all events share."""
+    """The fields that all events share."""
 
     seq: int
     run_id: str
@@ -108,7 +108,7 @@ class SearchCompleted(Event):
     age_s: float | None = None
     """Seconds since the provider answered, where a cache did."""
     provider: str = ""
-    """Who found the passages."""
+    """Name of the provider that found the passages."""
     duration_ms: float
 
 
@@ -119,7 +119,7 @@ class SearchFailed(Event):
     query: str
     error: WireError
     provider: str = ""
-    """Who failed, where one provider did."""
+    """Name of the provider that failed, where one did."""
     duration_ms: float
 
 
@@ -226,7 +226,7 @@ def parse_event(data: str | bytes) -> KnownEvent | UnknownEvent:
 
 
 class Run(_Wire):
-    """A whole run as one JSON object: what ``stream: false`` returns, and what a stored run is."""
+    """A whole run as one JSON object, as ``stream: false`` returns it and as it is stored."""
 
     id: str
     object: Literal["research.run"] = "research.run"
@@ -287,20 +287,20 @@ class TrajectorySegment(_Wire):
 
     kind: Literal["prompt", "completion", "observation", "retry"]
     turn: int
-    """0 for the prompt."""
+    """Turn that it belongs to; 0 for the prompt."""
     text: str
     token_ids: list[int]
-    """What stands in the context."""
+    """Ids that stand in the context."""
     loss_mask: list[Literal[0, 1]]
-    """One for each of ``token_ids``: 1 where the policy sampled it, so that training may take a loss on it."""
+    """Mask over ``token_ids``: 1 where the policy sampled it, so that training may take a loss on it."""
     sampled_ids: list[int] = Field(default_factory=list)
-    """What the engine sampled, before the cut at the closing tag; empty for text that was put in."""
+    """Ids that the engine sampled, before the cut at the closing tag; empty for text that was put in."""
     logprobs: list[float] | None = None
-    """The engine's, one for each of ``sampled_ids``, where the request asked for them."""
+    """Logprobs that the engine gave, one for each of ``sampled_ids``, where the request asked for them."""
 
 
 class TrajectoryOptions(_Wire):
-    """How the run was sampled and bounded."""
+    """The sampling options and the bounds of a run."""
 
     max_turns: int
     max_searches: int | None = None
@@ -317,16 +317,16 @@ class TrajectoryTimings(_Wire):
     completions_ms: list[float] = Field(default_factory=list)
     searches_ms: list[float] = Field(default_factory=list)
     early_ms: list[float] = Field(default_factory=list)
-    """Of each search, the part that passed while the model was still writing."""
+    """Part of each search that passed while the model was still writing."""
     total_ms: float = 0.0
 
 
 class Trajectory(_Wire):
-    """All that a run was made of: the training record, and what a replay needs."""
+    """The record of a run: every token and search, for training, replay and export."""
 
     schema_version: Literal[1] = 1
     question: str
-    """As the model was asked: after the conversation before it, where there was one."""
+    """Question as the model was asked it: after the conversation before it, where there was one."""
     profile: str
     """Name of the format that the checkpoint expects."""
     options: TrajectoryOptions
@@ -334,7 +334,7 @@ class Trajectory(_Wire):
     searches: list[TrajectorySearch] = Field(default_factory=list)
     timings: TrajectoryTimings = Field(default_factory=TrajectoryTimings)
     policy_version: str | None = None
-    """Which weights sampled it, where the server knows."""
+    """Name of the weights that sampled the run, where the server knows."""
 
 
 class RunSummary(_Wire):
@@ -354,11 +354,11 @@ class RunList(_Wire):
     data: list[RunSummary]
     has_more: bool = False
     last_id: str | None = None
-    """Pass it as ``after`` for the next page."""
+    """Id of the last run; pass it as ``after`` for the next page."""
 
 
 class RunDeleted(_Wire):
-    """A stored run is gone."""
+    """The answer to a deletion."""
 
     id: str
     object: Literal["research.run.deleted"] = "research.run.deleted"

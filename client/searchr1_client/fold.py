@@ -1,4 +1,4 @@
-"""Folding a run's events into the whole run: the one definition of what a run amounts to, for server and clients."""
+"""The fold of a run's events into the whole run: one definition for server and clients."""
 
 from searchr1_client.events import (
     ActionInvalid,
@@ -22,7 +22,7 @@ from searchr1_client.events import (
 
 
 class RunFold:
-    """Takes events in order; ``run`` is the state that they add up to."""
+    """Takes a run's events in order and adds them up to the whole run (as ``functools.reduce`` would)."""
 
     def __init__(self, *, created: int = 0) -> None:
         self._created = created
@@ -73,7 +73,7 @@ class RunFold:
                 pass
 
     def run(self) -> Run:
-        """The whole run.
+        """Return the whole run.
 
         Raises:
             ValueError: the run has not finished.
@@ -83,7 +83,7 @@ class RunFold:
         return self.so_far()
 
     def so_far(self) -> Run:
-        """The run as it stands: ``running`` until its last event.
+        """Return the run as it stands: ``running`` until its last event.
 
         Raises:
             ValueError: the run has not started.

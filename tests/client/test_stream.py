@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 import searchr1_client as sdk
-from searchr1_client._course import MAX_ATTEMPTS
+from searchr1_client._stream_state import MAX_ATTEMPTS
 from searchr1_client.events import Run
 from tests.client.conftest import (
     CREATED,

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import math
-import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
@@ -15,12 +13,12 @@ from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import FailureKind, Found, SearchFailed, SearchOutcome
 from searchr1.retrieval.text import clean_text
+from searchr1.retry_after import retry_after_s
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 _MAX_CONNECTIONS = 256
 _KEEPALIVE_S = 4.0
 """Shorter than uvicorn's 5 s, so that we never send on a connection that the server is about to close."""
-_LONGEST_WAIT_S = 86_400.0
 _KINDS: Mapping[int, FailureKind] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
 """Statuses whose meaning is not that of their class."""
 
@@ -176,18 +174,6 @@ def usable_key(api_key: str, label: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise ConfigurationError(f"the key of {label} cannot be sent: it must be printable ASCII")
     return key
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Return the seconds from now that a ``Retry-After`` header names, as a number or as a date."""
-    if value is None:
-        return None
-    if value.strip().isdecimal():
-        return min(float(value), _LONGEST_WAIT_S)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
 
 
 def finite(value: object) -> float | None:

@@ -18,10 +18,10 @@ from searchr1.retrieval.providers.rest import (
     RestError,
     finite,
     read_body,
-    retry_after_s,
     usable_key,
 )
 from searchr1.retrieval.providers.web import MAX_CHARS, WebProvider, WebResult, objects, text_of
+from searchr1.retry_after import retry_after_s
 
 Depth = Literal["basic", "advanced", "fast", "ultra-fast"]
 Topic = Literal["general", "news", "finance"]

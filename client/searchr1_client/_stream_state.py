@@ -1,4 +1,4 @@
-"""Where the reading of a run's stream stands: what was read, and how to go on when the connection is lost.
+"""State of reading a run's stream: the events so far, and how to go on when the connection is lost.
 
 Does no I/O. The streams of ``_stream`` ask it what to do and do that, one by blocking and one by awaiting.
 """
@@ -21,14 +21,14 @@ from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run, UnknownEvent
 from searchr1_client.fold import RunFold
 
 MAX_ATTEMPTS = 5
-"""To take a stream up again; counted from the last event that was read."""
+"""Attempts to resume a stream, counted from the last event that was read."""
 
 Loss = httpx.RequestError | APIConnectionError | APIStatusError | None
-"""Why a stream is cut: its connection failed, could not be made again, or (None) was closed too early."""
+"""The reason for which a stream is cut: its connection failed, could not be made again, or (None) closed too early."""
 
 
-class Course:
-    """The state of one stream."""
+class StreamState:
+    """State of one stream."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class Course:
         self._lost = False
 
     def next_call(self) -> Call[Run]:
-        """What to send to read on."""
+        """Return the call to send to read on."""
         if self._fold is None or self.run_id is None:
             return self._call
         return events_call(self.run_id, self._last_seq)
 
     def opened(self, response: httpx.Response) -> None:
-        """A successful response is there, still unread. Raises ``StreamFormatError`` where it is no stream."""
+        """Take a successful response, still unread. Raises ``StreamFormatError`` where it is no stream."""
         kind = response.headers.get("content-type", "")
         if not kind.lower().startswith("text/event-stream"):
             raise StreamFormatError(f"the server answered with '{kind[:100]}' and not with a stream of events")
@@ -74,7 +74,7 @@ class Course:
             self._fold = RunFold()
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes. What is wrong with them shows in ``check``, after the events before it were given."""
+        """Take the next bytes. ``check`` raises what is wrong with them, after the events before it were given."""
         try:
             for event in self._decoder.feed(data):
                 if not self.finished and event.seq > self._last_seq:
@@ -89,7 +89,7 @@ class Course:
             raise self._broken
 
     def lost(self, loss: Loss) -> float:
-        """The connection is gone: seconds after which to send ``next_call``.
+        """Note that the connection is gone; return the seconds after which to send ``next_call``.
 
         Raises:
             StreamEndedError: the run can't be followed any further.
@@ -102,13 +102,16 @@ class Course:
         return self._retry_policy.wait_s(loss if isinstance(loss, APIStatusError) else None, self._num_attempts)
 
     def parting_call(self) -> Call[Any] | None:
-        """What to send when the stream is left now. A run that was lost is left to those who may resume it."""
+        """Return the call to send when the stream is left now.
+
+        A run whose stream was lost is left to those who may resume it.
+        """
         if not self._cancel_on_exit or self.finished or self._lost or self.run_id is None:
             return None
         return cancel_call(self.run_id)
 
     def final_run(self) -> Run | None:
-        """The whole run, once ``finished``; None where only the server has all of it."""
+        """Return the whole run, once ``finished``; None where only the server has all of it."""
         return self._fold.run() if self._fold is not None and self._begun_here else None
 
     def _take(self, event: KnownEvent | UnknownEvent) -> None:
