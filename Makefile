@@ -2,10 +2,10 @@ PYTHON ?= python3.11
 PORT ?= 8080
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test test-fast check clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install everything into .venv from requirements/dev.lock (needs Python 3.11; PYTHON=…)
 	@PYTHON="$(PYTHON)" scripts/setup
@@ -15,6 +15,9 @@ demo: setup ## serve the demo model on real vLLM at http://127.0.0.1:8080 (PORT=
 
 test: setup ## lint, types and all tests
 	@scripts/test
+
+test-fast: setup ## the tests that need nothing but Python, in under two minutes
+	@scripts/test-fast
 
 check: setup ## lint, formatting and types only
 	@scripts/check

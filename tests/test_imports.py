@@ -128,22 +128,6 @@ def test_a_break_of_the_layering_is_seen() -> None:
     ]
 
 
-@pytest.mark.parametrize("part", ["searchr1.loop", "searchr1.errors"])
-def test_the_loop_needs_only_the_standard_library(part: str) -> None:
-    foreign = [
-        str(found)
-        for found in ALL_IMPORTS
-        if within(found.importer, part) and found.top not in OURS and found.top not in sys.stdlib_module_names
-    ]
-    assert foreign == []
-
-
-def test_the_loop_does_no_io() -> None:
-    forbidden = ("asyncio", "threading", "socket", "os", "io", "pathlib", "subprocess", "time", "random")
-    found = [str(i) for i in ALL_IMPORTS if within(i.importer, "searchr1.loop") and within(i.target, *forbidden)]
-    assert found == []
-
-
 def test_only_the_gateway_and_the_command_line_know_the_gateway() -> None:
     knows = {found.importer for found in ALL_IMPORTS if within(found.target, "searchr1.gateway")}
     assert {name for name in knows if not within(name, "searchr1.gateway")} <= {"searchr1.cli.serve"}

@@ -67,6 +67,7 @@ def built_client(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return build(CLIENT, tmp_path_factory.mktemp("client"))
 
 
+@pytest.mark.process
 def test_the_wheel_holds_both_packages_whole(built: tuple[Path, Path]) -> None:
     wheel = built[1]
     assert packaged(wheel) == sources(ROOT / "server" / "searchr1") | sources(CLIENT / "searchr1_client")
@@ -74,12 +75,14 @@ def test_the_wheel_holds_both_packages_whole(built: tuple[Path, Path]) -> None:
     assert metadata(wheel).get_all("License-File") == ["LICENSE", "NOTICE"]
 
 
+@pytest.mark.process
 def test_the_wheel_installs_the_command(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[1]) as archive:
         name = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
         assert "searchr1 = searchr1.cli.main:main" in archive.read(name).decode()
 
 
+@pytest.mark.process
 def test_the_sdk_alone_holds_only_the_sdk(built_client: tuple[Path, Path]) -> None:
     wheel = built_client[1]
     assert packaged(wheel) == sources(CLIENT / "searchr1_client")
@@ -88,6 +91,7 @@ def test_the_sdk_alone_holds_only_the_sdk(built_client: tuple[Path, Path]) -> No
     assert (CLIENT / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("which", ["built", "built_client"])
 def test_the_sdist_builds_the_same_wheel(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     sdist, wheel = request.getfixturevalue(which)

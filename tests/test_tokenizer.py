@@ -103,6 +103,7 @@ def test_limits_left_in_the_file_do_not_cut_or_pad(tmp_path: Path) -> None:
     assert len(tokenizer.encode("ab")) == len(tokenizer.encode_prompt("ab")) == 2
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_templates_render_as_transformers_renders_them(tmp_path: Path, name: str) -> None:
     transformers = pytest.importorskip("transformers")

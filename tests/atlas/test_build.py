@@ -22,6 +22,7 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_a_build_searches_a_real_index_and_writes_whole_files(tmp_path: Path, world: World) -> None:
     report = build(tmp_path, num_demonstrations=40, seed=0, progress=False)
     assert {path.name for path in tmp_path.iterdir()} == set(report.written) == {
@@ -48,6 +49,7 @@ def test_a_build_searches_a_real_index_and_writes_whole_files(tmp_path: Path, wo
     assert all(not world.held_out.occurs_in(part) for row in train for part in texts(row))
 
 
+@pytest.mark.slow
 def test_half_of_the_demonstrations_can_come_from_renamed_worlds(tmp_path: Path, world: World) -> None:
     build(tmp_path, num_demonstrations=40, num_renamed_worlds=2, seed=1, progress=False)
     train = rows_of(tmp_path / "demonstrations-train.jsonl")
@@ -60,6 +62,7 @@ def test_half_of_the_demonstrations_can_come_from_renamed_worlds(tmp_path: Path,
     assert all(not world.held_out.occurs_in(part) for row in train for part in texts(row))
 
 
+@pytest.mark.slow
 def test_of_a_partly_renamed_world_the_strange_countries_are_asked_about(tmp_path: Path, world: World) -> None:
     written = build(
         tmp_path, num_demonstrations=40, num_renamed_worlds=1, renamed_share=0.3, num_readings=30, progress=False
@@ -85,6 +88,7 @@ def texts(row: dict[str, Any]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_the_files_for_serving_are_those_of_the_full_build(
     tmp_path: Path, world: World, all_entries: Sequence[Entry]
 ) -> None:

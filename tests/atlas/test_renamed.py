@@ -98,11 +98,13 @@ def test_a_share_of_the_countries_can_be_renamed(world: World) -> None:
     assert sum(new.name == old.name for old, new in cities if old.country in strange) < 10
 
 
+@pytest.mark.slow
 def test_questions_of_every_kind_are_asked_of_it(world: World, renamed: World) -> None:
     kinds = {question.kind for question in generate(world, "train", 2000, 0)}
     assert {question.kind for question in generate(renamed, "train", 2000, 0)} == kinds
 
 
+@pytest.mark.slow
 def test_its_files_are_questions_and_a_corpus(tmp_path: Path) -> None:
     written = build_renamed(tmp_path, num_questions=50, seed=3)
     questions = load_questions(str(tmp_path / "questions-train.jsonl"))

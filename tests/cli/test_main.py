@@ -59,6 +59,7 @@ def test_the_page_names_every_command_that_does_something() -> None:
     assert {command for command in commands if f"`searchr1 {command}`" not in page} == set()
 
 
+@pytest.mark.process
 def test_help_loads_only_what_it_shows() -> None:
     program = (
         "import sys\nfrom searchr1.cli.main import app\n"

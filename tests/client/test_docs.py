@@ -21,6 +21,7 @@ PRINTED = [
 ]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", range(len(PRINTED)))
 async def test_the_examples_run(number: int, tmp_path: Path) -> None:
     assert len(EXAMPLES) == len(PRINTED)
@@ -36,6 +37,7 @@ async def test_the_examples_run(number: int, tmp_path: Path) -> None:
         assert text in out.decode()
 
 
+@pytest.mark.process
 def test_the_examples_types_hold(tmp_path: Path) -> None:
     files = []
     for i, example in enumerate(EXAMPLES):

@@ -70,6 +70,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return interpreter
 
 
+@pytest.mark.process
 async def test_it_works_alone(python: Path) -> None:
     async with running_stage() as stage:
         use = await asyncio.create_subprocess_exec(
@@ -80,6 +81,7 @@ async def test_it_works_alone(python: Path) -> None:
     assert (out.decode(), err.decode()) == ("West African CFA franc completed\n", "")
 
 
+@pytest.mark.process
 def test_it_imports_nothing_that_it_does_not_need(python: Path) -> None:
     code = "import sys, searchr1_client; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([python, "-I", "-c", code], check=True, capture_output=True, text=True).stdout.split()

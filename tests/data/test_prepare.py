@@ -200,6 +200,7 @@ def test_verls_reward_finds_its_data_sources(tmp_path: Path, out: Path) -> None:
     assert {question.data_source for question in load_questions(str(out))} == set(SETS)
 
 
+@pytest.mark.process
 def test_the_command(tmp_path: Path) -> None:
     source = seven_sets(tmp_path / "test.parquet")
     command = [sys.executable, "-m", "searchr1.cli.main", "data", "prepare", str(source), "--split", "test"]

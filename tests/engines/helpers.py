@@ -8,9 +8,6 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from searchr1.engines.base import Chunk, Engine, SamplingParams
 from searchr1.loop.types import TokenIds
 
@@ -40,6 +37,9 @@ async def said(engine: Engine) -> Said:
 
 def write_noisy_copy(source: Path, folder: Path) -> None:
     """Write the checkpoint in ``source`` to ``folder``, with noise on all of its weights; tied ones stay tied."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
     shutil.copytree(source, folder)
     weights = load_file(folder / "model.safetensors")
     random = torch.Generator().manual_seed(3)

@@ -47,7 +47,7 @@ async def transformers_engine(model_dir: Path) -> AsyncIterator[ServedEngine]:
     params=[
         "scripted_engine",
         "fake_http_engine",
-        "transformers_engine",
+        pytest.param("transformers_engine", marks=pytest.mark.torch),
         pytest.param("http_engine", marks=pytest.mark.vllm),
         pytest.param("local_engine", marks=pytest.mark.vllm),
     ]

@@ -25,6 +25,7 @@ def test_every_kind_is_found() -> None:
     assert engine_kinds() == ("scripted", "transformers", "vllm", "vllm-http", "vllm-replicas")
 
 
+@pytest.mark.process
 def test_finding_the_kinds_loads_neither_torch_nor_vllm() -> None:
     program = (
         "import sys; from searchr1.engines.factory import engine_kinds; engine_kinds(); "
@@ -62,6 +63,7 @@ async def test_settings_that_do_not_fit_the_kind_are_told(kind: str, urls: tuple
             pass
 
 
+@pytest.mark.torch
 async def test_an_unknown_dtype_is_told() -> None:
     with pytest.raises(ConfigurationError, match="no dtype 'load'"):
         async with open_engine(EngineConfig("transformers", str(CHECKPOINT), dtype="load")):
@@ -88,6 +90,7 @@ async def test_a_remote_vllm_need_not_be_up_but_replicas_are_asked() -> None:
             pass
 
 
+@pytest.mark.torch
 async def test_transformers_serves_a_checkpoint_and_takes_weights() -> None:
     config = EngineConfig("transformers", str(CHECKPOINT), device="cpu", dtype="float32", kv_cache_gib=0.1)
     async with open_engine(config) as engine:

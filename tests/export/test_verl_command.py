@@ -20,6 +20,8 @@ from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from tests.data.files import write_lines
 from tests.export.test_verl_settings import KEYS, flat
 
+pytestmark = pytest.mark.torch
+
 FILES = {"train.parquet", "test.parquet", "reward.py", "agent_loop.yaml", "verl.yaml", "README.md", "run.sh"}
 
 

@@ -20,6 +20,8 @@ from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.tokenizer import Tokenizer
 from tests.tiny_model import write_tiny_model
 
+pytestmark = pytest.mark.torch
+
 SEARCH = "<think> Where? </think>\n<search> Mali </search>"
 ANSWER = "<think> I see. </think>\n<answer> Bamako </answer>"
 PASSAGE = Passage("1", '"Mali"', "Its capital is Bamako.")

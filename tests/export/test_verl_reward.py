@@ -20,6 +20,8 @@ from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.loop.types import Limits, Passage, Search
 from searchr1.trainer.rl.rewards import outcome_of, reward_named
 
+pytestmark = pytest.mark.torch
+
 NAMES = ("exact_match", "sub_em", "format_v0_3")
 QUESTION = Question("1", "What is the capital of Mali?", ("Bamako", "the Bamako District"))
 SEARCH = "<think> Where? </think>\n<search> Mali </search>"

@@ -17,6 +17,8 @@ from searchr1.export.verl.settings import (
 )
 from searchr1.trainer.rl.config import TrainConfig
 
+pytestmark = pytest.mark.torch
+
 RECORDED = (Path(__file__).parent / "verl_keys.txt").read_text("utf-8")
 KEYS = {line for line in RECORDED.splitlines() if not line.startswith("#")}
 

@@ -73,6 +73,7 @@ def test_every_id_that_the_script_looks_up_is_on_the_page() -> None:
     assert [name for name in looked_up if f'id="{name}"' not in html] == []
 
 
+@pytest.mark.process
 @pytest.mark.skipif(shutil.which("node") is None, reason="node runs the page's parser")
 def test_a_stream_cut_anywhere_gives_the_same_events() -> None:
     case = json.dumps({"stream": STREAM, "expected": json.dumps(EVENTS, ensure_ascii=False, separators=(",", ":"))})

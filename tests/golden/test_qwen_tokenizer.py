@@ -16,15 +16,8 @@ Q = qwen.load()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("qwen")
-    qwen.write_folder(made)
-    return made
-
-
-@pytest.fixture(scope="module")
-def tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.load(str(folder))
+def tokenizer(qwen_tokenizer: Tokenizer) -> Tokenizer:
+    return qwen_tokenizer
 
 
 @given(text=model_texts() | st.text())
@@ -49,12 +42,13 @@ def test_a_prompt_encodes_as_tiktoken_encodes_it(tokenizer: Tokenizer, question:
     assert ids[-3:] == [151644, 77091, 198]
 
 
+@pytest.mark.torch
 def test_a_prompt_is_what_transformers_makes_of_it(
-    folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    qwen_folder: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     transformers = pytest.importorskip("transformers")
-    theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
+    theirs = transformers.AutoTokenizer.from_pretrained(str(qwen_folder))
     text = SEARCH_R1.prompt("Who wrote Ségou, and what is 日本")
     asked = [{"role": "user", "content": text}]
     rendered = theirs.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)

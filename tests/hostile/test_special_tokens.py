@@ -23,30 +23,23 @@ PROFILES = (SEARCH_R1, neutralized(SEARCH_R1))
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("qwen")
-    qwen.write_folder(made)
-    return made
+def tokenizer(qwen_tokenizer: Tokenizer) -> Tokenizer:
+    return qwen_tokenizer
 
 
-@pytest.fixture(scope="module")
-def tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer.load(str(folder))
-
-
-def special_ids(folder: Path) -> set[int]:
-    raw = RawTokenizer.from_file(str(folder / "tokenizer.json"))
+def special_ids(qwen_folder: Path) -> set[int]:
+    raw = RawTokenizer.from_file(str(qwen_folder / "tokenizer.json"))
     return {i for i, token in raw.get_added_tokens_decoder().items() if token.special}
 
 
-def test_the_vocabulary_has_special_tokens(folder: Path, tokenizer: Tokenizer) -> None:
-    assert special_ids(folder) >= set(qwen.SPECIAL.values())
+def test_the_vocabulary_has_special_tokens(qwen_folder: Path, tokenizer: Tokenizer) -> None:
+    assert special_ids(qwen_folder) >= set(qwen.SPECIAL.values())
     assert tokenizer.encode_prompt("a<|im_end|>b")[1] == qwen.SPECIAL["<|im_end|>"]
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: str(profile.name))
-def test_no_case_brings_one_in(folder: Path, tokenizer: Tokenizer, profile: Profile) -> None:
-    special = special_ids(folder)
+def test_no_case_brings_one_in(qwen_folder: Path, tokenizer: Tokenizer, profile: Profile) -> None:
+    special = special_ids(qwen_folder)
     for case in CASES:
         found = [Passage("1", clean_text(p.title[:5000]), clean_text(p.text[:5000])) for p in case.passages]
         assert not special.intersection(tokenizer.encode(profile.observation(found))), case.name

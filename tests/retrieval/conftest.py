@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from searchr1.retrieval.index.bm25_retriever import LocalIndex, build_index
+from searchr1.retrieval.index.encoder import EncoderSettings, HuggingFaceEncoder
 
 CONTENTS = {
     "mali": '"Mali"\nMali is a landlocked country in West Africa. Its capital is Bamako.',
@@ -49,6 +51,21 @@ def index_path(corpus_path: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture
 def index(index_path: Path) -> LocalIndex:
     return LocalIndex.open(index_path)
+
+
+@pytest.fixture
+def encoder_path(tmp_path: Path, contents: dict[str, str]) -> Path:
+    """A tiny encoder over the words of the corpus."""
+    from tests.retrieval.index.tiny_encoder import build_tiny_encoder
+
+    path = tmp_path / "encoder"
+    build_tiny_encoder(path, re.findall(r"\w+|[^\w\s]", " ".join(contents.values()).lower()))
+    return path
+
+
+@pytest.fixture
+def encoder(encoder_path: Path) -> HuggingFaceEncoder:
+    return HuggingFaceEncoder(encoder_path, EncoderSettings("", ""))
 
 
 @pytest.fixture

@@ -142,6 +142,7 @@ def test_serve_names_what_cannot_work(tmp_path: Path) -> None:
         serve(SearchConfig(f"index:{tmp_path}"), "127.0.0.1", 70000)
 
 
+@pytest.mark.process
 def test_serve_answers_until_interrupted(index_path: Path) -> None:
     code = (
         "from searchr1.retrieval.config import SearchConfig\nfrom searchr1.retrieval.server import serve\n"

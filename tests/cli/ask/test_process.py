@@ -26,6 +26,8 @@ from searchr1_client.events import Run, RunStarted, parse_event
 from tests.gateway.conftest import Stage, StageEngine
 from tests.gateway.threaded import threaded_stage
 
+pytestmark = pytest.mark.process
+
 QUESTION = "Which currency is used in Mali?"
 ANSWER = "West African CFA franc"
 COMMAND = (sys.executable, "-m", "searchr1.cli.main", "ask")

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 PARENT = """
 import multiprocessing, time
 
@@ -27,6 +29,7 @@ def alive(pid: int) -> bool:
     return done.returncode == 0 and not done.stdout.startswith("Z")
 
 
+@pytest.mark.process
 def test_a_killed_parent_takes_its_engine_along(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT, "utf-8")

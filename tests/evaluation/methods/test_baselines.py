@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import Qwen2ForCausalLM
 
 from searchr1.engines.scripted import Hang, ScriptedEngine, Step
 from searchr1.errors import EngineError
@@ -235,6 +233,9 @@ async def test_the_token_budget_ends_a_run(tokenizer: Tokenizer) -> None:
 async def test_a_real_model_answers_by_every_method(
     model_dir: Path, tokenizer: Tokenizer, baseline_format: str
 ) -> None:
+    import torch
+    from transformers import Qwen2ForCausalLM
+
     from searchr1.engines.transformers.engine import TransformersEngine
 
     torch.manual_seed(0)

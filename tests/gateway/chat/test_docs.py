@@ -30,6 +30,7 @@ async def test_the_python_examples_run(stage: Stage, capsys: pytest.CaptureFixtu
     assert " tokens" in printed
 
 
+@pytest.mark.process
 async def test_the_curl_example_runs(stage: Stage) -> None:
     (example,) = CURL
     curl = await asyncio.create_subprocess_exec(

@@ -16,6 +16,8 @@ from searchr1.retrieval.cache.store import StoreError, StoreRefusedError
 from tests.redis_server import RedisServer, run_redis
 from tests.retrieval.cache.fakes import Cache, Provider, make
 
+pytestmark = pytest.mark.redis
+
 ROOT = Path(__file__).parents[3]
 UNHURRIED: dict[str, Any] = {"bypass_s": 5.0}
 

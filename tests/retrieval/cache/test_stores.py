@@ -13,7 +13,7 @@ from tests.redis_server import RedisServer
 KEY = "sr1:search:v1:{abc}"
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ByteStore]:
     if request.param == "memory":
         yield MemoryStore()

@@ -19,6 +19,8 @@ from tests.retrieval.cache.fakes import make
 from tests.retrieval.cache.test_topologies import UNHURRIED, keys_on, until_hit
 from tests.tls_proxy import Proxy, run_proxy
 
+pytestmark = pytest.mark.redis
+
 CA, OTHER_CA = trustme.CA(), trustme.CA()
 LONG_AGO = datetime.datetime(2020, 1, 1)
 USER, PASSWORD = "app", "hunter2"
@@ -150,7 +152,6 @@ async def test_a_lost_connection_is_made_anew_and_proves_itself_anew(redis: Redi
         await client.aclose()
 
 
-@pytest.mark.redis
 async def test_each_node_of_a_cluster_must_prove_who_it_is(ca_path: str) -> None:
     good, bad = CA.issue_cert("127.0.0.1"), OTHER_CA.issue_cert("127.0.0.1")
     ports = [free_port() for _ in range(3)]

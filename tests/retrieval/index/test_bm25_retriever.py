@@ -35,7 +35,7 @@ def path(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "index"
 
 
-@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("backend", ["numpy", pytest.param("numba", marks=pytest.mark.slow)])
 def test_scores_equal_the_librarys(texts: list[str], path: Path, backend: Backend) -> None:
     direct = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
     stemmer = Stemmer.Stemmer("english")

@@ -140,6 +140,7 @@ def test_malformed_settings_are_refused(folder: Path, settings: str) -> None:
         HuggingFaceEncoder(folder)
 
 
+@pytest.mark.process
 def test_neither_torch_nor_the_runtime_is_imported_before_it_is_needed() -> None:
     module = "searchr1.retrieval.index.encoder"
     code = f"import sys, {module}; print(sorted({{'torch', 'onnxruntime', 'numpy'}} & set(sys.modules)))"
@@ -147,6 +148,7 @@ def test_neither_torch_nor_the_runtime_is_imported_before_it_is_needed() -> None
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")  # the exporter that needs no further package warns of many things
 def test_a_bert_model_gives_what_torch_gives(folder: Path) -> None:
     torch = pytest.importorskip("torch")

@@ -22,6 +22,8 @@ from tests.retrieval.resilience.fakes import Notes, Script, found
 from tests.retrieval.resilience.test_budget import Account
 from tests.tls_proxy import run_proxy
 
+pytestmark = pytest.mark.redis
+
 UNHURRIED: dict[str, Any] = {"timeout_s": 5.0, "patience_s": 10.0}
 _PATIENCE_S = 60.0
 TENANTS = ("", "acme", "a{b}c", "}{", *(f"tenant {number}" for number in range(9)))

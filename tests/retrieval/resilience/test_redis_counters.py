@@ -18,6 +18,8 @@ from tests.redis_server import redis_server_path
 from tests.retrieval.resilience.fakes import Notes, Script, Step, found
 from tests.retrieval.resilience.test_budget import Account
 
+pytestmark = pytest.mark.redis
+
 ONE = Spend(1, 100)
 
 

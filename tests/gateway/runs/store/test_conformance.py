@@ -20,8 +20,7 @@ from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.retrieval.cache.redis import open_redis
 from tests.redis_server import free_port, run_cluster, run_redis, run_sentinel
 
-pytestmark = pytest.mark.redis
-KINDS = ("memory", "redis", "cluster", "sentinel")
+REDIS_KINDS = ("redis", "cluster", "sentinel")
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +38,12 @@ def redis_store(url: str, ttl_s: float = 60) -> RedisRunStore:
     return RedisRunStore(open_redis(url), open_redis(url), ttl_s=ttl_s)
 
 
-@pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIterator[RunStore]:
+@pytest.fixture(params=["memory", *(pytest.param(kind, marks=pytest.mark.redis) for kind in REDIS_KINDS)])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[RunStore]:
     kind = request.param
-    opened: RunStore = MemoryRunStore(ttl_s=60, max_bytes=2**20) if kind == "memory" else redis_store(urls[kind])
+    opened: RunStore = MemoryRunStore(ttl_s=60, max_bytes=2**20)
+    if kind != "memory":
+        opened = redis_store(request.getfixturevalue("urls")[kind])
     yield opened
     await opened.aclose()
 
@@ -147,8 +148,9 @@ async def test_a_deleted_run_is_gone(store: RunStore) -> None:
     assert await store.list_runs("t:delete", None, 3) == []
 
 
+@pytest.mark.redis
 async def test_a_reader_that_waits_gets_what_comes(urls: dict[str, str]) -> None:
-    for kind in KINDS[1:]:
+    for kind in REDIS_KINDS:
         writer, reader = redis_store(urls[kind]), redis_store(urls[kind])
         await writer.create(meta("run_5"))
         waiting = asyncio.create_task(reader.read("run_5", -1, 1.5))
@@ -160,8 +162,9 @@ async def test_a_reader_that_waits_gets_what_comes(urls: dict[str, str]) -> None
         await reader.aclose()
 
 
+@pytest.mark.redis
 async def test_a_note_reaches_the_owner(urls: dict[str, str]) -> None:
-    for kind in KINDS[1:]:
+    for kind in REDIS_KINDS:
         owner, other = redis_store(urls[kind]), redis_store(urls[kind])
         assert not await other.lives("owner")
         assert await owner.hello("owner", 0.01) == []
@@ -174,6 +177,7 @@ async def test_a_note_reaches_the_owner(urls: dict[str, str]) -> None:
         await other.aclose()
 
 
+@pytest.mark.redis
 async def test_a_run_expires_whole(urls: dict[str, str]) -> None:
     now = 0.0
     memory = MemoryRunStore(ttl_s=0.5, max_bytes=2**20, clock=lambda: now)
