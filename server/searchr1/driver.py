@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DriveOptions:
-    """How to sample, how much to retrieve and how long to take. The loop's own bounds are the rollout's ``limits``."""
+    """Options of sampling, retrieval and deadlines. The loop's own bounds are the rollout's ``limits``."""
 
     session: str
     """A name that every turn of the rollout carries, so that a router can keep it on one replica."""

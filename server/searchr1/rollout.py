@@ -62,7 +62,10 @@ def render_prompt(message: str, tokenizer: Tokenizer, profile: Profile) -> str:
 
 def check_profile(profile: Profile, tokenizer: Tokenizer) -> None:
     """Raise ``ConfigurationError`` if no question could be asked as ``profile`` words it, with this tokenizer."""
+    misfit = f"the profile {profile.name!r} does not fit the model's tokenizer"
     try:
-        render_prompt(profile.prompt("?"), tokenizer, profile)
-    except ReservedTextError as error:
-        raise ConfigurationError(f"the profile {profile.name!r} does not fit the model's tokenizer: {error}") from error
+        rendered = render_prompt(profile.prompt("?"), tokenizer, profile)
+    except (ReservedTextError, ConfigurationError) as error:
+        raise ConfigurationError(f"{misfit}: {error}") from error
+    if profile.system is not None and not all(m["content"].strip() in rendered for m in profile.messages("?")):
+        raise ConfigurationError(f"{misfit}: its chat template leaves the system message or the user's out")

@@ -9,6 +9,7 @@ import pytest
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.export import parquet
 from searchr1.export.run import ExportConfig, ExportReport, export
+from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.profiles.search_r1 import PROMPT
 from searchr1_client.events import Run, Trajectory
 from tests.export.records import QUESTION, a_run, run_json, write_lines
@@ -104,6 +105,12 @@ def test_both_profiles_have_the_trained_prompt_and_others_are_refused(tmp_path: 
     assert row["prompt"][0]["content"].endswith(f"Question: {QUESTION}?\n")
     with pytest.raises(ConfigurationError, match="run_7 has the profile 'other'"):
         table(tmp_path, [with_trajectory(run_json("run_7"), profile="other")], force=True)
+
+
+@pytest.mark.parametrize("name", ["search-r1", "search-r1+sanitized", "research", "research+sanitized"])
+def test_a_row_has_the_messages_of_its_runs_profile(tmp_path: Path, name: str) -> None:
+    [row], _ = table(tmp_path, [with_trajectory(run_json(), profile=name)])
+    assert row["prompt"] == profile_named(name.removesuffix("+sanitized")).messages(QUESTION)
 
 
 def test_rows_are_written_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

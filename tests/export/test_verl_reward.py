@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -166,5 +167,7 @@ def test_the_written_file_stands_alone_and_has_the_runs_reward(name: str, wrong:
 
 
 def test_texts_that_both_know_are_the_same() -> None:
+    assert set(re.findall(r"\w+", packaged._TEXT)) == SEARCH_R1.tags.names
+    assert all(tag in packaged._OBSERVATION for tag in SEARCH_R1.tags.observation)
     assert packaged.RETRY == RETRY
     assert packaged.EXAMPLE in SEARCH_R1.prompt("x")

@@ -169,6 +169,12 @@ def test_what_does_not_carry_over_is_said() -> None:
     assert "eval_data" not in plain
 
 
+@pytest.mark.parametrize("profile", ["research", "search-o1"])
+def test_another_profile_is_refused(profile: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"only the profile search-r1 can be exported to verl, not {profile}"):
+        check(config(profile=profile))
+
+
 def test_a_retriever_without_a_url_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="searchr1 retriever serve"):
         check(config(retriever="index:data/atlas/index"))

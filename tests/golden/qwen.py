@@ -1,7 +1,7 @@
 """Qwen's real vocabulary, from the ``dashscope`` wheel, as the ``encode`` of a rollout and as a Hugging Face folder.
 
 The wheel carries the first Qwen's ``qwen.tiktoken``. Qwen1.5, 2, 2.5 and 3 keep its 151,643 ranks, its splitting
-pattern and its NFC normalisation, and differ in the special tokens after them. What the tests hold of that: the file's
+pattern and its NFC normalization, and differ in the special tokens after them. What the tests hold of that: the file's
 hash and size, and ids of Qwen2.5 that its users publish (``PUBLISHED``). No Qwen2.5 checkpoint is loaded here.
 """
 
@@ -46,7 +46,7 @@ class Qwen:
         return self.encoding.encode_ordinary(unicodedata.normalize("NFC", text))
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Ids with special tokens recognised."""
+        """Ids with special tokens recognized."""
         return self.encoding.encode(unicodedata.normalize("NFC", text), allowed_special=set(SPECIAL))
 
     def pieces(self, ids: list[int]) -> list[str]:

@@ -71,7 +71,7 @@ def test_the_vocabulary() -> None:
         ("</information>\n\n", CLOSE, ["</", "information", ">\n\n"]),
     ],
 )
-def test_tags_share_tokens_with_their_neighbours(text: str, ids: list[int], pieces: list[str]) -> None:
+def test_tags_share_tokens_with_their_neighbors(text: str, ids: list[int], pieces: list[str]) -> None:
     assert Q.encode(text) == ids
     assert Q.pieces(ids) == pieces
 

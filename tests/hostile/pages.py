@@ -18,7 +18,7 @@ class Case:
 
     @property
     def passages(self) -> tuple[Passage, ...]:
-        """What the search found."""
+        """The passages that the search found."""
         return self.make()
 
 

@@ -1,4 +1,4 @@
-"""What sanitizing leaves: no tag under an independent reader, benign text byte for byte, and bounded work."""
+"""Sanitizing: no tag is left under an independent reader, benign text stays byte for byte, and work is bounded."""
 
 import importlib
 import json

@@ -117,7 +117,7 @@ def new_rollout(limits: Limits | None = None, profile: Profile = SEARCH_R1) -> R
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a rollout asked for and told."""
+    """The actions and events of a rollout."""
 
     rollout: Rollout
     actions: tuple[Action, ...]

@@ -1,4 +1,4 @@
-"""Where a turn ends and which action it takes, beside the reference's rule written out.
+"""The end and the action of a turn, beside the reference's rule written out.
 
 The reference lets the engine run to its token limit and cuts afterwards, giving ``</search>`` precedence wherever it
 stands; a stop string ends the turn at whichever closing tag comes first (ADR 3). The two take the same action unless

@@ -1,10 +1,16 @@
-"""docs/loop.md: its example runs as shown, and its tables name what there is."""
+"""docs/loop.md and the loop's docstrings: examples run as shown, and tables name what there is."""
 
+import doctest
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import pytest
+
+from searchr1.loop import tags
+from searchr1.loop.profiles import base
 from searchr1.loop.profiles.registry import registered
 from searchr1.settings import Settings
 
@@ -49,3 +55,10 @@ def test_the_files_that_it_names_are_there() -> None:
     assert len(named) >= 6
     for name in named:
         assert (ROOT / name).exists() or (ROOT / "server" / "searchr1" / name).exists(), name
+
+
+@pytest.mark.parametrize("module", [tags, base], ids=lambda module: str(module.__name__))
+def test_the_examples_in_docstrings(module: ModuleType) -> None:
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0

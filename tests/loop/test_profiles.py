@@ -131,7 +131,7 @@ def test_records_of_earlier_versions_are_search_r1s() -> None:
 
 @pytest.mark.parametrize("name", ["other", "other+sanitized", "", "research+sanitized+sanitized", "faithful+sanitized"])
 def test_an_unknown_name_is_refused_with_those_that_there_are(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="there are research, research-base, search-o1, search-r1"):
+    with pytest.raises(ConfigurationError, match=f"there are {', '.join(sorted(EXAMPLES))}$"):
         recorded_profile(name)
 
 
@@ -230,8 +230,10 @@ def test_no_tag_of_any_profile_gets_through_to_another(profile: Profile, served:
             found = [Passage("1", "Mali", f"Bamako. {text} Accra"), Passage("2", f"{text} x", "y")]
             observation = neutralized(served).observation(found)
             opening, closing = served.tags.observation
-            assert find_tag(observation.strip().removeprefix(opening).removesuffix(closing)) is None
-            assert "Accra" in observation
+            inner = observation.strip().removeprefix(opening).removesuffix(closing)
+            assert not set("<＜&") & set(inner)
+            assert find_tag(inner) is None
+            assert "Accra" in inner
 
 
 # How it is read.

@@ -1,4 +1,4 @@
-"""Which ids enter the context: in serving those of the text tokenized alone, in training those that were sampled."""
+"""The ids that enter the context: in serving, of the text tokenized alone; in training, as they were sampled."""
 
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Segment

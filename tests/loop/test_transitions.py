@@ -59,7 +59,7 @@ TABLE = table(machine.__doc__ or "")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one input did."""
+    """The effect of one input."""
 
     next: str
     events: str

@@ -46,7 +46,7 @@ _BRACKETS = {
     "]": "］﹈",
     "&": "＆﹠",
 }
-"""What looks like each character of ``_REPLACEMENTS``. The marks that replace them are not among it."""
+"""Look-alikes of each character of ``_REPLACEMENTS``. The marks that replace them are not among these."""
 _LETTERS = {
     **{"a": "аαɑᴀΑА", "b": "ʙвΒВᏴ", "c": "сᴄϲС", "d": "ԁᴅ", "e": "еєᴇεΕЕ", "f": "ғꜰ", "g": "ɡɢ", "h": "һհʜнΗН"},
     **{"i": "іɩıɪιӏІΙ", "j": "јᴊ", "k": "кκᴋΚК", "l": "ʟⅼǀ", "m": "мᴍΜМ", "n": "ոηɴпΝ", "o": "оοօᴏσΟО", "p": "рρᴘΡР"},

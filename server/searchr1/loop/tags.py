@@ -51,7 +51,7 @@ class Tags:
     answer: Pair | None = None
     """None where the end of a completion without a search is the answer."""
     streams_answer: bool = True
-    """Whether all text inside ``answer`` is the answer. If not, it shows as reasoning, and the answer comes whole."""
+    """True if all text inside ``answer`` is the answer. If not, it shows as reasoning, and the answer comes whole."""
     hidden: tuple[str, ...] = ()
     """Further tags that are dropped from the reasoning that users see."""
 

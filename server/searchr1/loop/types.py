@@ -13,18 +13,18 @@ Decode = Callable[[TokenIds], str]
 """Token ids to text, special tokens left out."""
 
 FinishReason = Literal["stop", "length", "abort"]
-"""Why a completion ended: a stop string or EOS, the token limit, or the caller."""
+"""The reason why a completion ended: a stop string or EOS, the token limit, or the caller."""
 
 ActionKind = Literal["search", "answer", "invalid"]
 SegmentKind = Literal["prompt", "completion", "observation", "retry"]
 
 
 class Status(StrEnum):
-    """How a rollout ended."""
+    """The way in which a rollout ended."""
 
     COMPLETED = "completed"
     EXHAUSTED = "exhausted"
-    """No answer within its turns."""
+    """There was no answer within its turns."""
     TRUNCATED = "truncated"
     """Its token budget ran out first."""
     CANCELLED = "cancelled"
@@ -106,16 +106,16 @@ class Segment:
     sampled: bool
     """True when the policy generated it: the loss mask of each of its tokens."""
     sampled_ids: TokenIds = ()
-    """What the engine sampled, before the cut and the re-tokenization; empty for text that was put in."""
+    """The ids that the engine sampled, before the cut and the re-tokenization; empty for text that was put in."""
     logprobs: tuple[float, ...] | None = None
-    """The engine's, one for each of ``sampled_ids``, where it gave them."""
+    """The engine's logprobs, one for each of ``sampled_ids``, where it gave them."""
     num_verbatim: int = 0
-    """How many of ``ids``, from the first, are ``sampled_ids`` as they stand, so that ``logprobs`` are theirs."""
+    """Number of ``ids``, from the first, that are ``sampled_ids`` unchanged, so that ``logprobs`` are theirs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Asks for one completion."""
+    """A request for one completion."""
 
     turn: int
     prompt_ids: TokenIds
@@ -125,7 +125,7 @@ class Generate:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Asks for the passages of one query. An empty query is still a search."""
+    """A request for the passages of one query. An empty query is still a search."""
 
     turn: int
     query: str
@@ -133,7 +133,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Nothing more to do."""
+    """The end: nothing more is to be done."""
 
     status: Status
 
@@ -167,7 +167,7 @@ class SearchRequested:
 
 @dataclass(frozen=True, slots=True)
 class QuerySettled:
-    """Told at most once a turn, as soon as ``</search`` stands after an open ``<search>``, and only with search on.
+    """A hint, at most once a turn and only with search on: the closing search tag has come, but for its last character.
 
     A turn that ends in ``Search`` mostly asks for this query, but nothing is sure before: ``</searching`` is no tag,
     and a budget may end the text. So it may start a search early, and nothing else.
@@ -191,7 +191,7 @@ class ActionInvalid:
 
     turn: int
     reason: Literal["no_action", "search_off"]
-    """Neither a search nor an answer, or a search where only an answer was left to give."""
+    """The turn held neither a search nor an answer, or a search where only an answer was left to give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,5 +203,5 @@ class Finished:
 
 
 VisibleEvent = ThinkDelta | AnswerDelta | SearchRequested | AnswerCompleted | ActionInvalid | Finished
-"""What whoever watches a run is told."""
+"""An event that whoever watches a run is told."""
 LoopEvent = VisibleEvent | QuerySettled

@@ -117,6 +117,20 @@ async def test_baselines_without_search_need_no_retriever(model_dir: Path, datas
     assert prompt.endswith("<think> I can answer this. </think>\n<answer>")
 
 
+async def test_records_of_another_profile_say_so(
+    model_dir: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEARCHR1_PROFILE", "research-base")
+    out = tmp_path / "all.jsonl"
+    arguments = ["--dataset", str(dataset), "--out", str(out), "--baseline-format", "search-r1"]
+    boxed = [" \\boxed{Paris} </answer>"] * 4
+    done, _ = await evaluated(model_dir, boxed, *arguments, *method_flags("direct"))
+    assert done.exit_code == 0, done.output
+    records = values_of(out.with_suffix(".direct.jsonl"))
+    assert {record["options"]["profile"] for record in records} == {"research-base"}
+    assert {record["answer"] for record in records} == {"Paris"}
+
+
 async def test_the_options_of_a_run_reach_the_engine(model_dir: Path, dataset: Path) -> None:
     options = ["--temperature", "0.7", "--top-p", "0.9", "--seed", "5", "--max-tokens", "9"]
     done, fake = await evaluated(model_dir, DIRECT, "--dataset", str(dataset), *method_flags("direct"), *options)

@@ -18,6 +18,7 @@ from searchr1.evaluation.methods.registry import SEARCH_R1, BaselineFormat, meth
 from searchr1.evaluation.records import Extractor, Record, chosen_options
 from searchr1.evaluation.report import Report
 from searchr1.files import whole_file
+from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.profiles.search_r1 import SEARCH_R1 as DEFAULT_PROFILE
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.factory import open_search
@@ -83,6 +84,7 @@ def compare(comparison: Comparison, settings: Settings, options: RunOptions) -> 
     """
     if unfit := [name for name in _GATEWAYS_OWN if options.get(name) is not None]:
         raise ConfigurationError(f"{', '.join(unfit)}: for runs through a gateway, not for methods on an engine")
+    _check_profile(comparison, settings.profile)
     questions = load_questions(
         comparison.dataset,
         split=comparison.split,
@@ -97,7 +99,6 @@ async def _compare(
     comparison: Comparison, settings: Settings, options: RunOptions, questions: Sequence[Question]
 ) -> Compared:
     chosen = method_options(settings, options, comparison.baseline_format)
-    _check_profile(comparison, settings, chosen)
     compared = Compared([], [])
     async with open_tools(settings) as tools:
         check_profile(chosen.profile, tools.tokenizer)
@@ -180,13 +181,13 @@ def method_options(settings: Settings, options: RunOptions, baseline_format: Bas
     )
 
 
-def _check_profile(comparison: Comparison, settings: Settings, chosen: MethodOptions) -> None:
-    """Raise ``ConfigurationError`` for a profile that the comparison has no reading of."""
+def _check_profile(comparison: Comparison, name: str) -> None:
+    """Raise ``ConfigurationError`` for a profile that the comparison can't ask or read."""
     if comparison.baseline_format == "search-r1" and set(comparison.methods) != {SEARCH_R1}:
-        trained.check_profile(chosen.profile)
-    if comparison.extractor == "reference" and settings.profile != DEFAULT_PROFILE.name:
+        trained.check_profile(profile_named(name))
+    if comparison.extractor == "reference" and name != DEFAULT_PROFILE.name:
         raise ConfigurationError(
-            f"the reference extractor reads runs of the profile {DEFAULT_PROFILE.name}, not of {settings.profile}"
+            f"the reference extractor reads runs of the profile {DEFAULT_PROFILE.name}, not of {name}"
         )
 
 

@@ -37,13 +37,13 @@ class Profile:
     observation: Callable[[Sequence[Passage]], str]
     """The text put in after a search. A search that failed or found nothing has no passages: an empty result."""
     action: Callable[[str], tuple[ActionKind, str]]
-    """What a turn's text asks for, and the stripped query or the answer, taken out of whatever wraps it."""
+    """The action that a turn's text asks for, and its stripped query or answer, taken out of whatever wraps it."""
     retry: str | None = None
     """The text put in after a turn without an action. None: such a turn ends the rollout."""
     system: str | None = None
     """The system message before the user's, where the family has one of its own."""
     chat: bool = True
-    """Whether the prompt is wrapped by the checkpoint's chat template, if it has one."""
+    """True if the checkpoint's chat template, where it has one, wraps the prompt."""
 
     def messages(self, question: str) -> list[dict[str, str]]:
         """Return the prompt as chat messages, each with ``role`` and ``content``."""

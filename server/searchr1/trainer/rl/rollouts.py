@@ -29,6 +29,7 @@ class RolloutOptions:
     """Passages per search."""
     limits: Limits = field(default_factory=Limits)
     profile: Profile = SEARCH_R1
+    """The format that the policy is trained in."""
     search_timeout_s: float = 10.0
     max_concurrent: int = 256
     """Rollouts under way at once; the engine batches their completions continuously."""

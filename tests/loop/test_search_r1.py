@@ -1,4 +1,4 @@
-"""The faithful texts, compared with what the reference's training code writes, byte for byte."""
+"""The texts of the profile ``search-r1``, compared with what the reference's training code writes, byte for byte."""
 
 from collections.abc import Sequence
 
