@@ -28,8 +28,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import Engine, SamplingParams
 from searchr1.engines.transformers.engine import TransformersEngine
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.vllm.args import VllmInProcessConfig
+from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
@@ -130,7 +130,7 @@ async def compare(args: argparse.Namespace, report: Report) -> None:
     async with AsyncExitStack() as stack:
         sides: dict[str, Side] = {}
         if not args.no_vllm:
-            config = LocalEngineConfig(
+            config = VllmInProcessConfig(
                 str(checkpoint),
                 dtype="bfloat16",
                 max_model_len=4596,
@@ -138,7 +138,7 @@ async def compare(args: argparse.Namespace, report: Report) -> None:
                 kv_cache_gib=1.0 if args.device == "cpu" else None,
             )
             sides["vLLM in process, bfloat16"] = engine_side(
-                await stack.enter_async_context(LocalEngine(config)), args.max_tokens
+                await stack.enter_async_context(VllmInProcessEngine(config)), args.max_tokens
             )
         for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
             sides[f"transformers generate, {name}"] = generate_side(checkpoint, dtype, args.device, args.max_tokens)

@@ -22,8 +22,8 @@ from statistics import fmean
 
 from tqdm import tqdm
 
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.vllm.args import VllmInProcessConfig
+from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from searchr1.evaluation.datasets import load_questions
 from searchr1.evaluation.metrics import exact_match
 from searchr1.loop.types import Limits
@@ -126,11 +126,11 @@ async def score_all(runs: list[PlannedRun], num_questions: int) -> list[Score]:
     """Score the start and each finished run's checkpoint on the first ``num_questions`` of Atlas's test split."""
     tokenizer = Tokenizer.load(str(START))
     questions = load_questions("atlas", split="test", limit=num_questions)
-    engine_config = LocalEngineConfig(
+    engine_config = VllmInProcessConfig(
         str(START), max_model_len=4196, max_num_seqs=128, kv_cache_gib=1.0, enforce_eager=True, priority_scheduling=True
     )
     scores = []
-    async with open_retriever("index:data/atlas/index") as retriever, LocalEngine(engine_config) as engine:
+    async with open_retriever("index:data/atlas/index") as retriever, VllmInProcessEngine(engine_config) as engine:
         start = PlannedRun("start", "", ())
         for run in tqdm([start, *runs], desc="checkpoints"):
             await engine.take_weights(START if run is start else run.folder / "checkpoint", version=run.name)

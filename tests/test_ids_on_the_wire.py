@@ -9,7 +9,7 @@ from itertools import chain
 import pytest
 
 from searchr1.driver import DriveOptions, DriveStats, drive
-from searchr1.engines.vllm.http import VllmEngine
+from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.loop.machine import Rollout
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Finished, Limits, Passage, Status
@@ -40,7 +40,7 @@ async def run(rollout: Rollout, *, past: str, bytes_per_write: int | None = None
     stats = DriveStats()
     async with serve_fake_vllm([sampled(text, past) for text in TURNS], encode=Q.encode) as fake:
         fake.bytes_per_write, fake.num_cached_tokens = bytes_per_write, 16
-        async with VllmEngine(fake.url, MODEL) as engine:
+        async with VllmHttpEngine(fake.url, MODEL) as engine:
             events = [e async for e in drive(rollout, engine, FakeRetriever(FOUND), DriveOptions("run-1"), stats)]
         assert events[-1] == Finished(len(TURNS), Status.COMPLETED)
     return fake, stats

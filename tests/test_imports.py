@@ -96,6 +96,7 @@ LAYERS = {
     # It decodes what it samples; vLLM brings its own tokenizer.
     "searchr1.engines.transformers": (
         "searchr1.engines.base",
+        "searchr1.engines.factory",
         "searchr1.errors",
         "searchr1.loop.types",
         "searchr1.tokenizer",
@@ -252,13 +253,41 @@ def loaded_by(entry: str) -> set[str]:
     return loaded
 
 
-@pytest.mark.parametrize("entry", ["searchr1.cli.main", "searchr1.cli.serve", "searchr1.gateway.app"])
+@pytest.mark.parametrize("entry", ["searchr1.cli.main", "searchr1.gateway.process", "searchr1.gateway.app"])
 def test_serving_loads_no_torch(entry: str) -> None:
     loaded = loaded_by(entry)
     assert "searchr1.errors" in loaded
     assert [name for name in loaded if within(name, "searchr1.trainer")] == []
     at_import = [found for name in loaded for found in MODULES[name] if found.runs_at_import]
     assert undeclared(at_import, _declared("server")) == []
+
+
+def private_names_of_others(imports: list[Import]) -> list[str]:
+    """Imports of a name with a leading underscore from outside the importer's own distribution."""
+    return [
+        str(found)
+        for found in imports
+        if found.top != found.importer.partition(".")[0]
+        and any(part.startswith("_") and not part.startswith("__") for part in found.target.split("."))
+    ]
+
+
+def test_nothing_imports_a_private_name_of_another_distribution() -> None:
+    scripts = list((ROOT / "loadtests").rglob("*.py"))
+    assert scripts
+    found = [
+        i for path in scripts for i in imports_of(path.read_text(encoding="utf-8"), f"{path.parent.name}.{path.stem}")
+    ]
+    assert private_names_of_others([*ALL_IMPORTS, *found]) == []
+
+
+def test_a_private_name_of_another_distribution_is_seen() -> None:
+    source = "from searchr1_client import Run, __version__, _errors\nfrom searchr1_client._request import given"
+    assert private_names_of_others(imports_of(source, "searchr1.evaluation.bad")) == [
+        "searchr1.evaluation.bad:1 imports searchr1_client._errors",
+        "searchr1.evaluation.bad:2 imports searchr1_client._request.given",
+    ]
+    assert private_names_of_others(imports_of(source, "searchr1_client.good")) == []
 
 
 def test_neither_source_folder_is_a_package() -> None:

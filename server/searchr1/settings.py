@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, create_model, field_validator, model_vali
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from searchr1.engines.factory import EngineConfig
 from searchr1.errors import ConfigurationError
 from searchr1.loop.neutralized import neutralized
 from searchr1.loop.profiles.base import Profile
@@ -42,6 +43,8 @@ class Settings(BaseSettings):
     """A folder, a hub name, or the name that the remote engine serves."""
     served_name: str | None = None
     """The model name that clients use; by default the folder's or hub name's last part, or the remote name."""
+    engine: str | None = None
+    """The kind of engine: ``vllm``, ``vllm-http``, ``transformers``, …; by default vLLM, at ``engine_url`` if given."""
     engine_url: str | None = None
     """Base URL of a running vLLM; without it, vLLM runs in this process."""
     engine_api_key: SecretStr | None = None
@@ -201,6 +204,21 @@ class Settings(BaseSettings):
             max_observation_tokens=self.max_observation_tokens,
             max_context_tokens=self.max_context_tokens,
             max_run_tokens=self.max_run_tokens,
+        )
+
+    def engine_config(self) -> EngineConfig:
+        """Return the engine to open."""
+        return EngineConfig(
+            kind=self.engine or ("vllm" if self.engine_url is None else "vllm-http"),
+            model=self.model,
+            urls=() if self.engine_url is None else (self.engine_url,),
+            api_key=self.engine_api_key.get_secret_value() if self.engine_api_key else None,
+            priority_scheduling=self.engine_priority,
+            dtype=self.dtype,
+            max_model_len=self.max_context_tokens + self.max_completion_tokens,
+            max_num_seqs=self.max_num_seqs,
+            kv_cache_gib=self.kv_cache_gib,
+            enforce_eager=self.enforce_eager,
         )
 
     def loop_profile(self) -> Profile:

@@ -10,7 +10,9 @@ import pytest
 
 from searchr1.data.hub import is_hub_name
 from searchr1.data.sets import FLASHRAG_REPO, SETS, UPSTREAM_REPO
-from searchr1.data.sources import Places, SourceFile, locate
+from searchr1.data.sources import Places, SourceFile, locate, registry
+from searchr1.data.sources.base import NamedSource
+from searchr1.data.sources.registry import named_sources
 from searchr1.errors import DatasetError
 from tests.data.files import COMMIT, flashrag_folder, hub_cache, seven_sets, write_lines
 
@@ -21,6 +23,27 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
+
+
+def test_every_named_source_claims_the_names_that_it_hints_at() -> None:
+    claimed = {source.hint: source for source in named_sources()}
+    assert list(claimed) == ["'atlas'", f"one of {', '.join(SETS)}, 'seven' for all of these"]
+    atlas, sets = claimed.values()
+    assert [name for name in ("atlas", "nq", "NQ", "seven", "./nq", "a/b") if sets.claims(name)] == [
+        "nq",
+        "NQ",
+        "seven",
+    ]
+    assert [name for name in ("atlas", "Atlas", "nq") if atlas.claims(name)] == ["atlas"]
+
+
+def test_a_source_is_one_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named_sources()
+    monkeypatch.setattr(registry, "_SOURCES", [*registry._SOURCES])
+    registry.register(NamedSource("'mine'", lambda name: name == "mine", lambda *_: [SourceFile(tmp_path, "mine")]))
+    assert locate(["mine"], Places()) == (SourceFile(tmp_path, "mine"),)
+    with pytest.raises(DatasetError, match=r"give 'atlas', one of nq, .*, 'mine', a file, a folder, or a hub dataset"):
+        locate(["nothing"], Places())
 
 
 def test_files_are_themselves_and_their_names_may_name_a_set(tmp_path: Path) -> None:

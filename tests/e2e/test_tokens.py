@@ -11,7 +11,7 @@ from searchr1.atlas.build import build_world
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm.http import VllmEngine
+from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.loop.machine import Rollout
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits, Status, TokenIds
@@ -44,7 +44,7 @@ class Completion:
 class RecordingEngine:
     """Passes everything on to ``engine`` and keeps it."""
 
-    def __init__(self, engine: VllmEngine) -> None:
+    def __init__(self, engine: VllmHttpEngine) -> None:
         self._engine = engine
         self.completions: list[Completion] = []
 
@@ -84,8 +84,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
 
 
 @pytest.fixture
-async def engine(server: VllmServer) -> AsyncIterator[VllmEngine]:
-    async with VllmEngine(server.url, server.model) as opened:
+async def engine(server: VllmServer) -> AsyncIterator[VllmHttpEngine]:
+    async with VllmHttpEngine(server.url, server.model) as opened:
         yield opened
 
 
@@ -111,7 +111,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 async def test_two_greedy_replays_have_the_same_ids(
-    engine: VllmEngine, retriever: Retriever, tokenizer: Tokenizer, question: str
+    engine: VllmHttpEngine, retriever: Retriever, tokenizer: Tokenizer, question: str
 ) -> None:
     first, second = [await run(RecordingEngine(engine), retriever, tokenizer, question) for _ in range(2)]
     assert first.ids == second.ids
@@ -119,7 +119,7 @@ async def test_two_greedy_replays_have_the_same_ids(
 
 
 async def test_each_turn_sends_exactly_prompt_plus_segments(
-    engine: VllmEngine, retriever: Retriever, tokenizer: Tokenizer
+    engine: VllmHttpEngine, retriever: Retriever, tokenizer: Tokenizer
 ) -> None:
     recording = RecordingEngine(engine)
     rollout = await run(recording, retriever, tokenizer, QUESTIONS[0])
@@ -130,7 +130,7 @@ async def test_each_turn_sends_exactly_prompt_plus_segments(
 
 
 async def test_nothing_is_generated_after_the_tag_but_what_completes_it(
-    engine: VllmEngine, retriever: Retriever, tokenizer: Tokenizer
+    engine: VllmHttpEngine, retriever: Retriever, tokenizer: Tokenizer
 ) -> None:
     before = metric(await engine.metrics_text(), "vllm:generation_tokens_total")
     recording = RecordingEngine(engine)
@@ -145,7 +145,7 @@ async def test_nothing_is_generated_after_the_tag_but_what_completes_it(
 
 
 async def test_from_turn_two_on_the_prefix_cache_serves_all_full_blocks(
-    engine: VllmEngine, retriever: Retriever, tokenizer: Tokenizer, server: VllmServer
+    engine: VllmHttpEngine, retriever: Retriever, tokenizer: Tokenizer, server: VllmServer
 ) -> None:
     recording = RecordingEngine(engine)
     # Asked by no other test, or its later turns would be cached too.

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest_asyncio
 
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.http import VllmEngine
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.vllm.args import VllmInProcessConfig
+from searchr1.engines.vllm.http import VllmHttpEngine
+from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from tests.vllm_server import VllmServer
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def local_engine(model_dir: Path) -> AsyncIterator[LocalEngine]:
+async def local_engine(model_dir: Path) -> AsyncIterator[VllmInProcessEngine]:
     """The session's vLLM in this process; a test that kills it waits until it is up again."""
-    config = LocalEngineConfig(
+    config = VllmInProcessConfig(
         model=str(model_dir),
         dtype="float32",
         kv_cache_gib=0.25,
@@ -23,12 +23,12 @@ async def local_engine(model_dir: Path) -> AsyncIterator[LocalEngine]:
         priority_scheduling=True,
         restart_backoff_s=0.01,
     )
-    async with LocalEngine(config) as engine:
+    async with VllmInProcessEngine(config) as engine:
         yield engine
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def http_engine(vllm_server: VllmServer) -> AsyncIterator[VllmEngine]:
+async def http_engine(vllm_server: VllmServer) -> AsyncIterator[VllmHttpEngine]:
     """The client of the session's vLLM server."""
-    async with VllmEngine(vllm_server.url, vllm_server.model, priority_scheduling=True) as engine:
+    async with VllmHttpEngine(vllm_server.url, vllm_server.model, priority_scheduling=True) as engine:
         yield engine

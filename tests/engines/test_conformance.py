@@ -1,15 +1,17 @@
-"""What every engine owes its caller, held against the fake, vLLM over HTTP and vLLM in process."""
+"""The duties of every engine to its caller, held against the fake, vLLM over HTTP and in process, and transformers."""
 
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from searchr1.engines.base import SamplingParams, ServedEngine
+from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.engines.scripted import ScriptedEngine
-from searchr1.engines.vllm.http import VllmEngine
+from searchr1.engines.vllm.http import VllmHttpEngine
 from tests.engines.helpers import complete, ids_of, read_some, text_of
 from tests.engines.vllm.fake_vllm import MODEL, serve_fake_vllm
 
@@ -27,15 +29,25 @@ def scripted_engine() -> ScriptedEngine:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def fake_http_engine() -> AsyncIterator[VllmEngine]:
-    async with serve_fake_vllm(itertools.repeat(TURN), encode=encode) as fake, VllmEngine(fake.url, MODEL) as client:
+async def fake_http_engine() -> AsyncIterator[VllmHttpEngine]:
+    async with (
+        serve_fake_vllm(itertools.repeat(TURN), encode=encode) as fake,
+        VllmHttpEngine(fake.url, MODEL) as client,
+    ):
         yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def transformers_engine(model_dir: Path) -> AsyncIterator[ServedEngine]:
+    async with open_engine(EngineConfig("transformers", str(model_dir), device="cpu", dtype="float32")) as engine:
+        yield engine
 
 
 @pytest.fixture(
     params=[
         "scripted_engine",
         "fake_http_engine",
+        pytest.param("transformers_engine", marks=pytest.mark.torch),
         pytest.param("http_engine", marks=pytest.mark.vllm),
         pytest.param("local_engine", marks=pytest.mark.vllm),
     ]

@@ -1,13 +1,14 @@
 """Several servers as one engine; and a server's weights replaced over HTTP."""
 
 import itertools
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
-from searchr1.engines.base import TakesWeights
-from searchr1.engines.replicas import VllmReplicas, open_replicas
+from searchr1.engines.base import Engine, ServedEngine, TakesWeights
+from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.errors import EngineError, EngineUnavailableError
 from tests.engines.helpers import GREEDY, PROMPT, said, write_noisy_copy
 from tests.engines.vllm.fake_vllm import serve_fake_vllm
@@ -18,7 +19,11 @@ def encode(text: str) -> list[int]:
     return list(text.encode())
 
 
-async def ask(engine: VllmReplicas, session: str) -> None:
+def opened(*urls: str) -> AbstractAsyncContextManager[ServedEngine]:
+    return open_engine(EngineConfig("vllm-replicas", "", urls=urls))
+
+
+async def ask(engine: Engine, session: str) -> None:
     async for _ in engine.generate(PROMPT, GREEDY, session=session):
         pass
 
@@ -28,9 +33,10 @@ async def test_sessions_take_turns_and_stay_where_they_are() -> None:
     async with (
         serve_fake_vllm(turns, encode=encode) as one,
         serve_fake_vllm(turns, encode=encode) as two,
-        open_replicas([one.url, two.url]) as engine,
+        opened(one.url, two.url) as engine,
     ):
         assert isinstance(engine, TakesWeights)
+        assert await engine.ready()
         for session in ("a", "b", "c", "a", "b", "a"):
             await ask(engine, session)
         sessions = [[headers["X-Session-ID"] for headers in server.headers] for server in (one, two)]
@@ -41,7 +47,7 @@ async def test_sessions_take_turns_and_stay_where_they_are() -> None:
 
 async def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(EngineUnavailableError, match=r"127\.0\.0\.1:9"):
-        async with open_replicas(["http://127.0.0.1:9"]):
+        async with opened("http://127.0.0.1:9"):
             pass
 
 
@@ -52,12 +58,13 @@ async def test_weights_sent_over_http_speak_as_those_of_a_fresh_server(tmp_path:
     other = tmp_path / "other"
     write_noisy_copy(CHECKPOINT, other)
     with run_vllm(other, tmp_path / "fresh.log") as server:
-        async with open_replicas([server.url]) as engine:
+        async with opened(server.url) as engine:
             wanted = await said(engine)
     with run_vllm(CHECKPOINT, tmp_path / "synced.log", takes_weights=True) as server:
-        async with open_replicas([server.url]) as engine:
+        async with opened(server.url) as engine:
             first = await said(engine)
             assert first != wanted
+            assert isinstance(engine, TakesWeights)
             await engine.take_weights(other, version="2")
             assert await said(engine) == wanted
             with pytest.raises(EngineError, match="did not reach every replica"):

@@ -4,12 +4,20 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import typer
 
 from searchr1.cli.main import app
-from searchr1.evaluation.methods.names import METHOD_TITLES
+from searchr1.engines.scripted import ScriptedEngine
+from searchr1.evaluation.baselines.trial import MethodOptions, Tools
+from searchr1.evaluation.engine.answer import answer
+from searchr1.evaluation.methods import registry
+from searchr1.evaluation.methods.registry import all_methods
+from searchr1.retrieval.fake import FakeRetriever
+from searchr1.tokenizer import Tokenizer
 
 DOCS = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+PYTHON = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
 EVAL = typer.main.get_command(app).commands["eval"]  # type: ignore[attr-defined]
 
 
@@ -32,10 +40,17 @@ def test_every_option_that_is_named_exists() -> None:
 
 def test_every_method_is_described() -> None:
     rows = re.findall(r"^\| `([a-z0-9-]+)` \|", DOCS, flags=re.MULTILINE)
-    assert set(METHOD_TITLES) <= set(rows)
+    assert {method.name for method in all_methods()} <= set(rows)
 
 
 def test_the_python_example_compiles_and_imports() -> None:
-    code = re.search(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
-    assert code is not None
-    exec(compile(code[1], "docs/evaluation.md", "exec"), {"__name__": "docs"})
+    exec(compile(PYTHON[0], "docs/evaluation.md", "exec"), {"__name__": "docs"})
+
+
+async def test_the_example_of_a_method_is_one(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    all_methods()
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    exec(compile(PYTHON[1], "docs/evaluation.md", "exec"), {})
+    tools = Tools(ScriptedEngine([" Bamako </answer>"], encode=tokenizer.encode), FakeRetriever({}), tokenizer)
+    outcome = await answer("one-word", "Capital of Mali?", tools, MethodOptions(), session="s")
+    assert (outcome.status, outcome.answer) == ("completed", "Bamako")

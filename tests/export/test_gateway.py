@@ -127,7 +127,7 @@ def test_no_gateway_is_one_line(tmp_path: Path) -> None:
         exported(url, tmp_path / "out.jsonl")
     with pytest.raises(ConfigurationError, match="not a server's address"):
         exported("127.0.0.1:8000", tmp_path / "out.jsonl")
-    with pytest.raises(ConfigurationError, match="characters that cannot be sent"):
+    with pytest.raises(ConfigurationError, match="characters that can't be sent"):
         exported("http://127.0.0.1:9", tmp_path / "out.jsonl", api_key="schlüssel")
 
 

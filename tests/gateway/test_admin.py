@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
+from searchr1.engines.base import TakesWeights
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.tokenizer import Tokenizer
 from tests.gateway.conftest import Stage, StageEngine, running_stage
@@ -17,7 +18,7 @@ ADMIN = {"Authorization": "Bearer root"}
 
 
 @dataclass
-class ReloadableEngine(StageEngine):
+class ReloadableEngine(StageEngine, TakesWeights):
     """Notes what weights it was given."""
 
     taken: list[tuple[Path, str]] = field(default_factory=list)

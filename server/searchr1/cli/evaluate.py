@@ -7,22 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from searchr1.cli.options import with_run_options
+from searchr1.cli.options import DATA, URL, ApiKey, Data, DataDir, Url, with_run_options
+from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
 
 if TYPE_CHECKING:
     from searchr1.evaluation.table.table import ComparisonTable
     from searchr1_client import RunOptions
 
 
-class MethodName(StrEnum):
-    """As ``searchr1.evaluation.methods.names`` names them; an enumeration, since typer takes no list of literals."""
-
-    SEARCH_R1 = "search-r1"
-    DIRECT = "direct"
-    COT = "cot"
-    RAG = "rag"
-    IRCOT = "ircot"
-
+if TYPE_CHECKING:
+    MethodName = str
+else:  # typer takes an enumeration or a list of literals, and the methods are known at run time alone
+    MethodName = StrEnum("MethodName", {method.name: method.name for method in all_methods()})
 
 Paper = Annotated[
     Literal["qwen2.5-3b", "qwen2.5-7b"] | None,
@@ -43,25 +39,16 @@ def evaluate(
     dataset: Annotated[
         str, typer.Option(help="atlas, sets such as nq,hotpotqa, seven for all, or a path; see docs/data.md.")
     ] = "atlas",
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="File, folder or hub dataset with the seven sets.", show_default="PeterJinGo/nq_hotpotqa_train"
-        ),
-    ] = None,
+    data: Data = None,
     split: Annotated[str, typer.Option(help="Of atlas, folders and hub datasets: train, validation or test.")] = "test",
     limit: Annotated[int | None, typer.Option(min=1, help="The first questions only, of each set.")] = None,
-    url: Annotated[str, typer.Option(help="The gateway's address.", envvar="SEARCHR1_URL")] = "http://127.0.0.1:8000",
-    api_key: Annotated[
-        str | None, typer.Option(help="Its API key, if it asks for one.", envvar="SEARCHR1_API_KEY")
-    ] = None,
+    url: Url = URL,
+    api_key: ApiKey = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
     closed_book: Annotated[bool, typer.Option("--closed-book", help="Also ask with search off.")] = False,
     by_kind: Annotated[bool, typer.Option("--by-kind", help="A row for each kind of question too.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON lines of results; the run resumes from it.")] = None,
-    data_dir: Annotated[
-        Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")
-    ] = Path("data"),
+    data_dir: DataDir = DATA,
     extractor: Annotated[
         Literal["own", "reference"],
         typer.Option(help="Read Search-R1's answers from its last action, or as the reference's extractor does."),
@@ -105,8 +92,8 @@ def evaluate(
         "extractor": extractor,
         "out": out,
     }
-    methods = tuple(dict.fromkeys(str(name) for name in method or ("search-r1",)))
-    if methods != ("search-r1",) or engine_url is not None or retriever is not None:
+    methods = tuple(dict.fromkeys(str(name) for name in method or (SEARCH_R1,)))
+    if methods != (SEARCH_R1,) or engine_url is not None or retriever is not None:
         if closed_book:
             raise typer.BadParameter("--closed-book asks a gateway; on an engine, use --method direct")
         given = {"engine_url": engine_url, "tokenizer": tokenizer, "retriever": retriever}

@@ -1,11 +1,64 @@
-"""``searchr1 export verl``: a training run for another trainer. ``searchr1 export`` itself writes stored runs."""
+"""``searchr1 export``: stored runs as training records; ``searchr1 export verl``: a training run for verl."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from searchr1.cli.options import DATA, URL, ApiKey, DataDir, Url
+
 export_app = typer.Typer()
+
+
+@export_app.callback(invoke_without_command=True)
+def export(
+    ctx: typer.Context,
+    output: Annotated[
+        Path | None, typer.Option(help="runs.jsonl for whole runs, runs.parquet for upstream's columns.")
+    ] = None,
+    url: Url = URL,
+    api_key: ApiKey = None,
+    input: Annotated[Path | None, typer.Option(help="JSON lines of runs, read in place of a gateway.")] = None,
+    id: Annotated[list[str] | None, typer.Option(help="A run to export; may be repeated. Default: all.")] = None,
+    status: Annotated[list[str] | None, typer.Option(help="completed, exhausted, …; may be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(help="Runs from this ISO date or time on; UTC without a zone.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest runs only; of --input, the first.")] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help='JSON lines of {"question", "golden_answers"} for the parquet.')
+    ] = None,
+    data_source: Annotated[str, typer.Option(help="Upstream's data_source: it picks the reward.")] = "searchr1",
+    split: Annotated[str, typer.Option(help="Upstream's extra_info.split.")] = "train",
+    append: Annotated[bool, typer.Option("--append", help="Add to a .jsonl the runs that it lacks.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a run instead.")] = False,
+) -> None:
+    """Write stored runs as training records, token ids and loss masks included: see docs/record.md."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from searchr1.export.run import ExportConfig
+    from searchr1.export.run import export as run
+    from searchr1.export.schema import record_schema_text
+    from searchr1.export.selection import Selection
+
+    if schema:
+        typer.echo(record_schema_text(), nl=False)
+        return
+    if output is None:
+        raise SystemExit("searchr1 export: --output is missing. See searchr1 export --help.")
+    selection = Selection.parse(ids=id or (), statuses=status or (), since=since, limit=limit)
+    config = ExportConfig(
+        output=output,
+        url=url,
+        api_key=api_key,
+        input=input,
+        selection=selection,
+        golden=golden,
+        data_source=data_source,
+        split=split,
+        append=append,
+        force=force,
+    )
+    typer.echo(str(run(config)))
 
 
 @export_app.command("verl")
@@ -17,9 +70,7 @@ def export_verl(
     retriever: Annotated[
         str | None, typer.Option(help="URL of the retriever, in place of the file's: http://127.0.0.1:8000/retrieve.")
     ] = None,
-    data_dir: Annotated[
-        Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")
-    ] = Path("data"),
+    data_dir: DataDir = DATA,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
 ) -> None:
     """Write a folder from which verl runs a training run: data, reward, rollout, settings. See docs/verl.md."""

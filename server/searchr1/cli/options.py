@@ -1,14 +1,26 @@
-"""How to run a question, as options of the command line: declared once, for every command that asks questions."""
+"""Options that several commands share: the gateway's address, where data lies, and how to run a question."""
 
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
 if TYPE_CHECKING:  # at run time it costs the time that `--help` should not take
     from searchr1_client import RunOptions
+
+DATA = Path("data")
+URL = "http://127.0.0.1:8000"
+
+Url = Annotated[str, typer.Option(help="The gateway's address.", envvar="SEARCHR1_URL")]
+ApiKey = Annotated[str | None, typer.Option(help="Its API key, if it asks for one.", envvar="SEARCHR1_API_KEY")]
+DataDir = Annotated[Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")]
+Data = Annotated[
+    str | None,
+    typer.Option(help="File, folder or hub dataset with the seven sets.", show_default="PeterJinGo/nq_hotpotqa_train"),
+]
 
 
 def _chosen(
@@ -31,7 +43,7 @@ def _chosen(
         bool | None, typer.Option("--store/--no-store", help="Whether the server keeps the run.", show_default=False)
     ] = None,
 ) -> "RunOptions":
-    """Those that were given; the server chooses the others."""
+    """Return the options that were given; the server chooses the others."""
     return cast("RunOptions", {name: value for name, value in locals().items() if value is not None})
 
 

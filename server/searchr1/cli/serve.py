@@ -1,79 +1,58 @@
-"""Running the gateway under uvicorn until a signal."""
+"""``searchr1 serve``: a model behind the API and the page."""
 
-import asyncio
-import contextlib
-import gc
-import logging
-import signal
-from collections.abc import Iterator
+from typing import Annotated, Any
 
-import uvicorn
-import uvloop
-from sse_starlette.sse import AppStatus
+import typer
 
-from searchr1.gateway.app import create_app
-from searchr1.gateway.services import open_services
-from searchr1.settings import Settings
-from searchr1.sockets import bind
-
-logger = logging.getLogger(__name__)
+from searchr1.cli.options import DATA, DataDir
 
 
-def serve_forever(settings: Settings) -> None:
-    """Serve until a signal. Running requests get ``shutdown_grace_s`` to end.
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(help="A folder, a hub name, or the name that the remote engine serves.", envvar="SEARCHR1_MODEL"),
+    ] = None,
+    engine_url: Annotated[
+        str | None,
+        typer.Option(help="A running vLLM; without it, vLLM is started here.", envvar="SEARCHR1_ENGINE_URL"),
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A folder or hub name. Default: the model's.", envvar="SEARCHR1_TOKENIZER")
+    ] = None,
+    retriever: Annotated[
+        str | None,
+        typer.Option(
+            help="http://…/retrieve, index:PATH, tavily:, …, comma-separated; see docs/search.md.",
+            envvar="SEARCHR1_RETRIEVER",
+        ),
+    ] = None,
+    host: Annotated[str | None, typer.Option(help="Default: 127.0.0.1.", envvar="SEARCHR1_HOST")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8000.", envvar="SEARCHR1_PORT")] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Serve the bundled model on the Atlas world.", envvar="SEARCHR1_DEMO")
+    ] = False,
+    data_dir: DataDir = DATA,
+) -> None:
+    """Serve a model: the API, the page and the metrics.
 
-    Raises:
-        SearchR1Error: the settings can't work, the port is taken, or the engine does not start.
+    Everything else is set by environment variables, SEARCHR1_ and the setting's name: see docs/settings.md.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    # Streams end with their runs; the default would cut them at the first signal.
-    AppStatus.enable_automatic_graceful_drain = False
-    with contextlib.suppress(asyncio.CancelledError):
-        uvloop.run(_serve(settings))
+    from searchr1.demo.bundle import demo_settings
+    from searchr1.gateway.process import serve_forever
+    from searchr1.settings import Settings
 
-
-async def _serve(settings: Settings) -> None:
-    stopping = _Stopping()
-    # Bound first: a port that is taken should not be found out after a minute of starting vLLM.
-    with bind(settings.host, settings.port) as listener:
-        async with open_services(settings) as services:
-            # What is there now stays: without this, each full collection walks all of it while streams wait.
-            gc.collect()
-            gc.freeze()
-            config = uvicorn.Config(
-                create_app(settings, open_services=lambda _: contextlib.nullcontext(services)),
-                http="httptools",
-                ws="none",
-                access_log=False,
-                timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-            )
-            host, port = listener.getsockname()[:2]
-            logger.info("Serving %s at http://%s:%s", settings.public_name, host, port)
-            stopping.server = _Server(config)
-            await stopping.server.serve(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to ``_Stopping``: uvicorn's own way kills the process before an engine could be stopped."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-class _Stopping:
-    """Turns SIGINT and SIGTERM into an orderly end: before the server runs by cancelling, then by draining it."""
-
-    def __init__(self) -> None:
-        self.server: _Server | None = None
-        self._starting = asyncio.current_task()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop)
-
-    def _stop(self) -> None:
-        if self.server is not None:
-            self.server.force_exit = self.server.should_exit
-            self.server.should_exit = True
-        elif self._starting is not None:
-            self._starting.cancel()
+    given: dict[str, Any] = {
+        "model": model,
+        "engine_url": engine_url,
+        "tokenizer": tokenizer,
+        "retriever": retriever,
+        "host": host,
+        "port": port,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if demo:
+        given = demo_settings(data_dir) | given
+    for name in ("model", "retriever"):
+        if name not in given:
+            raise SystemExit(f"searchr1 serve: --{name} is missing. Give it, or use --demo. See searchr1 serve --help.")
+    serve_forever(Settings.load(**given))

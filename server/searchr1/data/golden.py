@@ -34,7 +34,7 @@ class GoldenAnswers:
             self._answers[asked(line.question)] = tuple(dict.fromkeys([*known, *line.golden_answers]))
 
     def of(self, question: str) -> list[str]:
-        """The answers to ``question``; none where they are not known."""
+        """Return the answers to ``question``; none where they are not known."""
         answers = self._answers.get(asked(question), ())
         self.num_known += bool(answers)
         return list(answers)

@@ -1,4 +1,4 @@
-"""Datasets of the Hugging Face hub, from its cache where they are there."""
+"""Datasets of the Hugging Face hub, read from its cache where it holds them."""
 
 import re
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 
 
 def is_hub_name(text: str) -> bool:
-    """Whether it can be ``owner/name`` or ``owner/name@revision``."""
+    """Return whether ``text`` can be ``owner/name`` or ``owner/name@revision``."""
     return _NAME.fullmatch(text) is not None and not text.startswith(".")
 
 
 def snapshot(name: str, patterns: Sequence[str]) -> Path:
-    """The folder of those of a dataset's files that match ``patterns``; what the cache lacks is downloaded.
+    """Return the folder of a dataset's files that match ``patterns``; those that the cache lacks are downloaded.
 
     Raises:
         DatasetError: the cache lacks the dataset, and the hub does not give it out or can't be reached.
@@ -38,12 +38,12 @@ def snapshot(name: str, patterns: Sequence[str]) -> Path:
 
 
 def _first_line(error: BaseException) -> str:
-    """What the hub's errors say before they go on to say it at length."""
+    """Return the first line of an error: the hub's go on at length."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def cached_snapshot(folder: Path) -> Path:
-    """The files of a folder that is laid out as the hub's cache (``refs/``, ``snapshots/``); else the folder itself."""
+    """Return the snapshot in a folder that is laid out as the hub's cache, with ``snapshots/``; else the folder."""
     snapshots = folder / "snapshots"
     if not snapshots.is_dir():
         return folder

@@ -30,29 +30,29 @@ NO_ANSWERS = "without golden answers"
 
 @dataclass(frozen=True, slots=True)
 class PrepareConfig:
-    """What to read, and what to write of it."""
+    """The questions to read, and those of them to write."""
 
     sources: tuple[str, ...]
-    """In the order in which they are read; see ``sources``."""
+    """Sources in the order in which they are read; see ``searchr1.data.sources``."""
     output: Path
     """``.parquet``: upstream's columns. ``.jsonl``: the questions alone, with their hops and kinds."""
     split: str = "train"
-    """What is read of Atlas, folders and hub datasets; also upstream's ``extra_info.split``."""
+    """The split of Atlas, folders and hub datasets to read; also upstream's ``extra_info.split``."""
     data_dir: Path = DATA_DIR
     data: str | None = None
     """A file, folder or hub dataset that holds the seven sets; None is upstream's."""
     data_sources: frozenset[str] = frozenset()
-    """Those whose questions are kept; empty keeps all."""
+    """Data sources whose questions are kept; empty keeps all."""
     exclude: tuple[str, ...] = ()
     """Sources, read with the split ``test``, whose questions are left out."""
     golden: Path | None = None
     """JSON Lines of ``{"question", "golden_answers"}`` for exported runs."""
     data_source: str = UNNAMED
-    """Of questions whose own is not known."""
+    """Data source of questions that name none."""
     dedupe: bool = False
     """Keep the first of questions that differ at most in case, spaces or the question mark."""
     seed: int | None = None
-    """Of the shuffle; None keeps the order."""
+    """Seed of the shuffle; None keeps the order."""
     limit: int | None = None
     """Most questions to write, after the shuffle."""
     limit_each: int | None = None
@@ -64,17 +64,17 @@ class PrepareConfig:
 
 @dataclass(frozen=True, slots=True)
 class PrepareReport:
-    """What was written, in numbers of questions."""
+    """Numbers of the questions that were written and left out."""
 
     output: Path
     by_source: dict[str, int]
-    """Written, by data source."""
+    """Questions written, by data source."""
     skipped: dict[str, int]
-    """Left out, by the reason; limits and ``data_sources`` are no reason."""
+    """Questions left out, by the reason; limits and ``data_sources`` are no reason."""
 
     @property
     def num_questions(self) -> int:
-        """All that were written."""
+        """Number of all questions that were written."""
         return sum(self.by_source.values())
 
     def __str__(self) -> str:
@@ -92,8 +92,8 @@ class _Writer(Protocol):
     def close(self) -> None: ...
 
 
-class JsonLinesWriter:
-    """One question a line; what is not known of it is left out."""
+class QuestionLinesWriter:
+    """Writes one question a line, without the fields that are not known."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -104,7 +104,7 @@ class JsonLinesWriter:
         self._file.write(_LINE.dump_json(known) + b"\n")
 
     def close(self) -> None:
-        """Nothing is pending. The file itself stays open."""
+        """Do nothing: no line is pending, and the file itself stays open."""
 
 
 _LINE = TypeAdapter(dict[str, str | int | tuple[str, ...]])
@@ -156,12 +156,12 @@ def _check(config: PrepareConfig) -> None:
 
 def _writer(config: PrepareConfig, file: BinaryIO) -> _Writer:
     if config.output.suffix == JSON_LINES:
-        return JsonLinesWriter(file)
+        return QuestionLinesWriter(file)
     try:
-        from searchr1.data.upstream import UpstreamWriter
+        from searchr1.data.upstream import QuestionParquetWriter
     except ImportError as error:
         raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install 'searchr1[data]'") from error
-    return UpstreamWriter(file, split=config.split, verl=config.verl)
+    return QuestionParquetWriter(file, split=config.split, verl=config.verl)
 
 
 def _exclude(config: PrepareConfig, seen: Seen, bar: Progress) -> None:
@@ -174,7 +174,7 @@ def _exclude(config: PrepareConfig, seen: Seen, bar: Progress) -> None:
 def _wanted(
     config: PrepareConfig, files: Iterable[SourceFile], seen: Seen, skipped: Counter[str], bar: Progress
 ) -> Iterator[Question]:
-    """The questions that the options leave, with ids and answers, in the order of the files."""
+    """Yield the questions that the options leave, with ids and answers, in the order of the files."""
     golden = GoldenAnswers(config.golden)
     kept = {set_named(name) or name for name in config.data_sources}
     for file in files:

@@ -15,7 +15,7 @@ class Question:
     id: Text
     question: Text
     golden_answers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Empty in what ``readers.read`` gives of an exported run whose answers are not known; nowhere else."""
+    """Any of them is right. Empty only in an exported run, read by ``readers.read``, whose answers are not known."""
     hops: int | None = None
     """Facts that must be combined to answer it."""
     kind: str | None = None
@@ -25,13 +25,13 @@ class Question:
 
 
 def asked(question: str) -> str:
-    """A question as upstream's data has it: stripped, with a question mark at its end."""
+    """Return a question as upstream's data has it: stripped, with a question mark at its end."""
     question = question.strip()
     return question if question.endswith("?") else f"{question}?"
 
 
 def qualified_id(data_source: str, id: str) -> str:
-    """An id that is unique over several sets; every set of FlashRAG begins with ``test_0`` or ``train_0``.
+    """Return an id that is unique over several sets; every set of FlashRAG begins with ``test_0`` or ``train_0``.
 
     >>> qualified_id("nq", "test_0"), qualified_id("nq", "nq/test_0"), qualified_id("atlas", "atlas-test-1")
     ('nq/test_0', 'nq/test_0', 'atlas-test-1')

@@ -1,4 +1,4 @@
-"""Reading questions: JSON Lines (ours, FlashRAG's, exported runs) and parquet (upstream's columns), a row at a time."""
+"""Readers of questions: JSON Lines (ours, FlashRAG's, exported runs) and parquet (upstream's columns), row by row."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,14 +25,14 @@ _RUN = "research.run"
 
 @dataclass(frozen=True, slots=True)
 class _Trajectory:
-    """What is read of an exported run's record."""
+    """The part of an exported run's record that is read."""
 
     question: Text
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """What is read of a row, whatever else it holds."""
+    """The part of a row that is read, whatever else it holds."""
 
     id: Annotated[Text, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value)]
     question: Text
@@ -43,14 +43,14 @@ class _Row:
     object: str | None = None
     """``research.run`` marks an exported run, which knows no golden answers."""
     trajectory: _Trajectory | None = None
-    """Of an exported run. Its question is the one that the model was asked: a follow-up, with what came before it."""
+    """An exported run's record. Its question is what the model was asked: a follow-up, with what came before it."""
 
 
 _ROW = TypeAdapter(_Row)
 
 
 def read(file: SourceFile) -> Iterator[tuple[str, Question]]:
-    """The questions of a file in its order, each with the place where it stands, for messages.
+    """Yield the questions of a file in its order, each with the place where it stands, for messages.
 
     Of an exported run the golden answers are those of its row, which may be none; all others have at least one.
 
@@ -66,7 +66,7 @@ def read(file: SourceFile) -> Iterator[tuple[str, Question]]:
 
 
 def num_rows(path: Path) -> int | None:
-    """The rows of a parquet file; None of any other, which would have to be read for it."""
+    """Return the number of rows of a parquet file; None of any other, which would have to be read for it."""
     return int(_open(path).metadata.num_rows) if path.suffix == PARQUET else None
 
 
@@ -108,7 +108,7 @@ def _open(path: Path) -> "pq.ParquetFile":
 
 
 def _columns(path: Path, names: list[str]) -> list[str]:
-    """Those of the file's columns that are read."""
+    """Return the columns to read."""
     for needed in ("id", "question"):
         if needed not in names:
             raise DatasetError(f"{path} has no column '{needed}'; it has {', '.join(names)}")
@@ -119,7 +119,7 @@ def _columns(path: Path, names: list[str]) -> list[str]:
 
 
 def _parse(values: dict[str, Any], where: str) -> _Row:
-    """A row of upstream's columns. One of an exported run may have no golden answers."""
+    """Return a row of upstream's columns. One of an exported run may have no golden answers."""
     if "reward_model" in values:
         values["golden_answers"] = _target(values.pop("reward_model"))
     values["golden_answers"] = values["golden_answers"] or None
@@ -130,6 +130,6 @@ def _parse(values: dict[str, Any], where: str) -> _Row:
 
 
 def _target(reward_model: Any) -> Any:
-    """The golden answers in ``reward_model.ground_truth.target``; what has another shape is left to validation."""
+    """Return the golden answers in ``reward_model.ground_truth.target``; another shape is left to validation."""
     truth = reward_model.get("ground_truth") if isinstance(reward_model, dict) else reward_model
     return truth.get("target") if isinstance(truth, dict) else truth

@@ -1,4 +1,4 @@
-"""Which questions were met before, remembered by digests: memory grows with their number, not with their length."""
+"""A memory of the questions met so far, by digests: it grows with their number, not with their length."""
 
 from enum import Enum
 from hashlib import blake2b
@@ -10,15 +10,15 @@ _DIGEST_BYTES = 12
 
 
 class Verdict(Enum):
-    """What is to become of a question."""
+    """The judgment on a question."""
 
     NEW = "new"
     REPEATED = "repeated"
-    """The same id and the same question."""
+    """A known id with its question."""
     ID_TAKEN = "id taken"
-    """The same id, another question."""
+    """A known id with another question."""
     DUPLICATE = "duplicates"
-    """Another id, the same question."""
+    """A new id with a known question."""
     EXCLUDED = "excluded"
 
 
@@ -32,7 +32,7 @@ class Seen:
         self._excluded: set[bytes] = set()
 
     def exclude(self, question: Question) -> None:
-        """From now on, this question is not to be used."""
+        """Leave this question out from now on."""
         self._excluded.add(_digest(folded(question.question)))
 
     def add(self, question: Question) -> Verdict:
@@ -51,7 +51,7 @@ class Seen:
 
 
 def folded(question: str) -> str:
-    """A question without what makes no other question of it.
+    """Return a question without case and spaces, which make no other question of it.
 
     >>> folded(" Who  wrote Emma ")
     'who wrote emma?'

@@ -1,9 +1,9 @@
 """The seven evaluation sets of the paper, in its order, and the hub datasets that hold them."""
 
 SETS = ("nq", "triviaqa", "popqa", "hotpotqa", "2wikimultihopqa", "musique", "bamboogle")
-"""As ``data_source`` spells them upstream, and as FlashRAG names its folders."""
+"""The sets' names, as ``data_source`` spells them upstream and FlashRAG names its folders."""
 SEVEN = "seven"
-"""Names all of ``SETS``."""
+"""The name for all of ``SETS``."""
 
 TITLES = {
     "nq": "NQ",
@@ -14,15 +14,15 @@ TITLES = {
     "musique": "MuSiQue",
     "bamboogle": "Bamboogle",
 }
-"""As the paper prints them."""
+"""The sets' titles, as the paper prints them."""
 
 UPSTREAM_REPO = "PeterJinGo/nq_hotpotqa_train"
-"""``train.parquet``: NQ and HotpotQA. ``test.parquet``: all seven sets, told apart by ``data_source``."""
+"""The paper's data: NQ and HotpotQA in ``train.parquet``, all seven in ``test.parquet``, as ``data_source`` says."""
 FLASHRAG_REPO = "RUC-NLPIR/FlashRAG_datasets"
-"""``{set}/{split}.jsonl``, the sets of the paper among many more."""
+"""The sets of the paper among many more, as ``{set}/{split}.jsonl``."""
 
 VERL_PREFIX = "searchR1_"
-"""Before the set's name in ``data_source``, where verl's own reward is to know it; upstream has none."""
+"""Prefix of a set's name in ``data_source`` by which verl's own reward knows it; upstream has none."""
 
 _ALIASES = {
     "naturalquestions": "nq",
@@ -35,7 +35,7 @@ _ALIASES = {
 
 
 def set_named(name: str) -> str | None:
-    """The set that is meant, or None. Case, and verl's prefix ``searchR1_``, make no difference.
+    """Return the set that is meant, or None. Case and verl's prefix ``searchR1_`` make no difference.
 
     >>> set_named("MuSiQue"), set_named("searchR1_nq"), set_named("2Wiki"), set_named("squad")
     ('musique', 'nq', '2wikimultihopqa', None)

@@ -1,4 +1,4 @@
-"""Shuffling more questions than memory holds: they wait in a file, and their places are shuffled."""
+"""A shuffle of more questions than memory holds: they wait in a file, and their places are shuffled."""
 
 import random
 from array import array
@@ -14,7 +14,7 @@ _QUESTION = TypeAdapter(Question)
 
 
 def shuffled(questions: Iterable[Question], seed: int, folder: Path) -> Generator[Question]:
-    """All questions in an order that depends on ``seed`` and their number alone.
+    """Yield all questions in an order that depends on ``seed`` and their number alone.
 
     Memory holds eight bytes a question, an unnamed file in ``folder`` the rest.
     """

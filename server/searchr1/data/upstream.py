@@ -17,11 +17,11 @@ from searchr1.loop.profiles.search_r1 import SEARCH_R1
 ABILITY = "fact-reasoning"
 STYLE = "rule"
 ROWS_PER_GROUP = 4096
-"""Questions that are held in memory before they are written."""
+"""Questions held in memory before they are written."""
 
 
 def upstream_columns() -> dict[str, Any]:
-    """The arrow type of each column, in upstream's order."""
+    """Return the arrow type of each column, in upstream's order."""
     text, texts = pa.string(), pa.list_(pa.string())
     return {
         "id": text,
@@ -45,7 +45,7 @@ def upstream_values(
     split: str,
     index: int,
 ) -> dict[str, Any]:
-    """A row. ``prompt`` is the user message, without the chat template around it."""
+    """Return a row. ``prompt`` is the user message, without the chat template around it."""
     golden = list(golden_answers)
     return {
         "id": id,
@@ -59,11 +59,11 @@ def upstream_values(
     }
 
 
-class UpstreamWriter:
+class QuestionParquetWriter:
     """Writes questions in row groups, so that memory does not grow with their number."""
 
     def __init__(self, file: BinaryIO, *, split: str, verl: bool = False) -> None:
-        """``verl`` spells data sources as verl's own reward does, ``searchR1_nq``, and not as upstream's."""
+        """Write to ``file``. ``verl`` spells data sources as verl's own reward does: ``searchR1_nq``."""
         self._prefix = VERL_PREFIX if verl else ""
         self._split = split
         self._schema = pa.schema(list(upstream_columns().items()))

@@ -1,5 +1,6 @@
-"""What an engine is: one method that streams a completion for token ids. Everything else is an implementation's own."""
+"""The contract of an engine: one method that streams a completion for token ids."""
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from searchr1.loop.types import FinishReason, TokenIds
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to sample one completion.
+    """Bounds, stops and randomness of one completion.
 
     ``stop`` strings are matched on text and included in it. ``temperature`` 0 is greedy.
     """
@@ -46,7 +47,24 @@ class Chunk:
 
 
 class Engine(Protocol):
-    """A source of completions."""
+    """A source of completions.
+
+    At a minimum, an engine does this::
+
+        class EchoEngine:
+            async def generate(self, prompt_ids, params, *, session, priority=0):
+                yield Chunk("<answer>", (27, 9217, 29))
+                yield Chunk(" Bamako </answer>", (77877, 690, 9217, 29), finish="stop")
+
+    and it is asked like this::
+
+        params = SamplingParams(max_tokens=500, stop=("</search>", "</answer>"))
+        async with aclosing(engine.generate(prompt_ids, params, session="run_1")) as chunks:
+            async for chunk in chunks:
+                print(chunk.text, end="")
+
+    ``searchr1.engines.scripted`` is a fake for tests; ``searchr1.engines.factory`` opens the others by name.
+    """
 
     def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
@@ -59,18 +77,31 @@ class Engine(Protocol):
         ...
 
 
-@runtime_checkable
-class TakesWeights(Protocol):
-    """An engine whose weights can be replaced while it runs."""
-
-    async def take_weights(self, folder: Path, *, version: str) -> None:
-        """Replace them by those of a checkpoint folder of the same architecture. Raises ``EngineError``."""
-        ...
-
-
 class ServedEngine(Engine, Protocol):
     """An engine that a gateway stands in front of."""
 
     async def ready(self) -> bool:
-        """Whether a request would be taken now. Never raises."""
+        """Return whether a request would be taken now. Never raises."""
+        ...
+
+
+@runtime_checkable
+class TellsMetrics(Protocol):
+    """An engine that tells its own metrics."""
+
+    async def metrics_text(self) -> str:
+        """Return the metrics in Prometheus' text format. Raises ``EngineError``."""
+        ...
+
+
+class TakesWeights(ABC):
+    """An engine that its owner may give new weights while it runs.
+
+    A class says so by inheriting. A single vLLM over HTTP does not, though it can replace its weights: others may use
+    the same server.
+    """
+
+    @abstractmethod
+    async def take_weights(self, folder: Path, *, version: str) -> None:
+        """Replace the weights by those of a checkpoint folder of the same architecture. Raises ``EngineError``."""
         ...

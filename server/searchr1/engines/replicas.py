@@ -6,24 +6,29 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import cycle
 from pathlib import Path
 
-from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm.http import VllmEngine
-from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.engines.base import Chunk, SamplingParams, ServedEngine, TakesWeights
+from searchr1.engines.factory import EngineConfig, register
+from searchr1.engines.vllm.http import VllmHttpEngine
+from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 
 
-class VllmReplicas:
+class VllmReplicas(TakesWeights):
     """Spreads sessions over ``replicas`` in turn; a session stays where it is, for its prefix cache."""
 
-    def __init__(self, replicas: Sequence[VllmEngine]) -> None:
+    def __init__(self, replicas: Sequence[VllmHttpEngine]) -> None:
         self.replicas = tuple(replicas)
         self._next = cycle(self.replicas)
-        self._of_session: dict[str, VllmEngine] = {}
+        self._of_session: dict[str, VllmHttpEngine] = {}
+
+    async def ready(self) -> bool:
+        """Return whether every replica would take a request now. Never raises."""
+        return all(await asyncio.gather(*(replica.ready() for replica in self.replicas)))
 
     async def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
     ) -> AsyncGenerator[Chunk, None]:
-        """Stream one completion of ``session``'s replica; see ``VllmEngine.generate``."""
+        """Stream one completion of ``session``'s replica; see ``VllmHttpEngine.generate``."""
         if session not in self._of_session:
             self._of_session[session] = next(self._next)
         replica = self._of_session[session]
@@ -37,7 +42,7 @@ class VllmReplicas:
         Raises:
             EngineError: some replicas did not take them; the message says which, and why.
         """
-        loading = (replica.load_weights(folder, version=version) for replica in self.replicas)
+        loading = (replica.take_weights(folder, version=version) for replica in self.replicas)
         failures = [error for error in await asyncio.gather(*loading, return_exceptions=True) if error is not None]
         for error in failures:
             if not isinstance(error, EngineError):
@@ -48,19 +53,23 @@ class VllmReplicas:
             ) from failures[0]
 
 
+@register("vllm-replicas")
 @asynccontextmanager
-async def open_replicas(urls: Sequence[str]) -> AsyncIterator[VllmReplicas]:
-    """The servers at ``urls`` (without ``/v1``), each with the first model that it serves.
+async def open_replicas(config: EngineConfig) -> AsyncIterator[ServedEngine]:
+    """Open clients of the servers at all addresses of ``config``, each with the first model that it serves.
 
     Raises:
-        EngineUnavailableError: one is not there, or serves nothing.
+        ConfigurationError: there is no address.
+        EngineUnavailableError: a server is not there, or serves nothing.
     """
+    if not config.urls:
+        raise ConfigurationError(f"the engine '{config.kind}' needs the addresses of its servers")
     async with AsyncExitStack() as stack:
         replicas = []
-        for url in urls:
-            async with VllmEngine(url, "") as asked:
+        for url in config.urls:
+            async with VllmHttpEngine(url, "") as asked:
                 served = await asked.models()
             if not served:
                 raise EngineUnavailableError(f"the engine at {url} serves no model")
-            replicas.append(await stack.enter_async_context(VllmEngine(url, served[0].name)))
+            replicas.append(await stack.enter_async_context(VllmHttpEngine(url, served[0].name)))
         yield VllmReplicas(replicas)

@@ -1,11 +1,15 @@
-"""An engine without a model: it replays given texts, so that tests of everything above it need no vLLM."""
+"""A fake engine for tests: it replays given texts, so that everything above it needs no model."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from enum import Enum
+from itertools import cycle
+from pathlib import Path
 
-from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.errors import EngineError, IllegalInputError
+from searchr1.engines.base import Chunk, SamplingParams, ServedEngine
+from searchr1.engines.factory import EngineConfig, register
+from searchr1.errors import ConfigurationError, EngineError, IllegalInputError
 from searchr1.loop.types import Encode, FinishReason, TokenIds
 
 Hang = Enum("Hang", ["FOREVER"])
@@ -26,7 +30,7 @@ class ScriptedEngine:
         self.num_running = 0
 
     async def ready(self) -> bool:
-        """Always."""
+        """Return True."""
         return True
 
     async def generate(
@@ -47,3 +51,20 @@ class ScriptedEngine:
             yield Chunk("", (), self._finish, logprobs=() if params.logprobs else None)
         finally:
             self.num_running -= 1
+
+
+@register("scripted")
+@asynccontextmanager
+async def open_scripted(config: EngineConfig) -> AsyncIterator[ServedEngine]:
+    """Replay the lines of the text file ``config.model``, over and over; their ids are bytes of UTF-8.
+
+    Raises:
+        ConfigurationError: the file can't be read, or is empty.
+    """
+    try:
+        lines = await asyncio.to_thread(lambda: Path(config.model).read_text(encoding="utf-8").splitlines())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the script {config.model} can't be read: {error}") from error
+    if not lines:
+        raise ConfigurationError(f"the script {config.model} is empty")
+    yield ScriptedEngine(cycle(lines), encode=lambda text: list(text.encode()))

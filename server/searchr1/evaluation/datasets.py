@@ -15,7 +15,7 @@ __all__ = ["DATA_DIR", "Question", "load_questions"]
 def load_questions(
     dataset: str, *, split: str = "test", limit: int | None = None, data_dir: Path = DATA_DIR, data: str | None = None
 ) -> tuple[Question, ...]:
-    """The questions of ``dataset``, or the first ``limit`` of each of its files and sets; ids are unique.
+    """Return the questions of ``dataset``, or the first ``limit`` of each of its files and sets; ids are unique.
 
     ``dataset`` is what ``searchr1.data.sources`` names, or several of these with commas between: ``nq,hotpotqa`` are
     looked up in ``data``, a file, folder or hub dataset (None is upstream's).
@@ -37,7 +37,7 @@ def load_questions(
 
 
 def _chosen(file: SourceFile, limit: int | None) -> Iterator[tuple[str, Question]]:
-    """The first ``limit`` of a file, or of each set that is wanted of it; no row after them is read."""
+    """Yield the first ``limit`` of a file, or of each set that is wanted of it; no row after them is read."""
     counts: dict[str | None, int] = dict.fromkeys(sorted(file.only or ()), 0)
     for where, question in read(file):
         key = question.data_source if file.only is not None else None

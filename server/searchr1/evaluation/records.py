@@ -1,25 +1,32 @@
-"""What an evaluation keeps of each run: one JSON line, written as soon as the run ends, so that it can be resumed."""
+"""The record of each run of an evaluation: one JSON line, written as soon as the run ends, so that it can resume."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import IO, Annotated, Any, Literal, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from searchr1.data.questions import Question
 from searchr1.errors import ConfigurationError, DatasetError
-from searchr1.evaluation.methods.names import Method
-from searchr1.evaluation.methods.trial import Outcome
+from searchr1.evaluation.baselines.trial import TrialOutcome
+from searchr1.evaluation.methods.registry import method_named
 from searchr1.evaluation.metrics import exact_match, reference_answer, sub_exact_match
 from searchr1.files import first_problem
 from searchr1_client.events import Run, RunStatus
 
 Extractor = Literal["own", "reference"]
-"""Whether a run's answer is its own final action, or what the reference's extractor would read."""
+"""The reading of a run's answer: its own final action, or what the reference's extractor would find."""
+
+
+def _known_method(name: str) -> str:
+    try:
+        return method_named(name).name
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +39,14 @@ class Record:
     hops: int | None
     kind: str | None
     options: dict[str, Any]
-    """What was asked for, of the gateway or of a method on an engine."""
+    """Options that were chosen, of the gateway or of a method on an engine."""
     extractor: Extractor
     status: RunStatus
     wall_s: float
-    """Of the request that was served, as this client saw it."""
+    """Seconds of the request that was served, as this client saw it; of a failed one, with its retries."""
     answer: str | None = None
     prediction: str | None = None
-    """What was scored: the answer, or what the reference's extractor reads."""
+    """The text that was scored: the answer, or what the reference's extractor reads."""
     exact_match: bool = False
     sub_exact_match: bool = False
     error: str | None = None
@@ -57,23 +64,28 @@ class Record:
     observation_tokens: int = 0
     cached_tokens: int = 0
     duration_ms: float = 0.0
-    """As the server measured it."""
-    method: Method | None = None
-    """On an engine of our own; None, which is not written, is Search-R1 through a gateway."""
+    """The run's time as the server measured it."""
+    method: Annotated[str, AfterValidator(_known_method)] | None = None
+    """The method on an engine of our own; None, which is not written, is Search-R1 through a gateway."""
 
     @property
     def failed(self) -> bool:
-        """The system failed, not the model: the run scores as wrong, and resuming asks again."""
+        """True where the system failed, not the model: the run scores as wrong, and resuming asks again."""
         return self.status == "failed"
 
 
 _RECORD = TypeAdapter(Record)
 _LINE_START = b'{"id": "'
-"""By which a record that was cut off is told from a file that is none of ours."""
+"""Start of every record, which tells one that was cut off from a file that is none of ours."""
+
+
+def chosen_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a run's options that were chosen: the others are the server's choice."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def run_record(question: Question, run: Run, *, options: dict[str, Any], wall_s: float, extractor: Extractor) -> Record:
-    """Score a run. Raises ``ValueError`` for one that has not ended."""
+    """Score a run and return its record. Raises ``ValueError`` for a run that has not ended."""
     if run.status == "running":
         raise ValueError(f"the run {run.id} has not ended")
     usage = run.usage
@@ -110,7 +122,7 @@ def run_record(question: Question, run: Run, *, options: dict[str, Any], wall_s:
 def failed_record(
     question: Question, error: Exception, *, options: dict[str, Any], wall_s: float, extractor: Extractor
 ) -> Record:
-    """The record of a request that brought no run back."""
+    """Return the record of a request that brought no run back."""
     return Record(
         **dataclasses.asdict(question),
         options=options,
@@ -123,14 +135,14 @@ def failed_record(
 
 def outcome_record(
     question: Question,
-    outcome: Outcome,
+    outcome: TrialOutcome,
     *,
-    method: Method,
+    method: str,
     model: str,
     options: dict[str, Any],
     extractor: Extractor,
 ) -> Record:
-    """Score what a method did on an engine of our own."""
+    """Score what a method did on an engine of our own, and return its record."""
     prediction = outcome.answer
     if extractor == "reference" and outcome.status != "failed":
         prediction = reference_answer(question.question, outcome.answer, retried=outcome.retried)
@@ -161,32 +173,33 @@ def outcome_record(
 
 
 def read_records(path: Path) -> list[Record]:
-    """The records of a file, one for each question: the last one that did not fail, else the last.
+    """Return the records of a file, one for each question: the last one that did not fail, else the last.
 
     A last line that was cut off is left out. Raises ``DatasetError`` for a file that is missing or none of ours.
     """
+    records: dict[str, Record] = {}
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        with path.open("rb") as file:
+            for record, _ in _whole_records(file, path):
+                if not record.failed or record.id not in records or records[record.id].failed:
+                    records[record.id] = record
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
-    records: dict[str, Record] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.endswith(b"\n") and line.startswith(_LINE_START):
-            break
-        record = _parse(line, path, number)
-        if not record.failed or record.id not in records or records[record.id].failed:
-            records[record.id] = record
     if not records:
         raise DatasetError(f"{path} holds no results")
     return list(records.values())
 
 
-def _parse(line: bytes, path: Path, number: int) -> Record:
-    try:
-        return _RECORD.validate_json(line)
-    except ValidationError as error:
-        message = f"{path}, line {number}: {first_problem(error)}. Is it a file of evaluation results?"
-        raise DatasetError(message) from error
+def _whole_records(file: IO[bytes], path: Path) -> Iterator[tuple[Record, int]]:
+    """Yield each record and its length in bytes, up to a last line that was cut off."""
+    for number, line in enumerate(file, start=1):
+        if not line.endswith(b"\n") and line.startswith(_LINE_START):
+            return
+        try:
+            yield _RECORD.validate_json(line), len(line)
+        except ValidationError as error:
+            message = f"{path}, line {number}: {first_problem(error)}. Is it a file of evaluation results?"
+            raise DatasetError(message) from error
 
 
 class RecordFile:
@@ -220,7 +233,7 @@ class RecordFile:
         self._file.flush()
 
     def done(self, questions: Sequence[Question], options: dict[str, Any], extractor: Extractor) -> dict[str, Record]:
-        """The records of ``questions`` whose runs did not fail, by id. A last line that was cut off is removed.
+        """Return the records of ``questions`` whose runs did not fail, by id; a last line that was cut off is removed.
 
         Raises:
             DatasetError: a line is not a record.
@@ -230,11 +243,8 @@ class RecordFile:
         done: dict[str, Record] = {}
         whole_bytes = 0
         self._file.seek(0)
-        for number, line in enumerate(self._file, start=1):
-            if not line.endswith(b"\n") and line.startswith(_LINE_START):
-                break
-            whole_bytes += len(line)
-            record = _parse(line, self._path, number)
+        for record, num_bytes in _whole_records(self._file, self._path):
+            whole_bytes += num_bytes
             question = asked.get(record.id)
             if question is not None and not record.failed:
                 self._check(record, question, options, extractor)

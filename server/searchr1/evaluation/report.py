@@ -1,4 +1,4 @@
-"""What an evaluation found: numbers over records, and the table that prints them."""
+"""The report of an evaluation: numbers over records, and the tables that print them."""
 
 import json
 import math
@@ -31,7 +31,7 @@ class Group:
     sub_exact_match: float
     no_answer: float
     mean_searches: float
-    """Per run, over the runs that did not fail."""
+    """Searches per run, over the runs that did not fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,16 @@ class Summary:
 
     name: str
     options: dict[str, Any]
-    """What the gateway was asked for; what is missing was its own choice."""
+    """Options that the gateway was given; the others were its own choice."""
     extractor: Extractor
     models: tuple[str, ...]
     overall: Group
     by_hops: dict[str, Group]
     by_kind: dict[str, Group]
     by_set: dict[str, Group]
-    """By data source, in the paper's order; empty where no question names its own."""
+    """Scores by data source, in the paper's order; empty where no question names its own."""
     set_average: SetAverage | None
-    """None where fewer than two sets were asked."""
+    """Mean over the sets; None where fewer than two were asked."""
     statuses: dict[str, int]
     exact_match_interval: tuple[float, float]
     """Wilson's 95 % interval for ``overall.exact_match``."""
@@ -70,15 +70,15 @@ class Summary:
     mean_failed_searches: float
     mean_invalid_turns: float
     mean_run_s: float
-    """Wall time of one request, seen by the client."""
+    """Seconds of one request, as the client saw it."""
     num_asked: int
     """Questions asked now; the others were in the results file."""
     wall_s: float
-    """Wall time of asking them."""
+    """Seconds in which they were asked."""
 
     @property
     def sampling(self) -> str:
-        """How tokens were chosen, in words."""
+        """The way tokens were chosen, in words."""
         temperature = self.options.get("temperature")
         if temperature == 0:
             return "greedy (temperature 0)"
@@ -99,7 +99,7 @@ class Report:
     closed_book: Summary | None
 
     def to_json(self) -> str:
-        """Everything, for files."""
+        """Return everything, for files."""
         value = asdict(self)
         for name in ("searching", "closed_book"):
             summary: Summary | None = getattr(self, name)
@@ -150,15 +150,15 @@ def summarize(
 
 
 def wilson_interval(successes: int, total: int) -> tuple[float, float]:
-    """The 95 % interval for a share.
+    """Return the 95 % interval for a share.
 
     >>> tuple(round(bound, 3) for bound in wilson_interval(300, 500))
     (0.556, 0.642)
     """
     share, spread = successes / total, _Z95**2 / total
-    centre = (share + spread / 2) / (1 + spread)
+    center = (share + spread / 2) / (1 + spread)
     half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, center - half), min(1.0, center + half)
 
 
 def print_report(report: Report, *, by_kind: bool = False, console: Console | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Reading runs that were exported or saved earlier."""
+"""Runs that were exported or saved earlier."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ _RUN = TypeAdapter(Run)
 
 
 def read_runs(path: Path) -> Iterator[Run]:
-    """The runs of a JSON Lines file, one a line, in its order.
+    """Yield the runs of a JSON Lines file, one a line, in its order.
 
     Raises:
         DatasetError: the file can't be read, or a line is no run; file and line are named.

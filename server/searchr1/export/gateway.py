@@ -1,19 +1,15 @@
-"""Reading stored runs from a running gateway."""
+"""Stored runs of a running gateway, read through the SDK."""
 
-import json
-import random
-import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx
-from pydantic import BaseModel, ValidationError
 
+import searchr1_client as sdk
 from searchr1.errors import ConfigurationError, GatewayError
 from searchr1.export.selection import GONE, NOT_ENDED, Selection, Skipped
-from searchr1_client.events import Run, RunList
 
 PAGE = 100
 """Runs a page of the listing; the gateway gives no more."""
@@ -26,7 +22,7 @@ LONGEST_WAIT_S = 30.0
 _MAY_PASS = (429, 502, 503, 504)
 _MAX_MESSAGE_CHARS = 300
 
-T = TypeVar("T", bound=BaseModel)
+T = TypeVar("T")
 
 
 class GatewayRuns:
@@ -38,17 +34,24 @@ class GatewayRuns:
 
     def __init__(self, url: str, api_key: str | None) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
-        if not (api_key or "").isascii():
-            raise ConfigurationError("the API key holds characters that cannot be sent")
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        try:
-            scheme = httpx.URL(self._url).scheme
-        except httpx.InvalidURL as error:
-            raise ConfigurationError(f"'{url}' is not a server's address: {error}") from error
-        if scheme not in ("http", "https"):
-            raise ConfigurationError(f"'{url}' is not a server's address; give one such as http://127.0.0.1:8000")
-        self._http = httpx.Client(headers=headers, timeout=TIMEOUT_S)
         self._reached = False
+        self._http = httpx.Client(timeout=TIMEOUT_S, event_hooks={"response": [self._note_reached]})
+        policy = sdk.RetryPolicy(
+            first_wait_s=FIRST_WAIT_S,
+            longest_wait_s=LONGEST_WAIT_S,
+            longest_retry_after_s=LONGEST_WAIT_S,
+            may_pass=self._may_pass,
+        )
+        try:
+            self._gateway = sdk.SearchR1(
+                base_url=url,
+                api_key=api_key or "",
+                max_retries=MAX_ATTEMPTS - 1,
+                retry_policy=policy,
+                http_client=self._http,
+            )
+        except sdk.SearchR1Error as error:
+            raise ConfigurationError(str(error)) from error
 
     def __enter__(self) -> Self:
         return self
@@ -59,7 +62,7 @@ class GatewayRuns:
         self._http.close()
 
     def list_ids(self, selection: Selection, skipped: Skipped) -> list[str]:
-        """The ids of the ended runs that ``selection`` takes, newest first; its ``limit`` is not applied.
+        """Return the ids of the ended runs that ``selection`` takes, newest first; its ``limit`` is not applied.
 
         Raises:
             GatewayError: the gateway can't be reached, refuses, or answers something else.
@@ -67,8 +70,7 @@ class GatewayRuns:
         ids: list[str] = []
         after: str | None = None
         while True:
-            params: dict[str, str | int] = {"limit": PAGE} | ({"after": after} if after else {})
-            page = self._get("/v1/research", RunList, params)
+            page = self._page(after)
             for run in page.data:
                 if selection.takes(run):
                     if run.status == "running":
@@ -79,13 +81,14 @@ class GatewayRuns:
                 return ids
             after = page.last_id
 
-    def runs(self, ids: Sequence[str], *, required: bool, skipped: Skipped) -> Generator[Run, None, None]:
-        """The runs of ``ids`` in that order, a few requests at a time.
+    def runs(self, ids: Sequence[str], *, required: bool, skipped: Skipped) -> Generator[sdk.Run, None, None]:
+        """Yield the runs of ``ids`` in that order, a few requests at a time.
 
         One that is not there is an error where it is ``required``, and else skipped: it expired after it was listed.
 
         Raises:
             GatewayError: as ``list_ids``.
+            ConfigurationError: an id can't be one.
         """
         with ThreadPoolExecutor(CONCURRENCY) as pool:
             for first in range(0, len(ids), CONCURRENCY):
@@ -95,65 +98,50 @@ class GatewayRuns:
                     else:
                         yield run
 
-    def _run(self, run_id: str, *, required: bool) -> Run | None:
+    def _page(self, after: str | None) -> sdk.RunList:
         try:
-            return self._get(f"/v1/research/{_path_part(run_id)}", Run)
-        except _NotFoundError as error:
+            return self._answer(lambda: self._gateway.research.list(limit=PAGE, after=after))
+        except sdk.NotFoundError as error:
+            raise GatewayError(f"the gateway refuses: {_message(error)}") from error
+
+    def _run(self, run_id: str, *, required: bool) -> sdk.Run | None:
+        try:
+            return self._answer(lambda: self._gateway.research.retrieve(run_id))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+        except sdk.NotFoundError as error:
             if required:
-                raise GatewayError(f"the gateway refuses: {error}") from error
+                raise GatewayError(f"the gateway refuses: {_message(error)}") from error
             return None
 
-    def _get(self, path: str, kind: type[T], params: dict[str, str | int] | None = None) -> T:
-        response = self._response(path, params)
-        if response.status_code == 404 and path != "/v1/research":
-            raise _NotFoundError(_message(response))
-        if not response.is_success:
-            raise GatewayError(f"the gateway refuses: {_message(response)}")
+    def _answer(self, call: Callable[[], T]) -> T:
+        """Make a call; of its errors, only that there is no such run is left to the caller."""
         try:
-            return kind.model_validate_json(response.content)
-        except ValidationError as error:
+            return call()
+        except sdk.NotFoundError:
+            raise
+        except sdk.APIStatusError as error:
+            raise GatewayError(f"the gateway refuses: {_message(error)}") from error
+        except sdk.APIConnectionError as error:
+            cause = error.__cause__
+            if isinstance(cause, httpx.ConnectError) and not self._reached:
+                raise GatewayError(f"no gateway answers at {self._url}; start one with: searchr1 serve") from error
+            raise GatewayError(f"{self._url} stopped answering: {type(cause).__name__} {cause}") from error
+        except sdk.APIResponseValidationError as error:
             raise GatewayError(f"{self._url} answers, but not as a Search-R1 gateway does") from error
 
-    def _response(self, path: str, params: dict[str, str | int] | None) -> httpx.Response:
-        for attempt in range(1, MAX_ATTEMPTS + 1):
-            last = attempt == MAX_ATTEMPTS
-            try:
-                response = self._http.get(self._url + path, params=params)
-            except httpx.TransportError as error:
-                if isinstance(error, httpx.ConnectError) and not self._reached:
-                    raise GatewayError(f"no gateway answers at {self._url}; start one with: searchr1 serve") from error
-                if last:
-                    raise GatewayError(f"{self._url} stopped answering: {type(error).__name__} {error}") from error
-                time.sleep(_wait_s(None, attempt))
-            else:
-                self._reached = True
-                if last or response.status_code not in _MAY_PASS:
-                    return response
-                time.sleep(_wait_s(response, attempt))
-        raise AssertionError("the last attempt returns or raises")
+    def _note_reached(self, _: httpx.Response) -> None:
+        self._reached = True
+
+    def _may_pass(self, failure: sdk.APIConnectionError | sdk.APIStatusError) -> bool:
+        """Return whether to try again: not where no gateway ever answered, which waiting does not mend."""
+        if isinstance(failure, sdk.APIStatusError):
+            return failure.status_code in _MAY_PASS
+        return self._reached or not isinstance(failure.__cause__, httpx.ConnectError)
 
 
-class _NotFoundError(Exception):
-    """The gateway knows no such run."""
-
-
-def _path_part(run_id: str) -> str:
-    if not run_id or not run_id.replace("-", "").replace("_", "").isalnum() or not run_id.isascii():
-        raise ConfigurationError(f"{run_id!r} is not a run's id")
-    return run_id
-
-
-def _wait_s(response: httpx.Response | None, attempt: int) -> float:
-    """As long as the gateway asks for, else twice as long each time."""
-    asked = "" if response is None else response.headers.get("retry-after", "")
-    if asked.isdecimal():
-        return min(float(asked), LONGEST_WAIT_S)
-    return float(min(FIRST_WAIT_S * 2 ** (attempt - 1), LONGEST_WAIT_S) * random.uniform(0.5, 1.0))
-
-
-def _message(response: httpx.Response) -> str:
-    """The error's own text, or the status where the body is none of ours."""
-    try:
-        return str(response.json()["error"]["message"])[:_MAX_MESSAGE_CHARS]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return f"status {response.status_code}"
+def _message(error: sdk.APIStatusError) -> str:
+    """Return the error's own text, or the status where the body is none of ours."""
+    inner = error.body.get("error") if isinstance(error.body, dict) else None
+    message = inner.get("message") if isinstance(inner, dict) else None
+    return f"status {error.status_code}" if message is None else str(message)[:_MAX_MESSAGE_CHARS]

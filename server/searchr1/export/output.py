@@ -1,4 +1,4 @@
-"""What an export writes runs to."""
+"""Outputs of an export: the contract, and JSON Lines."""
 
 from typing import BinaryIO, Protocol
 
@@ -17,8 +17,8 @@ class Writer(Protocol):
         ...
 
 
-class JsonLinesWriter:
-    """One run a line, as the gateway gives it."""
+class RunLinesWriter:
+    """Writes one run a line, as the gateway gives it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

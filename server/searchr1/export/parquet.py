@@ -65,7 +65,7 @@ def parquet_schema() -> Any:
     return pa.schema(list({**upstream, **ours, **trajectory}.items()), metadata={"searchr1.schema_version": "1"})
 
 
-class ParquetWriter:
+class RunParquetWriter:
     """Writes rows in groups, so that memory does not grow with their number."""
 
     def __init__(self, file: BinaryIO, golden: GoldenAnswers, *, data_source: str, split: str) -> None:

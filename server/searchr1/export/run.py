@@ -13,7 +13,7 @@ from searchr1.data.golden import GoldenAnswers
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.export.files import read_runs
 from searchr1.export.gateway import GatewayRuns
-from searchr1.export.output import JsonLinesWriter, Writer
+from searchr1.export.output import RunLinesWriter, Writer
 from searchr1.export.selection import NO_TRAJECTORY, NOT_ENDED, REPEATED, Selection, Skipped
 from searchr1.files import check_output, whole_file
 from searchr1_client.events import Run
@@ -23,7 +23,7 @@ JSON_LINES, PARQUET = ".jsonl", ".parquet"
 
 @dataclass(frozen=True, slots=True)
 class ExportConfig:
-    """What to export, and to where."""
+    """The runs to export, and the file to write."""
 
     output: Path
     """``.jsonl`` or ``.parquet``; the suffix says which."""
@@ -43,14 +43,14 @@ class ExportConfig:
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What an export did, in numbers of runs."""
+    """Numbers of the runs that an export wrote, kept and left out."""
 
     output: Path
     num_runs: int
     num_kept: int
-    """Those of ``num_runs`` that the output held before."""
+    """Runs among ``num_runs`` that the output held before."""
     num_golden: int | None
-    """Those whose golden answers are known; None where no file of them was given."""
+    """Runs whose golden answers are known; None where no file of them was given."""
     skipped: str
 
     def __str__(self) -> str:
@@ -107,12 +107,12 @@ def _check(config: ExportConfig) -> None:
 
 def _writer(config: ExportConfig, golden: GoldenAnswers, file: BinaryIO) -> Writer:
     if config.output.suffix == JSON_LINES:
-        return JsonLinesWriter(file)
+        return RunLinesWriter(file)
     try:
-        from searchr1.export.parquet import ParquetWriter
+        from searchr1.export.parquet import RunParquetWriter
     except ImportError as error:
         raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install 'searchr1[data]'") from error
-    return ParquetWriter(file, golden, data_source=config.data_source, split=config.split)
+    return RunParquetWriter(file, golden, data_source=config.data_source, split=config.split)
 
 
 def _kept(config: ExportConfig) -> Iterator[Run]:
@@ -120,7 +120,7 @@ def _kept(config: ExportConfig) -> Iterator[Run]:
 
 
 def _records(config: ExportConfig, skipped: Skipped, seen: set[str]) -> Iterator[tuple[Run, int | None]]:
-    """The runs that are records and not in ``seen``, each with the number of all of them, where it is known."""
+    """Yield the runs that are records and not in ``seen``, each with the number of all of them, where it is known."""
     limit, num = config.selection.limit, 0
     with _source(config, skipped, seen) as (runs, total):
         for run in runs:
@@ -143,7 +143,7 @@ def _records(config: ExportConfig, skipped: Skipped, seen: set[str]) -> Iterator
 
 @contextmanager
 def _source(config: ExportConfig, skipped: Skipped, seen: set[str]) -> Iterator[tuple[Iterator[Run], int | None]]:
-    """All runs that there are, and their number."""
+    """Open the runs that there are, and tell their number where it is known."""
     if config.input is not None:
         yield read_runs(config.input), None
         return
@@ -156,7 +156,7 @@ def _source(config: ExportConfig, skipped: Skipped, seen: set[str]) -> Iterator[
 
 
 def check_record(run: Run) -> None:
-    """Hold a record to what its schema can't say.
+    """Check what a record's schema can't say.
 
     Raises:
         DatasetError: a token has no place in the loss mask, or a sampled one no logprob.

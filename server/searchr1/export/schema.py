@@ -9,7 +9,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def record_schema() -> dict[str, Any]:
-    """The schema of what ``GET /v1/research/{run_id}`` and each line of an exported JSON Lines file hold."""
+    """Return the schema of ``GET /v1/research/{run_id}`` and of each line of an exported JSON Lines file."""
     # As it is read, not as it is written: a field added later must not make the records before it invalid.
     schema = Run.model_json_schema(mode="validation")
     schema["title"] = "Search-R1 run, record version 1"
@@ -17,5 +17,5 @@ def record_schema() -> dict[str, Any]:
 
 
 def record_schema_text() -> str:
-    """The same as the text that is kept in ``docs/schemas/run.v1.json``."""
+    """Return ``record_schema`` as the text that is kept in ``docs/schemas/run.v1.json``."""
     return json.dumps(record_schema(), indent=2, ensure_ascii=False) + "\n"

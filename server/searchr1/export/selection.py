@@ -1,4 +1,4 @@
-"""Which runs an export holds, and a tally of the others."""
+"""The choice of runs that an export holds, and a tally of the others."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class Selection:
 
     @classmethod
     def parse(cls, *, ids: Iterable[str], statuses: Iterable[str], since: str | None, limit: int | None) -> "Selection":
-        """Read the command line's texts.
+        """Return the selection that the command line's texts describe.
 
         Raises:
             ConfigurationError: a status does not exist, or ``since`` is no date.
@@ -41,7 +41,7 @@ class Selection:
         return cls(tuple(dict.fromkeys(ids)), chosen, None if since is None else unix_time(since), limit)
 
     def takes(self, run: Run | RunSummary) -> bool:
-        """Whether its id, status and time pass. Whether it has ended is another matter."""
+        """Return whether the id, status and time of ``run`` pass, ended or not."""
         return (
             (not self.ids or run.id in self.ids)
             and (not self.statuses or run.status in self.statuses)
@@ -50,7 +50,7 @@ class Selection:
 
 
 def unix_time(text: str) -> float:
-    """Unix time in seconds of an ISO 8601 date or time; without a zone it is UTC.
+    """Return the Unix time in seconds of an ISO 8601 date or time; without a zone it is UTC.
 
     Raises:
         ConfigurationError: it is neither.
@@ -65,7 +65,7 @@ def unix_time(text: str) -> float:
 
 
 class Skipped:
-    """How many runs were left out, by the reason; filters are no reason."""
+    """A tally of the runs that were left out, by the reason; filters are no reason."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from searchr1.engines.base import ServedEngine
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.http import VllmEngine
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.base import ServedEngine, TellsMetrics
+from searchr1.engines.factory import open_engine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.metrics import Metrics
 from searchr1.retrieval.factory import open_search
@@ -51,12 +49,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
-        engine: VllmEngine | LocalEngine
-        if settings.engine_url is not None:
-            # It need not be up yet: /readyz tells.
-            engine = await stack.enter_async_context(_remote_engine(settings, settings.engine_url))
-        else:
-            engine = await stack.enter_async_context(_own_engine(settings))
+        # A remote one need not be up yet: /readyz tells.
+        engine = await stack.enter_async_context(open_engine(settings.engine_config()))
+        is_local = settings.engine_url is None
         yield Services(
             settings=settings,
             tokenizer=tokenizer,
@@ -65,27 +60,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             policy_version=settings.model,
             admission=Admission(settings, tokenizer, search),
             metrics=metrics,
-            engine_metrics=engine.metrics_text if isinstance(engine, LocalEngine) else None,
+            engine_metrics=engine.metrics_text if is_local and isinstance(engine, TellsMetrics) else None,
         )
-
-
-def _remote_engine(settings: Settings, url: str) -> VllmEngine:
-    key = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
-    return VllmEngine(url, settings.model, api_key=key, priority_scheduling=settings.engine_priority)
-
-
-def _own_engine(settings: Settings) -> LocalEngine:
-    return LocalEngine(
-        LocalEngineConfig(
-            model=settings.model,
-            dtype=settings.dtype,
-            max_model_len=settings.max_context_tokens + settings.max_completion_tokens,
-            max_num_seqs=settings.max_num_seqs,
-            kv_cache_gib=settings.kv_cache_gib,
-            enforce_eager=settings.enforce_eager,
-            priority_scheduling=settings.engine_priority,
-        )
-    )
 
 
 def services_of(request: Request) -> Services:

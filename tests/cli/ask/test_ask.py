@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from searchr1.cli.ask import Ask, ExitCode, OutputFormat, Subject, SubjectKind, UsageError, ask
+from searchr1.cli.ask.asking import Ask, ask
+from searchr1.cli.ask.exit_codes import ExitCode, UsageError
+from searchr1.cli.ask.subject import Subject, SubjectKind
+from searchr1.cli.ask.views import OutputFormat
 from searchr1_client import RunOptions
 from searchr1_client.events import Run, parse_event
 from tests.evaluation.gateway.fake_gateway import FakeGateway, Handler, refusal, unused_url
@@ -146,7 +149,7 @@ def test_options_and_the_key_are_sent() -> None:
 
 
 @pytest.mark.parametrize(
-    ("terminal", "environ", "coloured"),
+    ("terminal", "environ", "colored"),
     [
         (True, {}, True),
         (True, {"NO_COLOR": "1"}, False),
@@ -158,7 +161,7 @@ def test_options_and_the_key_are_sent() -> None:
         (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
     ],
 )
-def test_colour(terminal: bool, environ: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_color(terminal: bool, environ: dict[str, str], colored: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -166,7 +169,7 @@ def test_colour(terminal: bool, environ: dict[str, str], coloured: bool, monkeyp
         monkeypatch.setenv(name, value)
     stderr = run(streaming(STARTED, *SEARCH, *ANSWER, COMPLETED), terminal=terminal)[2]
     codes = set(re.findall(r"\x1b\[[0-9;?]*[A-Za-z]", stderr))
-    assert any(code.endswith("m") for code in codes) == coloured
+    assert any(code.endswith("m") for code in codes) == colored
     assert terminal or all(code.endswith("m") for code in codes)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import typer
 from typer.testing import CliRunner
 
-from searchr1.cli.ask import ExitCode
+from searchr1.cli.ask.exit_codes import ExitCode
 from searchr1.cli.main import app
 
 PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")

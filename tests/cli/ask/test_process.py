@@ -99,7 +99,7 @@ def test_the_answer_alone_is_on_stdout(stage: Stage) -> None:
     assert "\r" not in done.stderr
 
 
-def test_pipes_without_control_codes_even_where_colour_is_forced(stage: Stage) -> None:
+def test_pipes_without_control_codes_even_where_color_is_forced(stage: Stage) -> None:
     done = asked(stage.url, "--show-thinking", stdin=f"{QUESTION}\n", FORCE_COLOR="1")
     assert done.stdout == f"{ANSWER}\n"
     assert "I need Mali" in re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
@@ -348,7 +348,7 @@ def test_a_terminal_shows_a_status_and_clears_it(stage: Stage) -> None:
     assert "\x1b[1;36msearch: currency of Mali\x1b[0m\r\n" in seen
 
 
-def test_no_color_on_a_terminal_keeps_the_status_and_drops_colour(stage: Stage) -> None:
+def test_no_color_on_a_terminal_keeps_the_status_and_drops_color(stage: Stage) -> None:
     with Terminal(stage.url, QUESTION, NO_COLOR="1") as terminal:
         assert terminal.exit_code() == 0
     assert "\x1b[?25h" in terminal.seen

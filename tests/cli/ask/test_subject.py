@@ -4,8 +4,10 @@ import io
 
 import pytest
 
-from searchr1.cli.ask import OutputFormat, Subject, SubjectKind, UsageError, chosen_format, chosen_subject
+from searchr1.cli.ask.exit_codes import UsageError
 from searchr1.cli.ask.question import MAX_STDIN_BYTES, read_question
+from searchr1.cli.ask.subject import Subject, SubjectKind, chosen_format, chosen_subject
+from searchr1.cli.ask.views import OutputFormat
 
 
 class Pipe(io.TextIOWrapper):

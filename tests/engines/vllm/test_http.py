@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm.http import HttpTimeouts, ServedModel, VllmEngine, _CompletionReader
+from searchr1.engines.vllm.http import HttpTimeouts, ServedModel, VllmHttpEngine, _CompletionReader
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from tests.engines.helpers import PROMPT, complete, ids_of, read_some, text_of
 from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
@@ -30,13 +30,13 @@ async def fake() -> AsyncIterator[FakeVllm]:
 
 
 @pytest.fixture
-async def engine(fake: FakeVllm) -> AsyncIterator[VllmEngine]:
+async def engine(fake: FakeVllm) -> AsyncIterator[VllmHttpEngine]:
     timeouts = HttpTimeouts(read_s=0.3)
-    async with VllmEngine(fake.url + "/", MODEL, api_key="secret", timeouts=timeouts) as client:
+    async with VllmHttpEngine(fake.url + "/", MODEL, api_key="secret", timeouts=timeouts) as client:
         yield client
 
 
-async def test_streams_text_and_the_ids_of_whole_tokens(engine: VllmEngine, fake: FakeVllm) -> None:
+async def test_streams_text_and_the_ids_of_whole_tokens(engine: VllmHttpEngine, fake: FakeVllm) -> None:
     fake.num_cached_tokens = 64
     chunks = await complete(engine, PARAMS)
     assert text_of(chunks) == SHOWN
@@ -58,7 +58,7 @@ def test_events_that_arrive_together_become_one_chunk() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
-async def test_the_cuts_of_the_transport_do_not_matter(engine: VllmEngine, fake: FakeVllm, size: int) -> None:
+async def test_the_cuts_of_the_transport_do_not_matter(engine: VllmHttpEngine, fake: FakeVllm, size: int) -> None:
     whole = await complete(engine, PARAMS)
     fake.bytes_per_write = size
     cut = await complete(engine, PARAMS)
@@ -67,7 +67,7 @@ async def test_the_cuts_of_the_transport_do_not_matter(engine: VllmEngine, fake:
     assert cut[-1] == whole[-1]
 
 
-async def test_asks_for_exactly_what_the_loop_needs(engine: VllmEngine, fake: FakeVllm) -> None:
+async def test_asks_for_exactly_what_the_loop_needs(engine: VllmHttpEngine, fake: FakeVllm) -> None:
     await complete(engine, PARAMS)
     assert fake.bodies == [
         {
@@ -89,7 +89,9 @@ async def test_asks_for_exactly_what_the_loop_needs(engine: VllmEngine, fake: Fa
     ]
 
 
-async def test_turns_of_a_session_have_ids_of_their_own_on_one_connection(engine: VllmEngine, fake: FakeVllm) -> None:
+async def test_turns_of_a_session_have_ids_of_their_own_on_one_connection(
+    engine: VllmHttpEngine, fake: FakeVllm
+) -> None:
     for _ in range(3):
         await complete(engine, PARAMS)
     assert [header["X-Session-ID"] for header in fake.headers] == ["test"] * 3
@@ -100,25 +102,25 @@ async def test_turns_of_a_session_have_ids_of_their_own_on_one_connection(engine
 
 @pytest.mark.parametrize("declared", [False, True])
 async def test_sends_a_priority_only_to_a_priority_scheduler(fake: FakeVllm, declared: bool) -> None:
-    async with VllmEngine(fake.url, MODEL, priority_scheduling=declared) as engine:
+    async with VllmHttpEngine(fake.url, MODEL, priority_scheduling=declared) as engine:
         async for _ in engine.generate(PROMPT, PARAMS, session="s", priority=-2):
             pass
     assert fake.bodies[0].get("priority") == (-2 if declared else None)
 
 
-async def test_the_token_limit_ends_a_completion_as_length(engine: VllmEngine) -> None:
+async def test_the_token_limit_ends_a_completion_as_length(engine: VllmHttpEngine) -> None:
     chunks = await complete(engine, SamplingParams(max_tokens=len(encode(TURN[0])) + 3))
     assert len(ids_of(chunks)) == len(encode(TURN[0])) + 3
     assert chunks[-1].finish == "length"
 
 
-async def test_gives_the_sampled_tokens_logprobs_when_asked(engine: VllmEngine) -> None:
+async def test_gives_the_sampled_tokens_logprobs_when_asked(engine: VllmHttpEngine) -> None:
     chunks = await complete(engine, SamplingParams(max_tokens=500, logprobs=True))
     assert [chunk.logprobs for chunk in chunks] == [(-0.5,) * len(chunk.token_ids) for chunk in chunks]
 
 
 async def test_a_server_that_does_not_tell_cached_tokens_leaves_them_unknown(
-    engine: VllmEngine, fake: FakeVllm
+    engine: VllmHttpEngine, fake: FakeVllm
 ) -> None:
     fake.num_cached_tokens = None
     assert (await complete(engine, PARAMS))[-1].num_cached_tokens is None
@@ -140,7 +142,7 @@ async def test_a_server_that_does_not_tell_cached_tokens_leaves_them_unknown(
     ],
 )
 async def test_every_fault_has_its_type_and_none_outlives_its_completion(
-    engine: VllmEngine, fake: FakeVllm, fault: Fault, kind: type[EngineError], message: str
+    engine: VllmHttpEngine, fake: FakeVllm, fault: Fault, kind: type[EngineError], message: str
 ) -> None:
     fake.fault = fault
     with pytest.raises(EngineError, match=message) as raised:
@@ -153,7 +155,7 @@ async def test_every_fault_has_its_type_and_none_outlives_its_completion(
 async def test_a_refused_connection_is_an_unavailable_engine() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        async with VllmEngine(f"http://127.0.0.1:{closed.getsockname()[1]}", MODEL) as engine:
+        async with VllmHttpEngine(f"http://127.0.0.1:{closed.getsockname()[1]}", MODEL) as engine:
             with pytest.raises(EngineUnavailableError, match=r"http://127\.0\.0\.1"):
                 await complete(engine, PARAMS)
             with pytest.raises(EngineUnavailableError):
@@ -161,7 +163,7 @@ async def test_a_refused_connection_is_an_unavailable_engine() -> None:
             assert not await engine.ready()
 
 
-async def test_closing_the_iterator_closes_the_connection(engine: VllmEngine, fake: FakeVllm) -> None:
+async def test_closing_the_iterator_closes_the_connection(engine: VllmHttpEngine, fake: FakeVllm) -> None:
     fake.fault = Fault.STALL
     assert len(await read_some(engine, PARAMS, 1)) == 1
     await fake.idle.wait()
@@ -170,7 +172,7 @@ async def test_closing_the_iterator_closes_the_connection(engine: VllmEngine, fa
 
 async def test_cancelling_the_reader_closes_the_connection(fake: FakeVllm) -> None:
     fake.fault = Fault.STALL
-    async with VllmEngine(fake.url, MODEL) as engine:
+    async with VllmHttpEngine(fake.url, MODEL) as engine:
         reading = asyncio.create_task(complete(engine, PARAMS))
         await fake.busy.wait()
         reading.cancel()
@@ -179,7 +181,7 @@ async def test_cancelling_the_reader_closes_the_connection(fake: FakeVllm) -> No
         await fake.idle.wait()
 
 
-async def test_tells_the_models_the_health_and_the_metrics(engine: VllmEngine, fake: FakeVllm) -> None:
+async def test_tells_the_models_the_health_and_the_metrics(engine: VllmHttpEngine, fake: FakeVllm) -> None:
     assert await engine.models() == [ServedModel(MODEL, 4096)]
     assert await engine.ready()
     assert "vllm:num_requests_running" in await engine.metrics_text()

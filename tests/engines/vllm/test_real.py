@@ -8,8 +8,8 @@ import signal
 import pytest
 
 from searchr1.engines.base import SamplingParams
-from searchr1.engines.vllm.http import VllmEngine
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.vllm.http import VllmHttpEngine
+from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ def engine(request: pytest.FixtureRequest) -> Measured:
 
 
 async def test_both_ways_give_the_ids_and_text_of_an_unstreamed_completion(
-    http_engine: VllmEngine, local_engine: LocalEngine, vllm_server: VllmServer
+    http_engine: VllmHttpEngine, local_engine: VllmInProcessEngine, vllm_server: VllmServer
 ) -> None:
     body = {"model": vllm_server.model, "prompt": list(PROMPT), "max_tokens": 60, "temperature": 0.0}
     async with http_engine._http.post(
@@ -55,7 +55,7 @@ async def test_both_ways_give_the_ids_and_text_of_an_unstreamed_completion(
         assert chunks[-1].finish == whole["finish_reason"] == "length"
 
 
-async def test_both_ways_give_the_same_logprobs(http_engine: VllmEngine, local_engine: LocalEngine) -> None:
+async def test_both_ways_give_the_same_logprobs(http_engine: VllmHttpEngine, local_engine: VllmInProcessEngine) -> None:
     params = SamplingParams(max_tokens=10, temperature=0.0, logprobs=True)
     remote, local = await complete(http_engine, params), await complete(local_engine, params)
     flat = [[value for chunk in chunks for value in chunk.logprobs or ()] for chunks in (remote, local)]
@@ -126,12 +126,12 @@ async def test_a_request_that_cannot_be_served_is_refused_with_the_engines_words
     assert type(raised.value) is EngineError
 
 
-async def test_tells_the_name_and_the_length_of_its_model(http_engine: VllmEngine) -> None:
+async def test_tells_the_name_and_the_length_of_its_model(http_engine: VllmHttpEngine) -> None:
     models = await http_engine.models()
     assert [(model.name, model.max_model_len) for model in models] == [("tiny", MAX_MODEL_LEN)]
 
 
-async def test_a_killed_engine_is_a_typed_error_and_comes_back(local_engine: LocalEngine) -> None:
+async def test_a_killed_engine_is_a_typed_error_and_comes_back(local_engine: VllmInProcessEngine) -> None:
     core = _engine_core()
     reading = [asyncio.create_task(complete(local_engine, ENDLESS)) for _ in range(3)]
     await until_running(local_engine, 3)

@@ -8,8 +8,8 @@ import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import SamplingParams
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.vllm.args import VllmInProcessConfig
+from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from searchr1.errors import EngineError, EngineUnavailableError
 from tests.engines.helpers import PROMPT, complete, metric, said, write_noisy_copy
 
@@ -25,9 +25,9 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return one, other
 
 
-def engine_on(folder: Path) -> LocalEngine:
-    return LocalEngine(
-        LocalEngineConfig(
+def engine_on(folder: Path) -> VllmInProcessEngine:
+    return VllmInProcessEngine(
+        VllmInProcessConfig(
             str(folder), dtype="float32", enforce_eager=True, kv_cache_gib=0.25, max_model_len=4096, max_num_seqs=4
         )
     )

@@ -11,9 +11,9 @@ from typer.testing import CliRunner, Result
 
 from searchr1.cli.main import app
 from searchr1.errors import ConfigurationError, EngineUnavailableError
+from searchr1.evaluation.baselines.trial import MethodOptions, Tools
 from searchr1.evaluation.engine.asker import EngineAsker
 from searchr1.evaluation.engine.compare import method_options
-from searchr1.evaluation.methods.trial import MethodOptions, Tools
 from searchr1.retrieval.fake import FakeRetriever
 from searchr1.retrieval.index.bm25 import build_index
 from searchr1.settings import Settings

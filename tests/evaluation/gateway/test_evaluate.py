@@ -7,17 +7,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from rich.console import Console
 from starlette.responses import JSONResponse, Response
 
 from searchr1.errors import ConfigurationError, DatasetError, GatewayError
 from searchr1.evaluation.gateway import asker
-from searchr1.evaluation.gateway.asker import FIRST_WAIT_S, LONGEST_WAIT_S, wait_s
+from searchr1.evaluation.gateway.asker import PATIENCE, may_pass
 from searchr1.evaluation.gateway.evaluate import evaluate
 from searchr1.evaluation.report import Report, print_report
-from searchr1_client import APIStatusError
+from searchr1_client import APIConnectionError, APIStatusError, APITimeoutError
 from tests.data.files import write_parquet
 from tests.evaluation.gateway.fake_gateway import FakeGateway, Handler, refusal, run_json, unused_url
 
@@ -158,6 +157,7 @@ def test_results_hold_one_line_per_question(dataset: str, out: Path) -> None:
     run(right_or_wrong, dataset, out=out)
     lines = {line["id"]: line for line in lines_of(out)}
     assert set(lines) == {"q1", "q2", "q3", "q4"}
+    assert 0 < lines["q2"]["wall_s"] < 60
     assert lines["q2"] | {"wall_s": 0} == QUESTIONS[1] | {
         "options": {"temperature": 0.0},
         "extractor": "own",
@@ -247,12 +247,19 @@ def test_a_gateway_that_stays_busy_costs_the_question_only(dataset: str) -> None
 
 def test_waits_follow_the_gateway_or_grow() -> None:
     asked = APIStatusError("busy", status_code=503, retry_after_s=7.0)
-    assert 7.0 <= wait_s(asked, 1) <= 8.4
-    assert wait_s(APIStatusError("busy", status_code=503, retry_after_s=1e9), 1) <= 1.2 * LONGEST_WAIT_S
-    lost = httpx.ReadError("reset")
-    assert FIRST_WAIT_S / 2 <= wait_s(lost, 1) <= FIRST_WAIT_S
-    assert 4 * FIRST_WAIT_S <= wait_s(lost, 4) <= 8 * FIRST_WAIT_S
-    assert wait_s(lost, 50) <= LONGEST_WAIT_S
+    assert 7.0 <= PATIENCE.wait_s(asked, 1) <= 8.4
+    assert PATIENCE.wait_s(APIStatusError("busy", status_code=503, retry_after_s=1e9), 1) <= 1.2 * 30
+    lost = APIConnectionError("reset")
+    assert 0.25 <= PATIENCE.wait_s(lost, 1) <= 0.5
+    assert 2.0 <= PATIENCE.wait_s(lost, 4) <= 4.0
+    assert 15.0 <= PATIENCE.wait_s(lost, 50) <= 30.0
+
+
+def test_what_is_asked_again_is_a_busy_gateway_or_a_lost_connection() -> None:
+    busy = {status: may_pass(APIStatusError("no", status_code=status)) for status in (408, 429, 500, 502, 503, 504)}
+    assert [status for status, passes in busy.items() if passes] == [429, 503]
+    assert may_pass(APIConnectionError("reset"))
+    assert not may_pass(APITimeoutError("silent", retryable=False))
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 
 from searchr1.engines.scripted import Hang, ScriptedEngine, Step
 from searchr1.errors import EngineError
-from searchr1.evaluation.methods.answer import BASELINES, answer
-from searchr1.evaluation.methods.names import SEARCH_R1, Method
-from searchr1.evaluation.methods.plain import first_sentence
-from searchr1.evaluation.methods.trial import MAX_ANSWER_TOKENS, MethodOptions, Outcome, Tools
+from searchr1.evaluation.baselines.trial import MAX_ANSWER_TOKENS, MethodOptions, Tools, TrialOutcome
+from searchr1.evaluation.engine.answer import answer
+from searchr1.evaluation.methods.ircot import first_sentence
+from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
 from searchr1.loop.profiles import search_r1
 from searchr1.loop.types import Limits, Passage
 from searchr1.retrieval.base import SearchFailed
@@ -33,7 +33,7 @@ class Bench:
         self.engine = ScriptedEngine(script, encode=tokenizer.encode)
         self.retriever = found or FakeRetriever(lambda query, k: (MALI,))
 
-    async def ask(self, method: Method, options: MethodOptions | None = None, question: str = QUESTION) -> Outcome:
+    async def ask(self, method: str, options: MethodOptions | None = None, question: str = QUESTION) -> TrialOutcome:
         tools = Tools(self.engine, self.retriever, self.tokenizer)
         return await answer(method, question, tools, options or MethodOptions(), session="s")
 
@@ -202,21 +202,21 @@ async def test_search_r1_is_the_serving_loop(tokenizer: Tokenizer) -> None:
     assert search_r1.observation((MALI,)) in bench.read(2)
 
 
-@pytest.mark.parametrize("method", [*BASELINES["plain"], SEARCH_R1])
-async def test_an_engine_that_fails_fails_the_run(tokenizer: Tokenizer, method: Method) -> None:
+@pytest.mark.parametrize("method", [method.name for method in all_methods()])
+async def test_an_engine_that_fails_fails_the_run(tokenizer: Tokenizer, method: str) -> None:
     outcome = await Bench(tokenizer, [["<think>", EngineError("gone")]]).ask(method)
     assert (outcome.status, outcome.error, outcome.answer) == ("failed", "gone", None)
 
 
 @pytest.mark.parametrize("method", ["direct", SEARCH_R1])
-async def test_a_question_with_a_control_token_fails(tokenizer: Tokenizer, method: Method) -> None:
+async def test_a_question_with_a_control_token_fails(tokenizer: Tokenizer, method: str) -> None:
     outcome = await Bench(tokenizer, []).ask(method, question="What is <|im_end|>?")
     assert outcome.status == "failed"
     assert "<|im_end|>" in (outcome.error or "")
 
 
 @pytest.mark.parametrize("method", ["direct", SEARCH_R1])
-async def test_the_deadline_ends_a_run(tokenizer: Tokenizer, method: Method) -> None:
+async def test_the_deadline_ends_a_run(tokenizer: Tokenizer, method: str) -> None:
     bench = Bench(tokenizer, [[Hang.FOREVER]])
     outcome = await bench.ask(method, MethodOptions(deadline_s=0.01))
     assert (outcome.status, outcome.answer, bench.engine.num_running) == ("deadline", None, 0)
@@ -244,7 +244,7 @@ async def test_a_real_model_answers_by_every_method(
     tools = Tools(engine, FakeRetriever(lambda query, k: (MALI,)), tokenizer)
     limits = Limits(max_turns=1, max_completion_tokens=4)
     options = MethodOptions(limits=limits, baseline_format=baseline_format)  # type: ignore[arg-type]
-    for method in (*BASELINES["plain"], SEARCH_R1):
+    for method in (method.name for method in all_methods()):
         outcome = await answer(method, QUESTION, tools, options, session="s")
         assert outcome.status in ("completed", "exhausted")
         assert outcome.completion_tokens == 4 * outcome.turns > 0

@@ -3,8 +3,8 @@
 import pytest
 
 from searchr1.errors import ConfigurationError
+from searchr1.evaluation.baselines.trial import MethodOptions
 from searchr1.evaluation.engine.compare import Comparison, compare, method_options
-from searchr1.evaluation.methods.trial import MethodOptions
 from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.types import Passage
 from searchr1.settings import Settings
@@ -37,7 +37,7 @@ async def test_a_baseline_in_format_asks_and_reads_as_the_profile_does(tokenizer
 @pytest.mark.parametrize("method", ["direct", "cot", "rag"])
 async def test_an_answer_that_is_not_boxed_is_none(tokenizer: Tokenizer, method: str) -> None:
     bench = Bench(tokenizer, [" Bamako </answer>"] if method == "direct" else [" Hm. </think>", " Bamako </answer>"])
-    outcome = await bench.ask(method, RESEARCH)  # type: ignore[arg-type]
+    outcome = await bench.ask(method, RESEARCH)
     assert (outcome.status, outcome.answer) == ("exhausted", None)
 
 

@@ -1,4 +1,4 @@
-"""What ``searchr1 ask`` tells the shell."""
+"""Exit codes of ``searchr1 ask``."""
 
 from enum import IntEnum
 
@@ -11,7 +11,7 @@ class ExitCode(IntEnum):
 
     ANSWERED = 0
     NO_ANSWER = 1
-    """The run ended without one: out of turns, tokens or time, or cancelled by somebody else."""
+    """The run ended without an answer: out of turns, tokens or time, or cancelled by somebody else."""
     USAGE = 2
     """Nothing was sent: the command line, the question or the address can't be right."""
     UNREACHABLE = 3
@@ -27,11 +27,11 @@ class ExitCode(IntEnum):
 
 
 class UsageError(SearchR1Error):
-    """What was asked for can't be right, as far as the command line can tell."""
+    """A call that can't be right, as far as the command line can tell."""
 
 
 def exit_code_of(error: sdk.SearchR1Error) -> ExitCode:
-    """The exit code for an error of the SDK's."""
+    """Return the exit code for an error of the SDK's."""
     match error:
         case sdk.APIStatusError():
             return ExitCode.REFUSED if error.status_code < 500 else ExitCode.FAILED

@@ -1,4 +1,4 @@
-"""Ctrl-C at the right moment: it may cut a wait short, and never a line in two."""
+"""Ctrl-C between lines: it cuts waits short, but never a line in two."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 
 class Interrupts:
-    """While its context is open, Ctrl-C is a ``KeyboardInterrupt``; inside ``held_back``, one that waits for its end.
+    """A context in which Ctrl-C is a ``KeyboardInterrupt``, which waits for the end of a ``held_back`` block.
 
     A second one that comes meanwhile does not wait. Only the main thread can do so, and only where Ctrl-C is Python's
     to handle: elsewhere nothing changes.

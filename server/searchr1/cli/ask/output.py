@@ -1,4 +1,4 @@
-"""Standard output: what a program that calls ``searchr1 ask`` reads."""
+"""Standard output, which programs that call ``searchr1 ask`` read."""
 
 import os
 import re
@@ -16,12 +16,12 @@ class Output:
     """Writes whole lines, at once. Raises ``OutputError``."""
 
     def __init__(self, stdout: TextIO | None) -> None:
-        """None is what Python gives where standard output was closed before it began."""
+        """Write to ``stdout``; None is what Python gives where standard output was closed before it began."""
         self._stdout = stdout
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a person reads it."""
+        """True where a person reads it."""
         return self._stdout is not None and self._stdout.isatty()
 
     def text(self, text: str) -> None:
@@ -52,7 +52,7 @@ class Output:
 
 
 def silence(stream: TextIO) -> None:
-    """Send what is still buffered, and all that follows, nowhere: else Python complains of it when it exits."""
+    """Drop what is still buffered and all that follows; otherwise Python complains of it when it exits."""
     if stream not in (sys.stdout, sys.stderr):
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -61,6 +61,6 @@ def silence(stream: TextIO) -> None:
 
 
 def _escaped(match: re.Match[str]) -> str:
-    """As JSON escapes it: UTF-16, in one or two units."""
+    """Return a character as JSON escapes it: UTF-16, in one or two units."""
     units = match[0].encode("utf-16-be")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))

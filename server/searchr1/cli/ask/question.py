@@ -1,16 +1,16 @@
-"""Where the question comes from: the command line, or standard input."""
+"""The question, from the command line or standard input."""
 
 from typing import TextIO
 
 from searchr1.cli.ask.exit_codes import UsageError
 
 MAX_STDIN_BYTES = 1_048_576
-"""As much as a server takes in a request by default; what is longer is not read."""
+"""Most bytes that are read: as much as a server takes in a request by default."""
 STDIN = "-"
 
 
 def read_question(argument: str | None, stdin: TextIO | None) -> str:
-    """The question: ``argument``, or standard input where that is ``-`` or was left out before a pipe or a file.
+    """Return ``argument``, or standard input where that is ``-`` or was left out before a pipe or a file.
 
     Raises:
         UsageError: there is none, or it can't be sent.

@@ -1,7 +1,7 @@
 """Standard error: lines for people, and on a terminal a live status below them.
 
-Control codes go to terminals alone. Colour follows NO_COLOR (no-color.org) and FORCE_COLOR (force-color.org), of which
-the first wins; FORCE_COLOR without a terminal gives colour and nothing that moves.
+Control codes go to terminals alone. Color follows NO_COLOR (no-color.org) and FORCE_COLOR (force-color.org), of which
+the first wins; FORCE_COLOR without a terminal gives color and nothing that moves.
 """
 
 import unicodedata
@@ -19,14 +19,14 @@ _DUMB_TERMINALS = ("dumb", "unknown")
 _REFRESHES_PER_S = 10
 _SPINNER_CELLS = 4
 _STEERS_LINES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Unicode's overrides of the reading direction, with which a text can pass for another."""
+"""Unicode's overrides of the reading direction, which can make a text look like another."""
 
 
 class Screen:
     """Prints styled lines. Text of models and passages loses its control characters, so it can't steer the terminal."""
 
     def __init__(self, stderr: TextIO | None, environ: Mapping[str, str]) -> None:
-        """None is what Python gives where standard error was closed before it began."""
+        """Write to ``stderr``; None is what Python gives where standard error was closed before it began."""
         is_terminal = stderr is not None and stderr.isatty() and environ.get("TERM") not in _DUMB_TERMINALS
         self._console = Console(
             file=cast(TextIO, _Patient(stderr)),
@@ -43,27 +43,27 @@ class Screen:
         self._in_text = False
 
     def line(self, text: str, style: str) -> None:
-        """One line, whatever ``text`` holds."""
+        """Print one line, whatever ``text`` holds."""
         self._end_text()
         self._console.print(Text(one_line(text), style=style))
 
     def note(self, text: str) -> None:
-        """A line of no great weight."""
+        """Print a line of less weight."""
         self.line(text, "dim")
 
     def error(self, text: str) -> None:
-        """A line that says what went wrong."""
+        """Print a line that says what went wrong."""
         self.line(f"error: {text}", "bold red")
 
     def text(self, text: str, style: str) -> None:
-        """A piece of text that streams; the next line begins below it."""
+        """Print a piece of text that streams; the next line begins below it."""
         self.hide_status()
         self._in_text = True
         self._console.print(Text(printable(text), style=style), end="")
         self._console.file.flush()
 
     def status(self, text: str) -> None:
-        """Say what goes on now, below all lines, until the next call. Nothing where there is no terminal."""
+        """Show what goes on now, below all lines, until the next call. Without a terminal, do nothing."""
         if not self._console.is_terminal:
             return
         self._end_text()
@@ -99,20 +99,20 @@ class Screen:
 
 
 class _Patient:
-    """A file for the console. Once it can't be written any more, it swallows what comes: the answer goes elsewhere."""
+    """A file for the console that drops everything once it can't be written: the answer goes elsewhere."""
 
     def __init__(self, file: TextIO | None) -> None:
         self._file = file
         self.encoding = (file.encoding if file is not None else None) or "utf-8"
 
     def fileno(self) -> int:
-        """For the console, which asks the terminal how wide it is."""
+        """Return the descriptor, by which the console asks the terminal how wide it is."""
         if self._file is None:
             raise OSError("standard error is closed")
         return self._file.fileno()
 
     def write(self, text: str) -> int:
-        """Write, or not."""
+        """Write, or drop the text where that can't be done."""
         if self._file is not None:
             try:
                 self._file.write(text)
@@ -121,7 +121,7 @@ class _Patient:
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or not."""
+        """Flush, where that can be done."""
         if self._file is not None:
             try:
                 self._file.flush()
@@ -142,13 +142,13 @@ def _color_system(is_terminal: bool, environ: Mapping[str, str]) -> Literal["aut
 
 
 def printable(text: str) -> str:
-    """``text`` without what could steer a terminal; its line breaks and tabs stay."""
+    """Return ``text`` without what could steer a terminal; its line breaks and tabs stay."""
     return "".join(
         char for char in text if char in "\n\t" or (unicodedata.category(char) != "Cc" and char not in _STEERS_LINES)
     )
 
 
 def one_line(text: str) -> str:
-    """``printable`` text, whose line breaks can't pass for the next line of ours; its indent stays."""
+    """Return ``printable`` text on one line; its indent stays."""
     text = printable(text)
     return " ".join(part.rstrip() if i == 0 else part.strip() for i, part in enumerate(text.splitlines()))

@@ -1,4 +1,4 @@
-"""A run as people follow it: its steps on standard error, its answer on standard output."""
+"""The view for people: a run's steps on standard error, its answer on standard output."""
 
 from searchr1.cli.ask.output import Output
 from searchr1.cli.ask.screen import Screen, printable
@@ -69,7 +69,7 @@ class StepsView:
                 pass
 
     def end(self, stream: ResearchStream) -> None:
-        """All is said."""
+        """Do nothing: every step has been shown."""
 
     def _think(self, event: ThinkDelta) -> None:
         if self._show_thinking:
@@ -115,7 +115,7 @@ class StepsView:
 
 
 def _title(title: str) -> str:
-    """Wiki-18 titles carry their own double quotes."""
+    """Return a title without double quotes, which titles of wiki-18 carry."""
     return title.strip().strip('"')
 
 

@@ -1,4 +1,4 @@
-"""What to show, and how: the command line's choices, checked against each other."""
+"""The run to show and its format: the command line's choices, checked against each other."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -10,7 +10,7 @@ from searchr1.cli.ask.views import OutputFormat
 
 
 class SubjectKind(Enum):
-    """What ``Subject.text`` is."""
+    """Meaning of ``Subject.text``."""
 
     QUESTION = "question"
     RESUMED = "resumed"
@@ -21,7 +21,7 @@ class SubjectKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What to show."""
+    """The run to show."""
 
     kind: SubjectKind
     text: str
@@ -30,7 +30,7 @@ class Subject:
 def chosen_subject(
     question: str | None, stdin: TextIO | None, *, resume: str | None = None, replay: str | None = None
 ) -> Subject:
-    """The one subject that was given; standard input is read only for a question. Raises ``UsageError``."""
+    """Return the one subject that was given; standard input is read only for a question. Raises ``UsageError``."""
     stored = {SubjectKind.RESUMED: resume, SubjectKind.REPLAYED: replay}
     given = [Subject(kind, run_id) for kind, run_id in stored.items() if run_id is not None]
     if not given:
@@ -41,7 +41,7 @@ def chosen_subject(
 
 
 def chosen_format(*, json: bool, ndjson: bool, quiet: bool) -> OutputFormat:
-    """The one format that was given, else ``STEPS``. Raises ``UsageError``."""
+    """Return the one format that was given, else ``STEPS``. Raises ``UsageError``."""
     formats = {OutputFormat.JSON: json, OutputFormat.NDJSON: ndjson, OutputFormat.QUIET: quiet}
     given = [name for name, chosen in formats.items() if chosen]
     if len(given) > 1:

@@ -1,4 +1,4 @@
-"""What reaches standard output: the answer, the run as one JSON object, or every event as it comes."""
+"""Views on standard output: the answer, the run as one JSON object, or every event as it comes."""
 
 import json
 from enum import StrEnum
@@ -31,11 +31,11 @@ class View(Protocol):
         """Take the next event."""
 
     def end(self, stream: ResearchStream) -> None:
-        """The run has ended; ``stream`` has all of it."""
+        """Take the end of the run; ``stream`` has all of it."""
 
 
 def view_of(format: OutputFormat, output: Output, screen: Screen, *, show_thinking: bool) -> View:
-    """The view for a format; ``show_thinking`` is for ``STEPS``."""
+    """Return the view for a format; ``show_thinking`` is for ``STEPS``."""
     match format:
         case OutputFormat.STEPS:
             return StepsView(output, screen, show_thinking=show_thinking)
@@ -59,7 +59,7 @@ class AnswerView:
             self._output.text(printable(event.text))
 
     def end(self, stream: ResearchStream) -> None:
-        """All is said."""
+        """Do nothing: everything has been written."""
 
 
 class RunView:
@@ -85,8 +85,8 @@ class EventsView:
         self._output = output
 
     def show(self, event: KnownEvent | UnknownEvent) -> None:
-        """Write it."""
+        """Write the event."""
         self._output.json(event.model_dump_json())
 
     def end(self, stream: ResearchStream) -> None:
-        """All is said."""
+        """Do nothing: everything has been written."""

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.base import Chunk, SamplingParams, TakesWeights
 from searchr1.engines.transformers.batching import DecodeBatch, sample
 from searchr1.engines.transformers.completion import Completion
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
@@ -29,7 +29,7 @@ PREFILL_TOKENS = 4096
 """Prompt tokens, padding included, that are read between two steps; one longer prompt is read whole."""
 
 
-class TransformersEngine:
+class TransformersEngine(TakesWeights):
     """An engine on a model that is already loaded, which it takes over; ``load`` loads one, ``aclose`` ends its thread.
 
     Args:

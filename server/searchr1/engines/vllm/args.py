@@ -1,4 +1,4 @@
-"""How a vLLM of our own is started: its settings, its arguments and its environment."""
+"""Settings, arguments and environment of a vLLM that this process starts."""
 
 import os
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalEngineConfig:
-    """How to run vLLM. None leaves a choice to vLLM."""
+class VllmInProcessConfig:
+    """Settings of a vLLM in this process. None leaves a choice to vLLM."""
 
     model: str
     """A folder or a hub name."""
@@ -43,12 +43,12 @@ class LocalEngineConfig:
     max_restarts: int = 3
     """Restarts after deaths that follow each other; an engine that lived for five minutes has them all again."""
     restart_backoff_s: float = 1.0
-    """Before the first restart; doubles with each, up to a minute."""
+    """Seconds before the first restart; they double with each, up to a minute."""
     worker_extension: str = "searchr1.engines.vllm.worker.WorkerExtension"
     """Dotted name of the class that vLLM mixes into its worker."""
 
 
-def import_vllm(config: LocalEngineConfig) -> None:
+def import_vllm(config: VllmInProcessConfig) -> None:
     """Load vLLM, which reads its environment meanwhile; blocks for seconds.
 
     A call of its own: vLLM keeps errors of optional imports, and through their tracebacks whatever the callers hold.
@@ -63,7 +63,7 @@ def import_vllm(config: LocalEngineConfig) -> None:
             ) from error
 
 
-def start_llm(config: LocalEngineConfig) -> "AsyncLLM":
+def start_llm(config: VllmInProcessConfig) -> "AsyncLLM":
     """Start vLLM and wait until it can serve; blocks."""
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -84,7 +84,7 @@ def start_llm(config: LocalEngineConfig) -> "AsyncLLM":
             raise EngineUnavailableError(f"vLLM did not start for {config.model}: {error}") from error
 
 
-def _engine_args(config: LocalEngineConfig) -> dict[str, Any]:
+def _engine_args(config: VllmInProcessConfig) -> dict[str, Any]:
     args: dict[str, Any] = {
         "model": config.model,
         "dtype": config.dtype,
@@ -108,7 +108,9 @@ def _engine_args(config: LocalEngineConfig) -> dict[str, Any]:
 
 
 def one_process_environment() -> dict[str, str]:
-    """With ``--distributed-executor-backend uni``, what makes vLLM on CPU run its model in the engine core's process.
+    """Return the environment in which vLLM on CPU runs its model in the engine core's process.
+
+    vLLM needs ``--distributed-executor-backend uni`` beside it.
 
     Left alone, vLLM gives the model a process of its own. Each of the two then waits for the other in a loop that
     calls ``sched_yield``, for a second after every step: on two cores, that starves every other process of both. So
@@ -118,8 +120,8 @@ def one_process_environment() -> dict[str, str]:
     return {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "OMP_NUM_THREADS": str(num_threads)}
 
 
-def _environment_of(config: LocalEngineConfig) -> dict[str, str]:
-    """What vLLM and its processes read from the environment while they start."""
+def _environment_of(config: VllmInProcessConfig) -> dict[str, str]:
+    """Return what vLLM and its processes read from the environment while they start."""
     environment = {
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -138,7 +140,7 @@ def _environment_of(config: LocalEngineConfig) -> dict[str, str]:
 
 @contextmanager
 def _environment(wanted: dict[str, str]) -> Iterator[None]:
-    """Set environment variables for a while. The operator's own values stand."""
+    """Set environment variables while the block runs. The operator's own values stand."""
     missing = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(missing)
     try:

@@ -1,7 +1,7 @@
 """vLLM over HTTP: token ids in, streamed text and token ids out, through ``POST /v1/completions``.
 
 The stream is read as raw bytes with aiohttp and decoded with msgspec: of the libraries measured, that pair costs the
-least CPU per token. One ``VllmEngine`` holds one connection pool for as long as the application lives.
+least CPU per token. One ``VllmHttpEngine`` holds one connection pool for as long as the application lives.
 """
 
 import secrets
@@ -26,15 +26,15 @@ _KEEPALIVE_S: Final = 4.0
 
 @dataclass(frozen=True, slots=True)
 class HttpTimeouts:
-    """Seconds. None bounds a whole completion: that is the caller's deadline."""
+    """Timeouts in seconds. None of them bounds a whole completion: that is the caller's deadline."""
 
     connect_s: float = 5.0
     read_s: float = 120.0
-    """Longest silence, the wait in the engine's queue before the first token included."""
+    """Longest silence, including the wait in the engine's queue before the first token."""
     probe_s: float = 3.0
-    """For the short requests: health, models, metrics."""
+    """Time for each short request: health, models, metrics."""
     weights_s: float = 600.0
-    """For the server to read new weights."""
+    """Time for the server to read new weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ServedModel:
     """Longest prompt and completion together, in tokens, where the server tells."""
 
 
-class VllmEngine:
+class VllmHttpEngine:
     """A vLLM server at ``base_url`` (without ``/v1``). Create it where an event loop runs; close it with ``aclose``.
 
     ``model`` is the name that the server serves. Declare ``priority_scheduling`` only for a server that was started
@@ -120,7 +120,7 @@ class VllmEngine:
         yield last
 
     async def models(self) -> list[ServedModel]:
-        """The models that the server offers. Raises ``EngineError``."""
+        """Return the models that the server offers. Raises ``EngineError``."""
         try:
             listed = msgspec.json.decode(await self._get("/v1/models"), type=_ModelList)
         except msgspec.DecodeError as error:
@@ -128,7 +128,7 @@ class VllmEngine:
         return [ServedModel(model.id, model.max_model_len) for model in listed.data]
 
     async def ready(self) -> bool:
-        """Whether ``/health`` answers 200 in time. Never raises."""
+        """Return whether ``/health`` answers 200 in time. Never raises."""
         try:
             await self._get("/health")
         except EngineError:
@@ -136,10 +136,10 @@ class VllmEngine:
         return True
 
     async def metrics_text(self) -> str:
-        """The server's metrics in Prometheus' text format. Raises ``EngineError``."""
+        """Return the server's metrics in Prometheus' text format. Raises ``EngineError``."""
         return (await self._get("/metrics")).decode()
 
-    async def load_weights(self, folder: Path, *, version: str) -> None:
+    async def take_weights(self, folder: Path, *, version: str) -> None:
         """Have the server replace its weights by those in ``folder``, a path of its own machine.
 
         Running completions stand still meanwhile and go on with the new weights; prefixes are computed anew. The server
@@ -269,7 +269,7 @@ class _CompletionReader:
         self._num_cached_tokens: int | None = None
 
     def feed(self, data: bytes) -> Chunk | None:
-        """What ``data`` completes, the chunk with ``finish`` excepted, as one chunk. Raises ``EngineError``.
+        """Return the chunks that ``data`` completes as one, the chunk with ``finish`` excepted. Raises ``EngineError``.
 
         Events arrive together when the reader is behind; joined here, each costs the layers above nothing.
         """
@@ -289,7 +289,7 @@ class _CompletionReader:
         return _join(chunks)
 
     def end(self) -> Chunk:
-        """The last chunk. Raises ``EngineError`` if the response ended before the completion did."""
+        """Return the last chunk. Raises ``EngineError`` if the response ended before the completion did."""
         if self._last is None:
             raise EngineError("the engine's stream ended before its completion did")
         last = self._last
@@ -336,7 +336,7 @@ def _join(chunks: list[Chunk]) -> Chunk | None:
 
 
 def _message_of(body: bytes) -> str:
-    """vLLM's own words in an error body; the start of the body where it holds none."""
+    """Return vLLM's own words in an error body, or the start of a body that holds none."""
     try:
         found = msgspec.json.decode(body)
     except msgspec.DecodeError:

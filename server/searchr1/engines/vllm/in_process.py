@@ -1,4 +1,4 @@
-"""vLLM in this process's care: ``AsyncLLM`` here, its engine core in a process that we start and stop.
+"""vLLM as a part of this program: ``AsyncLLM`` here, its engine core in a process that this one starts and stops.
 
 On one host this costs less CPU per token than vLLM's HTTP server, and it is the trainer's engine. vLLM is imported
 when an engine starts, so that nothing else needs it installed. Processes are spawned: a program that starts an engine
@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm.args import LocalEngineConfig, import_vllm, start_llm
+from searchr1.engines.base import Chunk, SamplingParams, TakesWeights
+from searchr1.engines.vllm.args import VllmInProcessConfig, import_vllm, start_llm
 from searchr1.errors import ConfigurationError, EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
 
@@ -37,10 +37,10 @@ _STABLE_AFTER_S: Final = 300.0
 _STOP_TIMEOUT_S: Final = 10.0
 
 
-class LocalEngine:
+class VllmInProcessEngine(TakesWeights):
     """A vLLM that this process owns: ``start`` it, or use it as an async context manager; ``aclose`` stops it."""
 
-    def __init__(self, config: LocalEngineConfig) -> None:
+    def __init__(self, config: VllmInProcessConfig) -> None:
         self.config = config
         self._llm: AsyncLLM | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -76,11 +76,11 @@ class LocalEngine:
         await self._discard("it has been stopped")
 
     async def ready(self) -> bool:
-        """Whether the engine is up. Never raises."""
+        """Return whether the engine is up. Never raises."""
         return self._llm is not None and not self._llm.errored
 
     async def metrics_text(self) -> str:
-        """vLLM's own metrics in Prometheus' text format; they are this process's, not one engine's."""
+        """Return vLLM's own metrics in Prometheus' text format; they are this process's, not one engine's."""
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry()
@@ -243,7 +243,7 @@ class _VllmMetrics:
 
 @contextmanager
 def _without_errors_of(name: str) -> Iterator[None]:
-    """vLLM reports an engine that is being stopped as one that died: keep that out of the log."""
+    """Keep errors of the logger ``name`` out of the log: vLLM reports an engine that is stopped as one that died."""
     log = logging.getLogger(name)
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Server-sent events, as far as an engine's stream needs them: the payload of each ``data:`` line, from raw bytes."""
+"""Server-sent events as vLLM writes them: the payload of each ``data:`` line, from raw bytes."""
 
 
 class SseSplitter:

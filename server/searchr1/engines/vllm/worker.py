@@ -1,4 +1,4 @@
-"""Loaded by vLLM in its worker process, as the class that ``worker_extension_cls`` names; nowhere else."""
+"""The class that ``worker_extension_cls`` names: vLLM alone loads this module, in its worker process."""
 
 import multiprocessing
 import os
@@ -17,7 +17,7 @@ if _torch is not None and hasattr(_torch.cpu, "_init_amx"):
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it is gone: killed, it could not stop what it started.
+    """End this process when the one that started it is gone: a killed process can't stop what it started.
 
     vLLM alone would stay, and keep its memory, its GPU's too.
     """
@@ -36,10 +36,10 @@ if multiprocessing.parent_process() is not None:
 
 
 class WorkerExtension:
-    """What vLLM's worker can do besides its own: ``LocalEngine`` calls it by name."""
+    """Methods added to vLLM's worker: ``VllmInProcessEngine`` calls them by name."""
 
     model_runner: Any
-    """Of vLLM's worker, which this class is mixed into."""
+    """The model runner of vLLM's worker, which this class is mixed into."""
 
     def take_weights(self, folder: str) -> None:
         """Replace the model's weights by those of a checkpoint folder of the same architecture."""

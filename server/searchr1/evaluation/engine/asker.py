@@ -1,4 +1,4 @@
-"""Asking an engine many questions at once, by one method, with no gateway between."""
+"""Many questions at once to an engine, by one method, with no gateway between."""
 
 import asyncio
 import secrets
@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from searchr1.errors import EngineUnavailableError
+from searchr1.evaluation.baselines.trial import MethodOptions, Tools
 from searchr1.evaluation.datasets import Question
+from searchr1.evaluation.engine.answer import answer
 from searchr1.evaluation.gateway.asker import FAILURES_IN_A_ROW, Take
-from searchr1.evaluation.methods.answer import answer
-from searchr1.evaluation.methods.names import Method
-from searchr1.evaluation.methods.trial import MethodOptions, Tools
 from searchr1.evaluation.records import Extractor, Record, outcome_record
 
 
@@ -19,7 +18,7 @@ class EngineAsker:
 
     def __init__(
         self,
-        method: Method,
+        method: str,
         tools: Tools,
         options: MethodOptions,
         *,
@@ -28,7 +27,7 @@ class EngineAsker:
         extractor: Extractor = "own",
         concurrency: int = 16,
     ) -> None:
-        self.method: Method = method
+        self.method = method
         self.extractor: Extractor = extractor
         self._tools, self._options, self._model = tools, options, model
         self._record_options, self._concurrency = record_options, concurrency

@@ -1,4 +1,4 @@
-"""Evaluating methods side by side on one engine and one retriever, opened as ``searchr1 serve`` opens them."""
+"""Methods side by side on one engine and one retriever, opened as ``searchr1 serve`` opens them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -7,19 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from searchr1.engines.base import ServedEngine
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.http import VllmEngine
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.factory import open_engine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
+from searchr1.evaluation.baselines import trained
+from searchr1.evaluation.baselines.trial import MethodOptions, Tools
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine.asker import EngineAsker
 from searchr1.evaluation.gateway.evaluate import one_pass
-from searchr1.evaluation.methods import trained
-from searchr1.evaluation.methods.names import SEARCH_R1, SEARCHING, BaselineFormat, Method
-from searchr1.evaluation.methods.trial import MethodOptions, Tools
-from searchr1.evaluation.records import Extractor, Record
+from searchr1.evaluation.methods.registry import SEARCH_R1, BaselineFormat, method_named
+from searchr1.evaluation.records import Extractor, Record, chosen_options
 from searchr1.evaluation.report import Report
+from searchr1.files import whole_file
 from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.profiles.search_r1 import SEARCH_R1 as DEFAULT_PROFILE
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
@@ -27,18 +25,18 @@ from searchr1.retrieval.factory import open_search
 from searchr1.rollout import check_profile
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
-from searchr1_client._request import RunOptions, given
+from searchr1_client import RunOptions
 
 NO_RETRIEVER = "none"
-"""In the settings, where none of the methods searches."""
+"""The retriever in the settings where none of the methods searches."""
 _GATEWAYS_OWN = ("cache", "logprobs", "store", "previous_run_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What to compare, and on which questions."""
+    """The methods to compare, and the questions."""
 
-    methods: tuple[Method, ...]
+    methods: tuple[str, ...]
     dataset: str = "atlas"
     split: str = "test"
     limit: int | None = None
@@ -47,24 +45,26 @@ class Comparison:
     baseline_format: BaselineFormat = "plain"
     concurrency: int = 16
     extractor: Extractor = "own"
-    """For Search-R1; the baselines' answers are always read by ``own``."""
+    """Reading of Search-R1's answers; the baselines' are always read by ``own``."""
     out: Path | None = None
-    """``results.jsonl`` stands for ``results.rag.jsonl`` and so on, one file for each method."""
+    """Name of the results: ``results.jsonl`` stands for ``results.rag.jsonl`` and so on, one file for each method."""
     progress: bool = True
 
     def __post_init__(self) -> None:
         """Raise ``ConfigurationError`` for what can't be run."""
         if not self.methods or self.concurrency < 1 or (self.limit is not None and self.limit < 1):
             raise ConfigurationError("at least one method is needed, and concurrency and limit must be at least 1")
+        for name in self.methods:
+            method_named(name)
 
-    def out_of(self, method: Method) -> Path | None:
-        """The file of one method's records."""
+    def out_of(self, method: str) -> Path | None:
+        """Return the file of one method's records."""
         return self.out.with_suffix(f".{method}{self.out.suffix}") if self.out is not None else None
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """What a comparison found: a report for each method, and the records of all."""
+    """The outcome of a comparison: a report for each method, and the records of all."""
 
     reports: list[Report]
     records: list[Record]
@@ -110,7 +110,7 @@ async def _compare(
 
 
 async def _by_method(
-    method: Method,
+    method: str,
     comparison: Comparison,
     settings: Settings,
     options: RunOptions,
@@ -118,7 +118,11 @@ async def _by_method(
     tools: Tools,
     questions: Sequence[Question],
 ) -> tuple[Report, list[Record]]:
-    recorded: dict[str, Any] = {**given(options), "temperature": chosen.temperature, "model": settings.public_name}
+    recorded: dict[str, Any] = {
+        **chosen_options(options),
+        "temperature": chosen.temperature,
+        "model": settings.public_name,
+    }
     if settings.profile != DEFAULT_PROFILE.name:
         recorded["profile"] = settings.profile
     if method != SEARCH_R1:
@@ -142,12 +146,13 @@ async def _by_method(
         closed_book=None,
     )
     if out is not None:
-        out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
+        with whole_file(out.with_suffix(".summary.json")) as file:
+            file.write(report.to_json().encode())
     return report, records
 
 
 def method_options(settings: Settings, options: RunOptions, baseline_format: BaselineFormat) -> MethodOptions:
-    """What ``options`` choose, and ``settings`` where they don't. Raises ``ConfigurationError``."""
+    """Return what ``options`` choose, and ``settings`` where they don't. Raises ``ConfigurationError``."""
 
     def choice(name: str, otherwise: Any) -> Any:
         value = options.get(name)
@@ -186,9 +191,9 @@ def _check_profile(comparison: Comparison, name: str) -> None:
         )
 
 
-def needs_retriever(methods: Sequence[Method]) -> bool:
-    """Whether any of ``methods`` searches."""
-    return not SEARCHING.isdisjoint(methods)
+def needs_retriever(methods: Sequence[str]) -> bool:
+    """Return whether any of ``methods`` searches."""
+    return any(method_named(name).searches for name in methods)
 
 
 @asynccontextmanager
@@ -200,34 +205,10 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
         if settings.retriever != NO_RETRIEVER:
             search = await stack.enter_async_context(open_search(settings.search()))
             retriever = search.view()
-        engine = await stack.enter_async_context(_open_engine(settings))
-        yield Tools(engine, retriever, tokenizer)
-
-
-@asynccontextmanager
-async def _open_engine(settings: Settings) -> AsyncIterator[ServedEngine]:
-    if settings.engine_url is None:
-        async with LocalEngine(_local_config(settings)) as local:
-            yield local
-        return
-    key = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
-    priority = settings.engine_priority
-    async with VllmEngine(settings.engine_url, settings.model, api_key=key, priority_scheduling=priority) as remote:
-        if not await remote.ready():
+        engine = await stack.enter_async_context(open_engine(settings.engine_config()))
+        if settings.engine_url is not None and not await engine.ready():
             raise EngineUnavailableError(f"no engine answers at {settings.engine_url}")
-        yield remote
-
-
-def _local_config(settings: Settings) -> LocalEngineConfig:
-    return LocalEngineConfig(
-        model=settings.model,
-        dtype=settings.dtype,
-        max_model_len=settings.max_context_tokens + settings.max_completion_tokens,
-        max_num_seqs=settings.max_num_seqs,
-        kv_cache_gib=settings.kv_cache_gib,
-        enforce_eager=settings.enforce_eager,
-        priority_scheduling=settings.engine_priority,
-    )
+        yield Tools(engine, retriever, tokenizer)
 
 
 class _NoRetriever:

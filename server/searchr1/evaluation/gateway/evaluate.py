@@ -1,4 +1,4 @@
-"""Asking the gateway every question of a dataset and scoring what comes back."""
+"""The evaluation of a served model: ask a gateway every question of a dataset, and score what comes back."""
 
 import asyncio
 import time
@@ -13,13 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from searchr1.errors import ConfigurationError
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.gateway.asker import Asker, Take
-from searchr1.evaluation.records import Extractor, Record, RecordFile
+from searchr1.evaluation.records import Extractor, Record, RecordFile, chosen_options
 from searchr1.evaluation.report import CLOSED_BOOK, SEARCH, Report, Summary, summarize
-from searchr1_client._request import RunOptions, given
+from searchr1.files import whole_file
+from searchr1_client import RunOptions
 
 
 class Asks(Protocol):
-    """Something that answers questions."""
+    """A way to have questions answered."""
 
     extractor: Extractor
 
@@ -67,16 +68,17 @@ def evaluate(
 
     asker = Asker(url, api_key, options, extractor, concurrency)
     name = CLOSED_BOOK if max_searches == 0 else SEARCH
-    searching, _ = asyncio.run(one_pass(name, questions, asker, given(options), out, progress))
+    searching, _ = asyncio.run(one_pass(name, questions, asker, chosen_options(options), out, progress))
     closed: Summary | None = None
     if closed_book:
         options = options | RunOptions(max_searches=0)
         asker = Asker(url, api_key, options, extractor, concurrency)
         closed_out = out.with_suffix(f".closed-book{out.suffix}") if out is not None else None
-        closed, _ = asyncio.run(one_pass(CLOSED_BOOK, questions, asker, given(options), closed_out, progress))
+        closed, _ = asyncio.run(one_pass(CLOSED_BOOK, questions, asker, chosen_options(options), closed_out, progress))
     report = Report(dataset=dataset, split=split, url=url, searching=searching, closed_book=closed)
     if out is not None:
-        out.with_suffix(".summary.json").write_text(report.to_json(), encoding="utf-8")
+        with whole_file(out.with_suffix(".summary.json")) as file:
+            file.write(report.to_json().encode())
     return report
 
 

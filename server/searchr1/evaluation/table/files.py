@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from searchr1.errors import ConfigurationError
 from searchr1.evaluation.table.plot import plot_table
 from searchr1.evaluation.table.table import ComparisonTable
+from searchr1.files import whole_file
 
 
 def write_table(table: ComparisonTable, out: Path, *, plot: bool = False) -> None:
@@ -12,11 +12,9 @@ def write_table(table: ComparisonTable, out: Path, *, plot: bool = False) -> Non
 
     Raises ``ConfigurationError`` where a file can't be written or matplotlib is missing.
     """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(table.to_markdown(), encoding="utf-8")
-        out.with_suffix(".json").write_text(table.to_json(), encoding="utf-8")
-        if plot:
-            plot_table(table, out.with_suffix(".png"))
-    except OSError as error:
-        raise ConfigurationError(f"the table cannot be written to {out}: {error.strerror}") from error
+    for path, text in ((out, table.to_markdown()), (out.with_suffix(".json"), table.to_json())):
+        with whole_file(path) as file:
+            file.write(text.encode())
+    if plot:
+        with whole_file(out.with_suffix(".png")) as file:
+            plot_table(table, file)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from searchr1.data.sets import SETS
-from searchr1.evaluation.methods.names import Method
 
 PaperModel = Literal["qwen2.5-3b", "qwen2.5-7b"]
 
@@ -21,14 +20,14 @@ class PaperRow:
     """One row of the paper's table. Scores are shares."""
 
     name: str
-    method: Method | None
-    """The method of ours that it is, where we have it."""
+    method: str | None
+    """The method of ours, where we have it."""
     exact_match: dict[str, float]
-    """By data source."""
+    """Scores by data source."""
     average: float
 
 
-_ROWS: dict[PaperModel, tuple[tuple[str, Method | None, str], ...]] = {
+_ROWS: dict[PaperModel, tuple[tuple[str, str | None, str], ...]] = {
     "qwen2.5-7b": (
         ("Direct", "direct", "134/408/140/183/250/031/120|181"),
         ("CoT", "cot", "048/185/054/092/111/022/232|106"),
@@ -61,7 +60,7 @@ _ROWS: dict[PaperModel, tuple[tuple[str, Method | None, str], ...]] = {
 
 
 def paper_rows(model: PaperModel) -> list[PaperRow]:
-    """The rows of the paper's table for one model, in its order."""
+    """Return the rows of the paper's table for one model, in its order."""
     return [PaperRow(name, method, *_scores(cells)) for name, method, cells in _ROWS[model]]
 
 

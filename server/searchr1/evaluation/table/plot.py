@@ -1,7 +1,6 @@
 """The table as a picture: for each column a group of bars, one bar a method."""
 
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from searchr1.errors import ConfigurationError
 from searchr1.evaluation.table.table import ComparisonTable, Row
@@ -12,7 +11,7 @@ def check_plotting() -> None:
     _pyplot()
 
 
-def plot_table(table: ComparisonTable, path: Path) -> None:
+def plot_table(table: ComparisonTable, file: BinaryIO) -> None:
     """Draw the exact match of every row as a PNG, with Wilson's 95 % intervals where the questions are known.
 
     The paper's rows are hatched. Raises ``ConfigurationError`` where matplotlib is not installed.
@@ -22,22 +21,22 @@ def plot_table(table: ComparisonTable, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(max(6.0, 1.6 * len(columns)), 4.8 + 0.2 * len(rows)))
     try:
         width = 0.85 / len(rows)
-        colours = pyplot.get_cmap("tab10" if len(rows) <= 10 else "tab20").colors
+        colors = pyplot.get_cmap("tab10" if len(rows) <= 10 else "tab20").colors
         for number, row in enumerate(rows):
             offset = (number - (len(rows) - 1) / 2) * width
-            _bars(axes, table, row, offset, width, colours[number % len(colours)])
+            _bars(axes, table, row, offset, width, colors[number % len(colors)])
         axes.set_xticks(range(len(columns)), table.titles)
         axes.set_ylim(0, 1)
         axes.set_ylabel("exact match")
         axes.grid(axis="y", linewidth=0.4)
         axes.set_axisbelow(True)
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), fontsize="small", ncols=1)
-        figure.savefig(path, dpi=110, bbox_inches="tight")
+        figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
     finally:
         pyplot.close(figure)
 
 
-def _bars(axes: Any, table: ComparisonTable, row: Row, offset: float, width: float, colour: Any) -> None:
+def _bars(axes: Any, table: ComparisonTable, row: Row, offset: float, width: float, color: Any) -> None:
     cells = [(place, cell) for place, column in enumerate(table.columns) if (cell := row.cells.get(column))]
     scores = [cell.exact_match for _, cell in cells]
     spans = [cell.interval or (cell.exact_match, cell.exact_match) for _, cell in cells]
@@ -47,7 +46,7 @@ def _bars(axes: Any, table: ComparisonTable, row: Row, offset: float, width: flo
         [place + offset for place, _ in cells],
         scores,
         width,
-        color=colour,
+        color=color,
         label=f"{row.name} ({row.source})",
         hatch="///" if row.is_paper else None,
         yerr=None if row.is_paper else [below, above],

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from searchr1.data.sets import SETS, TITLES, set_named
 from searchr1.errors import ConfigurationError
-from searchr1.evaluation.methods.names import METHOD_TITLES, SEARCH_R1, Method
+from searchr1.evaluation.methods.registry import SEARCH_R1, method_named
 from searchr1.evaluation.records import Record, read_records
 from searchr1.evaluation.report import wilson_interval
 from searchr1.evaluation.table.paper import NOTE, PaperModel, PaperRow, paper_rows
@@ -18,8 +18,6 @@ Layout = Literal["sets", "hops"]
 AVERAGE, ALL = "average", "all"
 """The last column: the plain mean over the sets, or all questions."""
 
-_ORDER: tuple[str, ...] = tuple(METHOD_TITLES)
-
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -27,7 +25,7 @@ class Cell:
 
     exact_match: float
     sub_exact_match: float | None = None
-    """None where only the paper's exact match is known."""
+    """The looser score; None where only the paper's exact match is known."""
     num_questions: int | None = None
     interval: tuple[float, float] | None = None
     """Wilson's 95 % interval of the exact match."""
@@ -38,7 +36,7 @@ class Row:
     """One method by one model. ``cells`` lacks the columns that it was not asked."""
 
     name: str
-    method: Method | None
+    method: str | None
     source: str
     """Model and sampling of a row of ours; ``NOTE`` of the paper's."""
     cells: dict[str, Cell]
@@ -48,7 +46,7 @@ class Row:
 
     @property
     def is_paper(self) -> bool:
-        """Whether the numbers are the paper's."""
+        """True where the numbers are the paper's."""
         return self.source == NOTE
 
 
@@ -60,7 +58,7 @@ class ComparisonTable:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     same_questions: bool
-    """Whether all rows of ours were asked the same questions."""
+    """True where all rows of ours were asked the same questions."""
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -68,16 +66,16 @@ class ComparisonTable:
         return tuple(TITLES.get(column, column.capitalize()) for column in self.columns)
 
     def to_json(self) -> str:
-        """Everything, for files."""
+        """Return everything, for files."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     def to_markdown(self) -> str:
-        """Exact match, sub-exact match and notes."""
+        """Return exact match, sub-exact match and notes."""
         parts = ["Exact match", _grid(self, "exact_match"), "Sub-exact match", _grid(self, "sub_exact_match")]
         return "\n\n".join([*parts, "\n".join(f"* {note}" for note in self.notes())]) + "\n"
 
     def notes(self) -> list[str]:
-        """What a reader must know beside the numbers."""
+        """Return what a reader must know beside the numbers."""
         notes = [f"Questions: {_counts(self)}."]
         if self.layout == "sets":
             notes.append("The average is the plain mean over the sets of the row.")
@@ -90,7 +88,7 @@ class ComparisonTable:
 
 
 def table_of_files(paths: Sequence[Path], *, paper: PaperModel | None = None) -> ComparisonTable:
-    """The table of results files, as ``searchr1 eval --out`` writes them.
+    """Return the table of results files, as ``searchr1 eval --out`` writes them.
 
     Records of one method, model and set of options are one row, from however many files.
 
@@ -102,7 +100,7 @@ def table_of_files(paths: Sequence[Path], *, paper: PaperModel | None = None) ->
 
 
 def build_table(records: Sequence[Record], *, paper: PaperModel | None = None) -> ComparisonTable:
-    """The table of at least one record; see ``table_of_files``."""
+    """Return the table of at least one record; see ``table_of_files``."""
     layout: Layout = "sets" if any(_set_of(record) in SETS for record in records) else "hops"
     if paper is not None and layout == "hops":
         raise ConfigurationError("the paper has numbers for its seven sets alone; none of them is among the results")
@@ -132,7 +130,7 @@ def _grouped(records: Iterable[Record]) -> list[list[Record]]:
 
 
 def _alike(failed: Record, other: Record) -> bool:
-    """A run that a gateway never answered names no model; it belongs to its file's others."""
+    """Return whether ``failed`` belongs with ``other``: a run that a gateway never answered names no model."""
     return (failed.method, failed.extractor, failed.options) == (other.method, other.extractor, other.options)
 
 
@@ -157,7 +155,7 @@ def _row(records: Sequence[Record], layout: Layout, columns: Sequence[str]) -> R
 
 
 def _name(record: Record) -> str:
-    return METHOD_TITLES[record.method or SEARCH_R1]
+    return method_named(record.method or SEARCH_R1).title
 
 
 def _source(record: Record, model: str | None) -> str:
@@ -197,9 +195,9 @@ def _paper_row(row: PaperRow) -> Row:
 
 
 def _ordered(rows: Sequence[Row]) -> list[Row]:
-    """Method by method in the paper's order, ours before the paper's; methods that we lack stand where it has them."""
+    """Return the rows in the paper's order, ours before the paper's; methods that we lack stand where it has them."""
     known = [row for row in rows if row.method is not None]
-    ordered = sorted(known, key=lambda row: (_ORDER.index(row.method or SEARCH_R1), row.is_paper))
+    ordered = sorted(known, key=lambda row: (method_named(row.method or SEARCH_R1).paper_row, row.is_paper))
     others = [row for row in rows if row.method is None]
     at = next((i for i, row in enumerate(ordered) if row.method == SEARCH_R1), len(ordered))
     return [*ordered[:at], *others, *ordered[at:]]

@@ -23,14 +23,14 @@ from searchr1.rollout import start_rollout_of_message
 from searchr1.tokenizer import Tokenizer
 
 load_tokenizer = lru_cache(maxsize=1)(Tokenizer.load)
-"""verl makes a loop for each trajectory of a process, all of the same model."""
+"""Loads a tokenizer once for all loops of a process: verl makes a loop for each trajectory, all of the same model."""
 
 
 class Server(Protocol):
-    """What is used of verl's ``LLMServerClient``."""
+    """The part of verl's ``LLMServerClient`` that is used."""
 
     async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
-        """One completion: ``token_ids``, ``log_probs``, ``stop_reason`` and ``extra_fields``."""
+        """Return one completion: ``token_ids``, ``log_probs``, ``stop_reason`` and ``extra_fields``."""
         ...
 
 
@@ -142,7 +142,7 @@ class SearchLoop:
 
 
 def trajectory(rollout: Rollout, *, with_logprobs: bool) -> dict[str, Any]:
-    """The token fields of verl's ``AgentLoopOutput``, cut at ``limits.max_trajectory_tokens`` after the prompt.
+    """Return the token fields of verl's ``AgentLoopOutput``, cut at ``limits.max_trajectory_tokens`` after the prompt.
 
     A logprob is 0 for what was put in, and for the few sampled tokens that the loop replaced at a turn's end.
     """
@@ -159,7 +159,7 @@ def trajectory(rollout: Rollout, *, with_logprobs: bool) -> dict[str, Any]:
 
 
 def completions(rollout: Rollout) -> list[str]:
-    """The texts that the policy wrote, turn by turn, as far as they fit whole before the cut."""
+    """Return the texts that the policy wrote, turn by turn, as far as they fit whole before the cut."""
     texts, left = [], rollout.limits.max_trajectory_tokens
     for segment in rollout.segments[1:]:
         left -= len(segment.ids)

@@ -1,4 +1,4 @@
-"""``searchr1 export verl``: a folder from which verl runs what a ``TrainConfig`` describes."""
+"""``searchr1 export verl``: the folder from which verl runs what a ``TrainConfig`` describes."""
 
 from dataclasses import dataclass, field
 from importlib import resources
@@ -22,22 +22,22 @@ TRAIN, TEST = "train.parquet", "test.parquet"
 
 @dataclass(frozen=True, slots=True)
 class VerlExport:
-    """What to export, and where to."""
+    """The training run to export, and the folder to write."""
 
     config: Path
-    """A training run, as of ``searchr1 train``."""
+    """File of a training run, as ``searchr1 train`` takes it."""
     out: Path
-    """The folder."""
+    """The folder to write."""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Other values of the configuration's fields, by dotted name."""
     data_dir: Path = DATA_DIR
-    """Where Atlas lies."""
+    """Folder that holds ``atlas``."""
     force: bool = False
     """Replace an export that is there."""
 
 
 def export_verl(export: VerlExport, *, progress: bool = True) -> str:
-    """Write the folder and return what it holds, in a line. ``run.sh`` comes last: where it is, all is.
+    """Write the folder and return what it holds, in a line. ``run.sh`` is written last, so where it is, everything is.
 
     Raises:
         ConfigurationError: the configuration is unsound or verl could not run it, or the folder can't be written.
@@ -91,7 +91,7 @@ def _texts(config: TrainConfig, num_train_questions: int) -> dict[str, str]:
 
 
 def reward_text(name: str) -> str:
-    """The file that verl loads ``compute_score`` from, for the reward called ``name``."""
+    """Return the file that verl loads ``compute_score`` from, for the reward called ``name``."""
     text = resources.files("searchr1.export.verl").joinpath("reward.py").read_text("utf-8")
     return text.replace(f'REWARD = "{reward_file.REWARD}"', f'REWARD = "{name}"', 1)
 

@@ -11,15 +11,15 @@ from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.trainer.rl.config import TrainConfig
 
 VERL_COMMIT = "1dda039b9c6311889a9c9a26040677e1254814f9"
-"""Of github.com/verl-project/verl, 22 August 2026 (0.10.0.dev): where the names were read."""
+"""The commit of github.com/verl-project/verl at which the names were read: 22 August 2026 (0.10.0.dev)."""
 
 LOOP = "searchr1"
-"""The name under which verl knows our agent loop."""
+"""The name by which verl knows our agent loop."""
 LOOP_CLASS = "searchr1.export.verl.agent_loop.SearchLoop"
 MAX_PROMPT_TOKENS = 2048
 """Upstream's ``data.max_start_length``; a longer question's prompt would be cut from the left."""
 NO_DUAL_CLIP = 1e9
-"""verl also clips the loss of very unlikely tokens (dual-clip PPO), at 3; we do not."""
+"""A bound that clips nothing: verl also clips the loss of very unlikely tokens (dual-clip PPO), at 3; we do not."""
 
 _OVER = {"token": "token-mean", "sequence": "seq-mean-token-mean", "constant": "seq-mean-token-sum-norm"}
 
@@ -41,7 +41,7 @@ def check(config: TrainConfig) -> None:
 
 
 def settings(config: TrainConfig, num_train_questions: int) -> dict[str, Any]:
-    """verl's configuration, nested. Paths in the exported folder are left to its ``run.sh``."""
+    """Return verl's configuration, nested. Paths in the exported folder are left to its ``run.sh``."""
     return {
         "algorithm": _algorithm(config),
         "data": {
@@ -65,7 +65,7 @@ def settings(config: TrainConfig, num_train_questions: int) -> dict[str, Any]:
 
 
 def loop_settings(config: TrainConfig) -> list[dict[str, Any]]:
-    """The file that ``agent_loop_config_path`` names: our loop, and its bounds."""
+    """Return the content of the file that ``agent_loop_config_path`` names: our loop, and its bounds."""
     rollout = config.rollout
     return [
         {
@@ -83,7 +83,7 @@ def loop_settings(config: TrainConfig) -> list[dict[str, Any]]:
 
 
 def departures(config: TrainConfig) -> list[str]:
-    """What of ``config`` verl does otherwise, or not at all, one sentence each."""
+    """Return what verl does otherwise than ``config`` says, or not at all, one sentence each."""
     loss, optimizer, rollout = config.loss, config.optimizer, config.rollout
     said = []
     if not loss.mask_observations:
@@ -223,7 +223,7 @@ def _optim(config: TrainConfig, *, lr: float, warmup: float) -> dict[str, Any]:
 
 
 def questions_per_minibatch(config: TrainConfig) -> int:
-    """verl splits a step's questions, not its rollouts, into equal parts: the size nearest to what ``config`` asks."""
+    """Return the questions of a minibatch, near to what ``config`` asks: verl splits a step's into equal parts."""
     questions = config.rollout.questions_per_step
     wanted = questions / config.optimizer.num_minibatches
     sizes = [size for size in range(1, questions + 1) if questions % size == 0]
@@ -231,7 +231,7 @@ def questions_per_minibatch(config: TrainConfig) -> int:
 
 
 def _tokens_per_pass(config: TrainConfig) -> int:
-    """verl refuses fewer tokens than one trajectory can have."""
+    """Return the tokens of one pass, at least those of one trajectory: verl refuses fewer."""
     return max(config.optimizer.max_tokens_per_pass, MAX_PROMPT_TOKENS + config.rollout.max_trajectory_tokens)
 
 

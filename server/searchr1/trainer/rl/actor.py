@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean, pstdev
@@ -15,10 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from searchr1.engines.base import Engine, TakesWeights
-from searchr1.engines.replicas import open_replicas
-from searchr1.engines.transformers.engine import TransformersEngine
-from searchr1.engines.vllm.args import LocalEngineConfig
-from searchr1.engines.vllm.in_process import LocalEngine
+from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.errors import ConfigurationError, EngineError
 from searchr1.evaluation.datasets import Question, load_questions
 from searchr1.evaluation.metrics import exact_match
@@ -33,8 +30,12 @@ from searchr1.trainer.rl.rollouts import RolloutOptions, RolloutResult, roll_out
 from searchr1.trainer.rl.samples import Sample, sample_of
 
 
-class TrainingEngine(Engine, TakesWeights, Protocol):
+class TrainingEngine(Engine, Protocol):
     """An engine that samples from the policy and takes its new weights."""
+
+    async def take_weights(self, folder: Path, *, version: str) -> None:
+        """See ``TakesWeights.take_weights``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,33 +169,31 @@ def weights_folder(config: TrainConfig) -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def _open_engine(config: TrainConfig, source: Path) -> AsyncIterator[TrainingEngine]:
-    section = config.rollout
-    if section.engine_urls:
-        if section.engine == "transformers":
-            raise ConfigurationError("rollout.engine_urls are vLLM servers: leave rollout.engine at vllm")
-        async with open_replicas(section.engine_urls) as replicas:
-            yield replicas
-        return
-    if section.engine == "transformers":
-        plain = TransformersEngine.load(source, device=config.device, max_batch=section.max_concurrent)
-        try:
-            yield plain
-        finally:
-            await plain.aclose()
-        return
-    async with LocalEngine(
-        LocalEngineConfig(
-            str(source),
-            dtype=section.engine_dtype,
-            max_model_len=section.max_context_tokens + section.max_completion_tokens,
-            max_num_seqs=section.max_concurrent,
-            kv_cache_gib=section.kv_cache_gib,
-            gpu_memory_share=section.gpu_memory_share if config.device == "cuda" else None,
-            enforce_eager=section.enforce_eager,
-            priority_scheduling=True,
-        )
-    ) as engine:
+    async with open_engine(_engine_config(config, source)) as engine:
+        if not isinstance(engine, TakesWeights):
+            raise ConfigurationError(f"the engine '{config.rollout.engine}' takes no new weights, which training needs")
         yield engine
+
+
+def _engine_config(config: TrainConfig, source: Path) -> EngineConfig:
+    section = config.rollout
+    if section.engine_urls and section.engine == "transformers":
+        raise ConfigurationError("rollout.engine_urls are vLLM servers: leave rollout.engine at vllm")
+    kind = "vllm-replicas" if section.engine_urls else section.engine
+    common = EngineConfig(
+        kind, str(source), urls=section.engine_urls, device=config.device, max_num_seqs=section.max_concurrent
+    )
+    if kind != "vllm":
+        return common
+    return replace(
+        common,
+        dtype=section.engine_dtype,
+        max_model_len=section.max_context_tokens + section.max_completion_tokens,
+        kv_cache_gib=section.kv_cache_gib,
+        gpu_memory_share=section.gpu_memory_share if config.device == "cuda" else None,
+        enforce_eager=section.enforce_eager,
+        priority_scheduling=True,
+    )
 
 
 @lru_cache(maxsize=2)

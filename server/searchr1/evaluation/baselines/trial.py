@@ -1,13 +1,14 @@
 """One question that a baseline answers: completions and searches, counted, within the bounds of a run."""
 
+import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from searchr1.engines.base import UNWATCHED_INTERVAL, Engine, SamplingParams
 from searchr1.errors import EngineError
-from searchr1.evaluation.methods.names import BaselineFormat
+from searchr1.evaluation.methods.registry import BaselineFormat
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits, Passage
@@ -18,7 +19,7 @@ from searchr1.tokenizer import Tokenizer
 from searchr1_client.events import RunStatus
 
 MAX_ANSWER_TOKENS = 100
-"""Of an answer that is forced; a model that does not close the tag is stopped here."""
+"""Bound of an answer that is forced; a model that does not close the tag is stopped here."""
 
 
 class BudgetSpentError(Exception):
@@ -27,7 +28,7 @@ class BudgetSpentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class MethodOptions:
-    """How a method answers one question. The bounds mean what they mean in the loop."""
+    """Options of a method for one question. The bounds mean what they mean in the loop."""
 
     temperature: float = 0.0
     """0 is greedy."""
@@ -36,17 +37,17 @@ class MethodOptions:
     top_k: int = 3
     """Passages per search."""
     limits: Limits = field(default_factory=Limits)
-    """IRCoT takes ``max_turns`` for its retrievals, the one for the question included."""
+    """Bounds of the run. IRCoT takes ``max_turns`` for its retrievals, the one for the question included."""
     search_timeout_s: float = 10.0
     deadline_s: float | None = None
     baseline_format: BaselineFormat = "plain"
     profile: Profile = SEARCH_R1
-    """The policy's: of the loop, and of the baselines in the ``search-r1`` format."""
+    """The policy's profile: of the loop, and of the baselines in the ``search-r1`` format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What methods work with."""
+    """The engine, the retriever and the tokenizer that methods work with."""
 
     engine: Engine
     retriever: Retriever
@@ -54,8 +55,8 @@ class Tools:
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What a method did with one question. Tokens are those of the run's last context."""
+class TrialOutcome:
+    """The outcome of one question. Tokens are those of the run's last context."""
 
     status: RunStatus = "failed"
     answer: str | None = None
@@ -71,8 +72,12 @@ class Outcome:
     observation_tokens: int = 0
     cached_tokens: int = 0
     retried: bool = False
-    """Whether the trajectory holds a retry text."""
+    """True where the trajectory holds a retry text."""
     duration_s: float = 0.0
+
+
+Baseline = Callable[["Trial"], Awaitable[str | None]]
+"""A baseline in one format: it returns the model's answer. Raises as ``Trial.write`` does."""
 
 
 class Trial:
@@ -80,17 +85,34 @@ class Trial:
 
     def __init__(self, question: str, tools: Tools, options: MethodOptions, *, session: str) -> None:
         self.question, self.tools, self.options = question, tools, options
-        self.outcome = Outcome()
-        self._session = session
+        self.outcome = TrialOutcome()
+        self.session = session
         self._started = time.perf_counter()
 
     @property
     def elapsed_s(self) -> float:
-        """Since the trial began."""
+        """Seconds since the trial began."""
         return time.perf_counter() - self._started
 
+    async def answer_by(self, baselines: Mapping[BaselineFormat, Baseline]) -> None:
+        """Answer by the baseline of the format that the options choose, within their deadline.
+
+        Raises:
+            EngineError: the engine failed.
+            ReservedTextError: a prompt holds the text of a special token.
+        """
+        outcome = self.outcome
+        try:
+            async with asyncio.timeout(self.options.deadline_s):
+                outcome.answer = await baselines[self.options.baseline_format](self)
+            outcome.status = "exhausted" if outcome.answer is None else "completed"
+        except TimeoutError:
+            outcome.status = "deadline"
+        except BudgetSpentError:
+            outcome.status = "truncated"
+
     def prompt(self, text: str) -> list[int]:
-        """Ids of one user turn. Raises ``ReservedTextError``."""
+        """Return the ids of one user turn. Raises ``ReservedTextError``."""
         return self._prompt_ids(self.tools.tokenizer.render(text))
 
     def trained_prompt(self) -> list[int]:
@@ -99,11 +121,11 @@ class Trial:
         return self._prompt_ids(render_prompt(profile.prompt(self.question), self.tools.tokenizer, profile))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a piece of the context, tokenized alone."""
+        """Return the ids of a piece of the context, tokenized alone."""
         return self.tools.tokenizer.encode(text)
 
     async def write(self, context: Sequence[int], stop: tuple[str, ...], *, max_tokens: int | None = None) -> str:
-        """What the model writes after ``context``, up to the first of ``stop``, which is included.
+        """Return what the model writes after ``context``, up to the first of ``stop``, which is included.
 
         Raises:
             EngineError: the engine failed.
@@ -125,7 +147,7 @@ class Trial:
         )
         prompt_ids = tuple(context)[-limits.max_context_tokens :]
         text, reason = "", None
-        async with aclosing(self.tools.engine.generate(prompt_ids, params, session=self._session)) as chunks:
+        async with aclosing(self.tools.engine.generate(prompt_ids, params, session=self.session)) as chunks:
             async for chunk in chunks:
                 text += chunk.text
                 outcome.completion_tokens += len(chunk.token_ids)
@@ -137,7 +159,7 @@ class Trial:
         return _cut(text, stop)
 
     async def search(self, query: str) -> tuple[Passage, ...]:
-        """The passages for ``query``; a search that fails finds none and is counted."""
+        """Return the passages for ``query``; a search that fails finds none and is counted."""
         options, outcome = self.options, self.outcome
         outcome.queries.append(query)
         outcome.searches += 1

@@ -1,0 +1,94 @@
+"""Opening an engine: by the name of its kind, and by one description of what it serves and may use.
+
+A kind is declared by ``@register`` on its opener, in a module or package directly under ``searchr1.engines``. All of
+these are imported to find a kind, so they import what is heavy (torch, vLLM) inside the opener.
+"""
+
+import pkgutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from importlib import import_module
+
+import searchr1.engines
+from searchr1.engines.base import ServedEngine
+from searchr1.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """One engine to open. Each kind reads the fields that mean something to it; None leaves a choice to the engine."""
+
+    kind: str
+    """``vllm``, ``vllm-http``, ``vllm-replicas``, ``transformers``, or another that is registered."""
+    model: str
+    """A folder or a hub name; of a server, the name that it serves."""
+    urls: tuple[str, ...] = ()
+    """Addresses of servers, without ``/v1``; empty for an engine in this process."""
+    api_key: str | None = None
+    priority_scheduling: bool = False
+    """Run completions by their ``priority``."""
+    device: str | None = None
+    """``cpu`` or ``cuda``."""
+    dtype: str = "auto"
+    """auto, bfloat16, float16 or float32."""
+    max_model_len: int | None = None
+    """Longest prompt and completion together, in tokens."""
+    max_num_seqs: int = 64
+    """Completions that run at once; more wait."""
+    kv_cache_gib: float | None = None
+    gpu_memory_share: float | None = None
+    """Share of a GPU's memory for weights and KV cache together."""
+    enforce_eager: bool = False
+    """Skip compilation."""
+
+    def url(self) -> str:
+        """Return the address of the one server. Raises ``ConfigurationError`` where not exactly one is given."""
+        if len(self.urls) != 1:
+            raise ConfigurationError(f"the engine '{self.kind}' needs the address of one server, not {len(self.urls)}")
+        return self.urls[0]
+
+    def require_no_url(self) -> None:
+        """Raise ``ConfigurationError`` where an address is given to an engine that runs in this process."""
+        if self.urls:
+            raise ConfigurationError(f"the engine '{self.kind}' runs in this process and has no address: leave it out")
+
+
+Opener = Callable[[EngineConfig], AbstractAsyncContextManager[ServedEngine]]
+
+_OPENERS: dict[str, Opener] = {}
+
+
+def register(kind: str) -> Callable[[Opener], Opener]:
+    """Decorator: make an opener known as ``kind``. Raises ``ValueError`` where another one has that name."""
+
+    def add(opener: Opener) -> Opener:
+        if _OPENERS.setdefault(kind, opener) is not opener:
+            raise ValueError(f"there is an engine named {kind!r} already")
+        return opener
+
+    return add
+
+
+def engine_kinds() -> tuple[str, ...]:
+    """Return the names of all kinds, sorted."""
+    for module in pkgutil.iter_modules(searchr1.engines.__path__, "searchr1.engines."):
+        import_module(module.name)
+    return tuple(sorted(_OPENERS))
+
+
+@asynccontextmanager
+async def open_engine(config: EngineConfig) -> AsyncIterator[ServedEngine]:
+    """Open the engine that ``config`` describes, and close it at the end of the block.
+
+    A server need not be up yet, save where its kind has to ask it something first.
+
+    Raises:
+        ConfigurationError: there is no such kind, or its model, its libraries or its settings can't work.
+        EngineUnavailableError: it does not start.
+    """
+    kinds = engine_kinds()
+    if config.kind not in kinds:
+        raise ConfigurationError(f"there is no engine {config.kind!r}; there are {', '.join(kinds)}")
+    async with _OPENERS[config.kind](config) as engine:
+        yield engine

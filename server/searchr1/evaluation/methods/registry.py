@@ -1,0 +1,83 @@
+"""The methods that an evaluation compares. Each registers itself in a file of this package; all are imported here.
+
+The help of ``searchr1 eval`` names them, so these files import what is heavy (tokenizer, driver) when a method runs.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from searchr1.errors import ConfigurationError
+from searchr1.evaluation import methods
+
+if TYPE_CHECKING:
+    from searchr1.evaluation.baselines.trial import Trial
+
+BaselineFormat = Literal["plain", "search-r1"]
+"""The words in which a baseline asks: ``plain`` for any instruction-tuned model, ``search-r1`` in the prompt and the
+bytes that a Search-R1 policy was trained on."""
+
+SEARCH_R1 = "search-r1"
+"""The method that is evaluated where none is named."""
+
+Run = Callable[["Trial"], Awaitable[None]]
+"""One method on one question: it writes what it does into ``trial.outcome``.
+
+Raises ``EngineError`` and ``ReservedTextError``.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to answer a question on an engine and a retriever."""
+
+    name: str
+    """The command line's name for it."""
+    title: str
+    """The paper's name for it, which tables show."""
+    order: int
+    """Place among the methods that help lists."""
+    paper_row: int
+    """Place among the rows of the paper's table, and of ours."""
+    searches: bool
+    """True where it needs a retriever."""
+    run: Run
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def register(name: str, *, title: str, order: int, paper_row: int, searches: bool) -> Callable[[Run], Run]:
+    """Decorator: make a method known as ``name``. Raises ``ValueError`` where another one has that name."""
+
+    def add(run: Run) -> Run:
+        method = Method(name, title, order, paper_row, searches, run)
+        if _METHODS.setdefault(name, method) is not method:
+            raise ValueError(f"there is a method named {name!r} already")
+        return run
+
+    return add
+
+
+def all_methods() -> tuple[Method, ...]:
+    """Return all methods, in the order of help."""
+    _import_all()
+    return tuple(sorted(_METHODS.values(), key=lambda method: method.order))
+
+
+def method_named(name: str) -> Method:
+    """Return the method registered as ``name``. Raises ``ConfigurationError`` where there is none."""
+    _import_all()
+    if name not in _METHODS:
+        known = ", ".join(method.name for method in all_methods())
+        raise ConfigurationError(f"there is no method {name!r}; there are {known}")
+    return _METHODS[name]
+
+
+@cache
+def _import_all() -> None:
+    for module in pkgutil.iter_modules(methods.__path__, f"{methods.__name__}."):
+        importlib.import_module(module.name)

@@ -1,0 +1,70 @@
+"""The command as a whole: every subcommand explains itself, and asking for help loads nothing else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from searchr1.cli.main import app
+
+HEAVY = ("fastapi", "httpx", "numpy", "searchr1_client", "tokenizers", "torch", "uvicorn", "vllm")
+
+
+def lines_of_words() -> list[list[str]]:
+    """The words of each command, from ``[]`` to ``["train", "run"]``."""
+    found: list[list[str]] = [[]]
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        found.append([name])
+        found.extend([name, inner] for inner in getattr(command, "commands", {}))
+    return found
+
+
+def test_the_commands_are_these() -> None:
+    assert [" ".join(words) for words in lines_of_words()[1:]] == [
+        "serve",
+        "ask",
+        "eval",
+        "eval table",
+        "index",
+        "index build",
+        "retriever",
+        "retriever serve",
+        "data",
+        "data prepare",
+        "train",
+        "train run",
+        "train plot",
+        "train warmup",
+        "export",
+        "export verl",
+        "demo",
+        "demo build",
+    ]
+
+
+@pytest.mark.parametrize("words", lines_of_words(), ids=" ".join)
+def test_every_command_explains_itself(words: list[str]) -> None:
+    done = CliRunner().invoke(app, [*words, "--help"])
+    assert done.exit_code == 0, done.output
+    assert "Usage:" in done.output
+
+
+def test_the_page_names_every_command_that_does_something() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    groups = {"index", "retriever", "data", "train", "demo"}
+    commands = {" ".join(words) for words in lines_of_words() if words} - groups
+    assert {command for command in commands if f"`searchr1 {command}`" not in page} == set()
+
+
+@pytest.mark.process
+def test_help_loads_only_what_it_shows() -> None:
+    program = (
+        "import sys\nfrom searchr1.cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

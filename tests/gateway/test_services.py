@@ -1,0 +1,45 @@
+"""Services as ``searchr1 serve`` opens them: the settings name the engine's kind."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchr1.engines.base import SamplingParams
+from searchr1.errors import ConfigurationError
+from searchr1.gateway.services import open_services
+from searchr1.settings import Settings
+from tests.engines.helpers import complete, text_of
+
+RETRIEVER = "http://127.0.0.1:9/retrieve"
+
+
+def settings(model_dir: Path, **given: Any) -> Settings:
+    return Settings(tokenizer=str(model_dir), retriever=RETRIEVER, **{"model": "m", **given})
+
+
+async def test_a_scripted_engine_is_served(model_dir: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.txt"
+    script.write_text("<answer> Bamako </answer>\n", encoding="utf-8")
+    async with open_services(settings(model_dir, engine="scripted", model=str(script))) as services:
+        chunks = await complete(services.engine, SamplingParams(max_tokens=9))
+        assert text_of(chunks) == "<answer> Bamako </answer>"
+        assert services.engine_metrics is None, "it tells none"
+
+
+async def test_transformers_serves_where_vllm_is_not(model_dir: Path) -> None:
+    async with open_services(settings(model_dir, engine="transformers", model=str(model_dir))) as services:
+        assert await services.engine.ready()
+        assert (await complete(services.engine, SamplingParams(max_tokens=3)))[-1].finish is not None
+
+
+async def test_a_remote_engine_need_not_be_up_and_its_metrics_are_its_own(model_dir: Path) -> None:
+    async with open_services(settings(model_dir, engine_url="http://127.0.0.1:9")) as services:
+        assert not await services.engine.ready()
+        assert services.engine_metrics is None
+
+
+async def test_an_unknown_engine_is_told(model_dir: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no engine 'vlm'"):
+        async with open_services(settings(model_dir, engine="vlm")):
+            pass
