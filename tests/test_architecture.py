@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import pytest
+
 import searchr1
 import searchr1_client
 from tests.gateway.conftest import eventually, running_stage, sse_payloads
@@ -84,3 +86,12 @@ def test_every_decision_has_a_date_a_status_and_a_row() -> None:
         heads.append((found[1], path.name, found[2], found[3]))
     assert rows == heads
     assert [int(number) for number, *_ in heads] == list(range(1, len(heads) + 1))
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+def test_the_files_that_a_page_names_are_there(page: str) -> None:
+    """Paths are given from the repository's root, or below the server's package; ``NAME`` stands for a new file."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"`([\w.-]+/[\w./-]+)`", text) if "NAME" not in name}
+    assert len(named) > 20
+    assert sorted(name for name in named if not any((root / name).exists() for root in (ROOT, *SOURCES))) == []
