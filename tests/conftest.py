@@ -69,9 +69,13 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(model_dir: Path) -> Tokenizer:
-    """The tokenizer of ``model_dir``."""
-    return Tokenizer.load(str(model_dir))
+def tokenizer() -> Tokenizer:
+    """The tokenizer of ``model_dir``, for which no model is written."""
+    if chosen := os.environ.get("SEARCHR1_TEST_MODEL"):
+        return Tokenizer.load(chosen)
+    from tests.tiny_model import tiny_tokenizer
+
+    return tiny_tokenizer()
 
 
 @pytest.fixture(scope="session")

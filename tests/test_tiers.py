@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.tokenizer import Tokenizer
 from tests.support.tiers import HEAVY, OF_FIXTURE, OF_FOLDER, TESTS, Watch, is_heavy_whole, marks_of, own_marks
 
 STARTS = ("subprocess.Popen", (sys.executable, ["python"], None, None))
@@ -78,3 +79,9 @@ def test_only_a_fast_session_imports_no_torch() -> None:
     Watch(fast=False)("import", ("torch",))
     with pytest.raises(RuntimeError, match="torch is imported"):
         Watch(fast=True)("import", ("torch",))
+
+
+def test_the_sessions_tokenizer_is_that_of_its_model(tokenizer: Tokenizer, model_dir: Path) -> None:
+    loaded = Tokenizer.load(str(model_dir))
+    assert tokenizer.same_as(loaded)
+    assert tokenizer.render("Why?") == loaded.render("Why?")

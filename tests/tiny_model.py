@@ -4,11 +4,11 @@ import string
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers import models as tokenizer_models
 from tokenizers.trainers import BpeTrainer
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from searchr1 import tokenizer as searchr1_tokenizer
 
 MAX_MODEL_LEN = 32768
 """Tokens; long, so that a completion that nobody stops outlasts any test."""
@@ -22,6 +22,8 @@ _MERGED = ["<search> a </search>\n\n<information>Doc 1(Title: b) c</information>
 
 def write_tiny_model(folder: Path) -> Path:
     """Write the model to ``folder``. It samples printable ASCII tokens only and never ends a completion by itself."""
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = _tokenizer()
     fast: Any = PreTrainedTokenizerFast
     fast(tokenizer_object=tokenizer, eos_token=_END, pad_token=_END, chat_template=_TEMPLATE).save_pretrained(folder)
@@ -29,10 +31,19 @@ def write_tiny_model(folder: Path) -> Path:
     return folder
 
 
+def tiny_tokenizer() -> searchr1_tokenizer.Tokenizer:
+    """Return the model's tokenizer, for which no torch is imported."""
+    return searchr1_tokenizer.Tokenizer(
+        _tokenizer(), chat_template=_TEMPLATE, special={"eos_token": _END, "pad_token": _END}
+    )
+
+
 def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(tokenizer_models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
+    # It adds nothing; transformers writes it into every file that has none.
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:1", special_tokens=[])
     trainer = BpeTrainer(
         vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), max_token_length=6, show_progress=False
     )
@@ -42,6 +53,9 @@ def _tokenizer() -> Tokenizer:
 
 
 def _model(tokenizer: Tokenizer) -> Any:
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
     torch.manual_seed(7)
     config = Qwen2Config(
         vocab_size=tokenizer.get_vocab_size(),
