@@ -88,11 +88,15 @@ def _layer(module: str) -> str:
 LAYERS = {
     "searchr1.errors": (),
     "searchr1.identity": (),
+    "searchr1.registry": ("searchr1.errors",),
     "searchr1.files": ("searchr1.errors",),
     "searchr1.redis_client": ("searchr1.errors",),
     "searchr1.sockets": ("searchr1.errors",),
-    "searchr1.loop": ("searchr1.errors",),
-    "searchr1.engines": ("searchr1.errors", "searchr1.loop.types"),
+    "searchr1.loop": (
+        "searchr1.errors",
+        "searchr1.registry",
+    ),
+    "searchr1.engines": ("searchr1.errors", "searchr1.registry", "searchr1.loop.types"),
     # It decodes what it samples; vLLM brings its own tokenizer.
     "searchr1.engines.transformers": (
         "searchr1.engines.base",
@@ -108,10 +112,11 @@ LAYERS = {
         "searchr1.identity",
         "searchr1.loop.types",
         "searchr1.redis_client",
+        "searchr1.registry",
         "searchr1.retry_after",
         "searchr1.sockets",
     ),
-    "searchr1.data": ("searchr1.errors", "searchr1.files", "searchr1.loop.profiles"),
+    "searchr1.data": ("searchr1.errors", "searchr1.registry", "searchr1.files", "searchr1.loop.profiles"),
     "searchr1_client": (),
     "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
 }

@@ -27,8 +27,11 @@ TORCH = ("torch", "transformers", "safetensors.torch", "vllm", "peft", "accelera
 REASONS = {
     "base": "the contract of each seam",
     "config": "the settings of one room's work",
+    "errors": "each boundary raises its own, and the shared ones lie below all",
+    "factory": "opening one of a kind by its configuration",
     "files": "what a room keeps on disk, and how any room does",
     "metrics": "serving, scoring and training are measured apart",
+    "registry": "the things of one seam by name, and the class that all registries are",
     "train": "the command, and the two kinds of training that it starts",
 }
 """Why a file name may stand in more than two folders."""
@@ -86,13 +89,13 @@ def test_a_circle_is_seen() -> None:
 
 
 def foreign(imports: Iterable[Import], part: str) -> list[str]:
-    """Return the imports of ``part`` from anywhere but itself, ``errors`` and the standard library."""
+    """Return the imports of ``part`` from anywhere but itself, ``errors``, ``registry`` and the standard library."""
     return [
         str(found)
         for found in imports
         if within(found.importer, part)
         and found.top not in sys.stdlib_module_names
-        and not within(found.target, part, "searchr1.errors")
+        and not within(found.target, part, "searchr1.errors", "searchr1.registry")
     ]
 
 

@@ -38,11 +38,10 @@ def test_every_named_source_claims_the_names_that_it_hints_at() -> None:
 
 
 def test_a_source_is_one_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named_sources()
-    monkeypatch.setattr(registry, "_SOURCES", [*registry._SOURCES])
+    monkeypatch.setattr(registry, "SOURCES", registry.SOURCES.copy())
     registry.register(NamedSource("'mine'", lambda name: name == "mine", lambda *_: [SourceFile(tmp_path, "mine")]))
     assert locate(["mine"], Places()) == (SourceFile(tmp_path, "mine"),)
-    with pytest.raises(DatasetError, match=r"give 'atlas', one of nq, .*, 'mine', a file, a folder, or a hub dataset"):
+    with pytest.raises(DatasetError, match=r"give 'atlas', 'mine', one of nq, .*, a file, a folder, or a hub dataset"):
         locate(["nothing"], Places())
 
 

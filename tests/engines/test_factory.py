@@ -36,7 +36,7 @@ def test_finding_the_kinds_loads_neither_torch_nor_vllm() -> None:
 
 
 def test_a_kind_has_one_opener() -> None:
-    with pytest.raises(ValueError, match="there is an engine named 'vllm' already"):
+    with pytest.raises(ValueError, match="two engines are called 'vllm'"):
         register("vllm")(asynccontextmanager(lambda _: pytest.fail("opened")))
 
 

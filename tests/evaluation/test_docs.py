@@ -49,7 +49,7 @@ def test_the_python_example_compiles_and_imports() -> None:
 
 async def test_the_example_of_a_method_is_one(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     all_methods()
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(registry, "METHODS", registry.METHODS.copy())
     exec(compile(PYTHON[1], "docs/evaluation.md", "exec"), {})
     tools = Tools(ScriptedEngine([" Bamako </answer>"], encode=tokenizer.encode), FakeRetriever({}), tokenizer)
     outcome = await answer("one-word", "Capital of Mali?", tools, MethodOptions(), session="s")

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "loop.md").read_text("utf-8")
 
 
+@pytest.mark.process
 def test_the_example_prints_what_the_page_shows(tmp_path: Path) -> None:
     code, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", DOCS, re.DOTALL).groups()  # type: ignore[union-attr]
     assert len(code.splitlines()) <= 25

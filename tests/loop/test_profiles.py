@@ -141,12 +141,12 @@ def test_a_setting_names_no_sanitized_one() -> None:
 
 
 def test_a_name_is_taken_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_PROFILES", dict(registry._PROFILES))
+    monkeypatch.setattr(registry, "PROFILES", registry.PROFILES.copy())
     other = Profile("mine", SEARCH_R1.tags, str.strip, SEARCH_R1.observation, SEARCH_R1.action)
     assert register(other) is register(other) is profile_named("mine")
-    with pytest.raises(ValueError, match="'mine' already"):
+    with pytest.raises(ValueError, match="two profiles are called 'mine'"):
         register(Profile("mine", SEARCH_R1.tags, str.strip, SEARCH_R1.observation, SEARCH_R1.action))
-    with pytest.raises(ValueError, match="holds a '\\+'"):
+    with pytest.raises(ValueError, match="no '\\+'"):
         register(Profile("a+b", SEARCH_R1.tags, str.strip, SEARCH_R1.observation, SEARCH_R1.action))
 
 

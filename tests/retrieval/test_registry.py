@@ -56,6 +56,7 @@ def test_a_name_is_declared_once() -> None:
         provider("exa", form="exa:")(providers()["exa"].open)
 
 
+@pytest.mark.process
 def test_reading_the_declarations_imports_nothing_that_takes_long() -> None:
     program = (
         "import sys, searchr1.settings\n"

@@ -4,15 +4,13 @@ A kind is declared by ``@register`` on its opener, in a module or package direct
 these are imported to find a kind, so they import what is heavy (torch, vLLM) inside the opener.
 """
 
-import pkgutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from importlib import import_module
 
-import searchr1.engines
 from searchr1.engines.base import ServedEngine
 from searchr1.errors import ConfigurationError
+from searchr1.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +54,14 @@ class EngineConfig:
 
 Opener = Callable[[EngineConfig], AbstractAsyncContextManager[ServedEngine]]
 
-_OPENERS: dict[str, Opener] = {}
+OPENERS: Registry[Opener] = Registry("engine", "searchr1.engines.*")
 
 
 def register(kind: str) -> Callable[[Opener], Opener]:
     """Decorator: make an opener known as ``kind``. Raises ``ValueError`` where another one has that name."""
 
     def add(opener: Opener) -> Opener:
-        if _OPENERS.setdefault(kind, opener) is not opener:
-            raise ValueError(f"there is an engine named {kind!r} already")
+        OPENERS.add(kind, opener)
         return opener
 
     return add
@@ -72,9 +69,7 @@ def register(kind: str) -> Callable[[Opener], Opener]:
 
 def engine_kinds() -> tuple[str, ...]:
     """Return the names of all kinds, sorted."""
-    for module in pkgutil.iter_modules(searchr1.engines.__path__, "searchr1.engines."):
-        import_module(module.name)
-    return tuple(sorted(_OPENERS))
+    return tuple(OPENERS.all())
 
 
 @asynccontextmanager
@@ -87,8 +82,5 @@ async def open_engine(config: EngineConfig) -> AsyncIterator[ServedEngine]:
         ConfigurationError: there is no such kind, or its model, its libraries or its settings can't work.
         EngineUnavailableError: it does not start.
     """
-    kinds = engine_kinds()
-    if config.kind not in kinds:
-        raise ConfigurationError(f"there is no engine {config.kind!r}; there are {', '.join(kinds)}")
-    async with _OPENERS[config.kind](config) as engine:
+    async with OPENERS.named(config.kind)(config) as engine:
         yield engine

@@ -63,7 +63,7 @@ _TOKEN_NAMES = (
     "object_ref_|box_|quad_|repo_name|file_sep"
 )
 _TOKENS = (
-    r"<\|[^<>|]{1,64}\|>"
+    r"<\|[^<>|]{0,64}\|>"
     r"|</?(?:s|bos|eos|pad|unk|mask|cls|sep)/?>"
     r"|<</?sys>>"
     r"|\[[/\\]?(?:inst|sys|system_prompt|available_tools|tool_calls|tool_results|bos|eos|unk|gmask|sop)\]"

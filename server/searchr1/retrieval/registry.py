@@ -13,9 +13,7 @@ These modules are imported to read one declaration: what takes long to import (n
 
 import contextlib
 import functools
-import importlib
 import math
-import pkgutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -23,13 +21,11 @@ from typing import Literal, Protocol
 from urllib.parse import parse_qsl
 
 from searchr1.errors import ConfigurationError
+from searchr1.registry import Registry
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.keys import usable_key
 
 KeyUse = Literal["none", "optional", "required"]
-
-_PACKAGES = {"searchr1.retrieval.providers": "", "searchr1.retrieval.index": "_retriever"}
-"""Packages with declarations, and the end of the names of the modules that hold them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +83,9 @@ class Provider:
     """URL schemes that name it by themselves; its target is then the whole setting."""
 
 
-_DECLARED: dict[str, Provider] = {}
+PROVIDERS: Registry[Provider] = Registry(
+    "provider", "searchr1.retrieval.providers.*", "searchr1.retrieval.index.*_retriever"
+)
 
 
 def provider(
@@ -106,9 +104,7 @@ def provider(
     """
 
     def declare(opener: Opener) -> Opener:
-        if name in _DECLARED:
-            raise ValueError(f"two providers are called {name!r}")
-        _DECLARED[name] = Provider(name, form, opener, needs_target, key, is_local, schemes)
+        PROVIDERS.add(name, Provider(name, form, opener, needs_target, key, is_local, schemes))
         return opener
 
     return declare
@@ -117,11 +113,7 @@ def provider(
 @functools.cache
 def providers() -> Mapping[str, Provider]:
     """Return all providers by name, in alphabetical order of their forms."""
-    for package, suffix in _PACKAGES.items():
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            if module.name.endswith(suffix):
-                importlib.import_module(f"{package}.{module.name}")
-    return MappingProxyType({one.name: one for one in sorted(_DECLARED.values(), key=lambda one: one.form)})
+    return MappingProxyType({one.name: one for one in sorted(PROVIDERS.all().values(), key=lambda one: one.form)})
 
 
 def forms() -> str:

@@ -22,15 +22,14 @@ def test_only_methods_that_search_need_a_retriever() -> None:
 
 
 def test_a_name_is_one_method(monkeypatch: pytest.MonkeyPatch) -> None:
-    all_methods()
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(registry, "METHODS", registry.METHODS.copy())
     run = method_named("direct").run
-    with pytest.raises(ValueError, match="there is a method named 'direct' already"):
+    with pytest.raises(ValueError, match="two methods are called 'direct'"):
         register("direct", title="D", order=9, paper_row=9, searches=False)(run)
     assert register("mine", title="Mine", order=9, paper_row=9, searches=False)(run) is run
     assert method_named("mine") == Method("mine", "Mine", 9, 9, False, run)
 
 
 def test_an_unknown_method_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigurationError, match="no method 'rug'; there are search-r1, direct, cot, rag, ircot"):
+    with pytest.raises(ConfigurationError, match="no method 'rug'; there are cot, direct, ircot, rag, search-r1"):
         Comparison(methods=("rug",))

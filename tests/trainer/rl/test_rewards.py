@@ -161,7 +161,7 @@ def test_the_registered_rewards_are_found_by_name() -> None:
 
 
 def test_a_reward_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewards, "_REWARDS", dict(rewards._REWARDS))
+    monkeypatch.setattr(rewards, "REWARDS", rewards.REWARDS.copy())
 
     @register("short")
     def short(outcome: Outcome) -> float:
@@ -170,7 +170,7 @@ def test_a_reward_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reward_named("short") is short
     assert reward_named("short")(outcome(ANSWER)) == 0.5
     assert register("short")(short) is short
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(ValueError, match="two rewards are called 'short'"):
         register("short")(exact_match_reward)
     with pytest.raises(ValueError, match="colon"):
         register("a:b")

@@ -1,26 +1,22 @@
 """The named sources. Each module of this package registers its own as it is imported; all are imported here."""
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
-from functools import cache
 
-import searchr1.data.sources
 from searchr1.data.sources.base import NamedSource, Places, SourceFile
+from searchr1.registry import Registry
 
-_SOURCES: list[NamedSource] = []
+SOURCES: Registry[NamedSource] = Registry("source", "searchr1.data.sources.*")
 
 
 def register(source: NamedSource) -> NamedSource:
     """Make a named source known, and return it."""
-    _SOURCES.append(source)
+    SOURCES.add(source.hint, source)
     return source
 
 
 def named_sources() -> tuple[NamedSource, ...]:
     """Return all named sources, by their modules' names."""
-    _import_all()
-    return tuple(_SOURCES)
+    return tuple(SOURCES.all().values())
 
 
 def locate(names: Sequence[str], places: Places) -> tuple[SourceFile, ...]:
@@ -44,10 +40,3 @@ def locate(names: Sequence[str], places: Places) -> tuple[SourceFile, ...]:
             files += source.locate([one for one in names if source.claims(one)], places)
             done.add(id(source))
     return tuple(files)
-
-
-@cache
-def _import_all() -> None:
-    package = searchr1.data.sources
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        importlib.import_module(module.name)

@@ -3,15 +3,11 @@
 The help of ``searchr1 eval`` names them, so these files import what is heavy (tokenizer, driver) when a method runs.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from searchr1.errors import ConfigurationError
-from searchr1.evaluation import methods
+from searchr1.registry import Registry
 
 if TYPE_CHECKING:
     from searchr1.evaluation.baselines.trial import Trial
@@ -47,16 +43,14 @@ class Method:
     run: Run
 
 
-_METHODS: dict[str, Method] = {}
+METHODS: Registry[Method] = Registry("method", "searchr1.evaluation.methods.*")
 
 
 def register(name: str, *, title: str, order: int, paper_row: int, searches: bool) -> Callable[[Run], Run]:
     """Decorator: make a method known as ``name``. Raises ``ValueError`` where another one has that name."""
 
     def add(run: Run) -> Run:
-        method = Method(name, title, order, paper_row, searches, run)
-        if _METHODS.setdefault(name, method) is not method:
-            raise ValueError(f"there is a method named {name!r} already")
+        METHODS.add(name, Method(name, title, order, paper_row, searches, run))
         return run
 
     return add
@@ -64,20 +58,9 @@ def register(name: str, *, title: str, order: int, paper_row: int, searches: boo
 
 def all_methods() -> tuple[Method, ...]:
     """Return all methods, in the order of help."""
-    _import_all()
-    return tuple(sorted(_METHODS.values(), key=lambda method: method.order))
+    return tuple(sorted(METHODS.all().values(), key=lambda method: method.order))
 
 
 def method_named(name: str) -> Method:
     """Return the method registered as ``name``. Raises ``ConfigurationError`` where there is none."""
-    _import_all()
-    if name not in _METHODS:
-        known = ", ".join(method.name for method in all_methods())
-        raise ConfigurationError(f"there is no method {name!r}; there are {known}")
-    return _METHODS[name]
-
-
-@cache
-def _import_all() -> None:
-    for module in pkgutil.iter_modules(methods.__path__, f"{methods.__name__}."):
-        importlib.import_module(module.name)
+    return METHODS.named(name)

@@ -17,6 +17,7 @@ from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.tags import Pair, Tags
 from searchr1.loop.types import Segment, Status
+from searchr1.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Outcome:
 
 Reward = Callable[[Outcome], float]
 
-_REWARDS: dict[str, Reward] = {}
+REWARDS: Registry[Reward] = Registry("reward")
 
 CORRECT_WELL_FORMED = 1.0
 CORRECT_ILL_FORMED = 0.8
@@ -86,8 +87,7 @@ def register(name: str) -> Callable[[Reward], Reward]:
         raise ValueError(f"a reward's name has no colon: {name!r}")
 
     def add(reward: Reward) -> Reward:
-        if _REWARDS.setdefault(name, reward) is not reward:
-            raise ValueError(f"there is a reward named {name!r} already")
+        REWARDS.add(name, reward)
         return reward
 
     return add
@@ -100,10 +100,10 @@ def reward_named(name: str) -> Reward:
         ConfigurationError: there is none, or the module can't be imported.
     """
     if ":" not in name:
-        if name not in _REWARDS:
-            known = ", ".join(sorted(_REWARDS))
-            raise ConfigurationError(f"there is no reward {name!r}; there are {known}, or name a module:function")
-        return _REWARDS[name]
+        try:
+            return REWARDS.named(name)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{error}, or name a module:function") from None
     module, _, attribute = name.partition(":")
     try:
         reward: Reward = getattr(importlib.import_module(module), attribute)

@@ -211,7 +211,7 @@ def test_a_critic_moves_towards_the_returns(name: str) -> None:
 
 
 def test_a_name_belongs_to_one_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_ALGORITHMS", dict(base._ALGORITHMS))
+    monkeypatch.setattr(base, "ALGORITHMS", base.ALGORITHMS.copy())
 
     @register("mine")
     class Mine(Algorithm):
@@ -220,7 +220,7 @@ def test_a_name_belongs_to_one_algorithm(monkeypatch: pytest.MonkeyPatch) -> Non
 
     assert algorithm_named("mine") is Mine
     assert register("mine")(Mine) is Mine
-    with pytest.raises(ValueError, match="named 'grpo' already"):
+    with pytest.raises(ValueError, match="two algorithms are called 'grpo'"):
         register("grpo")(Mine)
 
 

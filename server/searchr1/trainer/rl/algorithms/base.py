@@ -6,17 +6,14 @@ duty is ``advantages``; everything else has a default. ``algorithm: its name`` i
 Shapes: R samples of a step, B of a micro-batch, N = T - 1 tokens that have a prediction.
 """
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import ClassVar, Literal, TypeVar
 
 import torch
 
-from searchr1.errors import ConfigurationError
+from searchr1.registry import Registry
 from searchr1.trainer.rl.losses import PolicyLoss, kl_k3, masked_mean, policy_loss, value_loss
 from searchr1.trainer.rl.sections import LossSection
 
@@ -148,7 +145,7 @@ class Algorithm(ABC):
         return value_loss(values, old_values, returns, mask, clip=self.loss.value_clip, denominator=denominator)
 
 
-_ALGORITHMS: dict[str, type[Algorithm]] = {}
+ALGORITHMS: Registry[type[Algorithm]] = Registry("algorithm", "searchr1.trainer.rl.algorithms.*")
 
 
 def register(name: str) -> Callable[[A], A]:
@@ -159,8 +156,7 @@ def register(name: str) -> Callable[[A], A]:
     """
 
     def add(algorithm: A) -> A:
-        if _ALGORITHMS.setdefault(name, algorithm) is not algorithm:
-            raise ValueError(f"there is an algorithm named {name!r} already")
+        ALGORITHMS.add(name, algorithm)
         return algorithm
 
     return add
@@ -172,21 +168,9 @@ def algorithm_named(name: str) -> type[Algorithm]:
     Raises:
         ConfigurationError: there is none; the message names those that there are.
     """
-    _import_all()
-    if name not in _ALGORITHMS:
-        raise ConfigurationError(f"there is no algorithm {name!r}; there are {', '.join(known_algorithms())}")
-    return _ALGORITHMS[name]
+    return ALGORITHMS.named(name)
 
 
 def known_algorithms() -> list[str]:
     """Return the names of all algorithms, sorted."""
-    _import_all()
-    return sorted(_ALGORITHMS)
-
-
-@cache
-def _import_all() -> None:
-    """Import every module of this folder, so that its algorithms register themselves."""
-    package = __name__.rpartition(".")[0]
-    for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-        importlib.import_module(f"{package}.{module.name}")
+    return list(ALGORITHMS.all())
