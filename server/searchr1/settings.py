@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
 
     profile: str = "search-r1"
-    """The format that the model was trained on: its tags, texts and how its answers are read; see ``docs/loop.md``."""
+    """The format that the model was trained on: its tags, texts and answers; see ``docs/reference/loop.md``."""
     sanitize: bool = True
     """Neutralize tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict)

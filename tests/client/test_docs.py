@@ -1,4 +1,4 @@
-"""The examples of docs/sdk.md: they run as they stand but for the server's address, and their types hold."""
+"""The examples of docs/guides/sdk.md: they run as they stand but for the server's address, and their types hold."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from tests.gateway.conftest import running_stage
 
-PAGE = (Path(__file__).parents[2] / "docs" / "sdk.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "sdk.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 PRINTED = [
     ["West African CFA franc", "source [1]: Mali", "completed after 1 searches"],

@@ -28,7 +28,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Client:
-    """A client as docs/clients.md names it, and the program that asks with it."""
+    """A client as docs/guides/clients.md names it, and the program that asks with it."""
 
     name: str
     command: tuple[str, ...]

@@ -1,11 +1,11 @@
-"""The table of docs/clients.md, and its cells as a client's reports make them."""
+"""The table of docs/guides/clients.md, and its cells as a client's reports make them."""
 
 from pathlib import Path
 from typing import Any
 
 from .stages import ANSWER, FAILURE, THOUGHTS, URL
 
-DOCS = Path(__file__).parents[2] / "docs" / "clients.md"
+DOCS = Path(__file__).parents[2] / "docs" / "guides" / "clients.md"
 COLUMNS = ["text", "streaming", "reasoning", "citations", "sources", "usage", "errors"]
 
 

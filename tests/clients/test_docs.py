@@ -1,4 +1,4 @@
-"""docs/clients.md: its examples run, its versions are those that were tested, its table has every client."""
+"""docs/guides/clients.md: its examples run, its versions are those that were tested, its table has every client."""
 
 import json
 import re

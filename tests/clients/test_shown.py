@@ -1,4 +1,4 @@
-"""Each real client's view of a run, held against the table in docs/clients.md."""
+"""Each real client's view of a run, held against the table in docs/guides/clients.md."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

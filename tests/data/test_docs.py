@@ -1,4 +1,4 @@
-"""docs/data.md against the command that it describes."""
+"""docs/guides/data.md against the command that it describes."""
 
 import re
 import shlex
@@ -8,7 +8,7 @@ import typer
 
 from searchr1.cli.main import app
 
-DOCS = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+DOCS = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 PREPARE = COMMANDS["data"].commands["prepare"]
 

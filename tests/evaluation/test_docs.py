@@ -1,4 +1,4 @@
-"""docs/evaluation.md against the command that it describes."""
+"""docs/guides/evaluation.md against the command that it describes."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ from searchr1.evaluation.methods.registry import all_methods
 from searchr1.retrieval.fake import FakeRetriever
 from searchr1.tokenizer import Tokenizer
 
-DOCS = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+DOCS = (Path(__file__).parents[2] / "docs" / "guides" / "evaluation.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", DOCS, flags=re.DOTALL)
 EVAL = typer.main.get_command(app).commands["eval"]  # type: ignore[attr-defined]
 
@@ -44,13 +44,13 @@ def test_every_method_is_described() -> None:
 
 
 def test_the_python_example_compiles_and_imports() -> None:
-    exec(compile(PYTHON[0], "docs/evaluation.md", "exec"), {"__name__": "docs"})
+    exec(compile(PYTHON[0], "docs/guides/evaluation.md", "exec"), {"__name__": "docs"})
 
 
 async def test_the_example_of_a_method_is_one(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     all_methods()
     monkeypatch.setattr(registry, "METHODS", registry.METHODS.copy())
-    exec(compile(PYTHON[1], "docs/evaluation.md", "exec"), {})
+    exec(compile(PYTHON[1], "docs/guides/evaluation.md", "exec"), {})
     tools = Tools(ScriptedEngine([" Bamako </answer>"], encode=tokenizer.encode), FakeRetriever({}), tokenizer)
     outcome = await answer("one-word", "Capital of Mali?", tools, MethodOptions(), session="s")
     assert (outcome.status, outcome.answer) == ("completed", "Bamako")

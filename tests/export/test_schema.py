@@ -68,7 +68,7 @@ def test_fields_may_be_added_within_a_version() -> None:
 
 
 def test_every_field_is_documented() -> None:
-    text = (DOCS / "record.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference" / "record.md").read_text(encoding="utf-8")
     schema = json.loads(KEPT.read_text(encoding="utf-8"))
     models = [schema, *schema["$defs"].values()]
     fields = {name for model in models for name in model.get("properties", {})}

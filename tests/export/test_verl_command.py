@@ -162,7 +162,7 @@ def test_the_command_takes_other_data_and_retriever(world: Path) -> None:
 
 
 def test_the_page_has_every_option() -> None:
-    docs = (Path(__file__).parents[2] / "docs" / "verl.md").read_text("utf-8")
+    docs = (Path(__file__).parents[2] / "docs" / "guides" / "verl.md").read_text("utf-8")
     command = typer.main.get_command(export_app).commands["verl"]  # type: ignore[attr-defined]
     options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
     assert {option for option in options if f"`{option}" not in docs} == set()

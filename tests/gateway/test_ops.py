@@ -37,7 +37,7 @@ async def test_the_page_and_its_files_are_served_with_a_strict_policy(stage: Sta
 
 
 def test_every_setting_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "settings.md").read_text("utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text("utf-8")
     variables = {**{name: name.upper() for name in Settings.model_fields}, "provider_keys": "<NAME>_API_KEY"}
     missing = [name for name, variable in variables.items() if f"`SEARCHR1_{variable}`" not in text]
     assert missing == []

@@ -1,4 +1,4 @@
-"""docs/loop.md and the loop's docstrings: examples run as shown, and tables name what there is."""
+"""docs/reference/loop.md and the loop's docstrings: examples run as shown, and tables name what there is."""
 
 import doctest
 import re
@@ -15,7 +15,7 @@ from searchr1.loop.profiles.registry import registered
 from searchr1.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-DOCS = (ROOT / "docs" / "loop.md").read_text("utf-8")
+DOCS = (ROOT / "docs" / "reference" / "loop.md").read_text("utf-8")
 
 
 @pytest.mark.process

@@ -28,7 +28,7 @@ from searchr1.loop.types import (
 )
 from tests.loop.scripts import all_limits, model_texts, new_rollout
 
-DOCS = (Path(__file__).parents[2] / "docs" / "loop.md").read_text("utf-8")
+DOCS = (Path(__file__).parents[2] / "docs" / "reference" / "loop.md").read_text("utf-8")
 MALI = Passage("1", '"Mali"', "Its capital is Bamako.")
 SEARCH, ANSWER, NOTHING = "<search> Mali </search>", "<answer> Bamako </answer>", "I am lost."
 FROM_OUTSIDE = (Status.CANCELLED, Status.DEADLINE, Status.FAILED)
@@ -209,7 +209,7 @@ def test_any_walk_stays_within_the_table(data: st.DataObject, profile: Profile, 
         assert (rollout.action, rollout.segments, rollout.num_sampled_tokens, rollout.num_turns) == before
 
 
-# docs/loop.md.
+# docs/reference/loop.md.
 
 
 def test_the_page_has_the_same_table() -> None:

@@ -14,7 +14,7 @@ from searchr1.retrieval.config import ResilienceConfig, SearchConfig
 from searchr1.retrieval.factory import open_chain, parse_chain
 from searchr1.retrieval.registry import Provider, forms, key_variable, open_provider, parse_spec, provider, providers
 
-DOCS = (Path(__file__).parents[2] / "docs" / "search.md").read_text("utf-8")
+DOCS = (Path(__file__).parents[2] / "docs" / "guides" / "search.md").read_text("utf-8")
 
 
 @pytest.fixture(params=providers().values(), ids=lambda one: one.name)

@@ -34,7 +34,7 @@ def data_prepare(
     verl: Annotated[bool, typer.Option("--verl", help="Write data_source as verl knows it: searchR1_nq.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
 ) -> None:
-    """Write questions of one source or many into one file, for training or evaluation: see docs/data.md."""
+    """Write questions of one source or many into one file, for training or evaluation: see docs/guides/data.md."""
     from searchr1.data.prepare import PrepareConfig, prepare
 
     config = PrepareConfig(

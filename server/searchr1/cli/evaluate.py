@@ -37,7 +37,7 @@ eval_app = typer.Typer(
 def evaluate(
     ctx: typer.Context,
     dataset: Annotated[
-        str, typer.Option(help="atlas, sets such as nq,hotpotqa, seven for all, or a path; see docs/data.md.")
+        str, typer.Option(help="atlas, sets such as nq,hotpotqa, seven for all, or a path; see docs/guides/data.md.")
     ] = "atlas",
     data: Data = None,
     split: Annotated[str, typer.Option(help="Of atlas, folders and hub datasets: train, validation or test.")] = "test",
@@ -78,7 +78,7 @@ def evaluate(
     """Score a served model: exact match, sub-exact match, searches per answer. Greedy unless a temperature is given.
 
     With --method of a baseline, --engine-url or --retriever, the methods run without a gateway, on the engine and the
-    retriever that are named, and a table compares them: see docs/evaluation.md.
+    retriever that are named, and a table compares them: see docs/guides/evaluation.md.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -150,7 +150,7 @@ def _compare(
         given["retriever"] = NO_RETRIEVER
     for name in ("model", "retriever"):
         if name not in given and f"SEARCHR1_{name.upper()}" not in os.environ:
-            raise typer.BadParameter(f"the methods need --{name}: see docs/evaluation.md")
+            raise typer.BadParameter(f"the methods need --{name}: see docs/guides/evaluation.md")
     settings = Settings.load(**given)
     compared = compare(chosen, settings, options)
     for report in compared.reports:

@@ -32,7 +32,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a run instead.")] = False,
 ) -> None:
-    """Write stored runs as training records, token ids and loss masks included: see docs/record.md."""
+    """Write stored runs as training records, token ids and loss masks included: see docs/reference/record.md."""
     if ctx.invoked_subcommand is not None:
         return
     from searchr1.export.run import ExportConfig
@@ -73,7 +73,7 @@ def export_verl(
     data_dir: DataDir = DATA,
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
 ) -> None:
-    """Write a folder from which verl runs a training run: data, reward, rollout, settings. See docs/verl.md."""
+    """Write a folder from which verl runs a training run: data, reward, rollout, settings. See docs/guides/verl.md."""
     from searchr1.export.verl.command import VerlExport
     from searchr1.export.verl.command import export_verl as run
 

@@ -22,7 +22,7 @@ def serve(
     retriever: Annotated[
         str | None,
         typer.Option(
-            help="http://…/retrieve, index:PATH, tavily:, …, comma-separated; see docs/search.md.",
+            help="http://…/retrieve, index:PATH, tavily:, …, comma-separated; see docs/guides/search.md.",
             envvar="SEARCHR1_RETRIEVER",
         ),
     ] = None,
@@ -35,7 +35,7 @@ def serve(
 ) -> None:
     """Serve a model: the API, the page and the metrics.
 
-    Everything else is set by environment variables, SEARCHR1_ and the setting's name: see docs/settings.md.
+    Everything else is set by environment variables, SEARCHR1_ and the setting's name: see docs/reference/settings.md.
     """
     from searchr1.demo.bundle import demo_settings
     from searchr1.gateway.process import serve_forever

@@ -1,1 +1,4 @@
-"""Questions with golden answers: where they lie, how they are read, and ``searchr1 data prepare``. See docs/data.md."""
+"""Questions with golden answers: where they lie, how they are read, and ``searchr1 data prepare``.
+
+See docs/guides/data.md.
+"""

@@ -1,6 +1,6 @@
 """Settings of the search layer, one class a concern. Defaults, bounds and meanings are written here alone.
 
-``searchr1.settings`` makes an environment variable of every field: see docs/settings.md.
+``searchr1.settings`` makes an environment variable of every field: see docs/reference/settings.md.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""docs/cli.md and ``--help`` say what the command does."""
+"""docs/reference/cli.md and ``--help`` say what the command does."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from searchr1.cli.ask.exit_codes import ExitCode
 from searchr1.cli.main import app
 
-PAGE = (Path(__file__).parents[3] / "docs" / "cli.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 
 
 def options_of(command: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""The examples of docs/chat.md, run as they stand but for the server's address and the model's name."""
+"""The examples of docs/reference/chat.md, run as they stand but for the server's address and the model's name."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from tests.gateway.conftest import MODEL, Stage
 
-PAGE = (Path(__file__).parents[3] / "docs" / "chat.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "chat.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 CURL = re.findall(r"```console\n\$ (.*?)```", PAGE, re.DOTALL)
 

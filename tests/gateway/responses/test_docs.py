@@ -1,4 +1,4 @@
-"""The examples of ``docs/responses.md`` run as they stand, but for the server's address and model."""
+"""The examples of ``docs/reference/responses.md`` run as they stand, but for the server's address and model."""
 
 import asyncio
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from tests.gateway.conftest import MODEL, Stage
 
-PAGE = Path(__file__).parents[3] / "docs" / "responses.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "responses.md"
 
 
 async def test_every_example_runs(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

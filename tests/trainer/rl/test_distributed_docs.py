@@ -1,4 +1,4 @@
-"""docs/distributed-training.md against the fields and files that it names."""
+"""docs/guides/distributed-training.md against the fields and files that it names."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from searchr1.engines.vllm.worker import WorkerExtension
 from searchr1.trainer.rl.config import TrainConfig
 
 ROOT = Path(__file__).parents[3]
-DOCS = (ROOT / "docs" / "distributed-training.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "guides" / "distributed-training.md").read_text(encoding="utf-8")
 REQUIRED = {"algorithm": "grpo", "model": "m", "data": "d", "retriever": "r", "out_dir": "o"}
 
 

@@ -1,4 +1,4 @@
-"""docs/training.md against the commands, fields and functions that it describes."""
+"""docs/guides/training.md against the commands, fields and functions that it describes."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.rewards import Outcome, reward_named
 
 ROOT = Path(__file__).parents[3]
-DOCS = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
@@ -72,4 +72,4 @@ def test_the_reward_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("name", known_algorithms())
 def test_every_algorithm_has_a_row(name: str) -> None:
-    assert f"\n| [`{name}`](../server/searchr1/trainer/rl/algorithms/{name}.py) |" in DOCS
+    assert f"\n| [`{name}`](../../server/searchr1/trainer/rl/algorithms/{name}.py) |" in DOCS

@@ -44,7 +44,7 @@ def ask(
 ) -> None:
     """Ask one question: the answer goes to stdout, the steps to stderr. Ctrl-C cancels the run on the server.
 
-    More in docs/cli.md.
+    More in docs/reference/cli.md.
     """
     from searchr1.cli.ask.asking import Ask
     from searchr1.cli.ask.asking import ask as run

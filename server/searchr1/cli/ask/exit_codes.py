@@ -7,7 +7,7 @@ from searchr1.errors import SearchR1Error
 
 
 class ExitCode(IntEnum):
-    """The command's exit codes; docs/cli.md describes them to users."""
+    """The command's exit codes; docs/reference/cli.md describes them to users."""
 
     ANSWERED = 0
     NO_ANSWER = 1

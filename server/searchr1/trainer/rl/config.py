@@ -24,7 +24,7 @@ class TrainConfig(Section):
     model: str
     """The policy to start from, and the reference of the KL: a folder or hub name."""
     profile: Annotated[str, Field(exclude_if=lambda name: name == "search-r1")] = "search-r1"
-    """The format that the policy is trained in: its tags, texts and how its answers are read; see ``docs/loop.md``."""
+    """The format that the policy is trained in: its tags, texts and answers; see ``docs/reference/loop.md``."""
     data: str
     """Questions to train on, as ``searchr1 data prepare`` names them: ``atlas``, a file, a hub dataset."""
     data_split: str = "train"

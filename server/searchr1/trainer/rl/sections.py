@@ -48,7 +48,7 @@ class RolloutSection(Section):
     """Type of vLLM's weights."""
     engine_urls: tuple[str, ...] = ()
     """Running vLLM servers to sample from instead of a vLLM in this process; see
-    ``docs/distributed-training.md``."""
+    ``docs/guides/distributed-training.md``."""
     enforce_eager: bool = False
     """Start vLLM without compiling: sooner, and a little slower from then on."""
     kv_cache_gib: Positive | None = None
