@@ -177,13 +177,13 @@ async def _open_engine(config: TrainConfig, source: Path) -> AsyncIterator[Train
 
 def _engine_config(config: TrainConfig, source: Path) -> EngineConfig:
     section = config.rollout
-    if section.engine_urls and section.engine == "transformers":
+    if section.engine_urls and section.engine != "vllm":
         raise ConfigurationError("rollout.engine_urls are vLLM servers: leave rollout.engine at vllm")
     kind = "vllm-replicas" if section.engine_urls else section.engine
     common = EngineConfig(
         kind, str(source), urls=section.engine_urls, device=config.device, max_num_seqs=section.max_concurrent
     )
-    if kind != "vllm":
+    if kind in ("transformers", "vllm-replicas"):  # These take types and bounds from the checkpoint or their servers.
         return common
     return replace(
         common,
