@@ -10,7 +10,7 @@ import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import SamplingParams, TakesWeights, TellsMetrics
-from searchr1.engines.factory import EngineConfig, engine_kinds, open_engine, register
+from searchr1.engines.factory import OPENERS, EngineConfig, open_engine, register
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.settings import Settings
 from tests.engines.helpers import complete, text_of
@@ -22,13 +22,13 @@ def encode(text: str) -> list[int]:
 
 
 def test_every_kind_is_found() -> None:
-    assert engine_kinds() == ("scripted", "transformers", "vllm", "vllm-http", "vllm-replicas")
+    assert tuple(OPENERS.all()) == ("scripted", "transformers", "vllm", "vllm-http", "vllm-replicas")
 
 
 @pytest.mark.process
 def test_finding_the_kinds_loads_neither_torch_nor_vllm() -> None:
     program = (
-        "import sys; from searchr1.engines.factory import engine_kinds; engine_kinds(); "
+        "import sys; from searchr1.engines.factory import OPENERS; OPENERS.all(); "
         "print([name for name in ('torch', 'vllm', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -67,11 +67,6 @@ def register(kind: str) -> Callable[[Opener], Opener]:
     return add
 
 
-def engine_kinds() -> tuple[str, ...]:
-    """Return the names of all kinds, sorted."""
-    return tuple(OPENERS.all())
-
-
 @asynccontextmanager
 async def open_engine(config: EngineConfig) -> AsyncIterator[ServedEngine]:
     """Open the engine that ``config`` describes, and close it at the end of the block.

@@ -48,6 +48,11 @@ def test_fields_are_overridden_by_dotted_name(tmp_path: Path) -> None:
         (LEAST, {"model.x": 1}, r"there is no field model\.x"),
         (LEAST.replace("algorithm: grpo", ""), None, "algorithm: Field required"),
         (LEAST, {"algorithm": "dpo"}, r"algorithm: there is no algorithm 'dpo'; there are .*grpo, ppo"),
+        (
+            LEAST,
+            {"rollout.engine": "vlm"},
+            r"rollout\.engine: there is no engine 'vlm'; there are .*vllm",
+        ),
         ("- a list", None, "must hold fields"),
         ("a: [", None, "can't be read as YAML"),
     ],

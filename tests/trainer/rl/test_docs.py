@@ -10,7 +10,7 @@ import yaml
 
 from searchr1.cli.main import app
 from searchr1.loop.types import Status
-from searchr1.trainer.rl.algorithms.base import known_algorithms
+from searchr1.trainer.rl.algorithms.base import ALGORITHMS
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.rewards import Outcome, reward_named
 
@@ -70,6 +70,6 @@ def test_the_reward_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert reward(Outcome("q", ("Mali",), "Mali", Status.COMPLETED, ())) == 1.0
 
 
-@pytest.mark.parametrize("name", known_algorithms())
+@pytest.mark.parametrize("name", ALGORITHMS.all())
 def test_every_algorithm_has_a_row(name: str) -> None:
     assert f"\n| [`{name}`](../../server/searchr1/trainer/rl/algorithms/{name}.py) |" in DOCS

@@ -103,7 +103,7 @@ def departures(config: TrainConfig) -> list[str]:
         )
     if optimizer.warmup and optimizer.num_minibatches * optimizer.num_epochs > 1:
         said.append("verl's learning rate rises once a step, ours once a minibatch; both end at the same share.")
-    if rollout.engine == "transformers" or rollout.engine_urls:
+    if rollout.engine != "vllm" or rollout.engine_urls:
         said.append("`rollout.engine` and `rollout.engine_urls` do not carry over: verl starts vLLM itself.")
     if loss.importance_cap is not None:
         said.append(

@@ -177,7 +177,7 @@ async def _open_engine(config: TrainConfig, source: Path) -> AsyncIterator[Train
 
 def _engine_config(config: TrainConfig, source: Path) -> EngineConfig:
     section = config.rollout
-    if section.engine_urls and section.engine == "transformers":
+    if section.engine_urls and section.engine != "vllm":
         raise ConfigurationError("rollout.engine_urls are vLLM servers: leave rollout.engine at vllm")
     kind = "vllm-replicas" if section.engine_urls else section.engine
     common = EngineConfig(

@@ -6,8 +6,10 @@ appendix; ``train_ppo.sh`` and ``train_grpo.sh`` of its repository).
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from searchr1.engines.factory import OPENERS
+from searchr1.errors import as_value_error
 from searchr1.loop.types import Limits
 from searchr1.trainer.rl.losses import Over
 
@@ -42,8 +44,9 @@ class RolloutSection(Section):
     """Tokens after the prompt that count for reward and loss."""
     max_concurrent: int = Field(default=256, ge=1)
     """Rollouts under way at once."""
-    engine: Literal["vllm", "transformers"] = "vllm"
-    """vLLM in this process, or transformers, which batches continuously too, where vLLM is not installed."""
+    engine: str = "vllm"
+    """Name of a registered engine that takes new weights: ``vllm`` in this process, or ``transformers``, which batches
+    continuously too, where vLLM is not installed."""
     engine_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of vLLM's weights."""
     engine_urls: tuple[str, ...] = ()
@@ -57,6 +60,13 @@ class RolloutSection(Section):
     """Share of the GPU's memory that vLLM takes; the trainer needs the rest."""
     search_timeout_s: Positive = 10.0
     """Seconds that one search may take."""
+
+    @field_validator("engine")
+    @classmethod
+    @as_value_error()
+    def _check_engine(cls, kind: str) -> str:
+        OPENERS.named(kind)
+        return kind
 
     def limits(self) -> Limits:
         """Return the loop's bounds."""

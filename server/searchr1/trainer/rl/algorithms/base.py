@@ -169,8 +169,3 @@ def algorithm_named(name: str) -> type[Algorithm]:
         ConfigurationError: there is none; the message names those that there are.
     """
     return ALGORITHMS.named(name)
-
-
-def known_algorithms() -> list[str]:
-    """Return the names of all algorithms, sorted."""
-    return list(ALGORITHMS.all())
