@@ -15,7 +15,7 @@ from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
 from searchr1.trainer.rl.policy import Policy, TokenStats
 from searchr1.trainer.rl.samples import Sample
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 
 ALONE = ProcessGroup(torch.device("cpu"))
 
