@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
 
@@ -27,6 +28,15 @@ class Registry(Generic[T]):
         """Make ``thing`` known as ``name``. Raises ``ValueError`` where another one has that name."""
         if self._things.setdefault(name, thing) is not thing:
             raise ValueError(f"two {self._kind}s are called {name!r}")
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that makes a thing known as ``name``. It raises as ``add`` does."""
+
+        def decorate(thing: T) -> T:
+            self.add(name, thing)
+            return thing
+
+        return decorate
 
     def named(self, name: str) -> T:
         """Return the thing called ``name``; without it raise ``ConfigurationError``, which lists the known names."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from searchr1.atlas.corpus import CorpusName, write_corpus
-from searchr1.atlas.questions import Question, generate, write_questions
+from searchr1.atlas.questions import AtlasQuestion, generate, write_questions
 from searchr1.atlas.readings import readings
 from searchr1.atlas.records import Demonstration, Reading
 from searchr1.atlas.renamed import renamed_world
@@ -126,7 +126,7 @@ def build(
 
 
 def demonstrations(
-    world: World, questions: Iterable[Question], search: SearchBatch, dropped: Counter[str]
+    world: World, questions: Iterable[AtlasQuestion], search: SearchBatch, dropped: Counter[str]
 ) -> Iterator[Demonstration]:
     """Yield the demonstrations of ``questions``, in order, searching in batches and each query once.
 
@@ -232,7 +232,7 @@ def _counted(items: Iterable[Item], on_item: Callable[[], None]) -> Iterator[Ite
         on_item()
 
 
-def _write_questions(world: World, train: Sequence[Question], out_dir: Path, seed: int) -> dict[str, int]:
+def _write_questions(world: World, train: Sequence[AtlasQuestion], out_dir: Path, seed: int) -> dict[str, int]:
     splits = {
         "questions-train.jsonl": train,
         "questions-validation.jsonl": generate(world, "validation", VALIDATION_QUESTIONS, seed),

@@ -182,7 +182,7 @@ def method_options(settings: Settings, options: RunOptions, baseline_format: Bas
 def _check_profile(comparison: Comparison, name: str) -> None:
     """Raise ``ConfigurationError`` for a profile that the comparison can't ask or read."""
     if comparison.baseline_format == "search-r1" and set(comparison.methods) != {SEARCH_R1}:
-        trained.check_profile(profile_named(name))
+        trained.check_tags(profile_named(name))
     if comparison.extractor == "reference" and name != DEFAULT_PROFILE.name:
         raise ConfigurationError(
             f"the reference extractor reads runs of the profile {DEFAULT_PROFILE.name}, not of {name}"

@@ -45,7 +45,7 @@ def compute_score(
     reward: str | None = None,
     **_: Any,
 ) -> float:
-    """The reward of one trajectory.
+    """Return the reward of one trajectory.
 
     Args:
         data_source: not looked at; every set has the same reward.
