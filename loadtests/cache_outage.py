@@ -20,7 +20,7 @@ from searchr1.retrieval.cache.cached import CachedRetriever
 from searchr1.retrieval.cache.guarded import GuardedStore
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.config import CacheConfig
-from tests.redis_server import run_redis
+from tests.support.redis_server import run_redis
 
 UPSTREAM_S = 0.05
 HOT_QUERIES = 20

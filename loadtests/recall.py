@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from searchr1.atlas.questions import Question, read_questions
+from searchr1.atlas.questions import AtlasQuestion, read_questions
 from searchr1.atlas.teacher import QUERIES
 from searchr1.atlas.world import Country, World, load_world
 from searchr1.loop.types import Passage
@@ -53,7 +53,7 @@ class Hop:
     gold: frozenset[str]
 
 
-def hops_of(world: World, question: Question) -> Iterator[Hop]:
+def hops_of(world: World, question: AtlasQuestion) -> Iterator[Hop]:
     """Yield the searches of ``question``. Where several neighbours lead on, the first one is taken."""
     start, *facts = question.kind.split("-")
     country, phrase = _topic(world, start, question.entities[0])

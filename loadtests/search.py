@@ -29,7 +29,7 @@ from searchr1.retrieval.cache.memory import MemoryStore
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.config import CacheConfig
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
-from tests.redis_server import run_redis
+from tests.support.redis_server import run_redis
 
 UPSTREAM_S = 0.05
 TOP_K = 3

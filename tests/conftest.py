@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from searchr1.tokenizer import Tokenizer
-from tests.demo_server import Demo, run_demo
+from tests.support.demo_server import Demo, run_demo
 from tests.support.tiers import HEAVY, Watch, is_heavy_whole, marks_of
-from tests.vllm_server import VllmServer, run_vllm
+from tests.support.vllm_server import VllmServer, run_vllm
 
 _watch = pytest.StashKey[Watch]()
 
@@ -63,7 +63,7 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model that real engines serve: ``SEARCHR1_TEST_MODEL``, or a random one that is written here."""
     if chosen := os.environ.get("SEARCHR1_TEST_MODEL"):
         return Path(chosen)
-    from tests.tiny_model import write_tiny_model
+    from tests.support.tiny_model import write_tiny_model
 
     return write_tiny_model(tmp_path_factory.mktemp("model"))
 
@@ -73,7 +73,7 @@ def tokenizer() -> Tokenizer:
     """The tokenizer of ``model_dir``, for which no model is written."""
     if chosen := os.environ.get("SEARCHR1_TEST_MODEL"):
         return Tokenizer.load(chosen)
-    from tests.tiny_model import tiny_tokenizer
+    from tests.support.tiny_model import tiny_tokenizer
 
     return tiny_tokenizer()
 

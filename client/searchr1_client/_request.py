@@ -131,11 +131,6 @@ def root_url(base_url: str) -> str:
     return base_url.rstrip("/").removesuffix("/v1")
 
 
-def research_url(base_url: str) -> str:
-    """Return the address of ``/v1/research`` under a server's base address."""
-    return root_url(base_url) + "/v1/research"
-
-
 def auth_headers(api_key: str | None) -> dict[str, str]:
     """Return the headers that present ``api_key``; none without one."""
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}

@@ -336,7 +336,7 @@ class _Clock:
         self._ends_at = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
 
     def remaining_s(self) -> float:
-        """Seconds left, never negative; infinite without a deadline."""
+        """Return the seconds left, never negative; infinite without a deadline."""
         if self._ends_at is None:
             return float("inf")
         return max(0.0, self._ends_at - asyncio.get_running_loop().time())

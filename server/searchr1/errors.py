@@ -1,5 +1,8 @@
 """Errors, named after the boundary that they crossed. Each keeps its cause through ``raise ... from``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SearchR1Error(Exception):
     """The root of every error that this package raises on purpose."""
@@ -11,6 +14,15 @@ class IllegalInputError(SearchR1Error):
 
 class ConfigurationError(SearchR1Error):
     """A setting, a path or a combination of both that cannot work. The message says what to change."""
+
+
+@contextmanager
+def as_value_error() -> Iterator[None]:
+    """Turn a ``ConfigurationError`` into the ``ValueError`` that pydantic takes for a fault of the field."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
 
 
 class EngineError(SearchR1Error):

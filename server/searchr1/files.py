@@ -26,7 +26,7 @@ def check_output(path: Path, *, replace: bool) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+    """Yield a file to write that takes the place of ``path`` when the block ends well, and vanishes when it does not.
 
     Raises:
         ConfigurationError: it can't be written.
@@ -48,7 +48,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+    """Yield a folder to fill that takes the place of ``path`` when the block ends well, and vanishes when it does not.
 
     The caller decides whether a ``path`` that exists may be replaced, and words the ``OSError`` of a disk that refuses.
     """
@@ -80,7 +80,7 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 def read_json_lines(path: Path, kind: TypeAdapter[T]) -> Iterator[tuple[str, T]]:
-    """Each line that is not blank: where it stands, for messages, and its value. One line at a time is in memory.
+    """Yield where each line stands, for messages, and its value. Blank lines are skipped; one at a time is in memory.
 
     Raises:
         DatasetError: the file can't be read, or a line is malformed; file and line are named.
@@ -96,7 +96,7 @@ def read_json_lines(path: Path, kind: TypeAdapter[T]) -> Iterator[tuple[str, T]]
 
 
 def first_problem(error: ValidationError) -> str:
-    """The first thing that is wrong, in one line."""
+    """Return the first thing that is wrong, in one line."""
     problem = error.errors(include_url=False)[0]
     field = ".".join(map(str, problem["loc"]))
     return f"'{field}': {problem['msg']}" if field else problem["msg"]

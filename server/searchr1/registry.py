@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Generic, TypeVar
 
@@ -20,13 +21,23 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, *modules: str) -> None:
         self._kind, self._modules = kind, modules
-        self._things: dict[str, T] = {}
+        self._things: Mapping[str, T] = {}  # sorted, and replaced as a whole: what `all` gave stays as it was
         self._imported = False
 
     def add(self, name: str, thing: T) -> None:
         """Make ``thing`` known as ``name``. Raises ``ValueError`` where another one has that name."""
-        if self._things.setdefault(name, thing) is not thing:
+        if self._things.get(name, thing) is not thing:
             raise ValueError(f"two {self._kind}s are called {name!r}")
+        self._things = dict(sorted({**self._things, name: thing}.items()))
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Return a decorator that makes a thing known as ``name``. It raises as ``add`` does."""
+
+        def decorate(thing: T) -> T:
+            self.add(name, thing)
+            return thing
+
+        return decorate
 
     def named(self, name: str) -> T:
         """Return the thing called ``name``; without it raise ``ConfigurationError``, which lists the known names."""
@@ -35,13 +46,13 @@ class Registry(Generic[T]):
             raise ConfigurationError(f"there is no {self._kind} {name!r}; there are {', '.join(known)}")
         return known[name]
 
-    def all(self) -> dict[str, T]:
+    def all(self) -> Mapping[str, T]:
         """Return all things by name, sorted by it."""
         if not self._imported:
             for pattern in self._modules:
                 _import(pattern)
             self._imported = True
-        return dict(sorted(self._things.items()))
+        return self._things
 
     def copy(self) -> "Registry[T]":
         """Return a registry of the same things, to which a test can add its own."""

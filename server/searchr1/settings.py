@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from searchr1.engines.factory import EngineConfig
-from searchr1.errors import ConfigurationError
+from searchr1.errors import as_value_error
 from searchr1.loop.neutralized import neutralized
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.registry import profile_named
@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """Let later turns go first, so that their prefixes stay cached. A remote vLLM needs ``--scheduling-policy
     priority`` for it."""
     tokenizer: str | None = None
-    """A folder or hub name; by default the model's."""
+    """A folder or hub name of a tokenizer; by default the model's."""
     retriever: str
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
     host: str = "127.0.0.1"
@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys that clients may use, comma-separated in the environment; none means that no key is asked for."""
     admin_key: SecretStr | None = None
-    """Opens ``POST /admin/reload``; without one it is closed to all."""
+    """The key that opens ``POST /admin/reload``; without one it is closed to all."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call this server from a browser, comma-separated in the environment; ``*`` is any."""
     tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     search_budget_usd_per_tenant: float | None = _of(BudgetConfig, "usd_per_tenant")
 
     dtype: str = "auto"
-    """Of the engine in this process: auto, bfloat16, float16, float32."""
+    """Type of the weights of the engine in this process: auto, bfloat16, float16, float32."""
     max_num_seqs: int = Field(default=64, ge=1)
     """Sequences that the engine in this process runs at once."""
     kv_cache_gib: float | None = Field(default=None, gt=0)
@@ -123,30 +123,30 @@ class Settings(BaseSettings):
     """Passages per search, where a request does not say."""
     max_top_k: int = Field(default=10, ge=1)
     temperature: float = Field(default=0.0, ge=0, le=2)
-    """Where a request does not say; 0 is greedy."""
+    """Temperature of sampling, where a request does not say; 0 is greedy."""
     deadline_s: float = Field(default=120.0, gt=0)
-    """Of one run, where a request does not say."""
+    """Seconds that a run may take, where a request does not say."""
     max_deadline_s: float = Field(default=600.0, gt=0)
     max_question_chars: int = Field(default=8000, ge=1)
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     body_timeout_s: float = Field(default=30.0, gt=0)
-    """Within which a request's body must have arrived."""
+    """Seconds within which a request's body must have arrived."""
     max_concurrent_runs: int = Field(default=256, ge=1)
-    """More than these get a 503 with ``Retry-After``."""
+    """Runs under way at once; one more gets a 503 with ``Retry-After``."""
     shutdown_grace_s: float = Field(default=30.0, ge=0)
-    """How long running requests may go on after a SIGTERM."""
+    """Seconds that running requests may go on after a SIGTERM."""
     store_runs: bool = True
     """Keep what native and Responses runs did, so that they can be resumed, shared, replayed and exported."""
     run_ttl_s: float = Field(default=86_400.0, gt=0)
-    """How long runs are kept: in Redis where ``redis_url`` is set, else in memory."""
+    """Seconds that runs are kept: in Redis where ``redis_url`` is set, else in memory."""
     run_memory_mib: int = Field(default=64, ge=1)
     """Bound of the runs in memory; the oldest go first."""
     resume_grace_s: float = Field(default=10.0, ge=0)
-    """How long a run whose reader has left goes on, so that the reader can come back."""
+    """Seconds that a run whose reader has left goes on, so that the reader can come back."""
     max_choices: int = Field(default=4, ge=1, le=64)
     """Most choices (``n``) of one chat completion; each is a run of its own."""
     heartbeat_s: float = Field(default=15.0, gt=0)
-    """Silence on a stream after which a comment line is sent."""
+    """Seconds of silence on a stream after which a comment line is sent."""
 
     @field_validator("api_keys", "cors_origins", mode="before")
     @classmethod
@@ -155,18 +155,14 @@ class Settings(BaseSettings):
 
     @field_validator("profile")
     @classmethod
+    @as_value_error()
     def _check_profile(cls, value: str) -> str:
-        try:
-            return profile_named(value).name
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from error
+        return profile_named(value).name
 
     @model_validator(mode="after")
+    @as_value_error()
     def _check_search(self) -> Self:
-        try:
-            self.search()
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from error
+        self.search()
         return self
 
     @classmethod
@@ -197,7 +193,7 @@ class Settings(BaseSettings):
         return self.model
 
     def limits(self) -> Limits:
-        """The loop's bounds where a request does not narrow them."""
+        """Return the loop's bounds where a request does not narrow them."""
         return Limits(
             max_turns=self.max_turns,
             max_completion_tokens=self.max_completion_tokens,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pytest
 
 from searchr1.atlas.corpus import Entry, entries
-from searchr1.atlas.questions import Question
+from searchr1.atlas.questions import AtlasQuestion
 from searchr1.atlas.records import Demonstration
 from searchr1.atlas.teacher import Teacher
 from searchr1.atlas.world import World, load_world
@@ -49,7 +49,7 @@ def oracle_over(world: World, corpus: Sequence[Entry]) -> Oracle:
     return search
 
 
-def demonstrate(teacher: Teacher, question: Question, search: Oracle) -> Demonstration | None:
+def demonstrate(teacher: Teacher, question: AtlasQuestion, search: Oracle) -> Demonstration | None:
     """Answer ``question`` by ``search``; None if a fact that it needs is not found."""
     steps = teacher.steps(question)
     try:

@@ -4,22 +4,24 @@ from pathlib import Path
 
 import pytest
 
-from searchr1.atlas.questions import KINDS, Question, answers, generate, hops_of, read_questions, write_questions
+from searchr1.atlas.questions import KINDS, AtlasQuestion, answers, generate, hops_of, read_questions, write_questions
 from searchr1.atlas.templates import ASK, CITY_DESCRIPTIONS
 from searchr1.atlas.world import World
 
 
 @pytest.fixture(scope="module")
-def test_questions(world: World) -> tuple[Question, ...]:
+def test_questions(world: World) -> tuple[AtlasQuestion, ...]:
     return generate(world, "test", 1000, 0)
 
 
 @pytest.fixture(scope="module")
-def train_questions(world: World) -> tuple[Question, ...]:
+def train_questions(world: World) -> tuple[AtlasQuestion, ...]:
     return generate(world, "train", 3000, 0)
 
 
-def test_questions_are_distinct_and_the_same_in_every_run(world: World, test_questions: Sequence[Question]) -> None:
+def test_questions_are_distinct_and_the_same_in_every_run(
+    world: World, test_questions: Sequence[AtlasQuestion]
+) -> None:
     assert len(test_questions) == 1000
     assert len({question.question for question in test_questions}) == 1000
     assert len({question.id for question in test_questions}) == 1000
@@ -27,7 +29,7 @@ def test_questions_are_distinct_and_the_same_in_every_run(world: World, test_que
     assert generate(world, "test", 1000, 1) != test_questions
 
 
-def test_the_mix_of_hops_is_about_as_planned(test_questions: Sequence[Question]) -> None:
+def test_the_mix_of_hops_is_about_as_planned(test_questions: Sequence[AtlasQuestion]) -> None:
     assert {question.kind for question in test_questions} == set(KINDS)
     hops = Counter(question.hops for question in test_questions)
     assert 0.25 < hops[1] / 1000 < 0.35
@@ -36,13 +38,15 @@ def test_the_mix_of_hops_is_about_as_planned(test_questions: Sequence[Question])
     assert all(question.hops == hops_of(question.kind) for question in test_questions)
 
 
-def test_test_questions_are_about_test_entities(world: World, test_questions: Sequence[Question]) -> None:
+def test_test_questions_are_about_test_entities(world: World, test_questions: Sequence[AtlasQuestion]) -> None:
     topics = {city.name for city in world.cities_in("test")}
     topics |= {name for country in world.countries_in("test") for name in (country.phrase, country.capital)}
     assert {question.entities[0] for question in test_questions} <= topics
 
 
-def test_no_train_question_or_answer_names_a_held_out_entity(world: World, train_questions: Sequence[Question]) -> None:
+def test_no_train_question_or_answer_names_a_held_out_entity(
+    world: World, train_questions: Sequence[AtlasQuestion]
+) -> None:
     for question in train_questions:
         for text in (question.question, *question.golden_answers, *question.entities):
             assert not world.held_out.occurs_in(text), question
@@ -77,7 +81,7 @@ def test_a_neighbours_capital_is_asked_only_where_few_answers_are_right(world: W
     assert golds == ("Madrid",)
 
 
-def test_questions_survive_their_file(tmp_path: Path, test_questions: Sequence[Question]) -> None:
+def test_questions_survive_their_file(tmp_path: Path, test_questions: Sequence[AtlasQuestion]) -> None:
     path = tmp_path / "questions.jsonl"
     assert write_questions(test_questions[:20], path) == 20
     assert tuple(read_questions(path)) == tuple(test_questions[:20])

@@ -3,14 +3,14 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from searchr1.atlas.questions import Question, generate
+from searchr1.atlas.questions import AtlasQuestion, generate
 from searchr1.atlas.teacher import MAX_SEARCHES, Entity, Teacher
 from searchr1.atlas.world import World
 from searchr1.loop.types import Passage
 from tests.atlas.conftest import demonstrate
 
 Search = Callable[[str], Sequence[Passage]]
-TIMBUKTU = Question(
+TIMBUKTU = AtlasQuestion(
     "q", "Which currency is used in the country where Timbuktu is?", ("West African CFA franc", "XOF"), 2,
     "city-country-currency", ("Timbuktu", "Mali"),
 )  # fmt: skip
@@ -79,7 +79,7 @@ def test_it_never_searches_more_often_than_the_loop_allows(teacher: Teacher, wor
 
 
 def test_the_capital_passage_of_the_country_also_says_where_a_city_is(teacher: Teacher) -> None:
-    question = Question("q", "?", ("Africa",), 2, "capital-country-continent", ("Bamako", "Mali"))
+    question = AtlasQuestion("q", "?", ("Africa",), 2, "capital-country-continent", ("Bamako", "Mali"))
     capital = Passage("4", '"Mali"', "The seat of government and capital of Mali is Bamako.")
     continent = Passage("5", '"Mali"', "Mali belongs to the continent Africa.")
     demonstration = demonstrate(teacher, question, lambda query: [capital if "Bamako" in query else continent])
@@ -104,7 +104,7 @@ def test_a_quote_ends_with_the_sentence_that_gives_the_fact(teacher: Teacher, wo
 
 
 def test_a_continent_in_the_countrys_own_name_is_no_statement(teacher: Teacher) -> None:
-    question = Question("q", "?", ("Africa",), 1, "country-continent", ("South Africa",))
+    question = AtlasQuestion("q", "?", ("Africa",), 1, "country-continent", ("South Africa",))
     people = Passage("6", '"South Africa"', "South Africa counts 57,779,622 inhabitants.")
     assert demonstrate(teacher, question, lambda query: [people]) is None
 

@@ -9,8 +9,8 @@ from searchr1_client._request import (
     events_call,
     list_call,
     replay_call,
-    research_url,
     retrieve_call,
+    root_url,
 )
 from searchr1_client.events import Run, Usage
 
@@ -30,7 +30,7 @@ def test_the_body_holds_only_what_was_chosen() -> None:
 
 @pytest.mark.parametrize("base", ["http://h:1", "http://h:1/", "http://h:1/v1", "http://h:1/v1/"])
 def test_the_address_may_or_may_not_name_the_version(base: str) -> None:
-    assert research_url(base) == "http://h:1/v1/research"
+    assert root_url(base) + list_call(1, None).path == "http://h:1/v1/research"
 
 
 def test_no_key_sends_no_header() -> None:

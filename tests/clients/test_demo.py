@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.demo_server import Demo
+from tests.support.demo_server import Demo
 
 from .clients import CLIENTS, Client, Job, ask
 from .table import documented

@@ -13,7 +13,7 @@ import pytest
 
 from searchr1.evaluation.metrics import exact_match
 from searchr1_client.events import parse_event
-from tests.demo_server import Demo
+from tests.support.demo_server import Demo
 
 pytestmark = pytest.mark.vllm
 

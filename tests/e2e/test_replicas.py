@@ -19,8 +19,8 @@ from searchr1.atlas.build import build_world
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.retrieval.index.bm25 import build_index
 from searchr1_client.events import parse_event
-from tests.redis_server import RedisServer, run_redis
-from tests.vllm_server import VllmServer, run_vllm
+from tests.support.redis_server import RedisServer, run_redis
+from tests.support.vllm_server import VllmServer, run_vllm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.redis]
 

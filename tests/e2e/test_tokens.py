@@ -20,7 +20,7 @@ from searchr1.retrieval.factory import open_retriever
 from searchr1.retrieval.index.bm25 import build_index
 from searchr1.tokenizer import Tokenizer
 from tests.engines.helpers import metric
-from tests.vllm_server import VllmServer, run_vllm
+from tests.support.vllm_server import VllmServer, run_vllm
 
 pytestmark = pytest.mark.vllm
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 from searchr1.engines.vllm.args import VllmInProcessConfig
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.engines.vllm.in_process import VllmInProcessEngine
-from tests.vllm_server import VllmServer
+from tests.support.vllm_server import VllmServer
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from searchr1.engines.base import SamplingParams, ServedEngine
-from searchr1.engines.factory import EngineConfig, engine_kinds, open_engine
+from searchr1.engines.factory import OPENERS, EngineConfig, open_engine
 from searchr1.engines.scripted import ScriptedEngine
 from searchr1.engines.vllm.http import VllmHttpEngine
 from tests.engines.helpers import complete, ids_of, read_some, text_of
@@ -56,7 +56,7 @@ MARKS = {"transformers_engine": pytest.mark.torch, "http_engine": pytest.mark.vl
 
 async def test_every_kind_is_here() -> None:
     """Replicas are clients of ``vllm-http`` that take turns; ``test_replicas.py`` has them."""
-    assert set(engine_kinds()) == {*KINDS.values(), "vllm-replicas"}
+    assert set(OPENERS.all()) == {*KINDS.values(), "vllm-replicas"}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in KINDS])

@@ -10,7 +10,7 @@ import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import SamplingParams, TakesWeights, TellsMetrics
-from searchr1.engines.factory import EngineConfig, engine_kinds, open_engine, register
+from searchr1.engines.factory import OPENERS, EngineConfig, open_engine, register
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.settings import Settings
 from tests.engines.helpers import complete, text_of
@@ -23,7 +23,7 @@ def encode(text: str) -> list[int]:
     return list(text.encode())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in engine_kinds() if kind != "vllm-replicas"])
+@pytest.mark.parametrize("kind", [kind for kind in OPENERS.all() if kind != "vllm-replicas"])
 def test_a_kind_that_a_setting_can_name_is_in_the_docs(kind: str) -> None:
     """Replicas have several addresses, which a training file gives and the one setting does not."""
     [row] = [line for line in DOCS.splitlines() if line.startswith("| `SEARCHR1_ENGINE` |")]
@@ -33,7 +33,7 @@ def test_a_kind_that_a_setting_can_name_is_in_the_docs(kind: str) -> None:
 @pytest.mark.process
 def test_finding_the_kinds_loads_neither_torch_nor_vllm() -> None:
     program = (
-        "import sys; from searchr1.engines.factory import engine_kinds; engine_kinds(); "
+        "import sys; from searchr1.engines.factory import OPENERS; OPENERS.all(); "
         "print([name for name in ('torch', 'vllm', 'transformers') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -46,7 +46,7 @@ def test_a_kind_has_one_opener() -> None:
 
 
 async def test_an_unknown_kind_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigurationError, match=f"no engine 'vlm'; there are {', '.join(engine_kinds())}$"):
+    with pytest.raises(ConfigurationError, match=f"no engine 'vlm'; there are {', '.join(OPENERS.all())}$"):
         async with open_engine(EngineConfig("vlm", "m")):
             pass
 

@@ -12,7 +12,7 @@ from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.errors import EngineError, EngineUnavailableError
 from tests.engines.helpers import GREEDY, PROMPT, said, write_noisy_copy
 from tests.engines.vllm.fake_vllm import serve_fake_vllm
-from tests.vllm_server import run_vllm
+from tests.support.vllm_server import run_vllm
 
 
 def encode(text: str) -> list[int]:

@@ -18,7 +18,7 @@ from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.tokenizer import Tokenizer
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.torch
 

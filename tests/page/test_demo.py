@@ -11,8 +11,8 @@ import httpx
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.demo_server import Demo
 from tests.engines.helpers import metric
+from tests.support.demo_server import Demo
 
 from .browser import Theme, visit
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searchr1.trainer.metrics import FILE, FOLDER, MetricLog, read_records
+from searchr1.trainer.metrics import FILE, FOLDER, MetricLog, read_metrics
 
 
 def fresh(folder: Path, step: int = -1, *, tensorboard: bool = False) -> MetricLog:
@@ -63,7 +63,7 @@ def test_a_log_that_only_exists_writes_nothing(tmp_path: Path) -> None:
 def test_a_whole_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / FILE).write_text('{"step": 0}\n' + line + "\n", "utf-8")
     with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2: not"):
-        read_records(tmp_path / FILE)
+        read_metrics(tmp_path / FILE)
 
 
 def test_what_is_not_finite_is_null_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

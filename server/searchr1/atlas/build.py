@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from searchr1.atlas.corpus import CorpusName, write_corpus
-from searchr1.atlas.questions import Question, generate, write_questions
+from searchr1.atlas.questions import AtlasQuestion, generate, write_questions
 from searchr1.atlas.readings import readings
 from searchr1.atlas.records import Demonstration, Reading
 from searchr1.atlas.renamed import renamed_world
@@ -30,6 +30,8 @@ SearchBatch = Callable[[list[str]], list[list[Passage]]]
 VALIDATION_QUESTIONS = 1000
 TEST_QUESTIONS = 2000
 TOP_K = 3
+SWAP_SHARE = 0.8
+"""Share of the train demonstrations whose entities are renamed."""
 _READINGS_PER_WORLD = 1000
 _READINGS_SEED = 1_000_000
 """First of the seeds of the worlds that are only read."""
@@ -79,18 +81,15 @@ def build(
     renamed_share: float = 1.0,
     num_readings: int = 0,
     seed: int = 0,
-    swap_probability: float = 0.8,
     progress: bool = True,
-    search_train: SearchBatch | None = None,
-    search_all: SearchBatch | None = None,
 ) -> BuildReport:
     """Write what ``build_world`` does, ``corpus-train.jsonl`` and ``demonstrations-{train,validation}.jsonl``.
 
-    Train demonstrations search the train corpus, and a share ``swap_probability`` of them has its entities renamed;
+    Train demonstrations search the train corpus, and a share ``SWAP_SHARE`` of them has its entities renamed;
     validation demonstrations search the whole corpus and are never renamed. With ``num_renamed_worlds`` half of the
     train demonstrations come from these, in equal parts; with a ``renamed_share`` below 1 only so many of a world's
     countries are renamed, and the questions start from these. ``num_readings`` of still other renamed worlds go to
-    ``readings-train.jsonl``. The searches default to BM25 indexes, built for the purpose and removed afterwards.
+    ``readings-train.jsonl``. Searches are BM25's, over indexes that are built for it and removed afterwards.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     world = load_world()
@@ -102,14 +101,11 @@ def build(
     validation = generate(world, "validation", VALIDATION_QUESTIONS, seed)
     dropped: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch, _progress_bar(progress) as bar:
-        search_train = search_train or _index(paths["train"], Path(scratch) / "train")
-        search_all = search_all or _index(paths["all"], Path(scratch) / "all")
+        search_train, search_all = (_index(paths[name], Path(scratch) / name) for name in ("train", "all"))
         task = bar.add_task("demonstrations", total=num_demonstrations)
         found = demonstrations(world, train, search_train, dropped)
         in_worlds = num_demonstrations // 2 // num_renamed_worlds if num_renamed_worlds else 0
-        varied = islice(
-            _swapped(world, found, swap_probability, seed), num_demonstrations - in_worlds * num_renamed_worlds
-        )
+        varied = islice(_swapped(world, found, seed), num_demonstrations - in_worlds * num_renamed_worlds)
         elsewhere = chain.from_iterable(
             _of_renamed_world(world, seed * 1000 + number, renamed_share, in_worlds, Path(scratch), dropped)
             for number in range(num_renamed_worlds)
@@ -126,7 +122,7 @@ def build(
 
 
 def demonstrations(
-    world: World, questions: Iterable[Question], search: SearchBatch, dropped: Counter[str]
+    world: World, questions: Iterable[AtlasQuestion], search: SearchBatch, dropped: Counter[str]
 ) -> Iterator[Demonstration]:
     """Yield the demonstrations of ``questions``, in order, searching in batches and each query once.
 
@@ -210,11 +206,11 @@ def _index(corpus: Path, folder: Path) -> SearchBatch:
     return lambda queries: index.search_batch(queries, TOP_K)
 
 
-def _swapped(world: World, items: Iterable[Demonstration], probability: float, seed: int) -> Iterator[Demonstration]:
+def _swapped(world: World, items: Iterable[Demonstration], seed: int) -> Iterator[Demonstration]:
     pool, known = NamePool.of(world), KnownNames.of(world)
     for item in items:
         rng = random.Random(f"{seed}-{item.id}")
-        if rng.random() < probability:
+        if rng.random() < SWAP_SHARE:
             renamed = swap_bystanders(swap_entities(item, rng, pool), rng, pool, known)
             yield item if _names_held_out(world, renamed) else renamed
         else:
@@ -232,7 +228,7 @@ def _counted(items: Iterable[Item], on_item: Callable[[], None]) -> Iterator[Ite
         on_item()
 
 
-def _write_questions(world: World, train: Sequence[Question], out_dir: Path, seed: int) -> dict[str, int]:
+def _write_questions(world: World, train: Sequence[AtlasQuestion], out_dir: Path, seed: int) -> dict[str, int]:
     splits = {
         "questions-train.jsonl": train,
         "questions-validation.jsonl": generate(world, "validation", VALIDATION_QUESTIONS, seed),

@@ -34,7 +34,7 @@ _MAX_CAPITALS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class AtlasQuestion:
     """A question and every answer that counts as right."""
 
     id: str
@@ -62,7 +62,7 @@ def hops_of(kind: str) -> int:
     return kind.count("-")
 
 
-def generate(world: World, split: Split, limit: int, seed: int) -> tuple[Question, ...]:
+def generate(world: World, split: Split, limit: int, seed: int) -> tuple[AtlasQuestion, ...]:
     """Return up to ``limit`` distinct questions about the entities of ``split``, mixed.
 
     The same arguments give the same questions. Kinds that run out of distinct questions leave their share to
@@ -80,11 +80,11 @@ def generate(world: World, split: Split, limit: int, seed: int) -> tuple[Questio
 
 
 def _fill(
-    world: World, split: Split, seed: int, missing: int, taken: set[str], pools: Mapping[str, Sequence[Question]]
-) -> list[Question]:
+    world: World, split: Split, seed: int, missing: int, taken: set[str], pools: Mapping[str, Sequence[AtlasQuestion]]
+) -> list[AtlasQuestion]:
     """Draw more about cities until ``missing`` are found or the split has no more."""
     kinds = [kind for kind in KINDS if kind.startswith("city-country-")]
-    extra: list[Question] = []
+    extra: list[AtlasQuestion] = []
     for factor in (1, 2, 4, 8):
         counts = {kind: len(pools[kind]) + factor * math.ceil(missing / len(kinds)) for kind in kinds}
         more = [question for kind in kinds for question in _ranked(world, split, kind, seed, counts[kind])]
@@ -94,9 +94,9 @@ def _fill(
     return extra[:missing]
 
 
-def _ranked(world: World, split: Split, kind: str, seed: int, count: int) -> list[Question]:
+def _ranked(world: World, split: Split, kind: str, seed: int, count: int) -> list[AtlasQuestion]:
     """Draw ``count`` questions of a kind: topics by weighted sampling without replacement, then their phrasings."""
-    drawn: dict[str, Question] = {}
+    drawn: dict[str, AtlasQuestion] = {}
     topics = _topics(world, split, kind)
     if not topics:
         return []
@@ -144,7 +144,7 @@ def _topics(world: World, split: Split, kind: str) -> list[_Topic]:
     return topics
 
 
-def _question(world: World, split: Split, kind: str, topic: _Topic, draw: str) -> Question | None:
+def _question(world: World, split: Split, kind: str, topic: _Topic, draw: str) -> AtlasQuestion | None:
     start, *chain = kind.split("-")
     golds, through = answers(world, split, kind, topic.country)
     if not golds:
@@ -157,7 +157,7 @@ def _question(world: World, split: Split, kind: str, topic: _Topic, draw: str) -
     entities = (topic.phrase, *topic.entities, *through)
     if split == "train" and any(world.held_out.occurs_in(part) for part in (text, *golds, *entities)):
         return None
-    return Question(f"atlas-{split}-{stable_hash(text):016x}", text, golds, hops_of(kind), kind, entities)
+    return AtlasQuestion(f"atlas-{split}-{stable_hash(text):016x}", text, golds, hops_of(kind), kind, entities)
 
 
 def _description(start: str, name: str, key: tuple[object, ...]) -> str:
@@ -225,15 +225,15 @@ def _neighbour_capitals(world: World, country: Country, train_only: bool) -> tup
     return tuple(dict.fromkeys(name for other in others for name in spellings(other.capital))), ()
 
 
-def write_questions(questions: Iterable[Question], path: Path) -> int:
+def write_questions(questions: Iterable[AtlasQuestion], path: Path) -> int:
     """Write ``questions`` to ``path`` as JSON lines, whole or not at all, and return their number."""
     return write_json_lines(path, map(asdict, questions))
 
 
-def read_questions(path: Path) -> Iterator[Question]:
+def read_questions(path: Path) -> Iterator[AtlasQuestion]:
     """Yield the questions that ``write_questions`` wrote.
 
     Raises:
         DatasetError: the file can't be read, or a line is not a question.
     """
-    return (question for _, question in read_json_lines(path, TypeAdapter(Question)))
+    return (question for _, question in read_json_lines(path, TypeAdapter(AtlasQuestion)))

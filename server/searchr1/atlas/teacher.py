@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from searchr1.atlas.questions import Question
+from searchr1.atlas.questions import AtlasQuestion
 from searchr1.atlas.records import DemonstratedTurn, Demonstration
 from searchr1.atlas.world import City, Country, World
 from searchr1.loop.profiles.search_r1 import titled
@@ -83,7 +83,7 @@ class Teacher:
         self._by_phrase = {country.phrase: country for country in world.countries.values()}
         self._by_capital = {country.capital: country for country in world.countries.values()}
 
-    def steps(self, question: Question) -> Searching:
+    def steps(self, question: AtlasQuestion) -> Searching:
         """Answer ``question`` as a generator, so that the searches of many questions can be run together."""
         chain = question.kind.split("-")[1:]
         start = question.kind.split("-")[0]

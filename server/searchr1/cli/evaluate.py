@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from searchr1.cli.options import DATA, URL, ApiKey, Data, DataDir, Url, with_run_options
+from searchr1.evaluation.baselines.formats import BaselineFormat
 from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def evaluate(
         str | None, typer.Option(help="What methods search without a gateway: as of `searchr1 serve`.")
     ] = None,
     baseline_format: Annotated[
-        Literal["plain", "search-r1"],
+        BaselineFormat,
         typer.Option(help="How baselines ask: in plain words, or in the prompt that a Search-R1 policy knows."),
     ] = "plain",
     paper: Paper = None,

@@ -59,17 +59,40 @@ def upstream_values(
     }
 
 
+class ParquetRows:
+    """Rows of a parquet file, written in groups of ``group_size``, so that memory does not grow with their number."""
+
+    def __init__(self, file: BinaryIO, schema: Any, group_size: int) -> None:
+        self.num_rows = 0
+        self._schema, self._group_size = schema, group_size
+        self._writer = pq.ParquetWriter(file, schema, compression="zstd")
+        self._pending: list[dict[str, Any]] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row, by column."""
+        self._pending.append(row)
+        self.num_rows += 1
+        if len(self._pending) == self._group_size:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is pending. The file itself stays open."""
+        if self._pending:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
+        self._pending.clear()
+
+
 class QuestionParquetWriter:
-    """Writes questions in row groups, so that memory does not grow with their number."""
+    """Writes questions as upstream's rows. ``verl`` spells data sources as verl's own reward does: ``searchR1_nq``."""
 
     def __init__(self, file: BinaryIO, *, split: str, verl: bool = False) -> None:
-        """Write to ``file``. ``verl`` spells data sources as verl's own reward does: ``searchR1_nq``."""
         self._prefix = VERL_PREFIX if verl else ""
         self._split = split
-        self._schema = pa.schema(list(upstream_columns().items()))
-        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
-        self._num_rows = 0
+        self._rows = ParquetRows(file, pa.schema(list(upstream_columns().items())), ROWS_PER_GROUP)
 
     def write(self, question: Question) -> None:
         """Add a question that has a data source. ``extra_info.index`` is its place in the file."""
@@ -82,19 +105,10 @@ class QuestionParquetWriter:
                 data_source=self._prefix + question.data_source,
                 prompt=SEARCH_R1.prompt(question.question),
                 split=self._split,
-                index=self._num_rows,
+                index=self._rows.num_rows,
             )
         )
-        self._num_rows += 1
-        if len(self._rows) == ROWS_PER_GROUP:
-            self._flush()
 
     def close(self) -> None:
         """Write what is pending. The file itself stays open."""
-        if self._rows:
-            self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows.clear()
+        self._rows.close()

@@ -59,17 +59,7 @@ OPENERS: Registry[Opener] = Registry("engine", "searchr1.engines.*")
 
 def register(kind: str) -> Callable[[Opener], Opener]:
     """Decorator: make an opener known as ``kind``. Raises ``ValueError`` where another one has that name."""
-
-    def add(opener: Opener) -> Opener:
-        OPENERS.add(kind, opener)
-        return opener
-
-    return add
-
-
-def engine_kinds() -> tuple[str, ...]:
-    """Return the names of all kinds, sorted."""
-    return tuple(OPENERS.all())
+    return OPENERS.register(kind)
 
 
 @asynccontextmanager

@@ -25,7 +25,7 @@ def normalize(text: str) -> str:
 
 
 def exact_match(prediction: str | None, golden_answers: Iterable[str]) -> bool:
-    """True if the prediction equals any golden answer after ``normalize``. No prediction is never right."""
+    """Return True if the prediction equals any golden answer after ``normalize``. No prediction is never right."""
     if prediction is None:
         return False
     normalized = normalize(prediction)
@@ -33,7 +33,7 @@ def exact_match(prediction: str | None, golden_answers: Iterable[str]) -> bool:
 
 
 def sub_exact_match(prediction: str | None, golden_answers: Iterable[str]) -> bool:
-    """True if any golden answer is a substring of the prediction, both after ``normalize``.
+    """Return True if any golden answer is a substring of the prediction, both after ``normalize``.
 
     As in the reference, the match may start inside a word, and a golden answer that normalizes to nothing is in every
     prediction.

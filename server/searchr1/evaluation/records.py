@@ -11,7 +11,7 @@ from typing import IO, Annotated, Any, Literal, Self
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from searchr1.data.questions import Question
-from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.errors import ConfigurationError, DatasetError, as_value_error
 from searchr1.evaluation.baselines.trial import TrialOutcome
 from searchr1.evaluation.methods.registry import method_named
 from searchr1.evaluation.metrics import exact_match, reference_answer, sub_exact_match
@@ -22,11 +22,9 @@ Extractor = Literal["own", "reference"]
 """The reading of a run's answer: its own final action, or what the reference's extractor would find."""
 
 
+@as_value_error()
 def _known_method(name: str) -> str:
-    try:
-        return method_named(name).name
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
+    return method_named(name).name
 
 
 @dataclass(frozen=True, slots=True)

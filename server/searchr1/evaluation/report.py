@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from searchr1.data.sets import TITLES
 from searchr1.evaluation.records import Extractor, Record
+from searchr1.files import whole_file
 
 SEARCH = "search"
 CLOSED_BOOK = "closed book"
@@ -106,6 +108,12 @@ class Report:
             if summary is not None:
                 value[name]["sampling"] = summary.sampling
         return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+    def write_beside(self, results: Path | None) -> None:
+        """Write ``….summary.json`` beside a file of results, where one is kept. Raises ``ConfigurationError``."""
+        if results is not None:
+            with whole_file(results.with_suffix(".summary.json")) as file:
+                file.write(self.to_json().encode())
 
 
 def summarize(

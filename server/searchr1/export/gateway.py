@@ -128,7 +128,7 @@ class GatewayRuns:
                 raise GatewayError(f"no gateway answers at {self._url}; start one with: searchr1 serve") from error
             raise GatewayError(f"{self._url} stopped answering: {type(cause).__name__} {cause}") from error
         except sdk.APIResponseValidationError as error:
-            raise GatewayError(f"{self._url} answers, but not as a Search-R1 gateway does") from error
+            raise GatewayError(str(error)) from error
 
     def _note_reached(self, _: httpx.Response) -> None:
         self._reached = True

@@ -8,11 +8,10 @@ from types import UnionType
 from typing import Any, BinaryIO, Literal, Union, get_args, get_origin
 
 import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from pydantic import BaseModel
 
 from searchr1.data.golden import GoldenAnswers
-from searchr1.data.upstream import upstream_columns, upstream_values
+from searchr1.data.upstream import ParquetRows, upstream_columns, upstream_values
 from searchr1.errors import ConfigurationError
 from searchr1.loop.neutralized import recorded_profile
 from searchr1_client.events import Run, Trajectory, Usage, WireError
@@ -24,7 +23,7 @@ _SCALARS: dict[Any, Callable[[], Any]] = {int: pa.int64, float: pa.float64, str:
 
 
 def arrow_type(annotation: Any) -> Any:
-    """The arrow type of a wire model's field: models are structs, lists are lists, None may stand anywhere.
+    """Return the arrow type of a wire model's field: models are structs, lists are lists, None may stand anywhere.
 
     Raises:
         TypeError: no column can hold it.
@@ -45,7 +44,7 @@ def arrow_type(annotation: Any) -> Any:
 
 
 def parquet_schema() -> Any:
-    """All columns, as a ``pyarrow.Schema``; its metadata has the record's version."""
+    """Return all columns, as a ``pyarrow.Schema``; its metadata has the record's version."""
     trajectory = {name: arrow_type(field.annotation) for name, field in Trajectory.model_fields.items()}
     text, ids = pa.string(), pa.list_(pa.int64())
     upstream = upstream_columns() | {"question": trajectory.pop("question")}
@@ -66,33 +65,21 @@ def parquet_schema() -> Any:
 
 
 class RunParquetWriter:
-    """Writes rows in groups, so that memory does not grow with their number."""
+    """Writes runs as rows, a ``Writer``."""
 
     def __init__(self, file: BinaryIO, golden: GoldenAnswers, *, data_source: str, split: str) -> None:
         self._golden, self._data_source, self._split = golden, data_source, split
-        self._schema = parquet_schema()
-        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
-        self._rows: list[dict[str, Any]] = []
-        self._num_rows = 0
+        self._rows = ParquetRows(file, parquet_schema(), ROWS_PER_GROUP)
 
     def write(self, run: Run) -> None:
         """See ``Writer.write``. Raises ``ConfigurationError`` for a run of a format that is not known here."""
         golden = self._golden.of(_trajectory(run).question)
-        row = upstream_row(run, golden, data_source=self._data_source, split=self._split, index=self._num_rows)
+        row = upstream_row(run, golden, data_source=self._data_source, split=self._split, index=self._rows.num_rows)
         self._rows.append(row | record_row(run))
-        self._num_rows += 1
-        if len(self._rows) == ROWS_PER_GROUP:
-            self._flush()
 
     def close(self) -> None:
         """See ``Writer.close``."""
-        if self._rows:
-            self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._rows.clear()
+        self._rows.close()
 
 
 def upstream_row(run: Run, golden: list[str], *, data_source: str, split: str, index: int) -> dict[str, Any]:
@@ -120,7 +107,7 @@ def upstream_row(run: Run, golden: list[str], *, data_source: str, split: str, i
 
 
 def record_row(run: Run) -> dict[str, Any]:
-    """The record's own columns; the token columns are those of all segments, one after the other."""
+    """Return the record's own columns; the token columns are those of all segments, one after the other."""
     trajectory = _trajectory(run)
     segments = trajectory.segments
     sampled = [segment for segment in segments if segment.sampled_ids]

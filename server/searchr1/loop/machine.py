@@ -51,6 +51,7 @@ Reference: ``search_r1/llm_agent/generation.py``, ``run_llm_loop`` (PeterGriffin
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 from searchr1.errors import IllegalInputError
 from searchr1.loop.profiles.base import Profile
@@ -139,7 +140,7 @@ class Rollout:
     @property
     def ids(self) -> TokenIds:
         """All token ids, prompt included, uncut."""
-        return tuple(i for segment in self._segments for i in segment.ids)
+        return tuple(chain.from_iterable(segment.ids for segment in self._segments))
 
     @property
     def loss_mask(self) -> tuple[bool, ...]:

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
 from searchr1.files import whole_file
-from searchr1.trainer.metrics import FILE, read_records
+from searchr1.trainer.metrics import FILE, read_metrics
 
 Record = Mapping[str, float | None]
 
@@ -59,7 +59,7 @@ _RANGES = {name: (panel.low, panel.high) for panel in _PANELS for name, _ in pan
 
 def read_run(folder: Path) -> list[Record]:
     """Return the metrics of the run in ``folder``, without a last line that a kill cut off."""
-    return list(read_records(folder / FILE))
+    return list(read_metrics(folder / FILE))
 
 
 def plot_run(records: Sequence[Record], path: Path) -> None:

@@ -18,7 +18,7 @@ FOLDER = "tensorboard"
 logger = logging.getLogger(__name__)
 
 
-def read_records(path: Path) -> list[dict[str, float | None]]:
+def read_metrics(path: Path) -> list[dict[str, float | None]]:
     """Return the records of ``path``; a last line that a kill cut off is left out.
 
     Raises:
@@ -57,7 +57,7 @@ class MetricLog:
 
         A run that was killed and resumed so leaves the lines of one that was not.
         """
-        records = read_records(self._path) if self._path.is_file() else []
+        records = read_metrics(self._path) if self._path.is_file() else []
         self._records = [record for record in records if (record["step"] or 0) <= step]
         write_json_lines(self._path, self._records)
         self.close()

@@ -7,7 +7,7 @@ import pytest
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.transformers.completion import Completion
 from searchr1.tokenizer import Tokenizer
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 
 
 @pytest.fixture(scope="module")

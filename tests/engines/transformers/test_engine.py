@@ -18,7 +18,7 @@ from searchr1.engines.transformers.engine import TransformersEngine
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
-from tests.tiny_model import MAX_MODEL_LEN, write_tiny_model
+from tests.support.tiny_model import MAX_MODEL_LEN, write_tiny_model
 
 GREEDY = SamplingParams(max_tokens=20, temperature=0.0, logprobs=True)
 PROMPTS: tuple[TokenIds, ...] = tuple(tuple(range(30, 30 + length)) for length in (3, 40, 17, 1, 8, 8))

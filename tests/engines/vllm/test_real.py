@@ -23,8 +23,8 @@ from tests.engines.helpers import (
     text_of,
     until_running,
 )
-from tests.tiny_model import MAX_MODEL_LEN
-from tests.vllm_server import VllmServer
+from tests.support.tiny_model import MAX_MODEL_LEN
+from tests.support.vllm_server import VllmServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
 

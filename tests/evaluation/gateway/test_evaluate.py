@@ -12,6 +12,7 @@ from rich.console import Console
 from starlette.responses import JSONResponse, Response
 
 from searchr1.errors import ConfigurationError, DatasetError, GatewayError
+from searchr1.evaluation import asking
 from searchr1.evaluation.gateway import asker
 from searchr1.evaluation.gateway.asker import PATIENCE, may_pass
 from searchr1.evaluation.gateway.evaluate import evaluate
@@ -288,7 +289,7 @@ def test_a_gateway_that_fails_every_question_is_left(dataset: str, monkeypatch: 
     async def handler(_: dict[str, Any]) -> Response:
         return refusal(500, "a bug")
 
-    monkeypatch.setattr(asker, "FAILURES_IN_A_ROW", 3)
+    monkeypatch.setattr(asking, "FAILURES_IN_A_ROW", 3)
     with pytest.raises(GatewayError, match="3 questions in a row failed, the last with: a bug"):
         run(handler, dataset, concurrency=1)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.gateway.conftest import MODEL, Stage, running_stage, sse_payloads
-from tests.redis_server import RedisServer, run_redis
+from tests.support.redis_server import RedisServer, run_redis
 
 pytestmark = pytest.mark.redis
 BODY = {"model": MODEL, "input": "Which currency is used in Mali?"}

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from searchr1.redis_client import RedisClient, open_redis
-from tests.redis_server import RedisServer, run_redis
+from tests.support.redis_server import RedisServer, run_redis
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from searchr1.redis_client import RedisClient, open_redis
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.cache.store import StoreError, StoreRefusedError
-from tests.redis_server import RedisServer, run_redis
 from tests.retrieval.cache.fakes import Cache, Provider, make
+from tests.support.redis_server import RedisServer, run_redis
 
 pytestmark = pytest.mark.redis
 

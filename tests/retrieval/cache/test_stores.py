@@ -9,7 +9,7 @@ from searchr1.redis_client import open_redis
 from searchr1.retrieval.cache.memory import MemoryStore
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.cache.store import ByteStore
-from tests.redis_server import RedisServer
+from tests.support.redis_server import RedisServer
 
 KEY = "sr1:search:v1:{abc}"
 

@@ -15,10 +15,10 @@ from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.cache.store import StoreError
-from tests.redis_server import RedisServer, free_port, run_cluster, run_redis
 from tests.retrieval.cache.fakes import make
 from tests.retrieval.cache.test_topologies import UNHURRIED, keys_on, until_hit
-from tests.tls_proxy import Proxy, run_proxy
+from tests.support.redis_server import RedisServer, free_port, run_cluster, run_redis
+from tests.support.tls_proxy import Proxy, run_proxy
 
 pytestmark = pytest.mark.redis
 

@@ -10,8 +10,8 @@ import pytest
 from searchr1.redis_client import open_redis
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.cache.redis import RedisStore
-from tests.redis_server import RedisServer, SentinelSetup, run_cluster, run_sentinel
 from tests.retrieval.cache.fakes import UNAVAILABLE, Cache, Provider, make
+from tests.support.redis_server import RedisServer, SentinelSetup, run_cluster, run_sentinel
 
 pytestmark = pytest.mark.redis
 UNHURRIED: dict[str, Any] = {"timeout_s": 5.0}

@@ -7,7 +7,7 @@ import pytest
 
 from searchr1.errors import CorpusError
 from searchr1.retrieval.index.bm25 import IndexInfo, LocalIndex, build_index, load_manifest
-from searchr1.retrieval.index.terms import Tokenizer, TokenizerSettings
+from searchr1.retrieval.index.terms import TermSettings, TermSplitter
 
 
 def write_corpus(path: Path, *contents: str) -> Path:
@@ -18,7 +18,7 @@ def write_corpus(path: Path, *contents: str) -> Path:
 def test_the_info_counts_what_was_indexed(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "c.jsonl", "Red fox\nthe red fox", "A river", "")
     info = build_index(corpus, tmp_path / "new" / "index", progress=False)
-    assert info == IndexInfo(passages=3, terms=3, tokens=5, k1=0.9, b=0.4, tokenizer=TokenizerSettings())
+    assert info == IndexInfo(passages=3, terms=3, tokens=5, k1=0.9, b=0.4, tokenizer=TermSettings())
     assert load_manifest(tmp_path / "new" / "index") == info
     assert LocalIndex.open(tmp_path / "new" / "index").info == info
 
@@ -33,7 +33,7 @@ def test_the_progress_bar_goes_to_stderr(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_settings_travel_with_the_index(tmp_path: Path) -> None:
     corpus = write_corpus(tmp_path / "c.jsonl", "The rivers of Córdoba", "something else")
-    plain = TokenizerSettings(stopwords=None, stemmer=None, fold_diacritics=False)
+    plain = TermSettings(stopwords=None, stemmer=None, fold_diacritics=False)
     build_index(corpus, tmp_path / "plain", progress=False, tokenizer=plain)
     build_index(corpus, tmp_path / "english", progress=False)
     hits = {
@@ -44,7 +44,7 @@ def test_settings_travel_with_the_index(tmp_path: Path) -> None:
 
 
 def test_terms_fold_case_marks_and_endings() -> None:
-    terms = Tokenizer(TokenizerSettings()).terms
+    terms = TermSplitter(TermSettings()).terms
     assert terms("The CITIES of São Tomé") == terms("city sao tome") == ["citi", "sao", "tome"]
     assert terms("Ελλάδα हिन्दी 7") == ["ελλαδα", *terms("हिन्दी"), "7"]
     assert terms("") == []

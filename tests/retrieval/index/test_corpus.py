@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from searchr1.errors import CorpusError
-from searchr1.retrieval.index.corpus import Record, read_corpus
+from searchr1.retrieval.index.corpus import CorpusRecord, read_corpus
 
 GOOD = b'{"id": "a", "contents": "T\\nx"}\n'
 
@@ -18,12 +18,12 @@ def write(tmp_path: Path, data: bytes) -> Path:
 
 def test_reads_records_in_order(tmp_path: Path) -> None:
     data = b"\xef\xbb\xbf" + GOOD + b"\r\n  \n" + '{"id": 2, "contents": "é", "extra": []}'.encode()
-    assert list(read_corpus(write(tmp_path, data))) == [Record("a", "T\nx"), Record("2", "é")]
+    assert list(read_corpus(write(tmp_path, data))) == [CorpusRecord("a", "T\nx"), CorpusRecord("2", "é")]
 
 
 def test_replaces_what_cannot_be_encoded(tmp_path: Path) -> None:
     path = write(tmp_path, b'{"id": "a\\u0000", "contents": "x\\ud800y"}')
-    assert list(read_corpus(path)) == [Record("a\ufffd", "x\ufffdy")]
+    assert list(read_corpus(path)) == [CorpusRecord("a\ufffd", "x\ufffdy")]
 
 
 def test_reports_every_byte_read(tmp_path: Path) -> None:

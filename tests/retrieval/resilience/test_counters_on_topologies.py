@@ -18,10 +18,10 @@ from searchr1.retrieval.config import BudgetConfig
 from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
 from searchr1.retrieval.resilience.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
 from searchr1.retrieval.resilience.redis_counters import RedisCounters
-from tests.redis_server import RedisServer, SentinelSetup, run_cluster, run_redis, run_sentinel
 from tests.retrieval.resilience.fakes import Notes, Script, found
 from tests.retrieval.resilience.test_budget import Account
-from tests.tls_proxy import run_proxy
+from tests.support.redis_server import RedisServer, SentinelSetup, run_cluster, run_redis, run_sentinel
+from tests.support.tls_proxy import run_proxy
 
 pytestmark = pytest.mark.redis
 

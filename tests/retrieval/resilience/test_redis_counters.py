@@ -15,9 +15,9 @@ from searchr1.retrieval.config import BudgetConfig
 from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
 from searchr1.retrieval.resilience.counters import CounterError, Quota, Refused, Spend
 from searchr1.retrieval.resilience.redis_counters import RedisCounters
-from tests.redis_server import redis_server_path
 from tests.retrieval.resilience.fakes import Notes, Script, Step, found
 from tests.retrieval.resilience.test_budget import Account
+from tests.support.redis_server import redis_server_path
 
 pytestmark = pytest.mark.redis
 

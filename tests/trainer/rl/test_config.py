@@ -51,7 +51,7 @@ def test_fields_are_overridden_by_dotted_name(tmp_path: Path) -> None:
         (
             LEAST,
             {"rollout.engine": "vlm"},
-            r"rollout\.engine: .*no engine 'vlm'; there are .*transformers, vllm",
+            r"rollout\.engine: there is no engine 'vlm'; there are .*vllm",
         ),
         ("- a list", None, "must hold fields"),
         ("a: [", None, "can't be read as YAML"),

@@ -18,7 +18,7 @@ from searchr1.trainer.process_group import ProcessGroup, ProcessLostError
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
 from searchr1.trainer.rl.sections import LoraSection
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 from tests.trainer.rl.test_learner import ALONE, config, samples
 
 pytestmark = pytest.mark.timeout(900)

@@ -10,7 +10,7 @@ import yaml
 
 from searchr1.cli.main import app
 from searchr1.loop.types import Status
-from searchr1.trainer.rl.algorithms.base import known_algorithms
+from searchr1.trainer.rl.algorithms.base import ALGORITHMS
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.rewards import REWARDS, Outcome, reward_named
 
@@ -75,6 +75,6 @@ def test_every_reward_is_named(name: str) -> None:
     assert f"`{name}`" in DOCS.partition("## A reward of your own\n")[2].partition("```")[0]
 
 
-@pytest.mark.parametrize("name", known_algorithms())
+@pytest.mark.parametrize("name", ALGORITHMS.all())
 def test_every_algorithm_has_a_row(name: str) -> None:
     assert f"\n| [`{name}`](../../server/searchr1/trainer/rl/algorithms/{name}.py) |" in DOCS

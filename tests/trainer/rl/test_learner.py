@@ -10,12 +10,12 @@ import torch
 
 from searchr1.loop.types import Status
 from searchr1.trainer.process_group import ProcessGroup
-from searchr1.trainer.rl.algorithms.base import known_algorithms
+from searchr1.trainer.rl.algorithms.base import ALGORITHMS
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
 from searchr1.trainer.rl.policy import Policy, TokenStats
 from searchr1.trainer.rl.samples import Sample
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 
 ALONE = ProcessGroup(torch.device("cpu"))
 
@@ -88,7 +88,7 @@ def distance(one: Learner, other: Learner) -> float:
     return math.sqrt(sum(float((a - b).detach().square().sum()) for a, b in pairs))
 
 
-@pytest.mark.parametrize("algorithm", known_algorithms())
+@pytest.mark.parametrize("algorithm", ALGORITHMS.all())
 def test_an_update_makes_the_rewarded_rollouts_likelier(model: Path, algorithm: str) -> None:
     chosen = config(algorithm, loss={"kl_coef": 0.0, "entropy_coef": 0.0}, optimizer={"lr": 1e-4})
     rollouts = samples()
@@ -103,7 +103,7 @@ def test_an_update_makes_the_rewarded_rollouts_likelier(model: Path, algorithm: 
     assert gain(rollouts[1]) < 0
 
 
-@pytest.mark.parametrize("algorithm", known_algorithms())
+@pytest.mark.parametrize("algorithm", ALGORITHMS.all())
 @pytest.mark.parametrize("over", ["token", "sequence", "constant"])
 def test_the_size_of_passes_changes_nothing(model: Path, algorithm: str, over: str) -> None:
     whole = config(algorithm, loss={"over": over}, optimizer={"num_minibatches": 2})
@@ -115,7 +115,7 @@ def test_the_size_of_passes_changes_nothing(model: Path, algorithm: str, over: s
         assert other_metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
 
 
-@pytest.mark.parametrize("algorithm", known_algorithms())
+@pytest.mark.parametrize("algorithm", ALGORITHMS.all())
 def test_observations_carry_no_gradient(model: Path, algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The update is the same to the last bit with other model outputs on tokens that were not sampled."""
     chosen = config(algorithm)
@@ -199,7 +199,7 @@ def test_the_policy_waits_while_the_critic_learns_alone(model: Path) -> None:
     assert distance(two, fresh) > 0.0
 
 
-@pytest.mark.parametrize("algorithm", known_algorithms())
+@pytest.mark.parametrize("algorithm", ALGORITHMS.all())
 def test_a_restored_learner_goes_on_to_the_last_bit(model: Path, algorithm: str, tmp_path: Path) -> None:
     chosen = config(algorithm, optimizer={"num_minibatches": 2})
     through, wanted = learned(model, chosen, samples(), steps=3)

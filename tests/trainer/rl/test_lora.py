@@ -15,7 +15,7 @@ from searchr1.trainer.rl.learner import Learner
 from searchr1.trainer.rl.lora import LoraLinear, add_adapters, merged, without_adapters
 from searchr1.trainer.rl.policy import Policy, TokenStats, load_policy
 from searchr1.trainer.rl.sections import LoraSection
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 from tests.trainer.rl.test_learner import ALONE, config, samples
 
 SECTION = LoraSection(rank=4, alpha=8.0)

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from searchr1.retrieval.index.bm25 import build_index
-from tests.tiny_model import write_tiny_model
+from tests.support.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[3]
 TRAIN = ("-m", "searchr1.cli.main", "train", "run")

@@ -16,7 +16,7 @@ UNKNOWN = "I need to search for this."
 """The thought before a first search."""
 
 
-def check_profile(profile: Profile) -> None:
+def check_tags(profile: Profile) -> None:
     """Raise ``ConfigurationError`` for a profile that these baselines can't put actions into."""
     if profile.tags.think is None or profile.tags.answer is None:
         raise ConfigurationError(
@@ -26,7 +26,7 @@ def check_profile(profile: Profile) -> None:
 
 
 def tags_of(trial: Trial) -> tuple[Pair, Pair]:
-    """Return the tags around a thought and around an answer, of a profile that passed ``check_profile``."""
+    """Return the tags around a thought and around an answer, of a profile that passed ``check_tags``."""
     tags = trial.options.profile.tags
     assert tags.think is not None
     assert tags.answer is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from searchr1.driver import DriveOptions
 from searchr1.engines.base import UNWATCHED_INTERVAL, Engine
 from searchr1.errors import EngineError
-from searchr1.evaluation.methods.registry import BaselineFormat
+from searchr1.evaluation.baselines.formats import BaselineFormat
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits, Passage

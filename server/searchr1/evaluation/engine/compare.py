@@ -9,15 +9,15 @@ from typing import Any
 
 from searchr1.engines.factory import open_engine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
+from searchr1.evaluation.asking import one_pass
 from searchr1.evaluation.baselines import trained
+from searchr1.evaluation.baselines.formats import BaselineFormat
 from searchr1.evaluation.baselines.trial import GREEDY, MethodOptions, Tools
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine.asker import EngineAsker
-from searchr1.evaluation.gateway.evaluate import one_pass
-from searchr1.evaluation.methods.registry import SEARCH_R1, BaselineFormat, method_named
+from searchr1.evaluation.methods.registry import SEARCH_R1, method_named
 from searchr1.evaluation.records import Extractor, Record, chosen_options
 from searchr1.evaluation.report import Report
-from searchr1.files import whole_file
 from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.profiles.search_r1 import SEARCH_R1 as DEFAULT_PROFILE
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
@@ -145,9 +145,7 @@ async def _by_method(
         searching=summary,
         closed_book=None,
     )
-    if out is not None:
-        with whole_file(out.with_suffix(".summary.json")) as file:
-            file.write(report.to_json().encode())
+    report.write_beside(out)
     return report, records
 
 
@@ -187,7 +185,7 @@ def method_options(settings: Settings, options: RunOptions, baseline_format: Bas
 def _check_profile(comparison: Comparison, name: str) -> None:
     """Raise ``ConfigurationError`` for a profile that the comparison can't ask or read."""
     if comparison.baseline_format == "search-r1" and set(comparison.methods) != {SEARCH_R1}:
-        trained.check_profile(profile_named(name))
+        trained.check_tags(profile_named(name))
     if comparison.extractor == "reference" and name != DEFAULT_PROFILE.name:
         raise ConfigurationError(
             f"the reference extractor reads runs of the profile {DEFAULT_PROFILE.name}, not of {name}"

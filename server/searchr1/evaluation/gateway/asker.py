@@ -1,13 +1,13 @@
 """Many questions at once to a gateway: busy answers are retried, failed runs are counted."""
 
-import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import httpx
 
 import searchr1_client as sdk
 from searchr1.errors import ConfigurationError, GatewayError
+from searchr1.evaluation.asking import Take, ask_all
 from searchr1.evaluation.datasets import Question
 from searchr1.evaluation.records import Extractor, Record, chosen_options, failed_record, run_record
 
@@ -15,14 +15,10 @@ MAX_ATTEMPTS = 8
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 660.0
 """Longest silence of a run, which is not streamed; the server's own deadline comes first."""
-FAILURES_IN_A_ROW = 20
-"""Failed questions that end an evaluation, or two for each concurrent request: the gateway is broken, not a run."""
 
 _NOT_OURS_TO_ASK = (401, 403, 404, 405)
 _BUSY = (429, 503)
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
-
-Take = Callable[[Record], None]
 
 
 def may_pass(failure: sdk.APIConnectionError | sdk.APIStatusError) -> bool:
@@ -47,7 +43,6 @@ class Asker:
         self.extractor: Extractor = extractor
         self._url = url
         self._concurrency = concurrency
-        self._failures_in_a_row = 0
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
             limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
@@ -69,27 +64,8 @@ class Asker:
         Raises:
             GatewayError: the gateway cannot be reached, refuses everything, or fails question after question.
         """
-        waiting = iter(questions)
-        gave_up: ExceptionGroup[GatewayError] | None = None
-        try:
-            async with self._http, asyncio.TaskGroup() as workers:
-                for _ in range(min(self._concurrency, len(questions))):
-                    workers.create_task(self._work(waiting, take))
-        except* GatewayError as group:
-            gave_up = group
-        if gave_up is not None:
-            raise gave_up.exceptions[0]
-
-    async def _work(self, waiting: Iterator[Question], take: Take) -> None:
-        for question in waiting:
-            record = await self._ask(question)
-            take(record)
-            self._count(record)
-
-    def _count(self, record: Record) -> None:
-        self._failures_in_a_row = self._failures_in_a_row + 1 if record.failed else 0
-        if self._failures_in_a_row >= max(FAILURES_IN_A_ROW, 2 * self._concurrency):
-            raise GatewayError(f"{self._failures_in_a_row} questions in a row failed, the last with: {record.error}")
+        async with self._http:
+            await ask_all(questions, self._ask, take, concurrency=self._concurrency, broken=GatewayError)
 
     async def _ask(self, question: Question) -> Record:
         options = chosen_options(self.options)
@@ -98,7 +74,7 @@ class Asker:
             answer = await self._gateway.research.with_raw_response.create(question.question, **self.options)
             run = answer.parse()
         except sdk.APIResponseValidationError as error:
-            raise GatewayError(f"{self._url} answers, but not as a Search-R1 gateway does") from error
+            raise GatewayError(str(error)) from error
         except (sdk.APIStatusError, sdk.APIConnectionError) as error:
             if (reason := self._why_hopeless(error)) is not None:
                 raise GatewayError(reason) from error

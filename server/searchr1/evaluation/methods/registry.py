@@ -5,16 +5,12 @@ The help of ``searchr1 eval`` names them, so these files import what is heavy (t
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from searchr1.registry import Registry
 
 if TYPE_CHECKING:
     from searchr1.evaluation.baselines.trial import Trial
-
-BaselineFormat = Literal["plain", "search-r1"]
-"""The words in which a baseline asks: ``plain`` for any instruction-tuned model, ``search-r1`` in the prompt and the
-bytes that a Search-R1 policy was trained on."""
 
 SEARCH_R1 = "search-r1"
 """The method that is evaluated where none is named."""

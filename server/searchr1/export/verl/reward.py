@@ -45,7 +45,7 @@ def compute_score(
     reward: str | None = None,
     **_: Any,
 ) -> float:
-    """The reward of one trajectory.
+    """Return the reward of one trajectory.
 
     Args:
         data_source: not looked at; every set has the same reward.
@@ -60,13 +60,13 @@ def compute_score(
 
 
 def completions_of(text: str) -> list[str]:
-    """What the policy wrote, turn by turn: the text without prompt, observations and retry texts."""
+    """Return the policy's own text, turn by turn: without prompt, observations and retry texts."""
     prompt = _PROMPT.match(text)
     return [turn for turn in _PUT_IN.split(text[prompt.end() :] if prompt else text) if turn]
 
 
 def answer_of(completions: Sequence[str]) -> str | None:
-    """The answer that ended the trajectory, or None. The loop stops at it, so that it is the last turn's action."""
+    """Return the answer that ended the trajectory, or None. The loop stops at it, so it is the last turn's action."""
     action = _ACTION.search(completions[-1]) if completions else None
     return action[2].strip() if action and action[1] == "answer" else None
 
@@ -77,19 +77,19 @@ def normalize(text: str) -> str:
 
 
 def exact_match(completions: Sequence[str], golden_answers: Sequence[str]) -> float:
-    """1 if the answer equals a golden answer after normalization, else 0."""
+    """Return 1 if the answer equals a golden answer after normalization, else 0."""
     answer = answer_of(completions)
     return float(answer is not None and normalize(answer) in map(normalize, golden_answers))
 
 
 def sub_em(completions: Sequence[str], golden_answers: Sequence[str]) -> float:
-    """1 if a golden answer is a substring of the answer after normalization, else 0."""
+    """Return 1 if a golden answer is a substring of the answer after normalization, else 0."""
     answer = answer_of(completions)
     return float(answer is not None and any(normalize(golden) in normalize(answer) for golden in golden_answers))
 
 
 def format_v0_3(completions: Sequence[str], golden_answers: Sequence[str]) -> float:
-    """Exact match and form: 1 and 0.8 for a right answer, 0.2 and 0.1 for a wrong one or none."""
+    """Return exact match with form: 1 and 0.8 for a right answer, 0.2 and 0.1 for a wrong one or none."""
     well_formed = is_well_formed(completions)
     if exact_match(completions, golden_answers):
         return 1.0 if well_formed else 0.8
@@ -97,7 +97,7 @@ def format_v0_3(completions: Sequence[str], golden_answers: Sequence[str]) -> fl
 
 
 def is_well_formed(completions: Sequence[str]) -> bool:
-    """True if every turn is one think block and then one action, and the last action is an answer."""
+    """Return True if every turn is one think block and then one action, and the last action is an answer."""
     turns = [_WELL_FORMED.fullmatch(text) for text in completions]
     return bool(turns) and all(turns) and turns[-1] is not None and turns[-1][1] == "answer"
 

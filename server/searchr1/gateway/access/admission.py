@@ -122,7 +122,7 @@ class Admission:
             rollout = start_rollout(question, self._tokenizer, profile=self._profile, limits=limits)
         except ReservedTextError as error:
             raise invalid(f"The question can't be asked as it stands: {error}.", param=param) from error
-        if (num_tokens := len(rollout.ids)) > self._settings.max_prompt_tokens:
+        if (num_tokens := len(rollout.segments[0].ids)) > self._settings.max_prompt_tokens:
             raise invalid(
                 f"The question makes a prompt of {num_tokens} tokens; at most {self._settings.max_prompt_tokens} fit. "
                 "Shorten it.",

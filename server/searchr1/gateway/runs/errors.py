@@ -1,11 +1,7 @@
 """Errors of stored runs. The routes word them for their API."""
 
 
-class RunError(Exception):
-    """Root of this module's errors."""
-
-
-class RunNotFoundError(RunError):
+class RunNotFoundError(Exception):
     """A stored run that does not exist, or is of another API or another caller's."""
 
     def __init__(self, run_id: str) -> None:
@@ -13,5 +9,5 @@ class RunNotFoundError(RunError):
         self.run_id = run_id
 
 
-class RunsUnreachableError(RunError):
+class RunsUnreachableError(Exception):
     """Silence of the run store; ``str()`` tells people what can't be reached. Its cause is the store's error."""

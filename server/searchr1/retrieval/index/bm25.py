@@ -29,7 +29,7 @@ from searchr1.retrieval.index.storage import (
     read_manifest,
     write_manifest,
 )
-from searchr1.retrieval.index.terms import Tokenizer, TokenizerSettings
+from searchr1.retrieval.index.terms import TermSettings, TermSplitter
 
 FORMAT = 1
 BM25 = "bm25"
@@ -50,7 +50,7 @@ class IndexInfo:
     tokens: int
     k1: float
     b: float
-    tokenizer: TokenizerSettings
+    tokenizer: TermSettings
 
 
 def build_index(
@@ -59,7 +59,7 @@ def build_index(
     *,
     progress: bool = True,
     overwrite: bool = False,
-    tokenizer: TokenizerSettings | None = None,
+    tokenizer: TermSettings | None = None,
     k1: float = 0.9,
     b: float = 0.4,
 ) -> IndexInfo:
@@ -70,12 +70,12 @@ def build_index(
     ever replaced, and only with ``overwrite``), and for a disk that refuses.
     """
     with new_folder(out, overwrite=overwrite) as work:
-        return _build(corpus, work, tokenizer or TokenizerSettings(), k1, b, progress)
+        return _build(corpus, work, tokenizer or TermSettings(), k1, b, progress)
 
 
-def _build(corpus: Path, work: Path, settings: TokenizerSettings, k1: float, b: float, progress: bool) -> IndexInfo:
+def _build(corpus: Path, work: Path, settings: TermSettings, k1: float, b: float, progress: bool) -> IndexInfo:
     with progress_bar(progress) as bar:
-        collected = _collect(corpus, work, Tokenizer(settings), bar)
+        collected = _collect(corpus, work, TermSplitter(settings), bar)
         rows = _Rows(collected.tokens, collected.starts, lambda: None)
         task = bar.add_task("Scoring terms", total=_Rows.PASSES * len(rows))
         rows.on_row = lambda: bar.advance(task)
@@ -102,7 +102,7 @@ class _Collected:
     starts: "array[int]"
 
 
-def _collect(corpus: Path, work: Path, tokenizer: Tokenizer, bar: Progress) -> _Collected:
+def _collect(corpus: Path, work: Path, tokenizer: TermSplitter, bar: Progress) -> _Collected:
     """Write the passages and their offsets; return the term ids of all passages, end to end."""
     vocabulary: dict[str, int] = {}
     id_of_word: dict[str, int] = {}
@@ -148,7 +148,7 @@ def load_manifest(path: Path) -> IndexInfo:
     manifest = read_manifest(path, FORMAT)
     try:
         counts = {name: manifest[name] for name in ("passages", "terms", "tokens", "k1", "b")}
-        return IndexInfo(**counts, tokenizer=TokenizerSettings(**manifest["tokenizer"]))
+        return IndexInfo(**counts, tokenizer=TermSettings(**manifest["tokenizer"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"the manifest of the index {path} is malformed: {error!r}") from error
 
@@ -164,7 +164,7 @@ class LocalIndex:
     ) -> None:
         self.info = info
         self._ranker, self._passages = ranker, passages
-        self._tokenizer = Tokenizer(info.tokenizer)
+        self._tokenizer = TermSplitter(info.tokenizer)
 
     @classmethod
     def open(cls, path: Path, *, backend: Backend | None = None) -> "LocalIndex":

@@ -12,14 +12,14 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class CorpusRecord:
     """One passage of a corpus. ``contents`` is the title line, then the text."""
 
     id: str
     contents: str
 
 
-def read_corpus(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[Record]:
+def read_corpus(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[CorpusRecord]:
     """Yield the records of ``path`` in file order; blank lines are skipped, fields besides the two are ignored.
 
     ``on_bytes`` hears the length of every line read. Raises ``CorpusError``, naming file and line, for what is not
@@ -45,7 +45,7 @@ def read_corpus(path: Path, on_bytes: Callable[[int], None] = lambda _: None) ->
         raise CorpusError(f'the corpus {path} is empty; expected one JSON object {{"id", "contents"}} per line')
 
 
-def _parse(line: bytes, where: str) -> Record:
+def _parse(line: bytes, where: str) -> CorpusRecord:
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -66,4 +66,4 @@ def _parse(line: bytes, where: str) -> Record:
         raise CorpusError(f'{where}: "id" must be a non-empty string or a whole number, got {identifier!r:.80}')
     if not isinstance(contents, str):
         raise CorpusError(f'{where}: "contents" must be a string, got {type(contents).__name__}')
-    return Record(clean_text(identifier), clean_text(contents))
+    return CorpusRecord(clean_text(identifier), clean_text(contents))

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.batched import BatchedRetriever
-from searchr1.retrieval.index.corpus import Record, read_corpus
+from searchr1.retrieval.index.corpus import CorpusRecord, read_corpus
 from searchr1.retrieval.index.encoder import Encoder, EncoderInfo, settings_from
 from searchr1.retrieval.index.ranking import top_rows
 from searchr1.retrieval.index.storage import (
@@ -81,7 +81,7 @@ def build_dense(
     return info
 
 
-def _chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
+def _chunks(records: Iterator[CorpusRecord]) -> Iterator[list[CorpusRecord]]:
     while chunk := list(itertools.islice(records, _CHUNK)):
         yield chunk
 

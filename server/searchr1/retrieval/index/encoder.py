@@ -67,12 +67,12 @@ class Encoder(Protocol):
 class HuggingFaceEncoder:
     """A folder as the Hugging Face Hub has it: ``model.onnx`` (or ``onnx/model.onnx``) and ``tokenizer.json``.
 
-    ``settings`` default to the folder's ``encoder.json`` if there is one, else to E5's. ``threads`` is what one forward
-    pass may use. Raises ``ConfigurationError``, naming what is missing, for a folder that cannot be used. Reading the
-    model takes seconds: open it off the event loop.
+    ``settings`` default to the folder's ``encoder.json`` if there is one, else to E5's. A forward pass uses one thread.
+    Raises ``ConfigurationError``, naming what is missing, for a folder that cannot be used. Reading the model takes
+    seconds: open it off the event loop.
     """
 
-    def __init__(self, path: Path, settings: EncoderSettings | None = None, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, settings: EncoderSettings | None = None) -> None:
         # Imported here, because most servers need neither.
         try:
             import onnxruntime  # type: ignore[import-untyped]
@@ -83,7 +83,7 @@ class HuggingFaceEncoder:
         model, tokenizer = _files(path)
         settings = settings or _load_settings(path)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.intra_op_num_threads, options.inter_op_num_threads = 1, 1
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             self._tokenizer: Any = Tokenizer.from_file(str(tokenizer))

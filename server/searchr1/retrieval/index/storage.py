@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from searchr1.errors import CorpusError
 from searchr1.files import whole_folder
 from searchr1.loop.types import Passage
-from searchr1.retrieval.index.corpus import Record
+from searchr1.retrieval.index.corpus import CorpusRecord
 
 MANIFEST, PASSAGES, OFFSETS = "manifest.json", "passages.bin", "offsets.npy"
 
@@ -40,7 +40,7 @@ class PassageWriter:
         self._file.close()
         np.save(self._folder / OFFSETS, np.frombuffer(self._offsets, dtype=np.int64))
 
-    def add(self, record: Record) -> None:
+    def add(self, record: CorpusRecord) -> None:
         """Append one passage."""
         for part in (record.id, record.contents):
             self._offsets.append(self._offsets[-1] + self._file.write(part.encode("utf-8")))

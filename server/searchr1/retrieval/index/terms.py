@@ -15,7 +15,7 @@ _DIACRITIC = re.compile("[\u0300-\u036f]")
 
 
 @dataclass(frozen=True, slots=True)
-class TokenizerSettings:
+class TermSettings:
     """Rules that turn text into search terms. Stored with an index, so that queries are split as its passages were."""
 
     stopwords: Literal["english"] | None = "english"
@@ -26,10 +26,10 @@ class TokenizerSettings:
     """Make ``Córdoba`` and ``Cordoba`` one term."""
 
 
-class Tokenizer:
+class TermSplitter:
     """A splitter of text into lower-case search terms. Thread-safe."""
 
-    def __init__(self, settings: TokenizerSettings) -> None:
+    def __init__(self, settings: TermSettings) -> None:
         self._fold_diacritics = settings.fold_diacritics
         self._stopwords = frozenset[str](bm25s.stopwords.STOPWORDS_EN if settings.stopwords else ())
         self._stem: Callable[[str], str] | None = Stemmer.Stemmer("english").stemWord if settings.stemmer else None

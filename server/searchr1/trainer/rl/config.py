@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from searchr1.errors import ConfigurationError
+from searchr1.errors import ConfigurationError, as_value_error
 from searchr1.loop.profiles.registry import profile_named
 from searchr1.trainer.rl.algorithms.base import Algorithm, algorithm_named
 from searchr1.trainer.rl.sections import LoraSection, LossSection, OptimizerSection, RolloutSection, Section
@@ -59,19 +59,15 @@ class TrainConfig(Section):
 
     @field_validator("algorithm")
     @classmethod
+    @as_value_error()
     def _is_known(cls, name: str) -> str:
-        try:
-            algorithm_named(name)
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from error
+        algorithm_named(name)
         return name
 
     @model_validator(mode="after")
+    @as_value_error()
     def _suits_the_algorithm(self) -> Self:
-        try:
-            self.open_algorithm().check()
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from error
+        self.open_algorithm().check()
         return self
 
     def open_algorithm(self) -> Algorithm:
@@ -80,11 +76,9 @@ class TrainConfig(Section):
 
     @field_validator("profile")
     @classmethod
+    @as_value_error()
     def _check_profile(cls, value: str) -> str:
-        try:
-            return profile_named(value).name
-        except ConfigurationError as error:
-            raise ValueError(str(error)) from error
+        return profile_named(value).name
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:

@@ -85,12 +85,7 @@ def register(name: str) -> Callable[[Reward], Reward]:
     """
     if ":" in name:
         raise ValueError(f"a reward's name has no colon: {name!r}")
-
-    def add(reward: Reward) -> Reward:
-        REWARDS.add(name, reward)
-        return reward
-
-    return add
+    return REWARDS.register(name)
 
 
 def reward_named(name: str) -> Reward:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from searchr1.engines.factory import engine_kinds
+from searchr1.engines.factory import OPENERS
+from searchr1.errors import as_value_error
 from searchr1.loop.types import Limits
 from searchr1.trainer.rl.losses import Over
 
@@ -61,9 +62,9 @@ class RolloutSection(Section):
 
     @field_validator("engine")
     @classmethod
-    def _is_a_kind(cls, kind: str) -> str:
-        if kind not in engine_kinds():
-            raise ValueError(f"there is no engine {kind!r}; there are {', '.join(engine_kinds())}")
+    @as_value_error()
+    def _check_engine(cls, kind: str) -> str:
+        OPENERS.named(kind)
         return kind
 
     def limits(self) -> Limits:

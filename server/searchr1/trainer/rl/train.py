@@ -16,7 +16,6 @@ far as the engine's samples can be repeated. Every process of ``torchrun`` runs 
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
@@ -38,8 +37,6 @@ CHECKPOINT = "checkpoint"
 PLOT = "curves.png"
 _CHANGEABLE = {"out_dir", "num_eval_questions", "eval_every_steps", "save_every_steps", "device"}
 """Settings that a resumed run may have otherwise than the run that it resumes."""
-
-logger = logging.getLogger(__name__)
 
 
 async def train(config: TrainConfig, *, progress: bool = True) -> None:

@@ -18,7 +18,7 @@ from searchr1.gateway.runs.store.base import (
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.redis_client import open_redis
-from tests.redis_server import free_port, run_cluster, run_redis, run_sentinel
+from tests.support.redis_server import free_port, run_cluster, run_redis, run_sentinel
 
 REDIS_KINDS = ("redis", "cluster", "sentinel")
 

@@ -17,7 +17,7 @@ from searchr1.gateway.runs.stored import StoredRun
 from searchr1.redis_client import open_redis
 from searchr1_client.events import RunStarted
 from tests.gateway.conftest import ANSWER_TURN, Stage, StageEngine, eventually, running_stage, sse_payloads
-from tests.redis_server import RedisServer, free_port, run_redis
+from tests.support.redis_server import RedisServer, free_port, run_redis
 
 pytestmark = pytest.mark.redis
 QUESTION = {"question": "Which currency is used in Mali?"}

@@ -11,7 +11,7 @@ from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.redis_client import open_redis
 from searchr1_client.events import Run, RunStarted
 from tests.gateway.conftest import Stage, StageEngine, eventually, running_stage, sse_payloads
-from tests.redis_server import RedisServer, run_redis
+from tests.support.redis_server import RedisServer, run_redis
 
 pytestmark = pytest.mark.redis
 QUESTION = {"question": "Which currency is used in Mali?"}

@@ -14,7 +14,7 @@ from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.loop.types import TokenIds
 from tests.gateway.conftest import ANSWER_TURN, SEARCH_TURN, Stage, StageEngine, eventually, running_stage, sse_payloads
 from tests.gateway.runs.store.test_faults import assert_everything_expires
-from tests.redis_server import RedisServer, run_redis
+from tests.support.redis_server import RedisServer, run_redis
 
 pytestmark = pytest.mark.redis
 NUM_RUNS = 50

@@ -20,12 +20,12 @@ import torch
 from searchr1.errors import ConfigurationError
 from searchr1.trainer.rl.algorithms import base
 from searchr1.trainer.rl.algorithms.base import (
+    ALGORITHMS,
     Advantages,
     Algorithm,
     OldPolicyStats,
     PolicyTokens,
     algorithm_named,
-    known_algorithms,
     register,
 )
 from searchr1.trainer.rl.sections import LossSection
@@ -53,7 +53,7 @@ BY_HAND: dict[str, list[float]] = {
 }
 """The advantages of the nine sampled tokens, rollout by rollout."""
 
-each_algorithm = pytest.mark.parametrize("name", known_algorithms())
+each_algorithm = pytest.mark.parametrize("name", ALGORITHMS.all())
 
 
 def opened(name: str, **loss: object) -> Algorithm:
@@ -100,7 +100,7 @@ def gradient(algorithm: Algorithm, given: PolicyTokens) -> tuple[torch.Tensor, t
 
 
 def test_every_algorithm_has_a_row() -> None:
-    assert set(BY_HAND) == set(known_algorithms())
+    assert set(BY_HAND) == set(ALGORITHMS.all())
 
 
 @each_algorithm
@@ -199,7 +199,7 @@ def test_rollouts_that_may_be_left_out_have_no_gradient(name: str, kl_coef: floa
     assert opened(name, entropy_coef=0.1).has_gradient(advantages).all()
 
 
-@pytest.mark.parametrize("name", [name for name in known_algorithms() if algorithm_named(name).needs_critic])
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS.all() if algorithm_named(name).needs_critic])
 def test_a_critic_moves_towards_the_returns(name: str) -> None:
     algorithm, old = opened(name), stats()
     returns = algorithm.advantages(old).returns

@@ -9,15 +9,13 @@ Shapes: R samples of a step, B of a micro-batch, N = T - 1 tokens that have a pr
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
 import torch
 
 from searchr1.registry import Registry
 from searchr1.trainer.rl.losses import PolicyLoss, kl_k3, masked_mean, policy_loss, value_loss
 from searchr1.trainer.rl.sections import LossSection
-
-A = TypeVar("A", bound="type[Algorithm]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +146,13 @@ class Algorithm(ABC):
 ALGORITHMS: Registry[type[Algorithm]] = Registry("algorithm", "searchr1.trainer.rl.algorithms.*")
 
 
-def register(name: str) -> Callable[[A], A]:
+def register(name: str) -> Callable[[type[Algorithm]], type[Algorithm]]:
     """Return a decorator that makes an algorithm known as ``name``.
 
     Raises:
         ValueError: another class has that name.
     """
-
-    def add(algorithm: A) -> A:
-        ALGORITHMS.add(name, algorithm)
-        return algorithm
-
-    return add
+    return ALGORITHMS.register(name)
 
 
 def algorithm_named(name: str) -> type[Algorithm]:
@@ -169,8 +162,3 @@ def algorithm_named(name: str) -> type[Algorithm]:
         ConfigurationError: there is none; the message names those that there are.
     """
     return ALGORITHMS.named(name)
-
-
-def known_algorithms() -> list[str]:
-    """Return the names of all algorithms, sorted."""
-    return list(ALGORITHMS.all())
