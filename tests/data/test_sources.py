@@ -120,7 +120,7 @@ def test_offline_and_not_in_the_cache_the_error_says_what_to_do(cache: Path) -> 
 @pytest.mark.process
 def test_a_hub_that_cannot_be_reached_is_an_error_of_one_line(tmp_path: Path) -> None:
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-m", "searchr1.cli.main", "data", "prepare", "nq", "--output", "out.jsonl"]
+    command = [sys.executable, "-m", "searchr1.cli", "data", "prepare", "nq", "--output", "out.jsonl"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
