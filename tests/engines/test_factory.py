@@ -105,18 +105,6 @@ async def test_transformers_serves_a_checkpoint_and_takes_weights() -> None:
     assert not await engine.ready()
 
 
-@pytest.mark.vllm
-@pytest.mark.timeout(300)
-async def test_vllm_starts_in_this_process_and_takes_weights() -> None:
-    config = EngineConfig("vllm", str(CHECKPOINT), dtype="float32", kv_cache_gib=0.1, enforce_eager=True)
-    async with open_engine(config) as engine:
-        chunks = await complete(engine, SamplingParams(max_tokens=4, temperature=0.0))
-        assert chunks[-1].finish == "length"
-        assert isinstance(engine, TakesWeights)
-        assert isinstance(engine, TellsMetrics)
-    assert not await engine.ready()
-
-
 async def test_a_script_is_replayed_over_and_over(tmp_path: Path) -> None:
     script = tmp_path / "script.txt"
     script.write_text("<search> Mali </search>\n<answer> Bamako </answer>\n", encoding="utf-8")
