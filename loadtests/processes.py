@@ -98,7 +98,7 @@ def _outlived(group: int) -> bool:
 
 def searchr1(*arguments: str) -> list[str]:
     """The ``searchr1`` command of this environment."""
-    return [sys.executable, "-m", "searchr1.cli.main", *arguments]
+    return [sys.executable, "-m", "searchr1.cli", *arguments]
 
 
 def vllm_server(model: Path, port: int, *arguments: str) -> list[str]:

@@ -56,7 +56,7 @@ class PlannedRun:
         """Command line of the run."""
         settings = [f"out_dir={self.folder}", *self.overrides]
         flags = [word for setting in settings for word in ("--set", setting)]
-        return [sys.executable, "-m", "searchr1.cli.main", "train", "run", self.config, "--no-progress", *flags]
+        return [sys.executable, "-m", "searchr1.cli", "train", "run", self.config, "--no-progress", *flags]
 
 
 def planned(seeds: int) -> list[PlannedRun]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from searchr1.errors import ConfigurationError
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.registry import key_variable, providers
 from searchr1.settings import Settings
@@ -85,9 +86,9 @@ def test_bounds_are_those_of_the_configs(name: str, value: int) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"cache_ttls_s": {"exa": (5, 2)}}, "the soft TTL of exa"),
-        ({"cache_soft_ttl_s": 9, "cache_hard_ttl_s": 9}, "the soft TTL of all providers"),
-        ({"search_costs_usd": {"exa": -1}}, "the price of a search by exa"),
+        ({"cache_ttls_s": {"exa": (5, 2)}}, r"cache_ttls_s\['exa'\]: the soft TTL"),
+        ({"cache_soft_ttl_s": 9, "cache_hard_ttl_s": 9}, "cache_soft_ttl_s and cache_hard_ttl_s: the soft TTL"),
+        ({"search_costs_usd": {"exa": -1}}, r"search_costs_usd\['exa'\]: a price"),
     ],
 )
 def test_what_cannot_work_together_is_refused_and_quotes_no_key(given: dict[str, Any], message: str) -> None:
@@ -124,3 +125,18 @@ def test_a_key_that_is_given_goes_before_the_environment_and_that_before_a_file(
     monkeypatch.setenv("SEARCHR1_BRAVE_API_KEY", "environment")
     found = load(provider_keys={"exa": "given"}).search().secrets
     assert found == {"exa": "given", "brave": "environment", "tavily": "file"}
+
+
+@pytest.mark.parametrize("name", ["cache_ttls_s", "provider_keys", "search_costs_usd", "tenant_keys"])
+@pytest.mark.parametrize("from_file", [False, True])
+def test_text_that_is_not_json_is_refused_by_the_settings_name_and_not_quoted(
+    name: str, from_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if from_file:
+        (tmp_path / f"searchr1_{name}").write_text('{"exa": "s3cret"', "utf-8")
+        monkeypatch.setenv("SEARCHR1_SECRETS_DIR", str(tmp_path))
+    else:
+        monkeypatch.setenv(f"SEARCHR1_{name.upper()}", '{"exa": "s3cret"')
+    with pytest.raises(ConfigurationError, match=f'"{name}".*must be JSON') as refused:
+        load()
+    assert "s3cret" not in str(refused.value)

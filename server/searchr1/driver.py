@@ -58,6 +58,18 @@ class DriveOptions:
     priority_by_turn: bool = False
     """Let later turns run first on the engine, which keeps their prefixes in its cache."""
 
+    def sampling(self, max_tokens: int, stop: tuple[str, ...]) -> SamplingParams:
+        """Return what the engine is told of one completion."""
+        return SamplingParams(
+            max_tokens=max_tokens,
+            stop=stop,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+            logprobs=self.logprobs,
+            stream_interval=self.stream_interval,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PassagesReceived:
@@ -192,15 +204,7 @@ async def drive_to_end(
 async def _generate(
     rollout: Rollout, action: Generate, engine: Engine, options: DriveOptions, searcher: "_Searcher"
 ) -> AsyncGenerator[DriveEvent, None]:
-    params = SamplingParams(
-        max_tokens=action.max_tokens,
-        stop=action.stop,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
-        logprobs=options.logprobs,
-        stream_interval=options.stream_interval,
-    )
+    params = options.sampling(action.max_tokens, action.stop)
     clock, stats = searcher.clock, searcher.stats
     priority = -action.turn if options.priority_by_turn else 0
     started = time.perf_counter()

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self, TypeVar, get_type_hints
 
 from pydantic import Field, SecretStr, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from searchr1.engines.factory import EngineConfig
 from searchr1.errors import as_value_error
@@ -180,8 +180,16 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **given: Any) -> "Settings":
-        """Return settings from ``given``, then the environment, then the files of ``SEARCHR1_SECRETS_DIR``."""
-        return cls(**{"_secrets_dir": os.environ.get("SEARCHR1_SECRETS_DIR"), **given})
+        """Return settings from ``given``, then the environment, then the files of ``SEARCHR1_SECRETS_DIR``.
+
+        Raises:
+            ConfigurationError: a setting that is written as JSON is none.
+            ValidationError: a setting is missing or out of its bounds, or two can't work together.
+        """
+        try:
+            return cls(**{"_secrets_dir": os.environ.get("SEARCHR1_SECRETS_DIR"), **given})
+        except SettingsError as error:  # It names the setting and quotes nothing.
+            raise ConfigurationError(f"a setting is wrong: {error}; it must be JSON") from error
 
     @property
     def public_name(self) -> str:

@@ -8,7 +8,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from searchr1.cli.main import app
+from searchr1.cli.main import app, main
 
 HEAVY = ("fastapi", "httpx", "numpy", "searchr1_client", "tokenizers", "torch", "uvicorn", "vllm")
 
@@ -68,3 +68,32 @@ def test_help_loads_only_what_it_shows() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("module", ["searchr1.cli", "searchr1.cli.main"])
+def test_the_command_runs_by_its_module(module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "train", "run", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"TOP_K": "0"}, "top_k: Input should be greater than or equal to 1"),
+        ({"PROFILE": "x"}, "profile: there is no profile 'x'"),
+        ({"CACHE_HARD_TTL_S": "5"}, "cache_soft_ttl_s and cache_hard_ttl_s: the soft TTL must be"),
+        ({"SEARCH_COSTS_USD": "x"}, 'error parsing value for field "search_costs_usd"'),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SEARCHR1_{name}", value)
+    monkeypatch.setattr(sys, "argv", ["searchr1", "serve", "--model", "m", "--retriever", "tavily:"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert str(left.value).startswith(f"searchr1: a setting is wrong: {message}")
+    assert "\n" not in str(left.value)

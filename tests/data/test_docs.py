@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from searchr1.cli.main import app
+from searchr1.data.sources.registry import named_sources
 
 DOCS = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -29,3 +30,11 @@ def test_the_examples_are_commands() -> None:
         if name == "data":
             command, arguments = command.commands[arguments[0]], arguments[1:]
         assert command.make_context(name, arguments).params
+
+
+def test_every_named_source_has_a_row() -> None:
+    first_cells = "".join(re.findall(r"^\| (`[^|]+) \|", DOCS, flags=re.MULTILINE))
+    for source in named_sources():
+        names = {name for name in re.findall(r"[\w-]+", source.hint) if source.claims(name)}
+        assert names
+        assert {name for name in names if f"`{name}`" not in first_cells} == set()

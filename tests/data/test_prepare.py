@@ -203,7 +203,7 @@ def test_verls_reward_finds_its_data_sources(tmp_path: Path, out: Path) -> None:
 @pytest.mark.process
 def test_the_command(tmp_path: Path) -> None:
     source = seven_sets(tmp_path / "test.parquet")
-    command = [sys.executable, "-m", "searchr1.cli.main", "data", "prepare", str(source), "--split", "test"]
+    command = [sys.executable, "-m", "searchr1.cli", "data", "prepare", str(source), "--split", "test"]
     command += ["--only", "nq", "--only", "popqa", "--shuffle", "7", "--output", "out.parquet"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "out.parquet: 6 questions (3 nq, 3 popqa)\n", "")

@@ -98,7 +98,7 @@ def test_a_client_that_leaves_frees_the_engine(demo: Demo) -> None:
 
 
 def test_ask_prints_the_answer_alone_on_stdout(demo: Demo, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "searchr1.cli.main", "ask", "--url", demo.url, TIMBUKTU]
+    command = [sys.executable, "-m", "searchr1.cli", "ask", "--url", demo.url, TIMBUKTU]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path, check=True)
     assert done.stdout == "West African CFA franc\n"
     assert "Timbuktu" in done.stderr

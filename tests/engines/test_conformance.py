@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from searchr1.engines.base import SamplingParams, ServedEngine
-from searchr1.engines.factory import EngineConfig, open_engine
+from searchr1.engines.factory import OPENERS, EngineConfig, open_engine
 from searchr1.engines.scripted import ScriptedEngine
 from searchr1.engines.vllm.http import VllmHttpEngine
 from tests.engines.helpers import complete, ids_of, read_some, text_of
@@ -43,15 +43,23 @@ async def transformers_engine(model_dir: Path) -> AsyncIterator[ServedEngine]:
         yield engine
 
 
-@pytest.fixture(
-    params=[
-        "scripted_engine",
-        "fake_http_engine",
-        pytest.param("transformers_engine", marks=pytest.mark.torch),
-        pytest.param("http_engine", marks=pytest.mark.vllm),
-        pytest.param("local_engine", marks=pytest.mark.vllm),
-    ]
-)
+KINDS = {
+    "scripted_engine": "scripted",
+    "fake_http_engine": "vllm-http",
+    "transformers_engine": "transformers",
+    "http_engine": "vllm-http",
+    "local_engine": "vllm",
+}
+"""The kind that each fixture opens."""
+MARKS = {"transformers_engine": pytest.mark.torch, "http_engine": pytest.mark.vllm, "local_engine": pytest.mark.vllm}
+
+
+async def test_every_kind_is_here() -> None:
+    """Replicas are clients of ``vllm-http`` that take turns; ``test_replicas.py`` has them."""
+    assert set(OPENERS.all()) == {*KINDS.values(), "vllm-replicas"}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in KINDS])
 def engine(request: pytest.FixtureRequest) -> ServedEngine:
     found: ServedEngine = request.getfixturevalue(request.param)
     return found

@@ -150,7 +150,7 @@ def test_what_cant_be_exported_leaves_nothing(
 def test_the_command_takes_other_data_and_retriever(world: Path) -> None:
     config = run_file(world.parent, data="missing.parquet", retriever="index:x")
     out = world.parent / "verl"
-    command = [sys.executable, "-m", "searchr1.cli.main", "export", "verl", str(config), "--out", str(out)]
+    command = [sys.executable, "-m", "searchr1.cli", "export", "verl", str(config), "--out", str(out)]
     options = ["--data", "atlas", "--data-dir", str(world), "--retriever", "http://127.0.0.1:9/retrieve"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""The conformance suite of retrievers. A new provider joins by adding an opener to ``OPENERS``.
+"""The conformance suite of retrievers. A new kind of index joins by adding an opener to ``OPENERS``, under its name.
 
 One that asks a server joins ``providers/cases.py`` instead, with what its answers look like on the wire.
 """
@@ -17,6 +17,7 @@ from searchr1.retrieval.base import Found, Retriever, SearchFailed
 from searchr1.retrieval.fake import FakeRetriever
 from searchr1.retrieval.index.bm25 import LocalIndex
 from searchr1.retrieval.providers.retrieve import RetrieveClient
+from searchr1.retrieval.registry import providers
 from searchr1.retrieval.server import create_retrieve_app
 
 
@@ -51,9 +52,14 @@ async def _http(world: World) -> AsyncIterator[Retriever]:
 
 OPENERS: dict[str, Callable[[World], AbstractAsyncContextManager[Retriever]]] = {
     "fake": _fake,
-    "local": _local,
+    "index": _local,
     "http": _http,
 }
+
+
+def test_every_kind_of_index_has_an_opener() -> None:
+    """Vectors rank all passages for any query, so ``dense`` has rules of its own: ``index/test_dense.py``."""
+    assert {one.name for one in providers().values() if one.is_local} <= {*OPENERS, "dense"}
 
 
 @pytest.fixture(params=OPENERS)

@@ -40,3 +40,13 @@ def test_a_state_is_resumed_by_its_own_run_alone(tmp_path: Path) -> None:
     assert torch.equal(loaded["weights"], torch.arange(3))
     with pytest.raises(ConfigurationError, match=r"other settings \(lr, model\)"):
         load_state(tmp_path, {"seed": 1, "lr": 0.1, "model": "x"}, CPU)
+
+
+@pytest.mark.parametrize("key", ["identity", "config"])
+def test_a_state_of_either_version_says_of_which_run_it_is(key: str, tmp_path: Path) -> None:
+    save_state(tmp_path, {key: {"seed": 1, "lr": 0.5}, "step": 7})
+    loaded = load_state(tmp_path, {"seed": 1, "lr": 0.5}, CPU)
+    assert loaded is not None
+    assert loaded["step"] == 7
+    with pytest.raises(ConfigurationError, match=r"other settings \(lr\)"):
+        load_state(tmp_path, {"seed": 1, "lr": 0.1}, CPU)

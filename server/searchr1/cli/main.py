@@ -1,6 +1,8 @@
 """The ``searchr1`` command. Each subcommand imports what it needs when it runs, so that ``--help`` stays quick."""
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import typer
 from pydantic import ValidationError
@@ -35,8 +37,13 @@ def main() -> None:
     except SearchR1Error as error:
         sys.exit(f"searchr1: {error}")
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        sys.exit(f"searchr1: a setting is wrong: {problems}")
+        sys.exit(f"searchr1: a setting is wrong: {'; '.join(map(_problem, error.errors()))}")
+
+
+def _problem(fault: Mapping[str, Any]) -> str:
+    """Word one fault that pydantic found; one that lies between settings names them itself."""
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return ": ".join(filter(None, [".".join(map(str, fault["loc"])), message]))
 
 
 if __name__ == "__main__":

@@ -41,9 +41,11 @@ class CacheConfig:
     """Bound of the cache in memory; the least recently used entries go first."""
 
     def __post_init__(self) -> None:
-        for name, (soft_s, hard_s) in {"all providers": (self.soft_ttl_s, self.hard_ttl_s), **self.ttls_s}.items():
+        limits = {"cache_soft_ttl_s and cache_hard_ttl_s": (self.soft_ttl_s, self.hard_ttl_s)}
+        limits |= {f"cache_ttls_s[{name!r}]": ttls for name, ttls in self.ttls_s.items()}
+        for where, (soft_s, hard_s) in limits.items():
             if not 0 < soft_s < hard_s:
-                raise ConfigurationError(f"the soft TTL of {name} must be above 0 and below the hard one")
+                raise ConfigurationError(f"{where}: the soft TTL must be above 0 and below the hard one")
 
     def ttl_s(self, provider: str) -> tuple[float, float]:
         """Return (soft, hard) of ``provider``."""
@@ -93,7 +95,7 @@ class BudgetConfig:
     def __post_init__(self) -> None:
         for provider, usd in self.costs_usd.items():
             if not (math.isfinite(usd) and usd >= 0):
-                raise ConfigurationError(f"the price of a search by {provider} must be 0 or more dollars, got {usd}")
+                raise ConfigurationError(f"search_costs_usd[{provider!r}]: a price must be 0 or more, got {usd}")
 
     @property
     def counts_anything(self) -> bool:

@@ -85,7 +85,7 @@ def load_state(out_dir: Path, identity: dict[str, Any], device: torch.device) ->
     if not path.is_file():
         return None
     state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    saved = state.get("identity", {})
+    saved = state.get("identity", state.get("config", {}))  # Warm-ups of earlier versions wrote "config".
     differing = sorted(name for name in identity.keys() | saved.keys() if identity.get(name) != saved.get(name))
     if differing:
         raise ConfigurationError(

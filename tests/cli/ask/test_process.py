@@ -30,7 +30,7 @@ pytestmark = pytest.mark.process
 
 QUESTION = "Which currency is used in Mali?"
 ANSWER = "West African CFA franc"
-COMMAND = (sys.executable, "-m", "searchr1.cli.main", "ask")
+COMMAND = (sys.executable, "-m", "searchr1.cli", "ask")
 TIMEOUT_S = 60
 
 

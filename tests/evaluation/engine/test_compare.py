@@ -186,7 +186,7 @@ def test_the_settings_stand_where_the_options_say_nothing() -> None:
     settings = Settings(model="m", retriever="none", max_turns=3, top_k=2, deadline_s=7)
     chosen = method_options(settings, RunOptions(max_searches=1, max_tokens=50), "plain")
     assert (chosen.limits.max_turns, chosen.limits.max_searches, chosen.limits.max_run_tokens) == (3, 1, 50)
-    assert (chosen.top_k, chosen.deadline_s, chosen.temperature) == (2, 7, 0.0)
+    assert (chosen.drive.top_k, chosen.drive.deadline_s, chosen.drive.temperature) == (2, 7, 0.0)
     with pytest.raises(ConfigurationError, match="max_turns"):
         method_options(settings, RunOptions(max_turns=-1), "plain")
 

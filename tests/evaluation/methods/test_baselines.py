@@ -1,13 +1,14 @@
 """The baselines: what the model reads, what is searched, and how each ends."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from searchr1.engines.scripted import Hang, ScriptedEngine, Step
 from searchr1.errors import EngineError
-from searchr1.evaluation.baselines.trial import MAX_ANSWER_TOKENS, MethodOptions, Tools, TrialOutcome
+from searchr1.evaluation.baselines.trial import GREEDY, MAX_ANSWER_TOKENS, MethodOptions, Tools, TrialOutcome
 from searchr1.evaluation.engine.answer import answer
 from searchr1.evaluation.methods.ircot import first_sentence
 from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
@@ -92,7 +93,8 @@ async def test_top_k_and_a_failed_search(tokenizer: Tokenizer) -> None:
         asked.append(k)
         return SearchFailed("timeout", "too slow")
 
-    outcome = await Bench(tokenizer, [" x </answer>"], FakeRetriever(found)).ask("rag", MethodOptions(top_k=5))
+    five = MethodOptions(drive=replace(GREEDY, top_k=5))
+    outcome = await Bench(tokenizer, [" x </answer>"], FakeRetriever(found)).ask("rag", five)
     assert asked == [5]
     assert (outcome.status, outcome.searches, outcome.failed_searches) == ("completed", 1, 1)
 
@@ -218,7 +220,7 @@ async def test_a_question_with_a_control_token_fails(tokenizer: Tokenizer, metho
 @pytest.mark.parametrize("method", ["direct", SEARCH_R1])
 async def test_the_deadline_ends_a_run(tokenizer: Tokenizer, method: str) -> None:
     bench = Bench(tokenizer, [[Hang.FOREVER]])
-    outcome = await bench.ask(method, MethodOptions(deadline_s=0.01))
+    outcome = await bench.ask(method, MethodOptions(drive=replace(GREEDY, deadline_s=0.01)))
     assert (outcome.status, outcome.answer, bench.engine.num_running) == ("deadline", None, 0)
 
 

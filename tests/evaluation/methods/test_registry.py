@@ -31,5 +31,6 @@ def test_a_name_is_one_method(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_method_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(ConfigurationError, match="no method 'rug'; there are cot, direct, ircot, rag, search-r1"):
+    known = ", ".join(sorted(method.name for method in all_methods()))
+    with pytest.raises(ConfigurationError, match=f"no method 'rug'; there are {known}"):
         Comparison(methods=("rug",))

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 
 from searchr1.retrieval.base import Found, SearchFailed
+from searchr1.retrieval.registry import providers
 from tests.retrieval.providers.cases import KEY, OTHER_CASES, ROWS, WEB_CASES, Case, Row, results, search, status
 from tests.retrieval.providers.site import Site, serving
 
@@ -21,6 +22,12 @@ from tests.retrieval.providers.site import Site, serving
 def case(request: pytest.FixtureRequest) -> Case:
     chosen: Case = request.param
     return chosen
+
+
+def test_every_provider_has_a_case() -> None:
+    """Elasticsearch is OpenSearch's class under its own name; Qdrant goes through its own client, in test_qdrant.py."""
+    cases = {case.name for case in (*WEB_CASES, *OTHER_CASES)}
+    assert {one.name for one in providers().values() if not one.is_local} == {*cases, "elasticsearch", "qdrant"}
 
 
 async def left(site: Site) -> None:

@@ -12,7 +12,7 @@ from searchr1.cli.main import app
 from searchr1.loop.types import Status
 from searchr1.trainer.rl.algorithms.base import ALGORITHMS
 from searchr1.trainer.rl.config import TrainConfig
-from searchr1.trainer.rl.rewards import Outcome, reward_named
+from searchr1.trainer.rl.rewards import REWARDS, Outcome, reward_named
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "guides" / "training.md").read_text(encoding="utf-8")
@@ -68,6 +68,11 @@ def test_the_reward_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.syspath_prepend(tmp_path)
     reward = reward_named("my_rewards:short_and_right")
     assert reward(Outcome("q", ("Mali",), "Mali", Status.COMPLETED, ())) == 1.0
+
+
+@pytest.mark.parametrize("name", REWARDS.all())
+def test_every_reward_is_named(name: str) -> None:
+    assert f"`{name}`" in DOCS.partition("## A reward of your own\n")[2].partition("```")[0]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS.all())

@@ -194,5 +194,6 @@ def test_a_reward_by_its_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ConfigurationError, match=r"'em'.*exact_match, format_v0_3, sub_em"):
+    known = ", ".join(rewards.REWARDS.all())
+    with pytest.raises(ConfigurationError, match=f"no reward 'em'; there are {known}, or name a module:function"):
         reward_named("em")

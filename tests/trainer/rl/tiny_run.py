@@ -14,7 +14,7 @@ from searchr1.retrieval.index.bm25 import build_index
 from tests.support.tiny_model import write_tiny_model
 
 ROOT = Path(__file__).parents[3]
-TRAIN = ("-m", "searchr1.cli.main", "train", "run")
+TRAIN = ("-m", "searchr1.cli", "train", "run")
 TIMES = ("_s", "_per_s")
 """Endings of metrics that measure time."""
 

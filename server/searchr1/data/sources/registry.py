@@ -15,7 +15,7 @@ def register(source: NamedSource) -> NamedSource:
 
 
 def named_sources() -> tuple[NamedSource, ...]:
-    """Return all named sources, by their modules' names."""
+    """Return all named sources, sorted by their hints."""
     return tuple(SOURCES.all().values())
 
 

@@ -4,9 +4,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from searchr1.engines.base import UNWATCHED_INTERVAL, Engine, SamplingParams
+from searchr1.driver import DriveOptions
+from searchr1.engines.base import UNWATCHED_INTERVAL, Engine
 from searchr1.errors import EngineError
 from searchr1.evaluation.baselines.formats import BaselineFormat
 from searchr1.loop.profiles.base import Profile
@@ -21,6 +22,9 @@ from searchr1_client.events import RunStatus
 MAX_ANSWER_TOKENS = 100
 """Bound of an answer that is forced; a model that does not close the tag is stopped here."""
 
+GREEDY = DriveOptions(session="", temperature=0.0, stream_interval=UNWATCHED_INTERVAL, priority_by_turn=True)
+"""Options of sampling, retrieval and deadlines where none are chosen. Each trial puts in its own session."""
+
 
 class BudgetSpentError(Exception):
     """The run has used up the tokens that it may generate."""
@@ -30,16 +34,10 @@ class BudgetSpentError(Exception):
 class MethodOptions:
     """Options of a method for one question. The bounds mean what they mean in the loop."""
 
-    temperature: float = 0.0
-    """0 is greedy."""
-    top_p: float = 1.0
-    seed: int | None = None
-    top_k: int = 3
-    """Passages per search."""
+    drive: DriveOptions = GREEDY
+    """Options of sampling, retrieval and deadlines; the session is each trial's own."""
     limits: Limits = field(default_factory=Limits)
     """Bounds of the run. IRCoT takes ``max_turns`` for its retrievals, the one for the question included."""
-    search_timeout_s: float = 10.0
-    deadline_s: float | None = None
     baseline_format: BaselineFormat = "plain"
     profile: Profile = SEARCH_R1
     """The policy's profile: of the loop, and of the baselines in the ``search-r1`` format."""
@@ -85,8 +83,8 @@ class Trial:
 
     def __init__(self, question: str, tools: Tools, options: MethodOptions, *, session: str) -> None:
         self.question, self.tools, self.options = question, tools, options
+        self.drive_options = replace(options.drive, session=session)
         self.outcome = TrialOutcome()
-        self.session = session
         self._started = time.perf_counter()
 
     @property
@@ -103,7 +101,7 @@ class Trial:
         """
         outcome = self.outcome
         try:
-            async with asyncio.timeout(self.options.deadline_s):
+            async with asyncio.timeout(self.drive_options.deadline_s):
                 outcome.answer = await baselines[self.options.baseline_format](self)
             outcome.status = "exhausted" if outcome.answer is None else "completed"
         except TimeoutError:
@@ -131,23 +129,16 @@ class Trial:
             EngineError: the engine failed.
             BudgetSpentError: no token is left.
         """
-        options, limits, outcome = self.options, self.options.limits, self.outcome
+        limits, outcome = self.options.limits, self.outcome
         wanted = min(limits.max_completion_tokens, max_tokens or limits.max_completion_tokens)
         if limits.max_run_tokens is not None:
             wanted = min(wanted, limits.max_run_tokens - outcome.completion_tokens)
         if wanted < 1:
             raise BudgetSpentError
-        params = SamplingParams(
-            max_tokens=wanted,
-            stop=stop,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            seed=options.seed,
-            stream_interval=UNWATCHED_INTERVAL,
-        )
+        params, session = self.drive_options.sampling(wanted, stop), self.drive_options.session
         prompt_ids = tuple(context)[-limits.max_context_tokens :]
         text, reason = "", None
-        async with aclosing(self.tools.engine.generate(prompt_ids, params, session=self.session)) as chunks:
+        async with aclosing(self.tools.engine.generate(prompt_ids, params, session=session)) as chunks:
             async for chunk in chunks:
                 text += chunk.text
                 outcome.completion_tokens += len(chunk.token_ids)
@@ -160,7 +151,7 @@ class Trial:
 
     async def search(self, query: str) -> tuple[Passage, ...]:
         """Return the passages for ``query``; a search that fails finds none and is counted."""
-        options, outcome = self.options, self.outcome
+        options, outcome = self.drive_options, self.outcome
         outcome.queries.append(query)
         outcome.searches += 1
         found = await self.tools.retriever.search(query, options.top_k, options.search_timeout_s)

@@ -12,7 +12,7 @@ from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.evaluation.asking import one_pass
 from searchr1.evaluation.baselines import trained
 from searchr1.evaluation.baselines.formats import BaselineFormat
-from searchr1.evaluation.baselines.trial import MethodOptions, Tools
+from searchr1.evaluation.baselines.trial import GREEDY, MethodOptions, Tools
 from searchr1.evaluation.datasets import DATA_DIR, Question, load_questions
 from searchr1.evaluation.engine.asker import EngineAsker
 from searchr1.evaluation.methods.registry import SEARCH_R1, method_named
@@ -120,7 +120,7 @@ async def _by_method(
 ) -> tuple[Report, list[Record]]:
     recorded: dict[str, Any] = {
         **chosen_options(options),
-        "temperature": chosen.temperature,
+        "temperature": chosen.drive.temperature,
         "model": settings.public_name,
     }
     if settings.profile != DEFAULT_PROFILE.name:
@@ -167,13 +167,16 @@ def method_options(settings: Settings, options: RunOptions, baseline_format: Bas
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     return MethodOptions(
-        temperature=choice("temperature", 0.0),
-        top_p=choice("top_p", 1.0),
-        seed=choice("seed", None),
-        top_k=choice("top_k", settings.top_k),
+        drive=replace(
+            GREEDY,
+            temperature=choice("temperature", 0.0),
+            top_p=choice("top_p", 1.0),
+            seed=choice("seed", None),
+            top_k=choice("top_k", settings.top_k),
+            search_timeout_s=settings.search_timeout_s,
+            deadline_s=choice("deadline_s", settings.deadline_s),
+        ),
         limits=limits,
-        search_timeout_s=settings.search_timeout_s,
-        deadline_s=choice("deadline_s", settings.deadline_s),
         baseline_format=baseline_format,
         profile=settings.loop_profile(),
     )

@@ -13,24 +13,12 @@ if TYPE_CHECKING:
 @register(SEARCH_R1, title="Search-R1", order=0, paper_row=6, searches=True)
 async def search_r1(trial: "Trial") -> None:
     """Let the model search when it likes, for what it likes: the loop and the driver that serve."""
-    from searchr1.driver import DriveOptions, DriveStats, drive_to_end
-    from searchr1.engines.base import UNWATCHED_INTERVAL
+    from searchr1.driver import DriveStats, drive_to_end
     from searchr1.rollout import start_rollout
 
     options, outcome, tokenizer, stats = trial.options, trial.outcome, trial.tools.tokenizer, DriveStats()
     rollout = start_rollout(trial.question, tokenizer, profile=options.profile, limits=options.limits)
-    asked = DriveOptions(
-        session=trial.session,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        seed=options.seed,
-        top_k=options.top_k,
-        search_timeout_s=options.search_timeout_s,
-        deadline_s=options.deadline_s,
-        stream_interval=UNWATCHED_INTERVAL,
-        priority_by_turn=True,
-    )
-    driven = await drive_to_end(rollout, trial.tools.engine, trial.tools.retriever, asked, stats)
+    driven = await drive_to_end(rollout, trial.tools.engine, trial.tools.retriever, trial.drive_options, stats)
     outcome.queries, outcome.failed_searches = list(driven.queries), driven.num_failed_searches
     outcome.error = None if driven.engine_error is None else str(driven.engine_error)
     _take_over(outcome, rollout, stats)

@@ -183,7 +183,7 @@ def _engine_config(config: TrainConfig, source: Path) -> EngineConfig:
     common = EngineConfig(
         kind, str(source), urls=section.engine_urls, device=config.device, max_num_seqs=section.max_concurrent
     )
-    if kind != "vllm":
+    if kind in ("transformers", "vllm-replicas"):  # These take types and bounds from the checkpoint or their servers.
         return common
     return replace(
         common,

@@ -45,8 +45,7 @@ class RolloutSection(Section):
     max_concurrent: int = Field(default=256, ge=1)
     """Rollouts under way at once."""
     engine: str = "vllm"
-    """Name of a registered engine that takes new weights: ``vllm`` in this process, or ``transformers``, which batches
-    continuously too, where vLLM is not installed."""
+    """Kind of engine, in this process: ``vllm``, or ``transformers`` where vLLM is not installed."""
     engine_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Type of vLLM's weights."""
     engine_urls: tuple[str, ...] = ()
