@@ -84,10 +84,13 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert circle(edges) == []
 
 
-def test_a_circle_is_seen() -> None:
-    back = imports_of("def late():\n    from searchr1.gateway.app import create_app", "searchr1.loop.machine")
+@pytest.mark.parametrize("late", ["def late():", "if TYPE_CHECKING:"])
+def test_a_circle_is_seen(late: str) -> None:
+    back = imports_of(f"{late}\n    from searchr1.gateway.app import create_app", "searchr1.loop.machine")
     found = circle(edges_between([*ALL_IMPORTS, *back], rooms=True))
     assert {"searchr1.loop", "searchr1.gateway"} <= set(found)
+    found = circle(edges_between([*ALL_IMPORTS, *back], rooms=False))
+    assert {"searchr1.loop.machine", "searchr1.gateway.app"} <= set(found)
 
 
 def foreign(imports: Iterable[Import], part: str) -> list[str]:

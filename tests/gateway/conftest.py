@@ -1,7 +1,7 @@
 """A gateway on a real socket, with an engine that replays what a test writes down."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from searchr1.retrieval.layer import SearchLayer
 from searchr1.retrieval.resilience.budget import Budgets
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
+from tests.support.redis_server import RedisServer, run_redis
 
 MODEL = "test-model"
 MALI = Passage(id="1", title='"Mali"', text="Mali uses the West African CFA franc.", score=2.5)
@@ -155,3 +156,17 @@ async def eventually(condition: Callable[[], bool]) -> None:
 def sse_payloads(body: str) -> list[str]:
     """The ``data`` of each event in a whole SSE body."""
     return [line[6:] for line in body.splitlines() if line.startswith("data: ")]
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """A Redis of the module's own."""
+    with run_redis() as server:
+        yield server
+
+
+@pytest.fixture
+async def pair(redis: RedisServer) -> AsyncIterator[tuple[Stage, Stage]]:
+    """Two gateways with one Redis."""
+    async with running_stage(redis_url=redis.url) as one, running_stage(redis_url=redis.url) as other:
+        yield one, other

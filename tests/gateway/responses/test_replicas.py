@@ -2,28 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
-from tests.gateway.conftest import MODEL, Stage, running_stage, sse_payloads
-from tests.support.redis_server import RedisServer, run_redis
+from tests.gateway.conftest import MODEL, Stage, sse_payloads
 
 pytestmark = pytest.mark.redis
 BODY = {"model": MODEL, "input": "Which currency is used in Mali?"}
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with run_redis() as server:
-        yield server
-
-
-@pytest.fixture
-async def pair(redis: RedisServer) -> AsyncIterator[tuple[Stage, Stage]]:
-    async with running_stage(redis_url=redis.url) as one, running_stage(redis_url=redis.url) as other:
-        yield one, other
 
 
 async def stored(stage: Stage, response_id: str, status: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_the_setting_is_checked_and_the_default_changes_no_run_that_is_to_be_res
     assert load_config(path).profile == "search-r1"
     assert "profile" not in load_config(path).model_dump(mode="json")
     assert load_config(path, {"profile": "research"}).model_dump(mode="json")["profile"] == "research"
-    with pytest.raises(ConfigurationError, match="profile: Value error, there is no profile 'x'"):
+    with pytest.raises(ConfigurationError, match=r"run\.yaml: profile: there is no profile 'x'; there are "):
         load_config(path, {"profile": "x"})
 
 

@@ -4,7 +4,7 @@ connections."""
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -35,12 +35,6 @@ def redis(shared_redis: RedisServer) -> Iterator[RedisServer]:
     order(shared_redis, "CONFIG SET", "maxmemory-policy", "noeviction")
     yield shared_redis
     order(shared_redis, "CONFIG SET", "maxmemory", "0")
-
-
-@pytest.fixture
-async def pair(redis: RedisServer) -> AsyncIterator[tuple[Stage, Stage]]:
-    async with running_stage(redis_url=redis.url) as one, running_stage(redis_url=redis.url) as other:
-        yield one, other
 
 
 def order(server: RedisServer, *command: str) -> Any:

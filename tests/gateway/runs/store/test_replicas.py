@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -15,18 +14,6 @@ from tests.support.redis_server import RedisServer, run_redis
 
 pytestmark = pytest.mark.redis
 QUESTION = {"question": "Which currency is used in Mali?"}
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with run_redis() as server:
-        yield server
-
-
-@pytest.fixture
-async def pair(redis: RedisServer) -> AsyncIterator[tuple[Stage, Stage]]:
-    async with running_stage(redis_url=redis.url) as one, running_stage(redis_url=redis.url) as other:
-        yield one, other
 
 
 async def run_on(stage: Stage, run_id: str) -> Run:
