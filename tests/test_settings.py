@@ -140,3 +140,18 @@ def test_text_that_is_not_json_is_refused_by_the_settings_name_and_not_quoted(
     with pytest.raises(ConfigurationError, match=f'"{name}".*must be JSON') as refused:
         load()
     assert "s3cret" not in str(refused.value)
+
+
+def test_a_key_comes_from_the_first_place_that_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("exa", "brave", "serper", "tavily"):
+        (tmp_path / f"searchr1_{name}_api_key").write_text("file", "utf-8")
+    for name in ("exa", "brave", "serper"):
+        monkeypatch.setenv(f"SEARCHR1_{name.upper()}_API_KEY", "variable")
+    monkeypatch.setenv("SEARCHR1_PROVIDER_KEYS", '{"exa": "all", "brave": "all"}')
+    monkeypatch.setenv("SEARCHR1_SECRETS_DIR", str(tmp_path))
+    assert load(provider_keys={"exa": "given"}).search().secrets == {
+        "exa": "given",
+        "brave": "all",
+        "serper": "variable",
+        "tavily": "file",
+    }
