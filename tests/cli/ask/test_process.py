@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -79,6 +80,15 @@ def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < ends, f"in vain waited for {what}"
         time.sleep(0.02)
+
+
+def has_read_all(process: subprocess.Popen[str], url: str) -> bool:
+    """Tell whether ``process`` has taken all that the server sent it, and waits for more."""
+    port = int(url.rpartition(":")[2])
+    rows = [line.split() for line in Path(f"/proc/{process.pid}/net/tcp").read_text("ascii").splitlines()[1:]]
+    waiting = [row[4].partition(":")[2] for row in rows if int(row[2].partition(":")[2], 16) == port]
+    state = Path(f"/proc/{process.pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
+    return not any(int(size, 16) for size in waiting) and state == "S"
 
 
 def stored(stage: Stage) -> list[Run]:
@@ -193,6 +203,7 @@ def test_ctrl_c_cancels_on_the_server_and_exits_130(held: Stage) -> None:
 def test_ctrl_c_leaves_whole_json(held: Stage, format: str) -> None:
     with asking(held.url, format, QUESTION) as process:
         until(lambda: any(run.steps for run in stored(held)), "the first words of the run")
+        until(lambda: has_read_all(process, held.url), "the client to have read them")
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, stderr) == (130, "")
