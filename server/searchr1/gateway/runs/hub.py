@@ -230,7 +230,7 @@ class RunHub:
 
     async def _serve_inbox(self) -> None:
         """Send this replica's heartbeats, and do what other replicas ask of it."""
-        # Not for ever: redis-py sometimes loses the cancellation of a command that waits.
+        # Not for ever: a store that loses a cancellation must not keep the gateway from stopping.
         while not self._closing:
             try:
                 for message in await self._store.heartbeat(self._replica, _HEARTBEAT_S):
