@@ -102,4 +102,4 @@ async def test_serves_on_after_a_completion_was_closed_early(engine: ServedEngin
     again = await complete(engine, SamplingParams(max_tokens=40, temperature=0.0))
     assert len(some) == 2
     assert text_of(again).startswith(text_of(some))
-    assert await engine.ready()
+    assert (await engine.health()).ok

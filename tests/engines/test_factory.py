@@ -80,7 +80,7 @@ async def test_a_remote_vllm_is_opened_with_its_key_and_priority() -> None:
         config = EngineConfig("vllm-http", MODEL, urls=(fake.url,), api_key="k", priority_scheduling=True)
         async with open_engine(config) as engine:
             assert text_of(await complete(engine, SamplingParams(max_tokens=4))) == "ab"
-            assert await engine.ready()
+            assert (await engine.health()).ok
         assert fake.headers[0]["Authorization"] == "Bearer k"
         assert fake.bodies[0]["priority"] == 0
     assert isinstance(engine, TellsMetrics)
@@ -89,7 +89,7 @@ async def test_a_remote_vllm_is_opened_with_its_key_and_priority() -> None:
 
 async def test_a_remote_vllm_need_not_be_up_but_replicas_are_asked() -> None:
     async with open_engine(EngineConfig("vllm-http", MODEL, urls=("http://127.0.0.1:9",))) as engine:
-        assert not await engine.ready()
+        assert not (await engine.health()).ok
     with pytest.raises(EngineUnavailableError, match=r"127\.0\.0\.1:9"):
         async with open_engine(EngineConfig("vllm-replicas", "", urls=("http://127.0.0.1:9",))):
             pass
@@ -102,7 +102,7 @@ async def test_transformers_serves_a_checkpoint_and_takes_weights() -> None:
         chunks = await complete(engine, SamplingParams(max_tokens=4, temperature=0.0))
         assert chunks[-1].finish == "length"
         assert isinstance(engine, TakesWeights)
-    assert not await engine.ready()
+    assert not (await engine.health()).ok
 
 
 async def test_a_script_is_replayed_over_and_over(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ async def test_sessions_take_turns_and_stay_where_they_are() -> None:
         opened(one.url, two.url) as engine,
     ):
         assert isinstance(engine, TakesWeights)
-        assert await engine.ready()
+        assert (await engine.health()).ok
         for session in ("a", "b", "c", "a", "b", "a"):
             await ask(engine, session)
         sessions = [[headers["X-Session-ID"] for headers in server.headers] for server in (one, two)]

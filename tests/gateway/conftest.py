@@ -11,7 +11,7 @@ import uvicorn
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers import decoders, models, pre_tokenizers
 
-from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.base import Chunk, EngineHealth, SamplingParams
 from searchr1.errors import EngineError
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
@@ -64,9 +64,9 @@ class StageEngine:
         finally:
             self.num_open -= 1
 
-    async def ready(self) -> bool:
+    async def health(self) -> EngineHealth:
         """Return what the test has set."""
-        return self.is_ready
+        return EngineHealth(ok=True) if self.is_ready else EngineHealth(ok=False, reason="unreachable")
 
 
 class StageRetriever:

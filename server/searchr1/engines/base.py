@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from searchr1.loop.types import FinishReason, TokenIds
 
@@ -77,11 +77,41 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """What an engine says of itself."""
+
+    ok: bool
+    """Whether a request would be taken and answered now."""
+    reason: str = ""
+    """One of ``HEALTH_REASONS`` where it is not ok; it holds no address and may be shown to anyone."""
+    detail: str = ""
+    """What happened, for the log alone: it may hold addresses."""
+
+
+HEALTH_REASONS: Final = frozenset(
+    {
+        "starting",  # it has not been up yet
+        "unreachable",  # nothing answers at its address
+        "unhealthy",  # it answers, and says that it can't serve, or says nothing that can be read
+        "refused_key",  # it wants another key
+        "model_not_served",
+        "context_too_short",  # what it serves takes fewer tokens than the configuration may send
+        "stalled",  # it is there, has work, and does not move
+        "restarting",  # it died and is being brought back
+        "stopped",
+    }
+)
+
+
 class ServedEngine(Engine, Protocol):
     """An engine that a gateway stands in front of."""
 
-    async def ready(self) -> bool:
-        """Return whether a request would be taken now. Never raises."""
+    async def health(self) -> EngineHealth:
+        """Return whether a request would be served now, and if not, why. Never raises.
+
+        It may be called often: what is dear to find out is kept for a moment.
+        """
         ...
 
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import cycle
 from pathlib import Path
 
-from searchr1.engines.base import Chunk, SamplingParams, ServedEngine, TakesWeights
+from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, ServedEngine, TakesWeights
 from searchr1.engines.factory import EngineConfig, register
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
@@ -21,9 +21,10 @@ class VllmReplicas(TakesWeights):
         self._next = cycle(self.replicas)
         self._of_session: dict[str, VllmHttpEngine] = {}
 
-    async def ready(self) -> bool:
-        """Return whether every replica would take a request now. Never raises."""
-        return all(await asyncio.gather(*(replica.ready() for replica in self.replicas)))
+    async def health(self) -> EngineHealth:
+        """Return the health of the first replica that is not well, or that all are. Never raises."""
+        found = await asyncio.gather(*(replica.health() for replica in self.replicas))
+        return next((health for health in found if not health.ok), EngineHealth(ok=True))
 
     async def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0

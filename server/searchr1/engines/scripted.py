@@ -7,7 +7,7 @@ from enum import Enum
 from itertools import cycle
 from pathlib import Path
 
-from searchr1.engines.base import Chunk, SamplingParams, ServedEngine
+from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, ServedEngine
 from searchr1.engines.factory import EngineConfig, register
 from searchr1.errors import ConfigurationError, EngineError, IllegalInputError
 from searchr1.loop.types import Encode, FinishReason, TokenIds
@@ -29,9 +29,9 @@ class ScriptedEngine:
         self.requests: list[tuple[TokenIds, SamplingParams, str, int]] = []  # ids, params, session, priority
         self.num_running = 0
 
-    async def ready(self) -> bool:
-        """Return True."""
-        return True
+    async def health(self) -> EngineHealth:
+        """Return that all is well."""
+        return EngineHealth(ok=True)
 
     async def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0

@@ -89,7 +89,7 @@ async def test_greedy_completions_in_a_batch_are_those_of_plain_transformers_alo
 ) -> None:
     assert isinstance(engine, TakesWeights)
     served: ServedEngine = engine
-    assert await served.ready()
+    assert (await served.health()).ok
     # More than run at once, so that some join when others leave.
     together = await asyncio.gather(*(complete(engine, prompt) for prompt in PROMPTS))
     for prompt, chunks in zip(PROMPTS, together, strict=True):
@@ -271,7 +271,7 @@ async def test_closing_ends_what_runs(folder: Path) -> None:
         await complete(engine)
     with pytest.raises(EngineUnavailableError):
         await engine.take_weights(folder, version="2")
-    assert not await engine.ready()
+    assert not (await engine.health()).ok
 
 
 def test_serves_one_event_loop_after_another(folder: Path) -> None:

@@ -160,7 +160,7 @@ async def test_a_refused_connection_is_an_unavailable_engine() -> None:
                 await complete(engine, PARAMS)
             with pytest.raises(EngineUnavailableError):
                 await engine.models()
-            assert not await engine.ready()
+            assert not (await engine.health()).ok
 
 
 async def test_closing_the_iterator_closes_the_connection(engine: VllmHttpEngine, fake: FakeVllm) -> None:
@@ -183,7 +183,7 @@ async def test_cancelling_the_reader_closes_the_connection(fake: FakeVllm) -> No
 
 async def test_tells_the_models_the_health_and_the_metrics(engine: VllmHttpEngine, fake: FakeVllm) -> None:
     assert await engine.models() == [ServedModel(MODEL, 4096)]
-    assert await engine.ready()
+    assert (await engine.health()).ok
     assert "vllm:num_requests_running" in await engine.metrics_text()
     fake.fault = Fault.REFUSE_BROKEN
-    assert not await engine.ready()
+    assert not (await engine.health()).ok

@@ -69,7 +69,7 @@ async def until(starts: Starts, count: int) -> None:
 
 async def test_an_engine_that_was_not_started_is_unavailable() -> None:
     engine = VllmInProcessEngine(CONFIG)
-    assert not await engine.ready()
+    assert not (await engine.health()).ok
     with pytest.raises(EngineUnavailableError, match=r"some/model is down: it has not been started"):
         await complete(engine, SamplingParams(max_tokens=1))
     await engine.aclose()
@@ -78,9 +78,9 @@ async def test_an_engine_that_was_not_started_is_unavailable() -> None:
 async def test_stops_what_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
     llm = FakeLlm()
     async with engine_with(Starts([llm]), monkeypatch) as engine:
-        assert await engine.ready()
+        assert (await engine.health()).ok
     assert llm.stopped
-    assert not await engine.ready()
+    assert not (await engine.health()).ok
     with pytest.raises(EngineUnavailableError, match="it has been stopped"):
         await complete(engine, SamplingParams(max_tokens=1))
 
@@ -90,11 +90,11 @@ async def test_starts_again_after_a_death_even_if_a_restart_fails(monkeypatch: p
     starts = Starts([first, EngineUnavailableError("no memory"), second])
     async with engine_with(starts, monkeypatch) as engine:
         die(engine, first)
-        assert not await engine.ready()
+        assert not (await engine.health()).ok
         await until(starts, 3)
         await asyncio.sleep(0)
         assert first.stopped
-        assert await engine.ready()
+        assert (await engine.health()).ok
 
 
 async def test_a_late_report_of_a_death_does_not_touch_the_next_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ async def test_a_late_report_of_a_death_does_not_touch_the_next_engine(monkeypat
         for _ in range(10):
             await asyncio.sleep(0)
         assert not engine._died.is_set()
-        assert await engine.ready()
+        assert (await engine.health()).ok
         assert starts.count == 2
 
 
@@ -133,7 +133,7 @@ async def test_gives_up_on_an_engine_that_keeps_dying(
         assert engine._watch is not None
         await engine._watch
         assert starts.count == 4
-        assert not await engine.ready()
+        assert not (await engine.health()).ok
         with pytest.raises(EngineUnavailableError, match="it died 4 times in a row"):
             await complete(engine, SamplingParams(max_tokens=1))
     assert "stays down" in caplog.text

@@ -138,11 +138,11 @@ async def test_a_killed_engine_is_a_typed_error_and_comes_back(local_engine: Vll
     os.kill(core, signal.SIGKILL)
     errors = await asyncio.gather(*reading, return_exceptions=True)
     assert [type(error) for error in errors] == [EngineUnavailableError] * 3
-    assert not await local_engine.ready()
+    assert not (await local_engine.health()).ok
     with pytest.raises(EngineUnavailableError, match="down"):
         await complete(local_engine, GREEDY)
     for _ in range(1200):
-        if await local_engine.ready():
+        if (await local_engine.health()).ok:
             break
         await asyncio.sleep(0.1)
     assert _engine_core() != core

@@ -22,6 +22,6 @@ async def test_many_long_seeded_prompts_are_all_served() -> None:
         params = [SamplingParams(max_tokens=8, temperature=1.0, seed=number) for number in range(24)]
         first = await asyncio.gather(*map(lambda p, prompt: complete(engine, p, prompt), params, prompts))
         assert all(chunks[-1].finish is not None for chunks in first)
-        assert await engine.ready()
+        assert (await engine.health()).ok
         alone = ids_of(await complete(engine, params[5], prompts[5]))
         assert alone == ids_of(first[5])

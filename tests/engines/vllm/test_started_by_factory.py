@@ -19,4 +19,4 @@ async def test_vllm_starts_in_this_process_and_takes_weights() -> None:
         assert chunks[-1].finish == "length"
         assert isinstance(engine, TakesWeights)
         assert isinstance(engine, TellsMetrics)
-    assert not await engine.ready()
+    assert not (await engine.health()).ok

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from searchr1.engines.base import Chunk, SamplingParams, TakesWeights
+from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, TakesWeights
 from searchr1.engines.transformers.batching import DecodeBatch, sample
 from searchr1.engines.transformers.completion import Completion
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
@@ -97,9 +97,9 @@ class TransformersEngine(TakesWeights):
         end_ids = frozenset(_ids(model.config.eos_token_id)) | frozenset(_ids(model.generation_config.eos_token_id))
         return cls(model.to(device), tokenizer, end_ids=end_ids, max_batch=max_batch, kv_cache_gib=kv_cache_gib)
 
-    async def ready(self) -> bool:
+    async def health(self) -> EngineHealth:
         """Return whether a request would be taken now. Never raises."""
-        return not self._closed
+        return EngineHealth(ok=False, reason="stopped") if self._closed else EngineHealth(ok=True)
 
     async def aclose(self) -> None:
         """End the thread. Running completions end with ``EngineUnavailableError``."""

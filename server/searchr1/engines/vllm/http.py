@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 import aiohttp
 import msgspec
 
-from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.base import Chunk, EngineHealth, SamplingParams
 from searchr1.engines.vllm.sse import SseSplitter
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
@@ -127,13 +127,13 @@ class VllmHttpEngine:
             raise EngineError(f"{self.base_url}/v1/models did not answer as vLLM does: {error}") from error
         return [ServedModel(model.id, model.max_model_len) for model in listed.data]
 
-    async def ready(self) -> bool:
+    async def health(self) -> EngineHealth:
         """Return whether ``/health`` answers 200 in time. Never raises."""
         try:
             await self._get("/health")
-        except EngineError:
-            return False
-        return True
+        except EngineError as error:
+            return EngineHealth(ok=False, reason="unreachable", detail=str(error))
+        return EngineHealth(ok=True)
 
     async def metrics_text(self) -> str:
         """Return the server's metrics in Prometheus' text format. Raises ``EngineError``."""

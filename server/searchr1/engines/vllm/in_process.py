@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from searchr1.engines.base import Chunk, SamplingParams, TakesWeights
+from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, TakesWeights
 from searchr1.engines.vllm.args import VllmInProcessConfig, import_vllm, start_llm
 from searchr1.errors import ConfigurationError, EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
@@ -75,9 +75,11 @@ class VllmInProcessEngine(TakesWeights):
             self._watch = None
         await self._discard("it has been stopped")
 
-    async def ready(self) -> bool:
+    async def health(self) -> EngineHealth:
         """Return whether the engine is up. Never raises."""
-        return self._llm is not None and not self._llm.errored
+        if self._llm is None or self._llm.errored:
+            return EngineHealth(ok=False, reason="restarting", detail=self._gone)
+        return EngineHealth(ok=True)
 
     async def metrics_text(self) -> str:
         """Return vLLM's own metrics in Prometheus' text format; they are this process's, not one engine's."""

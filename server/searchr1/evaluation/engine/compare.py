@@ -207,8 +207,8 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
             search = await stack.enter_async_context(open_search(settings.search()))
             retriever = search.view()
         engine = await stack.enter_async_context(open_engine(settings.engine_config()))
-        if settings.engine_url is not None and not await engine.ready():
-            raise EngineUnavailableError(f"no engine answers at {settings.engine_url}")
+        if settings.engine_url is not None and not (health := await engine.health()).ok:
+            raise EngineUnavailableError(f"the engine can't serve ({health.reason}): {health.detail}")
         yield Tools(engine, retriever, tokenizer)
 
 

@@ -23,7 +23,7 @@ async def healthz() -> dict[str, str]:
 async def readyz(request: Request) -> JSONResponse:
     """Answer 200 when the engine answers, else 503, so that a load balancer stops sending."""
     services = services_of(request)
-    ready = await services.engine.ready()
+    ready = (await services.engine.health()).ok
     status = {"status": "ready" if ready else "engine_not_ready", "model": services.settings.public_name}
     return JSONResponse(status, status_code=200 if ready else 503)
 
