@@ -2,17 +2,22 @@
 
 The gateway drives users' runs with it, the trainer its rollouts, the evaluator its questions.
 
+A completion that the engine refuses for the moment, or whose connection breaks before anything came, is asked for
+again a few times within the deadline. Once a piece of it has come, its failure ends the rollout.
+
 A search is prefetched: sent as soon as its query is settled, while the engine still writes the closing tag and ends its
 stream. If the rollout then asks for another query, or for none, that search is cancelled and awaited.
 """
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
+from typing import Final, TypeVar
 
 from searchr1.engines.base import Chunk, Engine, SamplingParams
 from searchr1.errors import EngineError, EngineUnavailableError
@@ -34,6 +39,11 @@ from searchr1.retrieval.received import received
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_RETRY_WAITS_S: Final = (0.1, 0.3, 0.9, 2.7)
+"""Waits before a completion is asked for again: about these, or what the engine asks for where that is longer."""
+_LONGEST_RETRY_WAIT_S: Final = 10.0
+"""An engine that asks for more is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +136,10 @@ class DriveStats:
 
     num_cached_tokens: int = 0
     """Input tokens that the engine served from its prefix cache, summed over turns."""
+    num_engine_retries: int = 0
+    """Times that a completion was asked for again."""
     completion_s: list[float] = field(default_factory=list)
-    """Wall time of each completion, in turn order."""
+    """Wall time of each completion, in turn order, retries and waits included."""
     search_s: list[float] = field(default_factory=list)
     """Wall time of each search that the rollout asked for, from sending it to its outcome, in turn order."""
     prefetched_s: list[float] = field(default_factory=list)
@@ -209,9 +221,13 @@ async def _generate(
     priority = -action.turn if options.priority_by_turn else 0
     started = time.perf_counter()
     reason: FinishReason | None = None
-    chunks = engine.generate(action.prompt_ids, params, session=options.session, priority=priority)
+
+    def begin() -> AsyncGenerator[Chunk, None]:
+        return engine.generate(action.prompt_ids, params, session=options.session, priority=priority)
+
+    chunks, chunk = await _begun(begin, clock, stats)
     async with aclosing(chunks):
-        while (chunk := await clock.bound(lambda: _next_chunk(chunks))) is not None:
+        while chunk is not None:
             for event in rollout.receive_text(chunk.text, chunk.token_ids, chunk.logprobs):
                 if isinstance(event, QuerySettled):
                     searcher.prefetch(event.query)
@@ -222,6 +238,7 @@ async def _generate(
             reason = chunk.finish
             if reason is not None or rollout.completion_settled:
                 break
+            chunk = await clock.bound(partial(_next_chunk, chunks))
     if not rollout.completion_settled:
         _refuse_torn(reason)
     stats.completion_s.append(time.perf_counter() - started)
@@ -229,6 +246,27 @@ async def _generate(
     await searcher.now_asked(rollout.action)
     for event in events:
         yield event
+
+
+async def _begun(
+    begin: Callable[[], AsyncGenerator[Chunk, None]], clock: "_Clock", stats: DriveStats
+) -> tuple[AsyncGenerator[Chunk, None], Chunk | None]:
+    """Return a completion and its first chunk, begun again where the engine only refused it for the moment."""
+    for retry_wait_s in (*_RETRY_WAITS_S, None):
+        chunks = begin()
+        try:
+            return chunks, await clock.bound(partial(_next_chunk, chunks))
+        except BaseException as error:
+            await chunks.aclose()
+            if not isinstance(error, EngineError) or not error.passing or retry_wait_s is None:
+                raise
+            # Jitter, so that those whom one fault hit do not come back together.
+            wait_s = max(retry_wait_s, error.retry_after_s or 0.0) * random.uniform(1.0, 1.5)
+            if wait_s > min(_LONGEST_RETRY_WAIT_S, clock.remaining_s()):
+                raise
+        stats.num_engine_retries += 1
+        await clock.bound(partial(asyncio.sleep, wait_s))
+    raise AssertionError("the last try returns or raises")
 
 
 def _refuse_torn(reason: FinishReason | None) -> None:

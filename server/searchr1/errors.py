@@ -26,15 +26,25 @@ def as_value_error() -> Iterator[None]:
 
 
 class EngineError(SearchR1Error):
-    """The engine failed to produce a completion."""
+    """The engine failed to produce a completion. The message is for the log: it may quote the engine."""
+
+    def __init__(self, message: str, *, passing: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.passing = passing
+        """Whether the same request may well work in a moment, if nothing of its completion has come."""
+        self.retry_after_s = retry_after_s
+        """Seconds that the engine asks to wait, or is expected to need, where one knows."""
 
 
 class EngineUnavailableError(EngineError):
-    """The engine cannot be reached, is not ready yet, or has died."""
+    """The engine cannot be reached, is not ready yet, does not move, or has died."""
 
 
 class EngineOverloadedError(EngineError):
     """The engine refused the request because its queue is full; the same request may succeed later."""
+
+    def __init__(self, message: str, *, passing: bool = True, retry_after_s: float | None = None) -> None:
+        super().__init__(message, passing=passing, retry_after_s=retry_after_s)
 
 
 class CorpusError(SearchR1Error):

@@ -20,6 +20,7 @@ from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.types import Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.registry import key_variable, providers
+from searchr1.tokenizer import AddBos
 
 _ENV_PREFIX = "SEARCHR1_"
 C = TypeVar("C")
@@ -48,11 +49,18 @@ class Settings(BaseSettings):
     engine_url: str | None = None
     """Base URL of a running vLLM; without it, vLLM runs in this process."""
     engine_api_key: SecretStr | None = None
+    engine_silence_s: float = Field(default=30.0, gt=0)
+    """Seconds without any output, or another sign of work, after which an engine that has work counts as stalled."""
+    engine_args: dict[str, Any] = Field(default_factory=dict)
+    """More arguments of the vLLM in this process, as JSON, by vLLM's names: ``{"tensor_parallel_size": 8}``."""
     engine_priority: bool = False
     """Let later turns go first, so that their prefixes stay cached. A remote vLLM needs ``--scheduling-policy
     priority`` for it."""
     tokenizer: str | None = None
     """A folder or hub name of a tokenizer; by default the model's."""
+    add_bos: AddBos = "auto"
+    """Whether a prompt begins with the model's ``<bos>`` where the chat template does not write one: ``always``,
+    ``never``, or as the tokenizer's ``add_bos_token`` says where there is no chat template."""
     retriever: str
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
     host: str = "127.0.0.1"
@@ -210,19 +218,22 @@ class Settings(BaseSettings):
             max_run_tokens=self.max_run_tokens,
         )
 
-    def engine_config(self) -> EngineConfig:
-        """Return the engine to open."""
+    def engine_config(self, vocab_size: int | None = None) -> EngineConfig:
+        """Return the engine to open; no token id of a server may reach ``vocab_size``."""
         return EngineConfig(
             kind=self.engine or ("vllm" if self.engine_url is None else "vllm-http"),
             model=self.model,
             urls=() if self.engine_url is None else (self.engine_url,),
             api_key=self.engine_api_key.get_secret_value() if self.engine_api_key else None,
+            vocab_size=vocab_size,
             priority_scheduling=self.engine_priority,
             dtype=self.dtype,
             max_model_len=self.max_context_tokens + self.max_completion_tokens,
             max_num_seqs=self.max_num_seqs,
             kv_cache_gib=self.kv_cache_gib,
             enforce_eager=self.enforce_eager,
+            engine_args=self.engine_args,
+            silence_s=self.engine_silence_s,
         )
 
     def loop_profile(self) -> Profile:

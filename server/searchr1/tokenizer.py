@@ -5,17 +5,31 @@ one. Only the prompt, which the chat template writes, may hold special tokens.
 """
 
 import json
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Final, Literal
 
-from jinja2 import Template, TemplateError
-from jinja2.ext import LoopControlExtension
+from jinja2 import Template, TemplateError, nodes
+from jinja2.ext import Extension, LoopControlExtension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RawTokenizer
 
 from searchr1.errors import ConfigurationError, SearchR1Error
 from searchr1.loop.types import TokenIds
+
+AddBos = Literal["auto", "always", "never"]
+"""Whether a prompt begins with ``<bos>``. ``auto`` is what the tokenizer's ``add_bos_token`` says, and no with a chat
+template, which writes its own."""
+_FILES: Final = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "config.json",
+)
+"""What is read of a checkpoint, and fetched from the hub."""
 
 
 class ReservedTextError(SearchR1Error):
@@ -25,10 +39,25 @@ class ReservedTextError(SearchR1Error):
 class Tokenizer:
     """Encodes segments and prompts the way that a checkpoint was trained to read them.
 
-    ``special`` holds the special tokens that the chat template may name, such as ``bos_token``, as text.
+    Args:
+        raw: the tokenizer itself.
+        chat_template: the checkpoint's, in Jinja.
+        special: the special tokens that the chat template may name, such as ``bos_token``, as text.
+        bos_without_template: whether a prompt without a chat template begins with the ``bos_token``.
+        bos_with_template: whether one that the chat template wrote does, where the template did not write it.
+        vocab_size: token ids of the model, where it has more than the tokenizer has.
     """
 
-    def __init__(self, raw: RawTokenizer, *, chat_template: str | None, special: dict[str, str]) -> None:
+    def __init__(
+        self,
+        raw: RawTokenizer,
+        *,
+        chat_template: str | None,
+        special: dict[str, str],
+        bos_without_template: bool = False,
+        bos_with_template: bool = False,
+        vocab_size: int = 0,
+    ) -> None:
         self._with_special = RawTokenizer.from_str(raw.to_str())
         # A file may still hold the limits of the run that wrote it; they would silently cut prompts.
         self._with_special.no_truncation()
@@ -36,15 +65,19 @@ class Tokenizer:
         self._plain = RawTokenizer.from_str(self._with_special.to_str())
         self._plain.encode_special_tokens = True
         self._special = special
+        self._bos_without_template = bos_without_template
+        self._bos_with_template = bos_with_template
+        self.vocab_size = max(vocab_size, 1 + max(raw.get_vocab(with_added_tokens=True).values(), default=0))
+        """No token id that the model can sample reaches it."""
         self._reserved = tuple(token.content for token in raw.get_added_tokens_decoder().values() if token.special)
         self._template = None if chat_template is None else _compile(chat_template)
 
     @classmethod
-    def load(cls, name_or_path: str) -> "Tokenizer":
+    def load(cls, name_or_path: str, *, add_bos: AddBos = "auto") -> "Tokenizer":
         """Load from a Hugging Face folder or, failing that, by hub name.
 
         Raises:
-            ConfigurationError: there is no usable tokenizer there.
+            ConfigurationError: there is no usable tokenizer there, or none with a ``<bos>`` that is always wanted.
         """
         folder = _find(name_or_path)
         file = folder / "tokenizer.json"
@@ -53,7 +86,18 @@ class Tokenizer:
                 f"{name_or_path}: no tokenizer.json. Pass --tokenizer with a folder or hub name that has one."
             )
         config = _read_json(folder / "tokenizer_config.json")
-        return cls(_read_tokenizer(file), chat_template=_chat_template(folder, config), special=_special(config))
+        raw = _read_tokenizer(file)
+        special = _special(config, _read_json(folder / "special_tokens_map.json"), raw)
+        if add_bos == "always" and "bos_token" not in special:
+            raise ConfigurationError(f"{name_or_path}: the tokenizer has no bos_token, so that none can be added")
+        return cls(
+            raw,
+            chat_template=_chat_template(folder, config),
+            special=special,
+            bos_without_template=add_bos == "always" or (add_bos == "auto" and config.get("add_bos_token") is True),
+            bos_with_template=add_bos == "always",
+            vocab_size=_vocab_size(_read_json(folder / "config.json")),
+        )
 
     def same_as(self, other: "Tokenizer") -> bool:
         """Return whether both turn every text into the same ids."""
@@ -88,16 +132,21 @@ class Tokenizer:
         if system is not None and (self._template is None or not chat):
             raise ConfigurationError("there is no chat template to put the system message in")
         if self._template is None or not chat:
-            return user_text
+            return self._with_bos(user_text) if self._bos_without_template else user_text
         messages = [] if system is None else [{"role": "system", "content": system}]
         messages.append({"role": "user", "content": user_text})
         try:
-            return self._template.render(
+            rendered = self._template.render(
                 messages=messages, add_generation_prompt=True, tools=None, documents=None, **self._special
             )
         except TemplateError as error:
             asked = "a single user turn" if system is None else "a system message and a user turn"
             raise ConfigurationError(f"the chat template refuses {asked}: {error}") from error
+        return self._with_bos(rendered) if self._bos_with_template else rendered
+
+    def _with_bos(self, rendered: str) -> str:
+        bos = self._special.get("bos_token", "")
+        return rendered if rendered.startswith(bos) else bos + rendered
 
     def encode_prompt(self, rendered: str) -> list[int]:
         """Return the ids of a rendered prompt, its template's special tokens recognized."""
@@ -119,8 +168,7 @@ def _find(name_or_path: str) -> Path:
             f"{name_or_path} is not a folder, and huggingface_hub is not installed to look it up"
         ) from error
     try:
-        patterns = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-        return Path(snapshot_download(name_or_path, allow_patterns=patterns))
+        return Path(snapshot_download(name_or_path, allow_patterns=list(_FILES)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigurationError(
             f"{name_or_path} is neither a folder nor a model that the hub gives out: {error}"
@@ -161,15 +209,51 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _special(config: dict[str, Any]) -> dict[str, str]:
-    """Return the special tokens that are set: a template prints nothing for an absent one, and ``None`` for a null."""
-    tokens = {name: value for name, value in config.items() if name.endswith("_token")}
-    texts = {name: value.get("content") if isinstance(value, dict) else value for name, value in tokens.items()}
-    return {name: text for name, text in texts.items() if isinstance(text, str)}
+def _special(config: dict[str, Any], special_map: dict[str, Any], raw: RawTokenizer) -> dict[str, str]:
+    """Return the special tokens that are set, wherever a tokenizer keeps them.
+
+    A template prints nothing for one that is absent, so none may be overlooked. What the config says comes first; a
+    tokenizer that names no ``bos_token`` anywhere may still put one before every text that it encodes.
+    """
+    texts: dict[str, str] = {}
+    for source in (special_map, config):
+        for name, value in source.items():
+            text = value.get("content") if isinstance(value, dict) else value
+            if name.endswith("_token") and isinstance(text, str):
+                texts[name] = text
+    if "bos_token" not in texts and "bos_token" not in config | special_map:
+        with_special, without = (raw.encode("a", add_special_tokens=add).ids for add in (True, False))
+        if with_special[:1] != without[:1] and (text := raw.id_to_token(with_special[0])) is not None:
+            texts["bos_token"] = text
+    return texts
+
+
+def _vocab_size(config: dict[str, Any]) -> int:
+    """Return what a model's ``config.json`` says, of which a model of text and images has a part; 0 without."""
+    text_config = config.get("text_config")
+    sizes = [part.get("vocab_size") for part in (config, text_config) if isinstance(part, dict)]
+    return max((size for size in sizes if isinstance(size, int)), default=0)
+
+
+class _GenerationBlocks(Extension):
+    """``{% generation %}``, which marks what the assistant says for training; it renders what is inside."""
+
+    tags: ClassVar = {"generation"}
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Return the block as a call, so that names set inside stay inside."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_inside"), [], [], body).set_lineno(line)
+
+    def _inside(self, caller: Callable[[], str]) -> str:
+        return caller()
 
 
 def _compile(chat_template: str) -> Template:
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension])
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[LoopControlExtension, _GenerationBlocks]
+    )
     environment.globals["raise_exception"] = _raise_template_error
     environment.globals["strftime_now"] = _strftime_now
     environment.filters["tojson"] = _to_json

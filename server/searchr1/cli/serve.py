@@ -1,5 +1,6 @@
 """``searchr1 serve``: a model behind the API and the page."""
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,13 @@ def serve(
     engine_url: Annotated[
         str | None,
         typer.Option(help="A running vLLM; without it, vLLM is started here.", envvar="SEARCHR1_ENGINE_URL"),
+    ] = None,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="An argument of the vLLM that is started here, by vLLM's name; may be given again and again.",
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="A folder or hub name. Default: the model's.", envvar="SEARCHR1_TOKENIZER")
@@ -55,4 +63,17 @@ def serve(
     for name in ("model", "retriever"):
         if name not in given:
             raise SystemExit(f"searchr1 serve: --{name} is missing. Give it, or use --demo. See searchr1 serve --help.")
-    serve_forever(Settings.load(**given))
+    settings = Settings.load(**given)
+    more = dict(_engine_arg(written) for written in engine_arg or ())
+    serve_forever(settings.model_copy(update={"engine_args": settings.engine_args | more}))
+
+
+def _engine_arg(written: str) -> tuple[str, Any]:
+    """Return the name and the value, which is JSON or else text. Raises ``typer.BadParameter``."""
+    name, is_there, value = written.partition("=")
+    if not is_there or not name.strip(" -"):
+        raise typer.BadParameter(f"{written!r} is not NAME=VALUE", param_hint="--engine-arg")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -4,9 +4,10 @@ A kind is declared by ``@register`` on its opener, in a module or package direct
 these are imported to find a kind, so they import what is heavy (torch, vLLM) inside the opener.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from searchr1.engines.base import ServedEngine
 from searchr1.errors import ConfigurationError
@@ -22,8 +23,12 @@ class EngineConfig:
     model: str
     """A folder or a hub name; of a server, the name that it serves."""
     urls: tuple[str, ...] = ()
-    """Addresses of servers, without ``/v1``; empty for an engine in this process."""
+    """Addresses of servers, as ``ServerAddress`` takes them; empty for an engine in this process."""
     api_key: str | None = None
+    vocab_size: int | None = None
+    """No token id of a server may reach it."""
+    silence_s: float = 120.0
+    """Seconds without any output, or another sign of work, after which an engine that has work counts as stalled."""
     priority_scheduling: bool = False
     """Run completions by their ``priority``."""
     device: str | None = None
@@ -39,6 +44,8 @@ class EngineConfig:
     """Share of a GPU's memory for weights and KV cache together."""
     enforce_eager: bool = False
     """Skip compilation."""
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the engine's own library, by their names there."""
 
     def url(self) -> str:
         """Return the address of the one server. Raises ``ConfigurationError`` where not exactly one is given."""
@@ -50,6 +57,13 @@ class EngineConfig:
         """Raise ``ConfigurationError`` where an address is given to an engine that runs in this process."""
         if self.urls:
             raise ConfigurationError(f"the engine '{self.kind}' runs in this process and has no address: leave it out")
+
+    def require_no_engine_args(self) -> None:
+        """Raise ``ConfigurationError`` where arguments are given to an engine that takes none."""
+        if self.engine_args:
+            raise ConfigurationError(
+                f"arguments are for a vLLM that starts here, and the engine '{self.kind}' is none: leave them out"
+            )
 
 
 Opener = Callable[[EngineConfig], AbstractAsyncContextManager[ServedEngine]]

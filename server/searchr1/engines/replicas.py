@@ -8,7 +8,7 @@ from pathlib import Path
 
 from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, ServedEngine, TakesWeights
 from searchr1.engines.factory import EngineConfig, register
-from searchr1.engines.vllm.http import VllmHttpEngine
+from searchr1.engines.vllm.http import HttpTimeouts, VllmHttpEngine
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 
@@ -63,14 +63,23 @@ async def open_replicas(config: EngineConfig) -> AsyncIterator[ServedEngine]:
         ConfigurationError: there is no address.
         EngineUnavailableError: a server is not there, or serves nothing.
     """
+    config.require_no_engine_args()
     if not config.urls:
         raise ConfigurationError(f"the engine '{config.kind}' needs the addresses of its servers")
     async with AsyncExitStack() as stack:
         replicas = []
         for url in config.urls:
-            async with VllmHttpEngine(url, "") as asked:
+            async with VllmHttpEngine(url, "", api_key=config.api_key) as asked:
                 served = await asked.models()
-            if not served:
-                raise EngineUnavailableError(f"the engine at {url} serves no model")
-            replicas.append(await stack.enter_async_context(VllmHttpEngine(url, served[0].name)))
+                if not served:
+                    raise EngineUnavailableError(f"the engine at {asked.base_url} serves no model")
+            replica = VllmHttpEngine(
+                url,
+                served[0].name,
+                api_key=config.api_key,
+                max_model_len=config.max_model_len,
+                vocab_size=config.vocab_size,
+                timeouts=HttpTimeouts(silence_s=config.silence_s),
+            )
+            replicas.append(await stack.enter_async_context(replica))
         yield VllmReplicas(replicas)

@@ -1,5 +1,6 @@
 """The services of a running gateway: opened at start, closed at stop, and found in the app's state."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,6 +31,9 @@ class Services:
     admission: Admission
     policy_version: str = ""
     """Name of the weights that the engine serves."""
+    served_from: str = ""
+    """The folder or hub name that these weights were loaded from."""
+    reload_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
     """Metrics of an engine in this process, which nobody else can scrape."""
@@ -45,12 +49,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         ConfigurationError: a path or a setting cannot work.
         EngineUnavailableError: the engine in this process does not start.
     """
-    tokenizer = Tokenizer.load(settings.tokenizer or settings.model)
+    tokenizer = Tokenizer.load(settings.tokenizer or settings.model, add_bos=settings.add_bos)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
         # A remote one need not be up yet: /readyz tells.
-        engine = await stack.enter_async_context(open_engine(settings.engine_config()))
+        engine = await stack.enter_async_context(open_engine(settings.engine_config(tokenizer.vocab_size)))
         is_local = settings.engine_url is None
         yield Services(
             settings=settings,
@@ -58,6 +62,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             engine=engine,
             search=search,
             policy_version=settings.model,
+            served_from=settings.model,
             admission=Admission(settings, tokenizer, search),
             metrics=metrics,
             engine_metrics=engine.metrics_text if is_local and isinstance(engine, TellsMetrics) else None,

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.engines.vllm.http import HttpTimeouts, ServedModel, VllmHttpEngine, _CompletionReader
+from searchr1.engines.vllm.http import HttpTimeouts, ServedModel, VllmHttpEngine
+from searchr1.engines.vllm.stream import CompletionReader, event_decoder
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from tests.engines.helpers import PROMPT, complete, ids_of, read_some, text_of
 from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
@@ -51,7 +52,7 @@ def test_events_that_arrive_together_become_one_chunk() -> None:
         choice = {"text": text, "token_ids": ids, "logprobs": {"token_logprobs": [-1.0] * len(ids)}}
         return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
 
-    reader = _CompletionReader()
+    reader = CompletionReader(event_decoder(None), num_prompt_ids=1, max_tokens=9, logprobs=True)
     together = reader.feed(event("a", [1]) + event("bc", [2, 3]) + event("d", [4])[:9])
     assert together == Chunk("abc", (1, 2, 3), None, (-1.0, -1.0, -1.0))
     assert reader.feed(event("d", [4])[9:]) == Chunk("d", (4,), None, (-1.0,))

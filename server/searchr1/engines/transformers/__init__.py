@@ -17,6 +17,7 @@ async def open_transformers(config: EngineConfig) -> AsyncIterator[ServedEngine]
         ConfigurationError: transformers is not installed, or there is no such model, dtype or device.
     """
     config.require_no_url()
+    config.require_no_engine_args()
     try:
         import torch
 

@@ -1,16 +1,33 @@
 """Settings, arguments and environment of a vLLM that this process starts."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
+
+OWN_SETTINGS: Final = {
+    "model": "SEARCHR1_MODEL",
+    "served_model_name": "SEARCHR1_SERVED_NAME",
+    "tokenizer": "SEARCHR1_TOKENIZER",
+    "dtype": "SEARCHR1_DTYPE",
+    "max_model_len": "SEARCHR1_MAX_CONTEXT_TOKENS and SEARCHR1_MAX_COMPLETION_TOKENS",
+    "max_num_seqs": "SEARCHR1_MAX_NUM_SEQS",
+    "kv_cache_memory_bytes": "SEARCHR1_KV_CACHE_GIB",
+    "enforce_eager": "SEARCHR1_ENFORCE_EAGER",
+    "scheduling_policy": "SEARCHR1_ENGINE_PRIORITY",
+}
+"""Arguments of vLLM that have a setting of ours, by which others than vLLM know them too."""
+_OURS: Final = ("worker_extension_cls", "generation_config", "skip_tokenizer_init")
+"""Arguments that this package relies on."""
+_PARALLEL: Final = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +56,14 @@ class VllmInProcessConfig:
     """Run completions by their ``priority``; otherwise in the order of arrival."""
     stream_interval: int = 1
     """Tokens per chunk; more costs less CPU per token."""
+    engine_args: Mapping[str, Any] = field(default_factory=dict)
+    """More of vLLM's own arguments, by the names of ``AsyncEngineArgs``; they come before what is chosen here."""
+    silence_s: float = 120.0
+    """Seconds without any output, or another sign of work, after which an engine that has work counts as stalled."""
     startup_timeout_s: int = 600
-    max_restarts: int = 3
-    """Restarts after deaths that follow each other; an engine that lived for five minutes has them all again."""
     restart_backoff_s: float = 1.0
-    """Seconds before the first restart; they double with each, up to a minute."""
+    """Seconds before the first restart; they double with each that follows, up to a minute, and begin anew with an
+    engine that lived for five minutes."""
     worker_extension: str = "searchr1.engines.vllm.worker.WorkerExtension"
     """Dotted name of the class that vLLM mixes into its worker."""
 
@@ -70,18 +90,47 @@ def start_llm(config: VllmInProcessConfig) -> "AsyncLLM":
     from vllm.v1.engine.async_llm import AsyncLLM
 
     args, environment = _engine_args(config), _environment_of(config)
+    more = {_field_name(name): value for name, value in config.engine_args.items()}
+    _refuse_unknown(more, [field.name for field in fields(AsyncEngineArgs)])
     if current_platform.is_cpu():
-        args["distributed_executor_backend"] = "uni"
         # A prompt that is computed in parts kills vLLM 0.32 on CPU if its request has a seed.
         args["enable_chunked_prefill"] = False
-        environment |= one_process_environment()
+        if not any(name in more for name in _PARALLEL):
+            args["distributed_executor_backend"] = "uni"
+            environment |= one_process_environment()
     with _environment(environment):
         try:
-            return AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
-        except (ValueError, OSError) as error:
-            raise ConfigurationError(f"vLLM can't serve {config.model}: {error}") from error
+            return AsyncLLM.from_engine_args(AsyncEngineArgs(**(args | more)))
         except (RuntimeError, TimeoutError) as error:
-            raise EngineUnavailableError(f"vLLM did not start for {config.model}: {error}") from error
+            raise EngineUnavailableError(f"vLLM did not start for {config.model}: {_in_one_line(error)}") from error
+        except Exception as error:  # What vLLM raises for an argument that can't work is of any type.
+            raise ConfigurationError(f"vLLM can't serve {config.model}: {_in_one_line(error)}") from error
+
+
+def check_engine_args(names: Iterable[str]) -> None:
+    """Raise ``ConfigurationError`` for an argument of vLLM that is another setting's, without loading vLLM."""
+    for name in map(_field_name, names):
+        if name in OWN_SETTINGS:
+            raise ConfigurationError(f"the engine argument '{name}' has a setting of its own: {OWN_SETTINGS[name]}")
+        if name in _OURS:
+            raise ConfigurationError(f"the engine argument '{name}' can't be set here: serving relies on it")
+
+
+def _refuse_unknown(names: Iterable[str], known: list[str]) -> None:
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            hint = f": did you mean '{close[0]}'?" if close else ""
+            raise ConfigurationError(f"vLLM has no engine argument '{name}'{hint}")
+
+
+def _field_name(written: str) -> str:
+    """Return an argument's name in ``AsyncEngineArgs``, as the command line may write it: ``--swap-space``."""
+    return written.strip().lstrip("-").replace("-", "_")
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _engine_args(config: VllmInProcessConfig) -> dict[str, Any]:

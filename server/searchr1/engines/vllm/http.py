@@ -1,11 +1,14 @@
 """vLLM over HTTP: token ids in, streamed text and token ids out, through ``POST /v1/completions``.
 
 The stream is read as raw bytes with aiohttp and decoded with msgspec: of the libraries measured, that pair costs the
-least CPU per token. One ``VllmHttpEngine`` holds one connection pool for as long as the application lives.
+least CPU per token. One ``VllmHttpEngine`` holds one connection pool for as long as the application lives. Whatever the
+server sends is bounded and checked; redirects are not followed.
 """
 
+import asyncio
 import secrets
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,13 +18,21 @@ import aiohttp
 import msgspec
 
 from searchr1.engines.base import Chunk, EngineHealth, SamplingParams
-from searchr1.engines.vllm.sse import SseSplitter
-from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
-from searchr1.loop.types import FinishReason, TokenIds
+from searchr1.engines.silence import SilenceWatch
+from searchr1.engines.vllm.address import ServerAddress
+from searchr1.engines.vllm.progress import progress_of
+from searchr1.engines.vllm.stream import CompletionReader, error_of_status, event_decoder, message_of
+from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.loop.types import TokenIds
+from searchr1.retry_after import retry_after_s
 
-_FINISH: Final[dict[str, FinishReason]] = {"stop": "stop", "length": "length", "abort": "abort"}
 # Below the five seconds after which vLLM closes an idle connection, or a turn after a slow search may meet a dead one.
 _KEEPALIVE_S: Final = 4.0
+_HEALTH_KEPT_S: Final = 1.0
+_MODELS_KEPT_S: Final = 30.0
+_MAX_ERROR_BYTES: Final = 65_536
+_MAX_MODELS_BYTES: Final = 4 * 2**20
+_MAX_METRICS_BYTES: Final = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +41,9 @@ class HttpTimeouts:
 
     connect_s: float = 5.0
     read_s: float = 120.0
-    """Longest silence, including the wait in the engine's queue before the first token."""
+    """Longest silence of one completion, including the wait in the engine's queue before the first token."""
+    silence_s: float = 120.0
+    """Longest silence of all completions together, while the server shows no other sign of work."""
     probe_s: float = 3.0
     """Time for each short request: health, models, metrics."""
     weights_s: float = 600.0
@@ -47,31 +60,56 @@ class ServedModel:
 
 
 class VllmHttpEngine:
-    """A vLLM server at ``base_url`` (without ``/v1``). Create it where an event loop runs; close it with ``aclose``.
+    """A vLLM server. Create it where an event loop runs; close it with ``aclose``.
 
-    ``model`` is the name that the server serves. Declare ``priority_scheduling`` only for a server that was started
-    with ``--scheduling-policy priority``: any other may refuse requests that carry a priority.
+    Args:
+        url: its address; see ``ServerAddress``.
+        model: the name that it serves.
+        api_key: its key, sent as a bearer token.
+        priority_scheduling: declare it only for a server that was started with ``--scheduling-policy priority``: any
+            other may refuse requests that carry a priority.
+        max_model_len: the longest prompt and completion together that will be asked for; ``health`` holds it against
+            what the server takes.
+        vocab_size: no token id that the server sends may reach it.
+        timeouts: see ``HttpTimeouts``.
+
+    Raises:
+        ConfigurationError: the address or the key can't be used.
     """
 
     def __init__(
         self,
-        base_url: str,
+        url: str,
         model: str,
         *,
         api_key: str | None = None,
         priority_scheduling: bool = False,
+        max_model_len: int | None = None,
+        vocab_size: int | None = None,
         timeouts: HttpTimeouts | None = None,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        address = ServerAddress.parse(url, api_key)
+        self.base_url = address.url
         self.model = model
         self._priority_scheduling = priority_scheduling
+        self._max_model_len = max_model_len
+        self._decode = event_decoder(vocab_size)
         self._timeouts = timeouts or HttpTimeouts()
+        self._silence = SilenceWatch(self._timeouts.silence_s, signs=self._progress, recovered=self._recovered)
+        self._probe_id = 0
+        self._last_progress: Hashable | None = None
+        self._probing: asyncio.Task[EngineHealth] | None = None
+        self._health = EngineHealth(ok=False, reason="unreachable")
+        self._health_at = self._models_at = float("-inf")
         headers = {"Accept-Encoding": "identity"}
-        if api_key is not None:
-            headers["Authorization"] = f"Bearer {api_key}"
+        if address.authorization is not None:
+            headers["Authorization"] = address.authorization
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_S),
             headers=headers,
+            # What a hostile server sends unasked, packed bodies and cookies, is not unpacked and not kept.
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=self._timeouts.connect_s, sock_read=self._timeouts.read_s
             ),
@@ -87,6 +125,9 @@ class VllmHttpEngine:
 
     async def aclose(self) -> None:
         """Close every connection; running completions are aborted."""
+        await self._silence.aclose()
+        if self._probing is not None:
+            self._probing.cancel()
         await self._http.close()
 
     async def generate(
@@ -95,49 +136,61 @@ class VllmHttpEngine:
         """Stream one completion; see ``Engine``. Closing the iterator closes the connection, which aborts on vLLM.
 
         Raises:
-            EngineUnavailableError: refused, timed out, lost the connection, or a 5xx.
+            EngineUnavailableError: refused, timed out, lost the connection, a 5xx, or a server that does not move.
             EngineOverloadedError: a 503 or 429.
             EngineError: the request was refused, or the stream broke the protocol.
         """
-        body = self._body(prompt_ids, params, priority)
+        if self._http.closed:
+            raise EngineUnavailableError("the engine's client has been closed")
+        if self._silence.stalled:
+            raise EngineUnavailableError(f"the engine at {self.base_url} does not move")
+        self._probe_id = prompt_ids[0] if prompt_ids else 0
+        reader = CompletionReader(
+            self._decode, num_prompt_ids=len(prompt_ids), max_tokens=params.max_tokens, logprobs=params.logprobs
+        )
         headers = {
             "Content-Type": "application/json",
             "X-Request-Id": f"{session}-{secrets.token_hex(4)}",
             "X-Session-ID": session,
         }
-        try:
-            async with await self._post(body, headers) as response:
-                if response.status != 200:
-                    raise await self._refusal(response)
-                reader = _CompletionReader()
-                async for data in response.content.iter_any():
-                    if (chunk := reader.feed(data)) is not None:
-                        yield chunk
-                # Yielded after the response's end, so that the connection goes back to the pool.
-                last = reader.end()
-        except (aiohttp.ClientError, OSError) as error:
-            raise self._unavailable(error) from error
+        lane = _Lane()
+        with self._silence.watching(lane.fail):
+            try:
+                async with await lane.begin(self._post(self._body(prompt_ids, params, priority), headers)) as response:
+                    if response.status != 200:
+                        raise await self._refused(response)
+                    async for data in response.content.iter_any():
+                        self._silence.moved()
+                        if (chunk := reader.feed(data)) is not None:
+                            yield chunk
+                    # Yielded after the response's end, so that the connection goes back to the pool.
+                    last = reader.end()
+            except (aiohttp.ClientError, OSError) as error:
+                raise lane.error or self._unavailable(error) from error
         yield last
 
     async def models(self) -> list[ServedModel]:
         """Return the models that the server offers. Raises ``EngineError``."""
-        try:
-            listed = msgspec.json.decode(await self._get("/v1/models"), type=_ModelList)
-        except msgspec.DecodeError as error:
-            raise EngineError(f"{self.base_url}/v1/models did not answer as vLLM does: {error}") from error
-        return [ServedModel(model.id, model.max_model_len) for model in listed.data]
+        return self._served(await self._get("/v1/models", _MAX_MODELS_BYTES))
 
     async def health(self) -> EngineHealth:
-        """Return whether ``/health`` answers 200 in time. Never raises."""
-        try:
-            await self._get("/health")
-        except EngineError as error:
-            return EngineHealth(ok=False, reason="unreachable", detail=str(error))
-        return EngineHealth(ok=True)
+        """Return whether the server answers, moves, and serves the model with enough context. Never raises.
+
+        What it answered is kept for a second, and its models for half a minute: many may ask at once.
+        """
+        if self._http.closed:
+            return EngineHealth(ok=False, reason="stopped")
+        if self._silence.suspect or self._silence.stalled:
+            return EngineHealth(ok=False, reason="stalled", detail=f"nothing comes from {self.base_url}")
+        if self._probing is None and time.monotonic() - self._health_at < _HEALTH_KEPT_S:
+            return self._health
+        if self._probing is None:
+            self._probing = asyncio.create_task(self._probe(), name="engine-health")
+        return await asyncio.shield(self._probing)
 
     async def metrics_text(self) -> str:
         """Return the server's metrics in Prometheus' text format. Raises ``EngineError``."""
-        return (await self._get("/metrics")).decode()
+        return (await self._get("/metrics", _MAX_METRICS_BYTES)).decode(errors="replace")
 
     async def take_weights(self, folder: Path, *, version: str) -> None:
         """Have the server replace its weights by those in ``folder``, a path of its own machine.
@@ -150,43 +203,122 @@ class VllmHttpEngine:
             EngineUnavailableError: the server can't be reached, or failed at it: its weights may be half replaced.
             EngineError: it offers no way to do this.
         """
-        await self._control("/pause?mode=keep&clear_cache=true")
-        try:
-            await self._control("/collective_rpc", {"method": "take_weights", "args": [str(folder)]})
-            await self._control("/update_weight_version", {"new_version": version})
-        finally:
-            await self._control("/resume")
+        with self._silence.holding():
+            await self._control("/pause?mode=keep&clear_cache=true")
+            try:
+                await self._control("/collective_rpc", {"method": "take_weights", "args": [str(folder)]})
+                await self._control("/update_weight_version", {"new_version": version})
+            finally:
+                await self._control("/resume")
 
     async def _control(self, path: str, body: dict[str, Any] | None = None) -> None:
         timeout = aiohttp.ClientTimeout(total=self._timeouts.weights_s)
+        url = self.base_url + path
         try:
-            async with self._http.post(self.base_url + path, json=body, timeout=timeout) as response:
+            async with self._http.post(url, json=body, timeout=timeout, allow_redirects=False) as response:
                 if response.status == 404:
                     raise EngineError(f"{self.base_url} has no {path}: start it with VLLM_SERVER_DEV_MODE=1")
                 if response.status != 200:
-                    raise await self._refusal(response)
-        except (aiohttp.ClientError, OSError) as error:
+                    raise await self._refused(response)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unavailable(error) from error
 
     async def _post(self, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        """Send a completion request; once more if a pooled connection turns out to be closed before any answer."""
         url = f"{self.base_url}/v1/completions"
         try:
-            return await self._http.post(url, data=body, headers=headers)
-        except aiohttp.ClientConnectorError:
-            raise
-        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
-            return await self._http.post(url, data=body, headers=headers)
+            return await self._http.post(url, data=body, headers=headers, allow_redirects=False)
+        except ValueError as error:  # A host's name that no name server takes.
+            raise self._unavailable(error) from error
 
-    async def _get(self, path: str) -> bytes:
+    async def _get(self, path: str, max_bytes: int) -> bytes:
+        """Return the body of a 200. Raises ``EngineError``."""
+        status, body = await self._fetch(path, max_bytes)
+        if status != 200:
+            raise self._refusal(status, body)
+        return body
+
+    async def _fetch(self, path: str, max_bytes: int) -> tuple[int, bytes]:
+        """Return the status and the body, of an error its start. Raises ``EngineError``."""
         timeout = aiohttp.ClientTimeout(total=self._timeouts.probe_s)
         try:
-            async with self._http.get(self.base_url + path, timeout=timeout) as response:
+            async with self._http.get(self.base_url + path, timeout=timeout, allow_redirects=False) as response:
                 if response.status != 200:
-                    raise await self._refusal(response)
-                return await response.read()
-        except (aiohttp.ClientError, OSError) as error:
+                    return response.status, await _start_of_body(response, _MAX_ERROR_BYTES)
+                body = await _start_of_body(response, max_bytes + 1)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unavailable(error) from error
+        if len(body) > max_bytes:
+            raise EngineError(f"{self.base_url}{path} answered more than {max_bytes} bytes")
+        return 200, body
+
+    async def _probe(self) -> EngineHealth:
+        try:
+            self._health = await self._look()
+        except EngineUnavailableError as error:
+            self._health = EngineHealth(ok=False, reason="unreachable", detail=str(error))
+        except EngineError as error:
+            self._health = EngineHealth(ok=False, reason="unhealthy", detail=str(error))
+        if not self._health.ok:
+            self._models_at = float("-inf")
+        self._health_at = time.monotonic()
+        self._probing = None
+        return self._health
+
+    async def _look(self) -> EngineHealth:
+        status, body = await self._fetch("/health", _MAX_ERROR_BYTES)
+        if status == 200:
+            if time.monotonic() - self._models_at < _MODELS_KEPT_S:
+                return self._health
+            status, body = await self._fetch("/v1/models", _MAX_MODELS_BYTES)
+        if status != 200:
+            reason = "refused_key" if status in (401, 403) else "unhealthy"
+            return EngineHealth(ok=False, reason=reason, detail=str(self._refusal(status, body)))
+        health = self._fits(self._served(body))
+        if health.ok:
+            self._models_at = time.monotonic()
+        return health
+
+    def _served(self, listed: bytes) -> list[ServedModel]:
+        try:
+            models = msgspec.json.decode(listed, type=_ModelList)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise EngineError(f"{self.base_url}/v1/models did not answer as vLLM does: {error}") from error
+        return [ServedModel(model.id, model.max_model_len) for model in models.data]
+
+    def _fits(self, served: list[ServedModel]) -> EngineHealth:
+        found = next((model for model in served if model.name == self.model), None)
+        if found is None:
+            names = ", ".join(repr(model.name) for model in served[:10])
+            detail = f"{self.base_url} serves {names or 'no model'}, not {self.model!r}"
+            return EngineHealth(ok=False, reason="model_not_served", detail=detail)
+        wanted, given = self._max_model_len, found.max_model_len
+        if wanted is not None and given is not None and given < wanted:
+            detail = f"{self.base_url} takes {given} tokens of context, and a run may have {wanted}"
+            return EngineHealth(ok=False, reason="context_too_short", detail=detail)
+        return EngineHealth(ok=True)
+
+    async def _progress(self) -> Hashable | None:
+        try:
+            return progress_of(await self.metrics_text())
+        except EngineError:
+            return None
+
+    async def _recovered(self) -> bool:
+        """Return whether the server's counters move, or it samples a token."""
+        before, self._last_progress = self._last_progress, await self._progress()
+        if before is not None and self._last_progress not in (None, before):
+            return True
+        params = SamplingParams(max_tokens=1, temperature=0.0)
+        timeout = aiohttp.ClientTimeout(total=self._timeouts.probe_s)
+        headers = {"Content-Type": "application/json"}
+        url, body = f"{self.base_url}/v1/completions", self._body((self._probe_id,), params, 0)
+        try:
+            async with self._http.post(
+                url, data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status == 200 and bool(await response.content.readany())
+        except (aiohttp.ClientError, OSError, ValueError):
+            return False
 
     def _body(self, prompt_ids: TokenIds, params: SamplingParams, priority: int) -> bytes:
         body: dict[str, Any] = {
@@ -215,37 +347,65 @@ class VllmHttpEngine:
             body["priority"] = priority
         return msgspec.json.encode(body)
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> EngineError:
-        message = _message_of(await response.read())
-        return _error_of_status(response.status, f"the engine at {self.base_url} answered {response.status}: {message}")
+    async def _refused(self, response: aiohttp.ClientResponse) -> EngineError:
+        try:
+            async with asyncio.timeout(self._timeouts.probe_s):
+                body = await _start_of_body(response, _MAX_ERROR_BYTES)
+        except (aiohttp.ClientError, OSError):
+            body = b"(the body did not come)"
+        return self._refusal(response.status, body, retry_after_s(response.headers.get("Retry-After")))
+
+    def _refusal(self, status: int, body: bytes, wait_s: float | None = None) -> EngineError:
+        text = f"the engine at {self.base_url} answered {status}: {message_of(body)}"
+        return error_of_status(status, text, retry_after_s=wait_s)
 
     def _unavailable(self, error: Exception) -> EngineUnavailableError:
-        return EngineUnavailableError(f"the engine at {self.base_url}: {str(error) or type(error).__name__}")
+        text = f"the engine at {self.base_url}: {str(error) or type(error).__name__}"
+        return EngineUnavailableError(text, passing=_is_passing(error))
 
 
-class _Logprobs(msgspec.Struct, frozen=True, gc=False):
-    token_logprobs: tuple[float, ...] = ()
+class _Lane:
+    """An open completion, as far as it can be ended from outside: while it is sent, and while it is read."""
+
+    __slots__ = ("_response", "_scope", "error")
+
+    def __init__(self) -> None:
+        self.error: EngineUnavailableError | None = None
+        self._scope: asyncio.Timeout | None = None
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def begin(self, sending: Any) -> aiohttp.ClientResponse:
+        """Await the response's head."""
+        async with asyncio.timeout(None) as self._scope:
+            self._response = await sending
+        self._scope = None
+        assert self._response is not None
+        return self._response
+
+    def fail(self, error: EngineUnavailableError) -> None:
+        """Have the task that reads the completion raise ``error``."""
+        self.error = error
+        if self._response is not None:
+            self._response.content.set_exception(error)
+        elif self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
 
 
-class _Choice(msgspec.Struct, frozen=True, gc=False):
-    text: str = ""
-    token_ids: TokenIds | None = None
-    finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+def _is_passing(error: Exception) -> bool:
+    """Return whether a connection was refused, closed or reset: a server that restarts, or an idle connection's end."""
+    closed = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError, ConnectionError)
+    return isinstance(error, closed) and not isinstance(error, (TimeoutError, aiohttp.ClientSSLError))
 
 
-class _PromptDetails(msgspec.Struct, frozen=True, gc=False):
-    cached_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, frozen=True, gc=False):
-    prompt_tokens_details: _PromptDetails | None = None
-
-
-class _Event(msgspec.Struct, frozen=True, gc=False):
-    choices: tuple[_Choice, ...] = ()
-    usage: _Usage | None = None
-    error: Any = None
+async def _start_of_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """Return at most the first ``max_bytes`` of a body; what follows is not read."""
+    body = bytearray()
+    async for data in response.content.iter_any():
+        body += data
+        if len(body) >= max_bytes:
+            response.close()
+            break
+    return bytes(body[:max_bytes])
 
 
 class _Model(msgspec.Struct, frozen=True):
@@ -255,92 +415,3 @@ class _Model(msgspec.Struct, frozen=True):
 
 class _ModelList(msgspec.Struct, frozen=True):
     data: tuple[_Model, ...]
-
-
-_EVENT = msgspec.json.Decoder(_Event)
-
-
-class _CompletionReader:
-    """Turns the bytes of one response into chunks. Holds the last one back until its token usage has come."""
-
-    def __init__(self) -> None:
-        self._splitter = SseSplitter()
-        self._last: Chunk | None = None
-        self._num_cached_tokens: int | None = None
-
-    def feed(self, data: bytes) -> Chunk | None:
-        """Return the chunks that ``data`` completes as one, the chunk with ``finish`` excepted. Raises ``EngineError``.
-
-        Events arrive together when the reader is behind; joined here, each costs the layers above nothing.
-        """
-        chunks: list[Chunk] = []
-        for payload in self._splitter.feed(data):
-            if payload == b"[DONE]":
-                continue
-            event = _decode(payload)
-            if event.usage is not None and event.usage.prompt_tokens_details is not None:
-                self._num_cached_tokens = event.usage.prompt_tokens_details.cached_tokens
-            for choice in event.choices:
-                chunk = _chunk(choice)
-                if chunk.finish is None:
-                    chunks.append(chunk)
-                else:
-                    self._last = chunk
-        return _join(chunks)
-
-    def end(self) -> Chunk:
-        """Return the last chunk. Raises ``EngineError`` if the response ended before the completion did."""
-        if self._last is None:
-            raise EngineError("the engine's stream ended before its completion did")
-        last = self._last
-        return Chunk(last.text, last.token_ids, last.finish, last.logprobs, self._num_cached_tokens)
-
-
-def _decode(payload: bytes) -> _Event:
-    try:
-        event = _EVENT.decode(payload)
-    except msgspec.DecodeError as error:
-        raise EngineError(f"the engine sent an event that can't be read: {error}") from error
-    if event.error is not None:
-        # vLLM validates some requests, and finds its queue full, only after it has answered 200.
-        code = event.error.get("code") if isinstance(event.error, dict) else None
-        text = f"the engine failed within its stream: {_message_of(payload)}"
-        raise _error_of_status(code if isinstance(code, int) else 0, text)
-    return event
-
-
-def _error_of_status(status: int, text: str) -> EngineError:
-    if status in (429, 503):
-        return EngineOverloadedError(text)
-    return EngineUnavailableError(text) if status >= 500 else EngineError(text)
-
-
-def _chunk(choice: _Choice) -> Chunk:
-    if choice.token_ids is None:
-        raise EngineError("the engine sent text without token ids: it is too old, or no vLLM")
-    finish = None
-    if choice.finish_reason is not None and (finish := _FINISH.get(choice.finish_reason)) is None:
-        raise EngineError(f"the engine ended the completion for an unknown reason: {choice.finish_reason}")
-    logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else None
-    return Chunk(choice.text, choice.token_ids, finish, logprobs)
-
-
-def _join(chunks: list[Chunk]) -> Chunk | None:
-    if len(chunks) < 2:
-        return chunks[0] if chunks else None
-    logprobs = None
-    if chunks[0].logprobs is not None:
-        logprobs = tuple(value for chunk in chunks for value in chunk.logprobs or ())
-    ids = tuple(token for chunk in chunks for token in chunk.token_ids)
-    return Chunk("".join(chunk.text for chunk in chunks), ids, None, logprobs)
-
-
-def _message_of(body: bytes) -> str:
-    """Return vLLM's own words in an error body, or the start of a body that holds none."""
-    try:
-        found = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        found = None
-    while isinstance(found, dict):
-        found = found.get("error", found.get("message", found.get("detail")))
-    return found if isinstance(found, str) and found else body[:300].decode(errors="replace").strip()

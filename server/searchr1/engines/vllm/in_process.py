@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Hashable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, TakesWeights
+from searchr1.engines.silence import SilenceWatch
 from searchr1.engines.vllm.args import VllmInProcessConfig, import_vllm, start_llm
+from searchr1.engines.vllm.progress import progress_of
+from searchr1.engines.vllm.pulse import Pulse
 from searchr1.errors import ConfigurationError, EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.types import FinishReason, TokenIds
 
@@ -35,6 +38,9 @@ _REPORT_EVERY_S: Final = 10.0
 _LONGEST_BACKOFF_S: Final = 60.0
 _STABLE_AFTER_S: Final = 300.0
 _STOP_TIMEOUT_S: Final = 10.0
+_PULSE_S: Final = 3.0
+_HUNG_AFTER_S: Final = 120.0
+"""An engine that has been stalled for this long is taken for dead."""
 
 
 class VllmInProcessEngine(TakesWeights):
@@ -45,7 +51,13 @@ class VllmInProcessEngine(TakesWeights):
         self._llm: AsyncLLM | None = None
         self._watch: asyncio.Task[None] | None = None
         self._died = asyncio.Event()
-        self._gone = "it has not been started"
+        self._gone = EngineHealth(ok=False, reason="starting", detail="it has not been started")
+        self._up_at = 0.0
+        """When a restart is expected to be done, by the monotonic clock."""
+        self._start_took_s = 0.0
+        self._pulse = Pulse(self._ask_core)
+        self._silence = SilenceWatch(config.silence_s, signs=self._progress, recovered=self._recovered)
+        self._aborts: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -73,12 +85,18 @@ class VllmInProcessEngine(TakesWeights):
             with suppress(asyncio.CancelledError):
                 await self._watch
             self._watch = None
-        await self._discard("it has been stopped")
+        await self._silence.aclose()
+        await self._discard(EngineHealth(ok=False, reason="stopped", detail="it has been stopped"))
 
     async def health(self) -> EngineHealth:
-        """Return whether the engine is up. Never raises."""
-        if self._llm is None or self._llm.errored:
-            return EngineHealth(ok=False, reason="restarting", detail=self._gone)
+        """Return whether the engine is up, answers and moves. Never raises; it costs nothing."""
+        if self._llm is None:
+            return self._gone
+        if self._llm.errored:
+            return EngineHealth(ok=False, reason="restarting", detail="it has died")
+        waits_s = 0.0 if self._silence.held else self._pulse.unanswered_s
+        if self._silence.suspect or self._silence.stalled or waits_s > self._silence.suspect_s:
+            return EngineHealth(ok=False, reason="stalled", detail="the engine core does not answer, or has stopped")
         return EngineHealth(ok=True)
 
     async def metrics_text(self) -> str:
@@ -99,24 +117,36 @@ class VllmInProcessEngine(TakesWeights):
             EngineOverloadedError: its queue is full.
             EngineError: it refused the request or failed at it.
         """
-        llm = self._llm
-        if llm is None or llm.errored:
-            raise EngineUnavailableError(f"the engine for {self.config.model} is down: {self._gone}")
+        llm = self._running()
+        if self._silence.stalled:
+            raise EngineUnavailableError(f"the engine for {self.config.model} does not move")
         from vllm.exceptions import GracefulHTTPError, VLLMClientError
         from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
+        request_id = f"{session}-{secrets.token_hex(4)}"
+        failure: EngineUnavailableError | None = None
+
+        def fail(error: EngineUnavailableError) -> None:
+            nonlocal failure
+            failure = error
+            self._abort(llm, request_id)
+
         outputs = llm.generate(
             tokens_input(prompt_token_ids=list(prompt_ids)),
             _sampling(params),
-            f"{session}-{secrets.token_hex(4)}",
+            request_id,
             priority=priority if self.config.priority_scheduling else 0,
             session_id=session,
         )
         try:
-            async with aclosing(outputs):
-                async for output in outputs:
-                    yield _chunk(output, params)
+            with self._silence.watching(fail):
+                async with aclosing(outputs):
+                    async for output in outputs:
+                        if failure is not None:
+                            raise failure
+                        self._silence.moved()
+                        yield _chunk(output, params)
         except EngineDeadError as error:
             self._died.set()
             raise EngineUnavailableError("the engine died during the completion") from error
@@ -127,6 +157,36 @@ class VllmInProcessEngine(TakesWeights):
         except EngineGenerateError as error:
             raise EngineError(f"the engine failed at the completion: {error.__cause__ or error}") from error
 
+    def _running(self) -> "AsyncLLM":
+        if self._llm is None or self._llm.errored:
+            detail = self._gone.detail if self._llm is None else "it has died"
+            raise EngineUnavailableError(
+                f"the engine for {self.config.model} is down: {detail}",
+                retry_after_s=max(1.0, self._up_at - time.monotonic()) if self._up_at else None,
+            )
+        return self._llm
+
+    def _abort(self, llm: "AsyncLLM", request_id: str) -> None:
+        """End a completion from outside: its last output comes from the front end, whatever the core does."""
+
+        async def abort() -> None:
+            with suppress(Exception):  # A core that has died meanwhile has ended it as well.
+                await llm.abort(request_id)
+
+        task = asyncio.create_task(abort())
+        self._aborts.add(task)
+        task.add_done_callback(self._aborts.discard)
+
+    async def _ask_core(self) -> None:
+        if self._llm is not None:
+            await self._llm.get_weight_version()
+
+    async def _progress(self) -> Hashable | None:
+        return progress_of(await self.metrics_text())
+
+    async def _recovered(self) -> bool:
+        return self._llm is None or await self._pulse.answers(within_s=_PULSE_S)
+
     async def take_weights(self, folder: Path, *, version: str) -> None:
         """Replace the running model's weights by those in ``folder``, a checkpoint of the same architecture.
 
@@ -134,30 +194,29 @@ class VllmInProcessEngine(TakesWeights):
         computed anew. ``version`` names the weights from then on.
 
         Raises:
-            EngineUnavailableError: the engine is down.
+            EngineUnavailableError: the engine is down, or died at it.
             EngineError: the folder does not fit, in which case the weights may be half replaced: use another folder.
         """
-        llm = self._llm
-        if llm is None or llm.errored:
-            raise EngineUnavailableError(f"the engine for {self.config.model} is down: {self._gone}")
+        llm = self._running()
         if not await asyncio.to_thread(_has_weights, folder):
             raise EngineError(f"{folder} holds no weights: there is no *.safetensors in it")
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            # With the old prefixes in the cache, later tokens would mix two policies' states.
-            await llm.pause_generation(mode="keep", clear_cache=True)
-            try:
-                await llm.collective_rpc("take_weights", args=(str(folder),))
-                await llm.update_weight_version(version)
-                # A restart after a crash must not bring the old ones back.
-                self.config = replace(self.config, model=str(folder))
-            finally:
-                await llm.resume_generation()
+            with self._silence.holding():
+                # With the old prefixes in the cache, later tokens would mix two policies' states.
+                await llm.pause_generation(mode="keep", clear_cache=True)
+                try:
+                    await llm.collective_rpc("take_weights", args=(str(folder),))
+                    await llm.update_weight_version(version)
+                    # A restart after a crash must not bring the old ones back.
+                    self.config = replace(self.config, model=str(folder))
+                finally:
+                    await llm.resume_generation()
         except EngineDeadError as error:
             self._died.set()
             raise EngineUnavailableError("the engine died while it took new weights") from error
-        except (ValueError, KeyError, RuntimeError, OSError) as error:
+        except Exception as error:  # vLLM hands on whatever its worker raised, as a bare Exception.
             raise EngineError(f"the engine can't take the weights in {folder}: {error}") from error
 
     async def _build(self) -> "AsyncLLM":
@@ -180,24 +239,22 @@ class VllmInProcessEngine(TakesWeights):
                     await asyncio.to_thread(result.shutdown, 0)
             raise
         llm = building.result()
-        logger.info("vLLM is up after %.0f s", time.perf_counter() - started)
+        self._start_took_s = time.perf_counter() - started
+        logger.info("vLLM is up after %.0f s", self._start_took_s)
         return llm
 
     async def _keep_alive(self) -> None:
-        """Restart the engine whenever it dies, until it has died too often."""
-        restarts = 0
+        """Restart the engine whenever it dies: at once at first, then ever more slowly, for as long as it takes."""
+        attempts = 0
         while True:
             lived_s = await self._until_death()
-            restarts = 0 if lived_s > _STABLE_AFTER_S else restarts
-            await self._discard("it died and is being restarted")
+            attempts = 0 if lived_s > _STABLE_AFTER_S else attempts
+            await self._discard(EngineHealth(ok=False, reason="restarting", detail="it died and is being restarted"))
             while self._llm is None:
-                if restarts >= self.config.max_restarts:
-                    self._gone = f"it died {restarts + 1} times in a row"
-                    logger.error("vLLM for %s stays down: %s", self.config.model, self._gone)
-                    return
-                backoff_s = min(self.config.restart_backoff_s * 2**restarts, _LONGEST_BACKOFF_S)
-                restarts += 1
-                logger.error("vLLM died; restart %d of %d in %g s", restarts, self.config.max_restarts, backoff_s)
+                backoff_s = min(self.config.restart_backoff_s * 2 ** min(attempts, 10), _LONGEST_BACKOFF_S)
+                attempts += 1
+                logger.error("vLLM for %s is down; start %d of it in %g s", self.config.model, attempts, backoff_s)
+                self._up_at = time.monotonic() + backoff_s + self._start_took_s
                 await asyncio.sleep(backoff_s)
                 try:
                     self._llm = await self._build()
@@ -208,6 +265,10 @@ class VllmInProcessEngine(TakesWeights):
         started = time.perf_counter()
         # A running completion reports the death at once; an idle engine's is found by looking.
         while self._llm is not None and not self._llm.errored:
+            if self._silence.stalled_s > _HUNG_AFTER_S:
+                logger.error("vLLM has not moved for %.0f s: it is taken for dead", self._silence.stalled_s)
+                break
+            self._pulse.beat()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_EVERY_S):
                     await self._died.wait()
@@ -215,8 +276,10 @@ class VllmInProcessEngine(TakesWeights):
             self._died.clear()
         return time.perf_counter() - started
 
-    async def _discard(self, why: str) -> None:
+    async def _discard(self, why: EngineHealth) -> None:
         llm, self._llm, self._gone = self._llm, None, why
+        await self._pulse.aclose()
+        self._silence.reset()
         if llm is None:
             return
         with _without_errors_of("vllm"):

@@ -200,13 +200,13 @@ def needs_retriever(methods: Sequence[str]) -> bool:
 @asynccontextmanager
 async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
     """Open tokenizer, retriever and engine, in the order of what fails fastest; see ``compare`` for what it raises."""
-    tokenizer = Tokenizer.load(settings.tokenizer or settings.model)
+    tokenizer = Tokenizer.load(settings.tokenizer or settings.model, add_bos=settings.add_bos)
     async with AsyncExitStack() as stack:
         retriever: Retriever = _NoRetriever()
         if settings.retriever != NO_RETRIEVER:
             search = await stack.enter_async_context(open_search(settings.search()))
             retriever = search.view()
-        engine = await stack.enter_async_context(open_engine(settings.engine_config()))
+        engine = await stack.enter_async_context(open_engine(settings.engine_config(tokenizer.vocab_size)))
         if settings.engine_url is not None and not (health := await engine.health()).ok:
             raise EngineUnavailableError(f"the engine can't serve ({health.reason}): {health.detail}")
         yield Tools(engine, retriever, tokenizer)
