@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension, LoopControlExtension
@@ -238,7 +238,7 @@ def _vocab_size(config: dict[str, Any]) -> int:
 class _GenerationBlocks(Extension):
     """``{% generation %}``, which marks what the assistant says for training; it renders what is inside."""
 
-    tags: ClassVar = {"generation"}
+    tags = {"generation"}  # noqa: RUF012 -- Jinja declares it as a plain attribute
 
     def parse(self, parser: Parser) -> nodes.Node:
         """Return the block as a call, so that names set inside stay inside."""

@@ -1,40 +1,64 @@
 """New weights by ``POST /admin/reload``: who may, what is refused, and what a run then says."""
 
-import shutil
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+import asyncio
+import math
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
-from searchr1.engines.base import TakesWeights
+from searchr1.engines.base import Chunk, SamplingParams, TakesWeights
 from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
 from tests.gateway.conftest import Stage, StageEngine, running_stage
+from tests.support.checkpoints import DAMAGES, damaged_copy
 
 ADMIN = {"Authorization": "Bearer root"}
 
 
 @dataclass
 class ReloadableEngine(StageEngine, TakesWeights):
-    """Notes what weights it was given."""
+    """Notes what weights it was given. Those in ``broken`` load, and then say nothing that is finite."""
 
     taken: list[tuple[Path, str]] = field(default_factory=list)
-    refusal: EngineError | None = None
+    refusals: list[EngineError] = field(default_factory=list)
+    broken: tuple[Path, ...] = ()
 
     async def take_weights(self, folder: Path, *, version: str) -> None:
-        if self.refusal is not None:
-            raise self.refusal
         self.taken.append((folder, version))
+        if self.refusals:
+            raise self.refusals.pop(0)
+
+    async def generate(
+        self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        async for chunk in super().generate(prompt_ids, params, session=session, priority=priority):
+            is_broken = bool(self.taken) and self.taken[-1][0] in self.broken
+            yield replace(chunk, logprobs=(math.nan,)) if is_broken else chunk
 
 
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     async with running_stage(engine=ReloadableEngine(), admin_key="root") as running:
         running.services.tokenizer = Tokenizer.load(str(CHECKPOINT))
+        running.services.served_from = str(CHECKPOINT)
+        running.services.policy_version = "first"
         yield running
+
+
+@pytest.fixture
+def engine(stage: Stage) -> ReloadableEngine:
+    assert isinstance(stage.engine, ReloadableEngine)
+    return stage.engine
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    return damaged_copy(CHECKPOINT, tmp_path / "other", lambda _: None)
 
 
 async def reload(stage: Stage, headers: dict[str, str] = ADMIN, **body: object) -> httpx.Response:
@@ -64,28 +88,78 @@ async def test_without_an_admin_key_nobody_may() -> None:
         assert "SEARCHR1_ADMIN_KEY" in answer.json()["error"]["message"]
 
 
-async def test_folders_that_do_not_fit_are_refused_before_the_engine_is_asked(stage: Stage, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(CHECKPOINT, other)
-    tokenizer = other / "tokenizer.json"
-    tokenizer.write_text(tokenizer.read_text("utf-8").replace('"Ġthe"', '"Ġthx"'), "utf-8")
-    for folder in (tmp_path / "nothing", tmp_path, other, "\x00"):
-        answer = await reload(stage, folder=str(folder))
-        assert answer.status_code == 400, answer.text
-        assert answer.json()["error"]["param"] == "folder"
-    assert isinstance(stage.engine, ReloadableEngine)
-    assert stage.engine.taken == []
+@pytest.mark.parametrize("name", DAMAGES)
+async def test_a_folder_that_does_not_fit_is_refused_before_the_engine_is_asked(
+    stage: Stage, engine: ReloadableEngine, tmp_path: Path, name: str
+) -> None:
+    folder = damaged_copy(CHECKPOINT, tmp_path / "other", DAMAGES[name])
+    answer = await reload(stage, folder=str(folder))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (400, "folder", "unusable_checkpoint"), error
+    assert error["message"].startswith("The folder does not hold weights that can be served: ")
+    assert error["message"].isprintable()
+    assert len(error["message"]) < 400
+    assert engine.taken == []
+    assert engine.prompts == []
+    assert stage.services.policy_version == "first"
 
 
-@pytest.mark.parametrize(
-    ("error", "status"), [(EngineError("does not fit"), 502), (EngineUnavailableError("down"), 503)]
-)
-async def test_an_engine_that_refuses_says_so(stage: Stage, error: EngineError, status: int) -> None:
-    assert isinstance(stage.engine, ReloadableEngine)
-    stage.engine.refusal = error
-    answer = await reload(stage, folder=str(CHECKPOINT))
-    assert answer.status_code == status
-    assert answer.json()["error"]["message"] == str(error)
+@pytest.mark.parametrize("folder", ["/nowhere", "\x00", "x" * 4000, "/etc", "/etc/passwd", "/dev/null", ".", "~", " "])
+async def test_what_is_no_checkpoint_folder_is_refused(stage: Stage, engine: ReloadableEngine, folder: str) -> None:
+    answer = await reload(stage, folder=folder)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unusable_checkpoint")
+    assert engine.taken == []
+
+
+@pytest.mark.parametrize("fault", ["refused", "broken"])
+async def test_weights_that_do_not_work_are_taken_back(
+    stage: Stage, engine: ReloadableEngine, other: Path, caplog: pytest.LogCaptureFixture, fault: str
+) -> None:
+    if fault == "refused":
+        engine.refusals.append(EngineError("secret words"))
+    else:
+        engine.broken = (other,)
+    answer = await reload(stage, folder=str(other), version="second")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "reload_rolled_back")
+    assert "secret" not in answer.text
+    assert engine.taken == [(other, "second"), (CHECKPOINT, "first")]
+    assert stage.services.policy_version == "first"
+    assert ("secret words" if fault == "refused" else "nan") in caplog.text
+    engine.broken = ()
+    assert (await reload(stage, folder=str(other), version="third")).status_code == 200
+    assert stage.services.served_from == str(other)
+
+
+async def test_old_weights_that_do_not_come_back_are_told(stage: Stage, engine: ReloadableEngine, other: Path) -> None:
+    engine.broken = (other, CHECKPOINT)
+    answer = await reload(stage, folder=str(other))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "reload_failed")
+
+
+async def test_an_engine_that_goes_down_or_is_down_is_told(stage: Stage, engine: ReloadableEngine, other: Path) -> None:
+    engine.refusals.append(EngineUnavailableError("secret words"))
+    for is_ready in (True, False):
+        engine.is_ready = is_ready
+        answer = await reload(stage, folder=str(other))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+        assert "secret" not in answer.text
+    assert engine.taken == [(other, str(other))]
+
+
+async def test_a_served_checkpoint_that_is_gone_can_be_compared_with_none(
+    stage: Stage, engine: ReloadableEngine, other: Path
+) -> None:
+    stage.services.served_from = "/nowhere"
+    answer = await reload(stage, folder=str(other))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "reload_impossible")
+    assert engine.taken == []
+
+
+async def test_reloads_at_once_come_one_after_the_other(stage: Stage, engine: ReloadableEngine, other: Path) -> None:
+    answers = await asyncio.gather(*(reload(stage, folder=str(other), version=str(i)) for i in range(3)))
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert [version for _, version in engine.taken] == ["0", "1", "2"]
+    assert stage.services.policy_version == "2"
 
 
 async def test_an_engine_that_runs_elsewhere_is_not_ours_to_reload() -> None:

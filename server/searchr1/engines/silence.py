@@ -109,23 +109,22 @@ class SilenceWatch:
 
     async def _until_stalled(self) -> None:
         """Return when the open completions have failed, or none is open any more."""
-        moves, seen, since = self._moves, None, time.monotonic()
+        moves, looks, since = self._moves, list[Hashable | None](), time.monotonic()
         while self._open:
             await asyncio.sleep(self._tick_s)
             silent_s = time.monotonic() - since
             if self._moves != moves or self._holds:
-                moves, seen, since, self.suspect = self._moves, None, time.monotonic(), False
+                moves, looks, since, self.suspect = self._moves, [], time.monotonic(), False
             elif silent_s >= self.suspect_s:
-                signs = await self._signs()
                 # The first look only tells where the counters stand.
-                if signs is not None and seen is not None and signs != seen:
+                looks = [*looks[-1:], await self._signs()]
+                if len(looks) == 2 and looks[0] != looks[1] and None not in looks:
                     since, self.suspect = time.monotonic(), False
                 elif self._moves == moves and not self._holds:
                     self.suspect = True
-                    if silent_s >= self.silence_s:
+                    if len(looks) == 2 and silent_s >= self.silence_s:
                         self._fail_all(silent_s)
                         return
-                seen = signs
         self.suspect = False
 
     def _fail_all(self, silent_s: float) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
@@ -29,6 +30,20 @@ class Fault(Enum):
     UNFINISHED = "the stream ends in good form after two chunks, without a finish reason"
     GARBAGE = "an event that is not JSON"
     STALL = "silence after two chunks"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Any answer at all, in place of the right one."""
+
+    body: bytes = b""
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    endless: bool = False
+    """Write the body over and over until the client leaves."""
+    then: Literal["end", "hang", "cut"] = "end"
+    delay_s: float = 0.0
+    """Before the head."""
 
 
 _REFUSALS = {
@@ -55,6 +70,17 @@ class FakeVllm:
     """In the usage of each completion; None leaves it out, as a server without prompt tokens details does."""
     bytes_per_write: int | None = None
     """Cut the stream into writes of this size, to the disregard of events."""
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """By path; what is not here is answered as vLLM does."""
+    refusals: list[Answer] = field(default_factory=list)
+    """Answers to the next completions, one each, before they are served again."""
+    max_model_len: int | None = 4096
+    steps: int = 0
+    """What the metrics count."""
+    num_probes: Counter[str] = field(default_factory=Counter)
+    """Requests by path, of what is no completion."""
+    num_bytes_sent: int = 0
+    """By ``answers`` and ``refusals``."""
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[CIMultiDictProxy[str]] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
@@ -81,11 +107,12 @@ async def serve_fake_vllm(
     app.add_routes(
         [
             web.post("/v1/completions", _completions(fake)),
-            web.get("/v1/models", _models),
+            web.get("/v1/models", _models(fake)),
             web.get("/health", _health(fake)),
             web.get("/metrics", _metrics(fake)),
         ]
     )
+    app.router.add_get("/elsewhere", _elsewhere(fake))
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, host, 0)
@@ -108,6 +135,9 @@ def _completions(fake: FakeVllm) -> Any:
         fake.headers.append(request.headers)
         assert request.transport is not None
         fake.ports.append(request.transport.get_extra_info("peername")[1])
+        if fake.refusals or request.path in fake.answers:
+            answer = fake.refusals.pop(0) if fake.refusals else fake.answers[request.path]
+            return await _answer(fake, request, answer)
         if fake.fault in _REFUSALS:
             status, message = _REFUSALS[fake.fault]
             return web.json_response(_error(status, message), status=status)
@@ -207,19 +237,69 @@ def _event(body: dict[str, Any], **rest: Any) -> str:
     return json.dumps({name: value for name, value in (shared | rest).items() if value is not None})
 
 
-async def _models(_: web.Request) -> web.Response:
-    return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 4096}]})
+async def _answer(fake: FakeVllm, request: web.Request, answer: Answer) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    fake.num_running += 1
+    fake.busy.set()
+    fake.idle.clear()
+    try:
+        await asyncio.sleep(answer.delay_s)
+        await response.prepare(request)
+        await response.write(answer.body)
+        fake.num_bytes_sent += len(answer.body)
+        while answer.endless:
+            await response.write(answer.body)
+            fake.num_bytes_sent += len(answer.body)
+            await asyncio.sleep(0)
+        if answer.then == "hang":
+            await asyncio.Event().wait()
+        elif answer.then == "cut":
+            assert request.transport is not None
+            request.transport.abort()
+    finally:
+        fake.num_running -= 1
+        if not fake.num_running:
+            fake.busy.clear()
+            fake.idle.set()
+    return response
+
+
+def _elsewhere(fake: FakeVllm) -> Any:
+    async def handle(request: web.Request) -> web.Response:
+        fake.num_probes[request.path] += 1
+        return web.json_response({})
+
+    return handle
+
+
+def _probe(fake: FakeVllm, respond: Callable[[], web.Response]) -> Any:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        fake.num_probes[request.path] += 1
+        if request.path in fake.answers:
+            return await _answer(fake, request, fake.answers[request.path])
+        return respond()
+
+    return handle
+
+
+def _models(fake: FakeVllm) -> Any:
+    def respond() -> web.Response:
+        model = {"id": MODEL, "object": "model", "max_model_len": fake.max_model_len}
+        return web.json_response({"object": "list", "data": [model]})
+
+    return _probe(fake, respond)
 
 
 def _health(fake: FakeVllm) -> Any:
-    async def handle(_: web.Request) -> web.Response:
-        return web.Response(status=503 if fake.fault is Fault.REFUSE_BROKEN else 200)
-
-    return handle
+    return _probe(fake, lambda: web.Response(status=503 if fake.fault is Fault.REFUSE_BROKEN else 200))
 
 
 def _metrics(fake: FakeVllm) -> Any:
-    async def handle(_: web.Request) -> web.Response:
-        return web.Response(text=f'vllm:num_requests_running{{engine="0"}} {float(fake.num_running)}\n')
+    def respond() -> web.Response:
+        labels = '{engine="0",model_name="fake"}'
+        return web.Response(
+            text=f"vllm:num_requests_running{labels} {float(fake.num_running)}\n"
+            f"vllm:generation_tokens_total{labels} {float(fake.steps)}\n"
+        )
 
-    return handle
+    return _probe(fake, respond)

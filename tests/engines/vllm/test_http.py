@@ -2,18 +2,16 @@
 
 import asyncio
 import itertools
-import json
 import socket
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.base import HEALTH_REASONS, EngineHealth, SamplingParams
 from searchr1.engines.vllm.http import HttpTimeouts, ServedModel, VllmHttpEngine
-from searchr1.engines.vllm.stream import CompletionReader, event_decoder
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from tests.engines.helpers import PROMPT, complete, ids_of, read_some, text_of
-from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
+from tests.engines.vllm.fake_vllm import MODEL, Answer, FakeVllm, Fault, serve_fake_vllm
 
 TURN: Sequence[str] = ("<think> é ", "</think>", "\n<search> q </sea", "rch>\n\n", "never read")
 SHOWN = "<think> é </think>\n<search> q </search>"
@@ -32,7 +30,7 @@ async def fake() -> AsyncIterator[FakeVllm]:
 
 @pytest.fixture
 async def engine(fake: FakeVllm) -> AsyncIterator[VllmHttpEngine]:
-    timeouts = HttpTimeouts(read_s=0.3)
+    timeouts = HttpTimeouts(read_s=0.3, health_kept_s=0.0)
     async with VllmHttpEngine(fake.url + "/", MODEL, api_key="secret", timeouts=timeouts) as client:
         yield client
 
@@ -45,17 +43,6 @@ async def test_streams_text_and_the_ids_of_whole_tokens(engine: VllmHttpEngine, 
     assert [chunk.finish for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
     assert [chunk.num_cached_tokens for chunk in chunks] == [None] * (len(chunks) - 1) + [64]
     assert all(chunk.logprobs is None for chunk in chunks)
-
-
-def test_events_that_arrive_together_become_one_chunk() -> None:
-    def event(text: str, ids: list[int]) -> bytes:
-        choice = {"text": text, "token_ids": ids, "logprobs": {"token_logprobs": [-1.0] * len(ids)}}
-        return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
-
-    reader = CompletionReader(event_decoder(None), num_prompt_ids=1, max_tokens=9, logprobs=True)
-    together = reader.feed(event("a", [1]) + event("bc", [2, 3]) + event("d", [4])[:9])
-    assert together == Chunk("abc", (1, 2, 3), None, (-1.0, -1.0, -1.0))
-    assert reader.feed(event("d", [4])[9:]) == Chunk("d", (4,), None, (-1.0,))
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
@@ -188,3 +175,222 @@ async def test_tells_the_models_the_health_and_the_metrics(engine: VllmHttpEngin
     assert "vllm:num_requests_running" in await engine.metrics_text()
     fake.fault = Fault.REFUSE_BROKEN
     assert not (await engine.health()).ok
+
+
+async def test_health_asks_the_server_once_for_many(fake: FakeVllm) -> None:
+    async with VllmHttpEngine(fake.url, MODEL, timeouts=HttpTimeouts(health_kept_s=3600)) as engine:
+        found = await asyncio.gather(*(engine.health() for _ in range(100)))
+        found += [await engine.health() for _ in range(100)]
+    assert set(found) == {EngineHealth(ok=True)}
+    assert fake.num_probes == {"/health": 1, "/v1/models": 1}
+
+
+async def test_health_looks_at_the_models_when_the_server_comes_up_again(
+    engine: VllmHttpEngine, fake: FakeVllm
+) -> None:
+    for _ in range(3):
+        assert (await engine.health()).ok
+    assert fake.num_probes["/v1/models"] == 1
+    fake.fault = Fault.REFUSE_BROKEN
+    assert (await engine.health()).reason == "unhealthy"
+    fake.fault, fake.max_model_len = None, 600
+    assert (await engine.health()).ok
+    assert fake.num_probes["/v1/models"] == 2
+
+
+@pytest.mark.parametrize("name", ["other", "", MODEL.upper(), f"{MODEL} ", "\n"])
+async def test_a_model_that_is_not_served_is_told(fake: FakeVllm, name: str) -> None:
+    async with VllmHttpEngine(fake.url, name) as engine:
+        health = await engine.health()
+    assert (health.ok, health.reason) == (False, "model_not_served")
+    assert MODEL in health.detail
+
+
+@pytest.mark.parametrize(
+    ("wanted", "served", "ok"),
+    [
+        (4596, 600, False),
+        (4596, 4595, False),
+        (4596, 4596, True),
+        (4596, 32768, True),
+        (None, 1, True),
+        (9, None, True),
+    ],
+)
+async def test_a_context_that_is_too_short_is_told(
+    fake: FakeVllm, wanted: int | None, served: int | None, ok: bool
+) -> None:
+    fake.max_model_len = served
+    async with VllmHttpEngine(fake.url, MODEL, max_model_len=wanted) as engine:
+        health = await engine.health()
+    assert (health.ok, health.reason) == (ok, "" if ok else "context_too_short")
+
+
+PROBES = {
+    "nothing at the path": ("/health", Answer(status=404), "unhealthy"),
+    "a key that is refused": ("/health", Answer(status=401), "refused_key"),
+    "a key that is refused later": ("/v1/models", Answer(b'{"error": "no"}', status=403), "refused_key"),
+    "an engine that says it is dead": ("/health", Answer(status=503), "unhealthy"),
+    "a redirect": ("/health", Answer(status=302, headers={"Location": "/elsewhere"}), "unhealthy"),
+    "a redirect of the models": ("/v1/models", Answer(status=307, headers={"Location": "/elsewhere"}), "unhealthy"),
+    "an endless body": ("/health", Answer(b"x" * 65_536, endless=True), "unhealthy"),
+    "endless models": ("/v1/models", Answer(b"x" * 65_536, endless=True), "unhealthy"),
+    "an endless error": ("/health", Answer(b"x" * 65_536, status=500, endless=True), "unhealthy"),
+    "a page": ("/v1/models", Answer(b"<html>"), "unhealthy"),
+    "no models": ("/v1/models", Answer(b'{"data": []}'), "model_not_served"),
+    "models that are none": ("/v1/models", Answer(b'{"data": [{"id": 1}]}'), "unhealthy"),
+    "deep models": ("/v1/models", Answer(b"[" * 100_000), "unhealthy"),
+    "invalid UTF-8": ("/v1/models", Answer(b'{"data": [{"id": "\xff"}]}'), "unhealthy"),
+    "packed bytes": ("/v1/models", Answer(b"\x1f\x8b\x08", headers={"Content-Encoding": "gzip"}), "unhealthy"),
+    "a cut connection": ("/health", Answer(b"x", headers={"Content-Length": "9"}, then="cut"), "unreachable"),
+    "silence": ("/v1/models", Answer(then="hang"), "unreachable"),
+}
+
+
+@pytest.mark.parametrize("name", PROBES)
+async def test_health_takes_any_answer(fake: FakeVllm, name: str) -> None:
+    path, answer, reason = PROBES[name]
+    fake.answers[path] = answer
+    async with VllmHttpEngine(fake.url, MODEL, timeouts=HttpTimeouts(probe_s=2.0)) as engine:
+        health = await engine.health()
+    assert (health.ok, health.reason) == (False, reason)
+    assert health.reason in HEALTH_REASONS
+    assert "127.0.0.1" not in health.reason
+    assert fake.num_probes["/elsewhere"] == 0
+    assert fake.num_bytes_sent < 64 * 2**20
+
+
+async def test_a_closed_engine_says_so() -> None:
+    async with VllmHttpEngine("http://127.0.0.1:9", MODEL) as engine:
+        pass
+    assert (await engine.health()).reason == "stopped"
+    with pytest.raises(EngineUnavailableError, match="closed"):
+        await complete(engine, PARAMS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://nobody.invalid", "http://" + "a" * 64 + ".b", "http://127.0.0.1:9", "http://user:word@127.0.0.1:9/v1"],
+)
+async def test_an_address_where_nobody_is_is_unreachable_and_its_password_stays_secret(url: str) -> None:
+    async with VllmHttpEngine(url, MODEL) as engine:
+        health = await engine.health()
+        assert (health.ok, health.reason) == (False, "unreachable")
+        with pytest.raises(EngineUnavailableError) as raised:
+            await complete(engine, PARAMS)
+    assert "word" not in f"{raised.value!r}{health!r}"
+
+
+REFUSALS = {
+    "a page": (Answer(b"<html>"), EngineError, False),
+    "a redirect": (Answer(status=301, headers={"Location": "/elsewhere"}), EngineError, False),
+    "another redirect": (Answer(status=307, headers={"Location": "/elsewhere"}), EngineError, False),
+    "nothing": (Answer(status=204), EngineError, False),
+    "a dead end": (Answer(status=404), EngineError, False),
+    "a bad gateway": (Answer(status=502), EngineUnavailableError, True),
+    "an endless refusal": (Answer(b"x" * 65_536, status=500, endless=True), EngineUnavailableError, False),
+    "an endless line": (Answer(b"x" * 65_536, endless=True), EngineError, False),
+    "endless lines": (Answer(b": x\n" * 4096, endless=True), EngineError, False),
+    "a refusal that does not end": (Answer(b"x", status=503, then="hang"), EngineOverloadedError, True),
+    "packed bytes": (Answer(b"\x1f\x8b\x08", headers={"Content-Encoding": "gzip"}), EngineError, False),
+    "a body that is cut": (Answer(b"x", headers={"Content-Length": "9"}, then="cut"), EngineUnavailableError, True),
+    "a head and no more": (Answer(b"", then="hang"), EngineUnavailableError, False),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+async def test_any_answer_ends_a_completion_with_a_type_and_in_bounded_memory(fake: FakeVllm, name: str) -> None:
+    answer, kind, passing = REFUSALS[name]
+    fake.answers["/v1/completions"] = answer
+    timeouts = HttpTimeouts(read_s=2.0, probe_s=0.3)
+    async with VllmHttpEngine(fake.url, MODEL, timeouts=timeouts) as engine:
+        with pytest.raises(EngineError) as raised:
+            await complete(engine, PARAMS)
+    assert (type(raised.value), raised.value.passing) == (kind, passing)
+    assert fake.num_probes["/elsewhere"] == 0
+    assert fake.num_bytes_sent < 64 * 2**20
+    await fake.idle.wait()
+
+
+@pytest.mark.parametrize("said", [b"", b"\xff\xfe\x00" * 99, b"HTTP/1.1 x\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"])
+async def test_what_does_not_speak_http_is_unavailable(said: bytes) -> None:
+    async def talk(reading: asyncio.StreamReader, writing: asyncio.StreamWriter) -> None:
+        await reading.read(1)
+        writing.write(said)
+        writing.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with VllmHttpEngine(f"127.0.0.1:{port}", MODEL) as engine:
+            with pytest.raises(EngineUnavailableError):
+                await complete(engine, PARAMS)
+            assert (await engine.health()).reason == "unreachable"
+
+
+@pytest.mark.parametrize(
+    ("header", "wait_s"),
+    [("7", 7.0), ("0", 0.0), ("soon", None), ("-1", None), ("99999999999", 86_400.0), (None, None)],
+)
+async def test_a_refusal_tells_how_long_to_wait(fake: FakeVllm, header: str | None, wait_s: float | None) -> None:
+    headers = {} if header is None else {"Retry-After": header}
+    fake.answers["/v1/completions"] = Answer(status=503, headers=headers)
+    async with VllmHttpEngine(fake.url, MODEL) as engine:
+        with pytest.raises(EngineOverloadedError) as raised:
+            await complete(engine, PARAMS)
+    assert raised.value.retry_after_s == wait_s
+
+
+SILENT = {
+    "before the head": Answer(delay_s=3600, then="hang"),
+    "after the head": Answer(b": ping\n\n", then="hang"),
+}
+
+
+@pytest.mark.parametrize("where", SILENT)
+async def test_a_silent_engine_fails_all_that_is_open_and_is_well_once_it_speaks(fake: FakeVllm, where: str) -> None:
+    async with VllmHttpEngine(fake.url, MODEL, timeouts=HttpTimeouts(silence_s=0.3, probe_s=0.2)) as engine:
+        fake.answers["/v1/completions"] = SILENT[where]
+        ended = await asyncio.gather(*(complete(engine, PARAMS) for _ in range(3)), return_exceptions=True)
+        assert [type(error) for error in ended] == [EngineUnavailableError] * 3
+        assert (await engine.health()).reason == "stalled"
+        with pytest.raises(EngineUnavailableError, match="does not move"):
+            await complete(engine, PARAMS)
+        fake.answers.clear()
+        for _ in range(1000):
+            if (await engine.health()).ok:
+                break
+            await asyncio.sleep(0.02)
+        assert text_of(await complete(engine, PARAMS)) == SHOWN
+    await fake.idle.wait()
+
+
+async def test_a_completion_that_waits_in_a_busy_engine_is_not_failed(fake: FakeVllm) -> None:
+    """The server's counters move, by the work that it does for others."""
+
+    async def work() -> None:
+        while True:
+            fake.steps += 1
+            await asyncio.sleep(0.01)
+
+    others = asyncio.create_task(work())
+    async with VllmHttpEngine(fake.url, MODEL, timeouts=HttpTimeouts(silence_s=0.3)) as engine:
+        fake.answers["/v1/completions"] = SILENT["before the head"]
+        waiting = asyncio.create_task(complete(engine, PARAMS))
+        while fake.num_probes["/metrics"] < 12:
+            assert not waiting.done()
+            await asyncio.sleep(0.02)
+        others.cancel()
+        with pytest.raises(EngineUnavailableError, match="sent nothing"):
+            await waiting
+
+
+async def test_one_silent_completion_among_others_is_not_failed(fake: FakeVllm) -> None:
+    async with VllmHttpEngine(fake.url, MODEL, timeouts=HttpTimeouts(silence_s=0.3)) as engine:
+        fake.refusals.append(SILENT["before the head"])
+        waiting = asyncio.create_task(complete(engine, PARAMS))
+        await fake.busy.wait()
+        for _ in range(60):
+            await complete(engine, PARAMS)
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        waiting.cancel()

@@ -3,8 +3,10 @@
 import asyncio
 import multiprocessing
 import sys
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from tests.engines.helpers import complete
 
-CONFIG = VllmInProcessConfig(model="some/model", max_restarts=3, restart_backoff_s=0.0)
+CONFIG = VllmInProcessConfig(model="some/model", restart_backoff_s=0.0)
 
 
 @dataclass
@@ -25,9 +27,32 @@ class FakeLlm:
     errored: bool = False
     output_handler: None = None
     stopped: bool = False
+    hangs: bool = False
+    """The core does not answer, and nothing comes from it."""
+    aborted: set[str] = field(default_factory=set)
 
     def shutdown(self, timeout: float) -> None:
         self.stopped = True
+
+    async def get_weight_version(self) -> str:
+        await self._step()
+        return "1"
+
+    async def generate(self, prompt: object, params: object, request_id: str, **_: object) -> AsyncGenerator[Any]:
+        await self._step(request_id)
+        finish = "abort" if request_id in self.aborted else "stop"
+        yield SimpleNamespace(
+            outputs=[SimpleNamespace(text="a", token_ids=[1], finish_reason=finish, logprobs=None)], num_cached_tokens=0
+        )
+
+    async def abort(self, request_id: str) -> None:
+        self.aborted.add(request_id)
+
+    async def _step(self, request_id: str = "") -> None:
+        while True:
+            if not self.hangs or request_id in self.aborted:
+                return
+            await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -120,23 +145,94 @@ async def test_finds_the_death_of_an_idle_engine(monkeypatch: pytest.MonkeyPatch
         await until(starts, 2)
 
 
-async def test_gives_up_on_an_engine_that_keeps_dying(
+async def test_an_engine_that_keeps_dying_is_started_again_for_ever_and_ever_more_slowly(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    llms = [FakeLlm() for _ in range(4)]
-    starts = Starts([*llms])
-    async with engine_with(starts, monkeypatch) as engine:
-        for count, llm in enumerate(llms, start=1):
-            await until(starts, count)
-            await asyncio.sleep(0)
-            die(engine, llm)
-        assert engine._watch is not None
-        await engine._watch
-        assert starts.count == 4
-        assert not (await engine.health()).ok
-        with pytest.raises(EngineUnavailableError, match="it died 4 times in a row"):
+    monkeypatch.setattr("searchr1.engines.vllm.in_process._LONGEST_BACKOFF_S", 0.003)
+    llms = [FakeLlm(errored=True) for _ in range(19)]
+    starts = Starts([*llms, EngineUnavailableError("no memory"), ConfigurationError("no such folder"), FakeLlm()])
+    async with engine_with(starts, monkeypatch, replace(CONFIG, restart_backoff_s=0.001)) as engine:
+        await until(starts, 21)
+        health = await engine.health()
+        assert (health.ok, health.reason) == (False, "restarting")
+        with pytest.raises(EngineUnavailableError, match="is down") as raised:
             await complete(engine, SamplingParams(max_tokens=1))
-    assert "stays down" in caplog.text
+        assert raised.value.retry_after_s == 1.0
+        await until(starts, 22)
+        await asyncio.sleep(0)
+        assert (await engine.health()).ok
+    assert all(llm.stopped for llm in llms)
+    waits = [record.args[2] for record in caplog.records if isinstance(record.args, tuple) and len(record.args) == 3]
+    assert waits == [0.001, 0.002, *[0.003] * 19]
+
+
+@pytest.fixture
+def stub_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much of vLLM's modules as a completion imports."""
+    contents: dict[str, dict[str, Any]] = {
+        "vllm": {"SamplingParams": SimpleNamespace},
+        "vllm.sampling_params": {"RequestOutputKind": SimpleNamespace(DELTA=1)},
+        "vllm.inputs": {"tokens_input": lambda prompt_token_ids: prompt_token_ids},
+        "vllm.exceptions": {name: type(name, (Exception,), {}) for name in ("GracefulHTTPError", "VLLMClientError")},
+        "vllm.v1.engine.exceptions": {
+            name: type(name, (Exception,), {}) for name in ("EngineDeadError", "EngineGenerateError")
+        },
+    }
+    for name, content in contents.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+async def until_health(engine: VllmInProcessEngine, reason: str) -> None:
+    for _ in range(2000):
+        if (await engine.health()).reason == reason:
+            return
+        await asyncio.sleep(0.005)
+    raise AssertionError(f"{await engine.health()}, not {reason!r}")
+
+
+@pytest.mark.usefixtures("stub_vllm")
+async def test_a_core_that_hangs_fails_its_completions_and_is_well_once_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    llm = FakeLlm(hangs=True)
+    async with engine_with(Starts([llm]), monkeypatch, replace(CONFIG, silence_s=0.1)) as engine:
+        ended = await asyncio.gather(
+            *(complete(engine, SamplingParams(max_tokens=1)) for _ in range(3)), return_exceptions=True
+        )
+        assert [type(error) for error in ended] == [EngineUnavailableError] * 3
+        assert (await engine.health()).reason == "stalled"
+        with pytest.raises(EngineUnavailableError, match="does not move"):
+            await complete(engine, SamplingParams(max_tokens=1))
+        llm.hangs = False
+        await until_health(engine, "")
+        assert len(await complete(engine, SamplingParams(max_tokens=1))) == 1
+
+
+async def test_a_core_that_hangs_without_work_is_found_by_its_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchr1.engines.vllm.in_process._CHECK_EVERY_S", 0.005)
+    llm = FakeLlm(hangs=True)
+    async with engine_with(Starts([llm]), monkeypatch, replace(CONFIG, silence_s=0.1)) as engine:
+        await until_health(engine, "stalled")
+        llm.hangs = False
+        await until_health(engine, "")
+
+
+@pytest.mark.usefixtures("stub_vllm")
+async def test_a_core_that_hangs_for_too_long_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchr1.engines.vllm.in_process._CHECK_EVERY_S", 0.005)
+    monkeypatch.setattr("searchr1.engines.vllm.in_process._HUNG_AFTER_S", 0.05)
+    monkeypatch.setattr("searchr1.engines.vllm.in_process._PULSE_S", 0.05)
+    first = FakeLlm(hangs=True)
+    starts = Starts([first, FakeLlm()])
+    async with engine_with(starts, monkeypatch, replace(CONFIG, silence_s=0.1)) as engine:
+        with pytest.raises(EngineUnavailableError, match="sent nothing"):
+            await complete(engine, SamplingParams(max_tokens=1))
+        await until(starts, 2)
+        await until_health(engine, "")
+        assert first.stopped
+        assert len(await complete(engine, SamplingParams(max_tokens=1))) == 1
 
 
 @pytest.fixture

@@ -28,7 +28,6 @@ from searchr1.retry_after import retry_after_s
 
 # Below the five seconds after which vLLM closes an idle connection, or a turn after a slow search may meet a dead one.
 _KEEPALIVE_S: Final = 4.0
-_HEALTH_KEPT_S: Final = 1.0
 _MODELS_KEPT_S: Final = 30.0
 _MAX_ERROR_BYTES: Final = 65_536
 _MAX_MODELS_BYTES: Final = 4 * 2**20
@@ -46,6 +45,8 @@ class HttpTimeouts:
     """Longest silence of all completions together, while the server shows no other sign of work."""
     probe_s: float = 3.0
     """Time for each short request: health, models, metrics."""
+    health_kept_s: float = 1.0
+    """Time for which an answer to ``health`` holds."""
     weights_s: float = 600.0
     """Time for the server to read new weights."""
 
@@ -182,7 +183,7 @@ class VllmHttpEngine:
             return EngineHealth(ok=False, reason="stopped")
         if self._silence.suspect or self._silence.stalled:
             return EngineHealth(ok=False, reason="stalled", detail=f"nothing comes from {self.base_url}")
-        if self._probing is None and time.monotonic() - self._health_at < _HEALTH_KEPT_S:
+        if self._probing is None and time.monotonic() - self._health_at < self._timeouts.health_kept_s:
             return self._health
         if self._probing is None:
             self._probing = asyncio.create_task(self._probe(), name="engine-health")
