@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as RawTokenizer
+from tokenizers.processors import TemplateProcessing
 
 from searchr1.errors import ConfigurationError
-from searchr1.tokenizer import ReservedTextError, Tokenizer
+from searchr1.tokenizer import AddBos, ReservedTextError, Tokenizer
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 FIRST_SPECIAL = 256
@@ -27,6 +28,25 @@ TEMPLATES = {
     "json": "{{ messages[0] | tojson }} {{ {'a': '<é>'} | tojson(indent=2) }}",
     "loop controls": "{% for x in [1, 2, 3] %}{% if x == 2 %}{% break %}{% endif %}{{ x }}{% endfor %}",
     "the date": "{{ strftime_now('%Y') | length }}",
+    "generation blocks": (
+        "{%- for m in messages %}{%- if m.role == 'user' %}{{- '<|im_start|>user\n' + m.content + '<|im_end|>\n' }}"
+        "{%- else %}{% generation %}{{ m.content }}<|im_end|>{% endgeneration %}{%- endif %}{%- endfor %}"
+        "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+    ),
+    "a generation block of a user's turn": (
+        "{% for m in messages %}\n  {% generation %}\n    {{ m.content }} {{ loop.index }}\n  {% endgeneration %}\n"
+        "{% endfor %}"
+    ),
+    "white space and a generation block": "a  {%- generation -%}  {{ messages[0].content }}  {%- endgeneration -%}  b",
+    "names of a generation block": (
+        "{% set x = 1 %}{% generation %}{{ x }}{% set x = 2 %}{% set y = 3 %}{{ x }}{% endgeneration %}{{ x }}{{ y }}"
+    ),
+    "a generation block in a macro": (
+        "{% macro say(text) %}{% generation %}[{{ text }}]{% endgeneration %}{% endmacro %}"
+        "{{ say(messages[0].content) }}"
+    ),
+    "generation blocks in each other": "{% generation %}a{% generation %}b{% endgeneration %}c{% endgeneration %}",
+    "generation as a name": "{% set generation = 1 %}{{ generation }}{{ messages[0].content }}",
 }
 
 
@@ -123,6 +143,114 @@ def test_templates_render_as_transformers_renders_them(tmp_path: Path, name: str
     assert tokenizer.encode_prompt(rendered) == list(ids)
 
 
+BOS_TEMPLATE = "{{ bos_token }}<|im_start|>{{ messages[0].content }}"
+BOS = "<|endoftext|>"
+TOKEN = {"content": BOS, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+KEPT: dict[str, dict[str, Any]] = {
+    "the config": {"tokenizer_config.json": {"bos_token": BOS}},
+    "the config, as an object": {"tokenizer_config.json": {"bos_token": {"__type": "AddedToken"} | TOKEN}},
+    "the map": {"special_tokens_map.json": {"bos_token": BOS}},
+    "the map, as an object": {"special_tokens_map.json": {"bos_token": TOKEN}},
+    "both": {
+        "tokenizer_config.json": {"bos_token": "<|im_end|>"},
+        "special_tokens_map.json": {"bos_token": BOS},
+    },
+    "the map, as the config says null": {
+        "tokenizer_config.json": {"bos_token": None},
+        "special_tokens_map.json": {"bos_token": BOS},
+    },
+    "what the tokenizer puts first": {"tokenizer_config.json": {}},
+}
+
+
+def write_kept(folder: Path, name: str, **config: Any) -> Path:
+    """Write a tokenizer with its ``<bos>`` in one place."""
+    raw = raw_tokenizer()
+    if name == "what the tokenizer puts first":
+        raw.post_processor = TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, FIRST_SPECIAL)])
+    write_folder(folder, raw, **config | KEPT[name].get("tokenizer_config.json", {}))
+    if "special_tokens_map.json" in KEPT[name]:
+        (folder / "special_tokens_map.json").write_text(json.dumps(KEPT[name]["special_tokens_map.json"]))
+    return folder
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_template_finds_bos_wherever_it_is_kept(tmp_path: Path, name: str) -> None:
+    tokenizer = Tokenizer.load(str(write_kept(tmp_path, name, chat_template=BOS_TEMPLATE)))
+    rendered = tokenizer.render("hi")
+    assert rendered == f"{BOS}<|im_start|>hi"
+    assert tokenizer.encode_prompt(rendered)[0] == FIRST_SPECIAL
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", [name for name in KEPT if name != "what the tokenizer puts first"])
+def test_bos_is_what_transformers_finds(tmp_path: Path, name: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    write_kept(tmp_path, name, chat_template=BOS_TEMPLATE, tokenizer_class="PreTrainedTokenizerFast")
+    theirs = transformers.PreTrainedTokenizerFast.from_pretrained(str(tmp_path))
+    rendered = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    assert Tokenizer.load(str(tmp_path)).render("hi") == rendered
+
+
+@pytest.mark.parametrize("post", [None, "$A <|im_end|>"])
+def test_a_tokenizer_without_bos_puts_none(tmp_path: Path, post: str | None) -> None:
+    raw = raw_tokenizer()
+    if post is not None:
+        raw.post_processor = TemplateProcessing(single=post, special_tokens=[("<|im_end|>", FIRST_SPECIAL + 2)])
+    folder = write_folder(tmp_path, raw, chat_template=BOS_TEMPLATE)
+    assert Tokenizer.load(str(folder)).render("hi") == "<|im_start|>hi"
+    with pytest.raises(ConfigurationError, match="no bos_token"):
+        Tokenizer.load(str(folder), add_bos="always")
+
+
+@pytest.mark.parametrize(
+    ("add_bos", "says", "template", "rendered"),
+    [
+        ("auto", True, None, f"{BOS}hi"),
+        ("auto", False, None, "hi"),
+        ("auto", None, None, "hi"),
+        ("auto", True, QWEN_TEMPLATE, "<|im_start|>user"),
+        ("auto", True, BOS_TEMPLATE, f"{BOS}<|im_start|>hi"),
+        ("always", False, None, f"{BOS}hi"),
+        ("always", None, QWEN_TEMPLATE, f"{BOS}<|im_start|>user"),
+        ("always", True, BOS_TEMPLATE, f"{BOS}<|im_start|>hi"),
+        ("never", True, None, "hi"),
+        ("never", True, QWEN_TEMPLATE, "<|im_start|>user"),
+        ("never", True, BOS_TEMPLATE, f"{BOS}<|im_start|>hi"),
+    ],
+)
+def test_a_prompt_begins_with_bos_where_that_is_wanted(
+    tmp_path: Path, add_bos: AddBos, says: bool | None, template: str | None, rendered: str
+) -> None:
+    config = {"bos_token": BOS, "add_bos_token": says, "chat_template": template}
+    given = {name: value for name, value in config.items() if value is not None}
+    tokenizer = Tokenizer.load(str(write_folder(tmp_path, **given)), add_bos=add_bos)
+    assert tokenizer.render("hi").startswith(rendered)
+    assert tokenizer.render("hi").count(BOS) == rendered.count(BOS)
+    assert FIRST_SPECIAL not in tokenizer.encode("hi")
+
+
+def test_without_the_template_a_prompt_begins_as_the_tokenizer_says(tmp_path: Path) -> None:
+    write_folder(tmp_path, bos_token=BOS, add_bos_token=True, chat_template=QWEN_TEMPLATE)
+    assert Tokenizer.load(str(tmp_path)).render("hi", chat=False) == f"{BOS}hi"
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ({}, FIRST_SPECIAL + len(SPECIAL)),
+        ({"vocab_size": 512}, 512),
+        ({"vocab_size": 3}, FIRST_SPECIAL + len(SPECIAL)),
+        ({"text_config": {"vocab_size": 600}}, 600),
+        ({"vocab_size": "x", "text_config": 7}, FIRST_SPECIAL + len(SPECIAL)),
+    ],
+)
+def test_the_vocabulary_is_the_models_where_that_is_larger(tmp_path: Path, config: object, size: int) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Tokenizer.load(str(tmp_path)).vocab_size == size
+
+
 def test_a_template_in_its_own_file_comes_first(tmp_path: Path) -> None:
     write_folder(tmp_path, chat_template="from the config")
     (tmp_path / "chat_template.jinja").write_text("from the file")
@@ -172,7 +300,17 @@ def test_a_broken_config_file(tmp_path: Path, content: bytes) -> None:
         Tokenizer.load(str(tmp_path))
 
 
-@pytest.mark.parametrize("template", ["{% if %}", "{{ messages", "{% unknown %}"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if %}",
+        "{{ messages",
+        "{% unknown %}",
+        "{% generation %}a",
+        "{% endgeneration %}",
+        "{% generation x %}a{% endgeneration %}",
+    ],
+)
 def test_a_template_that_is_not_valid(tmp_path: Path, template: str) -> None:
     with pytest.raises(ConfigurationError, match="chat template is not valid"):
         load(tmp_path, chat_template=template)

@@ -212,11 +212,11 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
 def _special(config: dict[str, Any], special_map: dict[str, Any], raw: RawTokenizer) -> dict[str, str]:
     """Return the special tokens that are set, wherever a tokenizer keeps them.
 
-    A template prints nothing for one that is absent, so none may be overlooked. What the config says comes first; a
+    A template prints nothing for one that is absent, so none may be overlooked. The map goes before the config; a
     tokenizer that names no ``bos_token`` anywhere may still put one before every text that it encodes.
     """
     texts: dict[str, str] = {}
-    for source in (special_map, config):
+    for source in (config, special_map):
         for name, value in source.items():
             text = value.get("content") if isinstance(value, dict) else value
             if name.endswith("_token") and isinstance(text, str):

@@ -52,7 +52,7 @@ def shard(folder: Path) -> None:
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
-def _tensors(change: Callable[[Tensors], None]) -> Callable[[Path], None]:
+def _tensors(change: Callable[[Tensors], object]) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         tensors = read_tensors(folder / WEIGHTS)
         change(tensors)
@@ -179,7 +179,7 @@ DAMAGES: dict[str, Callable[[Path], Any]] = {
     "one tensor lost": _tensors(lambda tensors: tensors.pop("model.norm.weight")),
     "one tensor more": _tensors(lambda tensors: tensors.update({"model.extra.weight": ("BF16", [1], b"\0\0")})),
     "a NaN": _value(0xC0, 0x7F),
-    "a negative NaN": _value(0x01, 0xFF),
+    "a negative NaN": _value(0x81, 0xFF),
     "an infinity": _value(0x80, 0x7F),
     "zeros of another shape": _with(shape=[1024, 512]),
     "a transposed shape": _with(shape=[256, 2048]),
@@ -235,10 +235,7 @@ HARMLESS: dict[str, Callable[[Path], Any]] = {
     "in shards": shard,
     "fields of another version": _config(transformers_version="4.40.0", use_cache=False, x_new=1),
     "a file beside it": lambda folder: (folder / "optimizer.pt").write_bytes(b"x"),
-    "a link to the weights": lambda folder: (
-        (folder / WEIGHTS).rename(folder / "blob"),
-        (folder / WEIGHTS).symlink_to("blob"),
-    ),
+    "a link to the weights": lambda folder: (folder / WEIGHTS).symlink_to((folder / WEIGHTS).rename(folder / "blob")),
     "a tied output layer": _tensors(lambda tensors: tensors.update({"lm_head.weight": tensors[EMBEDDING]})),
     "float32": _with(dtype="F32", content=b"\0" * 2048 * 256 * 4),
     "positions of old": _tensors(
