@@ -57,7 +57,9 @@ def json_texts(
 
 
 def is_parquet(path: Path) -> bool:
-    """Tell whether a file is parquet, by its first bytes; one that can't be read is not."""
+    """Tell whether a file is parquet, by its name or else by its first bytes."""
+    if path.suffix == ".parquet":
+        return True
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PAR1"

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from searchr1.printable import one_line
+
 index_app = typer.Typer(no_args_is_help=True, help="Build search indexes.")
 
 
@@ -41,4 +43,4 @@ def _index_build_dense(corpus: Path, out: Path, encoder: Path, *, overwrite: boo
 
 def _tell_ignored(fields: Collection[str]) -> None:
     if fields:
-        typer.echo(f"Neither searched nor shown: {', '.join(map(printable, fields))}", err=True)
+        typer.echo(f"Neither searched nor shown: {', '.join(map(one_line, fields))}", err=True)

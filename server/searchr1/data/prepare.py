@@ -84,9 +84,7 @@ class PrepareReport:
     def __str__(self) -> str:
         written = ", ".join(f"{count:,} {name}" for name, count in self.by_source.items())
         questions = "question" if self.num_questions == 1 else "questions"
-        return (
-            f"{self.output}: {self.num_questions:,} {questions} ({written}){_told(self.skipped, self.malformed)}"
-        )
+        return f"{self.output}: {self.num_questions:,} {questions} ({written}){_told(self.skipped, self.malformed)}"
 
 
 def _told(skipped: Mapping[str, int], malformed: str) -> str:

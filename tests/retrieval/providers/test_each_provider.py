@@ -13,6 +13,7 @@ from searchr1.retrieval.registry import open_provider, parse_spec
 from tests.retrieval.providers.cases import KEY, WEB_CASE, search, status
 from tests.retrieval.providers.site import serving
 
+AREA = [{"label": "Area", "value": "1"}]
 TAVILY, SEARXNG, BRAVE, SERPER, EXA, MEDIAWIKI = (
     WEB_CASE[name] for name in ("tavily", "searxng", "brave", "serper", "exa", "mediawiki")
 )
@@ -167,7 +168,16 @@ def test_a_contact_that_no_header_can_hold_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "written",
-    ["", "/", "/search", "/search/", "/search?q=<query>", "/search?format=json&q=%s", "/search?q={q}&language=fr", "?q="],
+    [
+        "",
+        "/",
+        "/search",
+        "/search/",
+        "/search?q=<query>",
+        "/search?format=json&q=%s",
+        "/search?q={q}&language=fr",
+        "?q=",
+    ],
 )
 async def test_a_searxng_is_asked_however_its_address_is_written(written: str) -> None:
     async with serving(lambda _: web.json_response({"results": [{"title": "T", "content": "x"}]})) as site:
@@ -181,9 +191,11 @@ async def test_a_searxng_is_asked_however_its_address_is_written(written: str) -
 
 
 async def test_a_searxng_below_a_path_and_an_option_it_does_not_have() -> None:
-    async with serving(lambda _: web.json_response({"results": []})) as site:
-        async with open_provider(parse_spec(f"searxng:{site.url}/searx/search?q=<query>")) as provider:
-            await provider.search("q", 3, 20)
+    async with (
+        serving(lambda _: web.json_response({"results": []})) as site,
+        open_provider(parse_spec(f"searxng:{site.url}/searx/search?q=<query>")) as provider,
+    ):
+        await provider.search("q", 3, 20)
     assert site.requests[0][1] == "/searx/search"
     with pytest.raises(ConfigurationError, match="has no option 'enginez'"):
         async with open_provider(parse_spec("searxng:http://127.0.0.1:1/search?enginez=x")):
@@ -201,7 +213,7 @@ async def test_a_searxng_below_a_path_and_an_option_it_does_not_have() -> None:
             "https://x.test/m",
         ),
         (
-            {"infoboxes": [{"infobox": "Mali", "id": "https://x.test/", "attributes": [{"label": "Area", "value": "1"}]}]},
+            {"infoboxes": [{"infobox": "Mali", "id": "https://x.test/", "attributes": AREA}]},
             '"Mali"\nArea: 1.',
             "https://x.test/",
         ),

@@ -53,7 +53,10 @@ async def passages(serve_raw: ServeRaw, *entries: Any) -> tuple[Passage, ...]:
         ({"id": "7", "title": '"T"', "text": "a\nb", "extra": {}}, Passage("7", '"T"', "a\nb")),
         ({"_id": "7", "title": "", "text": "a"}, Passage("7", '""', "a")),
         ({"document": {"text": "a", "url": "https://x.test/"}}, Passage("", '""', "a", url="https://x.test/")),
-        ({"document": {"content": "T\na", "metadata": {"url": "https://x.test/"}}}, Passage("", "T", "a", "https://x.test/")),
+        (
+            {"document": {"content": "T\na", "metadata": {"url": "https://x.test/"}}},
+            Passage("", "T", "a", "https://x.test/"),
+        ),
         ({"contents": "T\na", "url": "javascript:x"}, Passage("", "T", "a")),
         ({"document": {"contents": "T"}, "score": None}, Passage("", "T", "")),
         ({"document": {"contents": "T"}, "score": "high"}, Passage("", "T", "")),
