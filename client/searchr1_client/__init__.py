@@ -11,8 +11,10 @@ from searchr1_client._errors import (
     APITimeoutError,
     AuthenticationError,
     BadRequestError,
+    ClientClosedError,
     ConflictError,
     InternalServerError,
+    InvalidArgumentError,
     NotFoundError,
     PayloadTooLargeError,
     PermissionDeniedError,
@@ -24,6 +26,7 @@ from searchr1_client._errors import (
     StreamFormatError,
     UnprocessableEntityError,
 )
+from searchr1_client._http import default_async_http_client, default_http_client
 from searchr1_client._models import Model, ModelList
 from searchr1_client._request import ReplayOptions, RunOptions
 from searchr1_client._retries import RetryPolicy
@@ -67,8 +70,10 @@ __all__ = [
     "AuthenticationError",
     "BadRequestError",
     "Citation",
+    "ClientClosedError",
     "ConflictError",
     "InternalServerError",
+    "InvalidArgumentError",
     "KnownEvent",
     "Model",
     "ModelList",
@@ -105,4 +110,6 @@ __all__ = [
     "Usage",
     "WirePassage",
     "__version__",
+    "default_async_http_client",
+    "default_http_client",
 ]

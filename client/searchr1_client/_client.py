@@ -8,6 +8,7 @@ from typing import Self
 
 import httpx
 
+from searchr1_client._http import default_async_http_client, default_http_client, url_from_environment
 from searchr1_client._models import ModelList
 from searchr1_client._request import auth_headers, models_call
 from searchr1_client._research import AsyncResearch, Research
@@ -15,7 +16,6 @@ from searchr1_client._retries import RetryPolicy
 from searchr1_client._transport import NOT_GIVEN, AsyncTransport, Config, NotGiven, SyncTransport, check_config
 from searchr1_client._version import __version__
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8000"
 DEFAULT_MAX_RETRIES = 2
 DEFAULT_RETRY_POLICY = RetryPolicy()
 
@@ -48,13 +48,14 @@ class AsyncModels:
 class SearchR1:
     """A client of one server. Close it, or use it as a context manager.
 
-    ``base_url`` and ``api_key`` default to the variables SEARCHR1_BASE_URL and SEARCHR1_API_KEY, and then to a server
+    ``base_url`` and ``api_key`` default to the variables SEARCHR1_URL and SEARCHR1_API_KEY, and then to a server
     on this machine and to no key. ``timeout`` defaults to 5 s for a connection, 11 min for an answer and 2 min of
     silence in a stream. An ``http_client`` of your own stays yours to close, and its timeout counts where none is
     given here.
 
     Raises:
         SearchR1Error: the address is not one, or the key can't be sent.
+        APIConnectionError: a proxy or the certificates that the environment names can't be used.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class SearchR1:
         own_http = http_client is not None
         config = _config(base_url, api_key, timeout, max_retries, retry_policy, default_headers, own_http)
         self._owns_http = http_client is None
-        self._bind(SyncTransport(http_client or httpx.Client(), config))
+        self._bind(SyncTransport(http_client or default_http_client(config.base_url), config))
 
     def _bind(self, transport: SyncTransport) -> None:
         self._transport = transport
@@ -136,7 +137,7 @@ class AsyncSearchR1:
         own_http = http_client is not None
         config = _config(base_url, api_key, timeout, max_retries, retry_policy, default_headers, own_http)
         self._owns_http = http_client is None
-        self._bind(AsyncTransport(http_client or httpx.AsyncClient(), config))
+        self._bind(AsyncTransport(http_client or default_async_http_client(config.base_url), config))
 
     def _bind(self, transport: AsyncTransport) -> None:
         self._transport = transport
@@ -198,7 +199,7 @@ def _config(
     default_headers: Mapping[str, str] | None,
     own_http_client: bool,
 ) -> Config:
-    url = os.environ.get("SEARCHR1_BASE_URL") or DEFAULT_BASE_URL if base_url is None else base_url
+    url = url_from_environment() if base_url is None else base_url
     key = os.environ.get("SEARCHR1_API_KEY") if api_key is None else api_key
     check_config(url, key)
     headers = {"User-Agent": f"searchr1-client/{__version__}", **auth_headers(key), **(default_headers or {})}

@@ -24,6 +24,14 @@ class APIConnectionError(SearchR1Error):
         self.retryable = retryable
 
 
+class InvalidArgumentError(SearchR1Error, ValueError):
+    """A call that can't be sent: an id that is none, a value that JSON or HTTP has no form for."""
+
+
+class ClientClosedError(SearchR1Error, RuntimeError):
+    """A call through a client that was closed."""
+
+
 class APITimeoutError(APIConnectionError):
     """A server that could not be reached, or was silent, for longer than ``timeout``."""
 
@@ -159,8 +167,7 @@ def connection_error(error: httpx.RequestError) -> APIConnectionError:
 
     A timeout while waiting for the answer is not retryable: the next wait would be as long.
     """
-    url = error.request.url
-    where = f"{url.scheme}://{url.netloc.decode()}"
+    where = _where(error)
     detail = str(error) or type(error).__name__
     kind = APITimeoutError if isinstance(error, httpx.TimeoutException) else APIConnectionError
     if isinstance(error, httpx.ReadTimeout | httpx.WriteTimeout):
@@ -168,10 +175,18 @@ def connection_error(error: httpx.RequestError) -> APIConnectionError:
     return kind(f"no answer from {where} ({detail})", retryable=isinstance(error, _LOST))
 
 
+def _where(error: httpx.RequestError) -> str:
+    try:
+        url = error.request.url
+    except RuntimeError:  # httpx names no request in some of its errors
+        return "the server"
+    return f"{url.scheme}://{url.netloc.decode()}"
+
+
 def _json_or_none(response: httpx.Response) -> object:
     try:
         body: object = json.loads(response.content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return body
 

@@ -7,6 +7,7 @@ from typing import Any, Generic, Literal, TypedDict, TypeVar
 
 from pydantic import BaseModel
 
+from searchr1_client._errors import InvalidArgumentError
 from searchr1_client._models import ModelList
 from searchr1_client.events import Run, RunDeleted, RunList
 
@@ -75,10 +76,10 @@ def replay_call(
     """Return the call that runs a stored run, or one that carries its ``trajectory``, again.
 
     Raises:
-        ValueError: the run has no trajectory.
+        InvalidArgumentError: the run has no trajectory.
     """
     if isinstance(run, Run) and run.trajectory is None:
-        raise ValueError("the run has no trajectory; research.retrieve(run.id) has it once the run has ended")
+        raise InvalidArgumentError("the run has no trajectory; research.retrieve(run.id) has it once the run has ended")
     what = {"run_id": run} if isinstance(run, str) else {"run": run.model_dump(mode="json")}
     body = {**what, "on_miss": on_miss, "stream": stream, **given(options)}
     return Call("POST", "/v1/research/replay", Run, body)
@@ -122,7 +123,7 @@ def is_run_id(text: str) -> bool:
 
 def _run_path(run_id: str) -> str:
     if not is_run_id(run_id):
-        raise ValueError(f"{run_id!r} is not a run's id")
+        raise InvalidArgumentError(f"{run_id!r} is not a run's id")
     return f"/v1/research/{run_id}"
 
 

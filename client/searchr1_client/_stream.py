@@ -117,7 +117,7 @@ class ResearchStream(_Stream):
             self._state.feed(next(self._chunks))
         except StopIteration:
             self._take_up(None)
-        except httpx.RequestError as error:
+        except (httpx.RequestError, httpx.StreamError) as error:
             self._take_up(error)
 
     def _take_up(self, loss: Loss) -> None:
@@ -201,7 +201,7 @@ class AsyncResearchStream(_Stream):
             self._state.feed(await anext(self._chunks))
         except StopAsyncIteration:
             await self._take_up(None)
-        except httpx.RequestError as error:
+        except (httpx.RequestError, httpx.StreamError) as error:
             await self._take_up(error)
 
     async def _take_up(self, loss: Loss) -> None:

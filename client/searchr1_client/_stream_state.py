@@ -23,7 +23,7 @@ from searchr1_client.fold import RunFold
 MAX_ATTEMPTS = 5
 """Attempts to resume a stream, counted from the last event that was read."""
 
-Loss = httpx.RequestError | APIConnectionError | APIStatusError | None
+Loss = httpx.RequestError | httpx.StreamError | APIConnectionError | APIStatusError | None
 """The reason for which a stream is cut: its connection failed, could not be made again, or (None) closed too early."""
 
 

@@ -13,6 +13,8 @@ from searchr1_client._errors import (
     APIConnectionError,
     APIResponseValidationError,
     APIStatusError,
+    ClientClosedError,
+    InvalidArgumentError,
     SearchR1Error,
     connection_error,
     status_error,
@@ -128,7 +130,8 @@ class SyncTransport:
 
     def _send_once(self, call: Call[Any], *, stream: bool) -> httpx.Response:
         try:
-            response = self.http.send(self.http.build_request(**self.config.request(call, stream=stream)), stream=True)
+            request = built(self.http, self.config.request(call, stream=stream))
+            response = self.http.send(request, stream=True)
             if response.is_success and stream:
                 return response
             try:
@@ -137,6 +140,8 @@ class SyncTransport:
                 response.close()
         except httpx.RequestError as error:
             raise connection_error(error) from error
+        except httpx.StreamError as error:
+            raise ClientClosedError("the client was closed during the call") from error
         if not response.is_success:
             raise status_error(response)
         return response
@@ -148,7 +153,7 @@ class SyncTransport:
         request = self.config.request(call, stream=False) | {"timeout": CANCEL_TIMEOUT_S}
         try:
             self.http.send(self.http.build_request(**request))
-        except httpx.RequestError:
+        except (httpx.RequestError, httpx.StreamError):
             return
 
 
@@ -180,7 +185,7 @@ class AsyncTransport:
 
     async def _send_once(self, call: Call[Any], *, stream: bool) -> httpx.Response:
         try:
-            request = self.http.build_request(**self.config.request(call, stream=stream))
+            request = built(self.http, self.config.request(call, stream=stream))
             response = await self.http.send(request, stream=True)
             if response.is_success and stream:
                 return response
@@ -190,6 +195,8 @@ class AsyncTransport:
                 await response.aclose()
         except httpx.RequestError as error:
             raise connection_error(error) from error
+        except httpx.StreamError as error:
+            raise ClientClosedError("the client was closed during the call") from error
         if not response.is_success:
             raise status_error(response)
         return response
@@ -202,7 +209,7 @@ class AsyncTransport:
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
                 await self.http.send(self.http.build_request(**request))
-        except (httpx.RequestError, TimeoutError):
+        except (httpx.RequestError, httpx.StreamError, TimeoutError):
             return
 
     async def to_end(self, work: Coroutine[Any, Any, None]) -> None:
@@ -211,6 +218,16 @@ class AsyncTransport:
         self.leaving.add(task)
         task.add_done_callback(self.leaving.discard)
         await asyncio.shield(task)
+
+
+def built(http: httpx.Client | httpx.AsyncClient, parts: dict[str, Any]) -> httpx.Request:
+    """Return the request of ``parts``. Raises ``ClientClosedError`` and ``InvalidArgumentError``."""
+    if http.is_closed:
+        raise ClientClosedError("the client is closed; make another one")
+    try:
+        return http.build_request(**parts)
+    except (ValueError, TypeError, RecursionError, httpx.InvalidURL) as error:
+        raise InvalidArgumentError(f"the call can't be put into a request: {error}") from error
 
 
 def check_config(base_url: str, api_key: str | None) -> None:

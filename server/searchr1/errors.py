@@ -55,5 +55,9 @@ class DatasetError(SearchR1Error):
     """A file of questions or of results is missing or malformed. The message names the file and the line."""
 
 
+class EvaluationError(SearchR1Error):
+    """An evaluation that gives no score, because nothing that it asked ran."""
+
+
 class GatewayError(SearchR1Error):
     """The gateway cannot be reached, or refuses every request for the same reason."""

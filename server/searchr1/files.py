@@ -4,14 +4,19 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import BufferedWriter, RawIOBase
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.json_texts import json_texts
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 T = TypeVar("T")
 
@@ -21,7 +26,7 @@ def check_output(path: Path, *, replace: bool) -> None:
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder; give a file")
     if path.exists() and not replace:
-        raise ConfigurationError(f"{path} exists. Give --force to replace it, or another --output")
+        raise ConfigurationError(f"{path} exists. Give --overwrite to replace it, or another --output")
 
 
 @contextmanager
@@ -33,17 +38,48 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            yield file
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            raw = part.open("wb", buffering=0)
+        # Only what the disk says of this file is told of it: the block has errors of its own.
+        with _Guarded(raw, path) as file:
+            yield cast(BinaryIO, file)
             file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
+            with _writing(path):
+                os.fsync(raw.fileno())
+        with _writing(path):
+            part.replace(path)
     finally:
         with suppress(OSError):
             part.unlink()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+class _Guarded(BufferedWriter):
+    """A buffered file whose disk's errors name ``path``, as ``ConfigurationError``."""
+
+    def __init__(self, raw: RawIOBase, path: Path) -> None:
+        super().__init__(raw)
+        self._path = path
+
+    def write(self, data: "Buffer", /) -> int:
+        with _writing(self._path):
+            return super().write(data)
+
+    def flush(self) -> None:
+        with _writing(self._path):
+            super().flush()
+
+    def close(self) -> None:
+        with _writing(self._path):
+            super().close()
 
 
 @contextmanager
@@ -79,20 +115,46 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def read_json_lines(path: Path, kind: TypeAdapter[T]) -> Iterator[tuple[str, T]]:
-    """Yield where each line stands, for messages, and its value. Blank lines are skipped; one at a time is in memory.
+class BadLines:
+    """The answer to malformed lines of a file: the first one ends the command, or all are left out and counted."""
+
+    def __init__(self, *, skip: bool) -> None:
+        self.num_skipped = 0
+        self._skip, self._first = skip, ""
+
+    def __call__(self, error: DatasetError) -> None:
+        """Take a malformed line. Raises ``DatasetError``, with a hint, unless lines are skipped."""
+        if not self._skip:
+            raise DatasetError(f"{error}. To leave out what is malformed: --skip-bad") from error
+        self.num_skipped += 1
+        self._first = self._first or str(error)
+
+    def __str__(self) -> str:
+        return f"{self.num_skipped:,} malformed, the first: {self._first}" if self.num_skipped else ""
+
+
+def refused(error: DatasetError) -> None:
+    """Raise ``error``: the answer to a malformed line where nothing else was chosen."""
+    raise error
+
+
+def read_json_lines(
+    path: Path, kind: TypeAdapter[T], on_bad: Callable[[DatasetError], None] = refused
+) -> Iterator[tuple[str, T]]:
+    """Yield where each value of a file of JSON stands, for messages, and the value; see ``json_texts`` for its forms.
+
+    ``on_bad`` hears of a malformed value, which is left out unless it raises.
 
     Raises:
-        DatasetError: the file can't be read, or a line is malformed; file and line are named.
+        DatasetError: the file can't be read, or a value is malformed; file and line are named.
     """
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    where = f"{path}, line {number}"
-                    yield where, _parse(line, kind, where)
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from error
+    for where, text in json_texts(path, DatasetError):
+        try:
+            value = _parse(text, kind, where)
+        except DatasetError as error:
+            on_bad(error)
+        else:
+            yield where, value
 
 
 def first_problem(error: ValidationError) -> str:

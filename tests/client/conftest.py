@@ -115,6 +115,7 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEARCHR1_URL", raising=False)
     monkeypatch.delenv("SEARCHR1_BASE_URL", raising=False)
     monkeypatch.delenv("SEARCHR1_API_KEY", raising=False)
 

@@ -147,7 +147,8 @@ async def test_an_error_body_that_breaks_is_a_lost_connection(both: Both) -> Non
 
 
 def test_address_and_key_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEARCHR1_BASE_URL", "https://far:9/v1/")
+    monkeypatch.setenv("SEARCHR1_URL", "https://far:9/v1/")
+    monkeypatch.setenv("SEARCHR1_BASE_URL", "https://old")
     monkeypatch.setenv("SEARCHR1_API_KEY", "from-env")
     cases: list[tuple[dict[str, Any], str, str | None]] = [
         ({}, "https://far:9/v1/models", "Bearer from-env"),

@@ -173,7 +173,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path, options: dict[str, Any], sa
 def test_an_output_that_is_there_is_replaced_only_by_force_and_whole(tmp_path: Path, out: Path) -> None:
     source = write_lines(tmp_path / "a.jsonl", flashrag(0, "nq", "train"))
     prepared(out, source)
-    with pytest.raises(ConfigurationError, match="--force"):
+    with pytest.raises(ConfigurationError, match="--overwrite"):
         prepared(out, source)
     before = out.read_bytes()
     broken = write_lines(tmp_path / "b.jsonl", flashrag(1, "nq", "train"), [])
@@ -210,4 +210,4 @@ def test_the_command(tmp_path: Path) -> None:
     assert {row["extra_info"]["split"] for row in rows_of(tmp_path / "out.parquet")} == {"test"}
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr == "searchr1: out.parquet exists. Give --force to replace it, or another --output\n"
+    assert again.stderr == "searchr1: out.parquet exists. Give --overwrite to replace it, or another --output\n"

@@ -97,7 +97,7 @@ def test_an_output_that_is_there_is_kept_unless_forced(tmp_path: Path, name: str
     source = write_lines(tmp_path / "runs.jsonl", [run_json()])
     output = tmp_path / name
     output.write_text("precious")
-    with pytest.raises(ConfigurationError, match="--force"):
+    with pytest.raises(ConfigurationError, match="--overwrite"):
         exported(source, output)
     assert output.read_text() == "precious"
     exported(source, output, force=True)
@@ -114,7 +114,7 @@ def test_a_failure_leaves_the_output_that_was_there(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: Path) -> Iterator[Run]:
+    def interrupted(_: Path, on_bad: object) -> Iterator[Run]:
         yield a_run()
         raise KeyboardInterrupt
 

@@ -23,6 +23,7 @@ from searchr1.atlas.world import World, load_world
 from searchr1.files import write_json_lines
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
+from searchr1.retrieval.index.terms import TermSettings
 
 Item = TypeVar("Item")
 SearchBatch = Callable[[list[str]], list[list[Passage]]]
@@ -30,6 +31,8 @@ SearchBatch = Callable[[list[str]], list[list[Passage]]]
 VALIDATION_QUESTIONS = 1000
 TEST_QUESTIONS = 2000
 TOP_K = 3
+TERMS = TermSettings(analyzer=1)
+"""Search terms of the demo's indexes: its checkpoint was trained on what they find."""
 SWAP_SHARE = 0.8
 """Share of the train demonstrations whose entities are renamed."""
 _READINGS_PER_WORLD = 1000
@@ -201,7 +204,7 @@ def _progress_bar(shown: bool) -> Progress:
 
 
 def _index(corpus: Path, folder: Path) -> SearchBatch:
-    build_index(corpus, folder, progress=False)
+    build_index(corpus, folder, progress=False, tokenizer=TERMS)
     index = LocalIndex.open(folder)
     return lambda queries: index.search_batch(queries, TOP_K)
 

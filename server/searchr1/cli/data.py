@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from searchr1.cli.options import DATA, Data, DataDir
+from searchr1.cli.options import DATA, Data, DataDir, Force, Overwrite, SkipBad
+from searchr1.printable import one_line
 
 data_app = typer.Typer(no_args_is_help=True, help="Make files of questions.")
 
@@ -24,7 +25,7 @@ def data_prepare(
         list[str] | None, typer.Option(help="Leave out the questions of this source's test split; may be repeated.")
     ] = None,
     golden: Annotated[
-        Path | None, typer.Option(help='JSON lines of {"question", "golden_answers"} for exported runs.')
+        Path | None, typer.Option(help="File of questions with their answers, for exported runs.")
     ] = None,
     data_source: Annotated[str, typer.Option(help="Of questions that name none: it picks the reward.")] = "searchr1",
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Write each question once.")] = False,
@@ -32,7 +33,9 @@ def data_prepare(
     limit: Annotated[int | None, typer.Option(min=1, help="Most questions, after the shuffle.")] = None,
     limit_each: Annotated[int | None, typer.Option(min=1, help="Most questions of each data_source.")] = None,
     verl: Annotated[bool, typer.Option("--verl", help="Write data_source as verl knows it: searchR1_nq.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
+    skip_bad: SkipBad = False,
+    overwrite: Overwrite = False,
+    force: Force = False,
 ) -> None:
     """Write questions of one source or many into one file, for training or evaluation: see docs/guides/data.md."""
     from searchr1.data.prepare import PrepareConfig, prepare
@@ -52,6 +55,7 @@ def data_prepare(
         limit=limit,
         limit_each=limit_each,
         verl=verl,
-        force=force,
+        skip_bad=skip_bad,
+        force=overwrite or force,
     )
-    typer.echo(str(prepare(config)))
+    typer.echo(one_line(str(prepare(config))))

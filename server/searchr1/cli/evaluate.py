@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from searchr1.cli.options import DATA, URL, ApiKey, Data, DataDir, Url, with_run_options
+from searchr1.cli.options import DATA, URL, ApiKey, Data, DataDir, SkipBad, Url, with_run_options
 from searchr1.evaluation.baselines.formats import BaselineFormat
 from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
+from searchr1.printable import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from searchr1.evaluation.report import Report
     from searchr1.evaluation.table.table import ComparisonTable
+    from searchr1.files import BadLines
     from searchr1_client import RunOptions
 
 
@@ -50,6 +55,7 @@ def evaluate(
     by_kind: Annotated[bool, typer.Option("--by-kind", help="A row for each kind of question too.")] = False,
     out: Annotated[Path | None, typer.Option(help="JSON lines of results; the run resumes from it.")] = None,
     data_dir: DataDir = DATA,
+    skip_bad: SkipBad = False,
     extractor: Annotated[
         Literal["own", "reference"],
         typer.Option(help="Read Search-R1's answers from its last action, or as the reference's extractor does."),
@@ -83,6 +89,9 @@ def evaluate(
     """
     if ctx.invoked_subcommand is not None:
         return
+    from searchr1.files import BadLines
+
+    bad = BadLines(skip=skip_bad)
     common: dict[str, Any] = {
         "dataset": dataset,
         "split": split,
@@ -92,15 +101,15 @@ def evaluate(
         "concurrency": concurrency,
         "extractor": extractor,
         "out": out,
+        "on_bad": bad,
     }
     methods = tuple(dict.fromkeys(str(name) for name in method or (SEARCH_R1,)))
     if methods != (SEARCH_R1,) or engine_url is not None or retriever is not None:
         if closed_book:
             raise typer.BadParameter("--closed-book asks a gateway; on an engine, use --method direct")
         given = {"engine_url": engine_url, "tokenizer": tokenizer, "retriever": retriever}
-        _compare(
-            {**common, "methods": methods, "baseline_format": baseline_format}, given, options, by_kind, paper, plot
-        )
+        comparison = {**common, "methods": methods, "baseline_format": baseline_format}
+        _compare(comparison, given, options, by_kind, paper, plot, bad)
         return
     if paper is not None or plot:
         raise typer.BadParameter("--paper and --plot go with a table: searchr1 eval table FILE, or --method")
@@ -109,6 +118,7 @@ def evaluate(
 
     report = run(**common, url=url, api_key=api_key, closed_book=closed_book, **options)
     print_report(report, by_kind=by_kind)
+    _end((report,), bad)
 
 
 @eval_app.command("table")
@@ -136,6 +146,7 @@ def _compare(
     by_kind: bool,
     paper: Literal["qwen2.5-3b", "qwen2.5-7b"] | None,
     plot: bool,
+    bad: "BadLines",
 ) -> None:
     from searchr1.evaluation.engine.compare import NO_RETRIEVER, Comparison, compare, needs_retriever
     from searchr1.evaluation.report import print_report
@@ -158,6 +169,19 @@ def _compare(
         typer.echo(f"\n{report.searching.name}:")
         print_report(report, by_kind=by_kind)
     _give(build_table(compared.records, paper=paper), _table_path(chosen.out), plot)
+    _end(compared.reports, bad)
+
+
+def _end(reports: "Sequence[Report]", bad: "BadLines") -> None:
+    """Say what the scores leave out. Raises ``SystemExit`` where runs failed: these scores are no result yet."""
+    if str(bad):
+        typer.echo(f"left out: {one_line(str(bad))}", err=True)
+    failed = sum(summary.num_failed for report in reports for summary in report.passes)
+    if failed:
+        raise SystemExit(
+            f"searchr1 eval: {failed:,} runs failed, by no fault of the model, and count as wrong above. "
+            "Ask them again: the same command with --out FILE asks only what FILE does not hold."
+        )
 
 
 def _table_path(out: Path | None) -> Path | None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from searchr1.cli.options import DATA, URL, ApiKey, DataDir, Url
+from searchr1.cli.options import DATA, URL, ApiKey, DataDir, Force, Overwrite, SkipBad, Url
+from searchr1.printable import one_line
 
 export_app = typer.Typer()
 
@@ -23,13 +24,13 @@ def export(
     status: Annotated[list[str] | None, typer.Option(help="completed, exhausted, …; may be repeated.")] = None,
     since: Annotated[str | None, typer.Option(help="Runs from this ISO date or time on; UTC without a zone.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The newest runs only; of --input, the first.")] = None,
-    golden: Annotated[
-        Path | None, typer.Option(help='JSON lines of {"question", "golden_answers"} for the parquet.')
-    ] = None,
+    golden: Annotated[Path | None, typer.Option(help="File of questions with their answers, for the parquet.")] = None,
     data_source: Annotated[str, typer.Option(help="Upstream's data_source: it picks the reward.")] = "searchr1",
     split: Annotated[str, typer.Option(help="Upstream's extra_info.split.")] = "train",
     append: Annotated[bool, typer.Option("--append", help="Add to a .jsonl the runs that it lacks.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an output that is there.")] = False,
+    overwrite: Overwrite = False,
+    force: Force = False,
+    skip_bad: SkipBad = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of a run instead.")] = False,
 ) -> None:
     """Write stored runs as training records, token ids and loss masks included: see docs/reference/record.md."""
@@ -56,9 +57,10 @@ def export(
         data_source=data_source,
         split=split,
         append=append,
-        force=force,
+        skip_bad=skip_bad,
+        force=overwrite or force,
     )
-    typer.echo(str(run(config)))
+    typer.echo(one_line(str(run(config))))
 
 
 @export_app.command("verl")
@@ -71,7 +73,8 @@ def export_verl(
         str | None, typer.Option(help="URL of the retriever, in place of the file's: http://127.0.0.1:8000/retrieve.")
     ] = None,
     data_dir: DataDir = DATA,
-    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    overwrite: Overwrite = False,
+    force: Force = False,
 ) -> None:
     """Write a folder from which verl runs a training run: data, reward, rollout, settings. See docs/guides/verl.md."""
     from searchr1.export.verl.command import VerlExport
@@ -79,4 +82,5 @@ def export_verl(
 
     given = {"data": data, "eval_data": eval_data, "retriever": retriever}
     overrides = {name: value for name, value in given.items() if value is not None}
+    force = overwrite or force
     typer.echo(run(VerlExport(config=config, out=out, overrides=overrides, data_dir=data_dir, force=force)))

@@ -1,24 +1,24 @@
 """The ``searchr1`` command. Each subcommand imports what it needs when it runs, so that ``--help`` stays quick."""
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from searchr1.cli.ask.command import EPILOG, ask
 from searchr1.cli.data import data_app
 from searchr1.cli.demo import demo_app
 from searchr1.cli.evaluate import eval_app
 from searchr1.cli.export import export_app
+from searchr1.cli.faults import told
 from searchr1.cli.index import index_app
 from searchr1.cli.retriever import retriever_app
 from searchr1.cli.serve import serve
 from searchr1.cli.train import train_app
-from searchr1.errors import SearchR1Error
+from searchr1.printable import one_line
+from searchr1_client._version import __version__
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve, ask, evaluate and train Search-R1 models.")
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(serve)
 app.command(epilog=EPILOG)(ask)
 app.add_typer(eval_app, name="eval")
@@ -30,20 +30,30 @@ app.add_typer(export_app, name="export")
 app.add_typer(demo_app, name="demo")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"searchr1 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def searchr1(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Serve, ask, evaluate and train Search-R1 models."""
+
+
 def main() -> None:
     """Run the command; errors that a user can mend are one line, not a traceback."""
     try:
         app()
-    except SearchR1Error as error:
-        sys.exit(f"searchr1: {error}")
-    except ValidationError as error:
-        sys.exit(f"searchr1: a setting is wrong: {'; '.join(map(_problem, error.errors()))}")
-
-
-def _problem(fault: Mapping[str, Any]) -> str:
-    """Word one fault that pydantic found; one that lies between settings names them itself."""
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return ": ".join(filter(None, [".".join(map(str, fault["loc"])), message]))
+    except Exception as error:  # the boundary of the process: what is no user's to mend goes on as it is
+        message = told(error)
+        if message is None:
+            raise
+        sys.exit(f"searchr1: {one_line(message)}")
 
 
 if __name__ == "__main__":

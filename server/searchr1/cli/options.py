@@ -22,6 +22,11 @@ Data = Annotated[
     typer.Option(help="File, folder or hub dataset with the seven sets.", show_default="PeterJinGo/nq_hotpotqa_train"),
 ]
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that is there.")]
+Force = Annotated[bool, typer.Option("--force", hidden=True)]
+"""The old name of ``--overwrite``."""
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out, and say how many.")]
+
 
 def _chosen(
     model: Annotated[str | None, typer.Option(help="Default: the served one.")] = None,

@@ -1,35 +1,27 @@
 """Golden answers by question, for records that do not know theirs."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field, TypeAdapter
 
 from searchr1.data.questions import asked
-from searchr1.files import read_json_lines
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """A question's right answers; more fields in its line do no harm."""
-
-    question: str
-    golden_answers: Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-_GOLDEN = TypeAdapter(Golden)
+from searchr1.data.readers import read
+from searchr1.data.sources import SourceFile
+from searchr1.errors import DatasetError
+from searchr1.files import refused
 
 
 class GoldenAnswers:
     """Right answers by question. A question that stands in several lines has all of their answers."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Read ``path``, JSON Lines; None knows no answers. Raises ``DatasetError`` as ``read_json_lines`` does."""
+    def __init__(self, path: Path | None, on_bad: Callable[[DatasetError], None] = refused) -> None:
+        """Read a file of questions; None knows no answers. Raises and calls ``on_bad`` as ``readers.read`` does."""
         self.num_known = 0
         """Questions asked for whose answers are known."""
         self._answers: dict[str, tuple[str, ...]] = {}
-        for _, line in () if path is None else read_json_lines(path, _GOLDEN):
+        for where, line in () if path is None else read(SourceFile(path), on_bad):
+            if not line.golden_answers:
+                on_bad(DatasetError(f"{where}: the question has no golden answers"))
+                continue
             known = self._answers.get(asked(line.question), ())
             self._answers[asked(line.question)] = tuple(dict.fromkeys([*known, *line.golden_answers]))
 

@@ -1,7 +1,7 @@
 """``searchr1 data prepare``: one file of questions for training or evaluation, out of one source or many."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -20,7 +20,7 @@ from searchr1.data.sets import set_named
 from searchr1.data.shuffle import shuffled
 from searchr1.data.sources import DATA_DIR, Places, SourceFile, locate
 from searchr1.errors import ConfigurationError, DatasetError
-from searchr1.files import check_output, whole_file
+from searchr1.files import BadLines, check_output, whole_file
 
 JSON_LINES, PARQUET = ".jsonl", ".parquet"
 UNNAMED = "searchr1"
@@ -60,6 +60,8 @@ class PrepareConfig:
     verl: bool = False
     """Spell data sources as verl's own reward does, ``searchR1_nq``."""
     force: bool = False
+    skip_bad: bool = False
+    """Leave malformed rows out, in place of stopping at the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ class PrepareReport:
     """Questions written, by data source."""
     skipped: dict[str, int]
     """Questions left out, by the reason; limits and ``data_sources`` are no reason."""
+    malformed: str = ""
+    """Number and first of the rows that were skipped as malformed."""
 
     @property
     def num_questions(self) -> int:
@@ -79,11 +83,14 @@ class PrepareReport:
 
     def __str__(self) -> str:
         written = ", ".join(f"{count:,} {name}" for name, count in self.by_source.items())
-        skipped = ", ".join(f"{count:,} {reason}" for reason, count in self.skipped.items())
         questions = "question" if self.num_questions == 1 else "questions"
-        return (
-            f"{self.output}: {self.num_questions:,} {questions} ({written}){f'; skipped: {skipped}' if skipped else ''}"
-        )
+        return f"{self.output}: {self.num_questions:,} {questions} ({written}){_told(self.skipped, self.malformed)}"
+
+
+def _told(skipped: Mapping[str, int], malformed: str) -> str:
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+    told = "; ".join(filter(None, [reasons, malformed]))
+    return f"; skipped: {told}" if told else ""
 
 
 class _Writer(Protocol):
@@ -123,13 +130,14 @@ def prepare(config: PrepareConfig, *, progress: bool = True) -> PrepareReport:
     _check(config)
     written, skipped = Counter[str](), Counter[str]()
     files = locate(config.sources, Places(config.split, config.data_dir, config.data))
+    bad = BadLines(skip=config.skip_bad)
     with ExitStack() as stack:
         bar = stack.enter_context(_bar(shown=progress))
         seen = Seen(dedupe=config.dedupe)
-        _exclude(config, seen, bar)
+        _exclude(config, seen, bad, bar)
         file = stack.enter_context(whole_file(config.output))
         writer = stack.enter_context(closing(_writer(config, file)))
-        questions: Iterable[Question] = _wanted(config, files, seen, skipped, bar)
+        questions: Iterable[Question] = _wanted(config, files, seen, skipped, bad, bar)
         if config.seed is not None:
             questions = stack.enter_context(closing(shuffled(questions, config.seed, config.output.parent)))
         for question in _limited(questions, config, bar):
@@ -137,9 +145,11 @@ def prepare(config: PrepareConfig, *, progress: bool = True) -> PrepareReport:
             written[question.data_source] += 1
             writer.write(question)
         if not written:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+            reasons = ", ".join(
+                [*(f"{count:,} {reason}" for reason, count in skipped.items()), *filter(None, [str(bad)])]
+            )
             raise DatasetError(f"no question is left to write{f'; skipped: {reasons}' if reasons else ''}")
-    return PrepareReport(config.output, dict(sorted(written.items())), dict(skipped))
+    return PrepareReport(config.output, dict(sorted(written.items())), dict(skipped), str(bad))
 
 
 def _check(config: PrepareConfig) -> None:
@@ -160,25 +170,30 @@ def _writer(config: PrepareConfig, file: BinaryIO) -> _Writer:
     try:
         from searchr1.data.upstream import QuestionParquetWriter
     except ImportError as error:
-        raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install 'searchr1[data]'") from error
+        raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install '.[data]'") from error
     return QuestionParquetWriter(file, split=config.split, verl=config.verl)
 
 
-def _exclude(config: PrepareConfig, seen: Seen, bar: Progress) -> None:
+def _exclude(config: PrepareConfig, seen: Seen, bad: BadLines, bar: Progress) -> None:
     if config.exclude:
         for file in locate(config.exclude, Places("test", config.data_dir, config.data)):
-            for _, question in _tracked(file, bar):
+            for _, question in _tracked(file, bad, bar):
                 seen.exclude(question)
 
 
 def _wanted(
-    config: PrepareConfig, files: Iterable[SourceFile], seen: Seen, skipped: Counter[str], bar: Progress
+    config: PrepareConfig,
+    files: Iterable[SourceFile],
+    seen: Seen,
+    skipped: Counter[str],
+    bad: BadLines,
+    bar: Progress,
 ) -> Iterator[Question]:
     """Yield the questions that the options leave, with ids and answers, in the order of the files."""
-    golden = GoldenAnswers(config.golden)
+    golden = GoldenAnswers(config.golden, bad)
     kept = {set_named(name) or name for name in config.data_sources}
     for file in files:
-        for where, found in _tracked(file, bar):
+        for where, found in _tracked(file, bad, bar):
             question = _completed(found, golden, config.data_source)
             if kept and question.data_source not in kept:
                 continue
@@ -212,9 +227,9 @@ def _limited(questions: Iterable[Question], config: PrepareConfig, bar: Progress
         bar.advance(task)
 
 
-def _tracked(file: SourceFile, bar: Progress) -> Iterator[tuple[str, Question]]:
+def _tracked(file: SourceFile, bad: BadLines, bar: Progress) -> Iterator[tuple[str, Question]]:
     task = bar.add_task(file.path.name, total=num_rows(file.path) if file.only is None else None)
-    for found in read(file):
+    for found in read(file, bad):
         yield found
         bar.advance(task)
 

@@ -15,7 +15,7 @@ class Question:
     id: Text
     question: Text
     golden_answers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Any of them is right. Empty only in an exported run, read by ``readers.read``, whose answers are not known."""
+    """Any of them is right. ``readers.read`` leaves it empty where a row has none."""
     hops: int | None = None
     """Facts that must be combined to answer it."""
     kind: str | None = None

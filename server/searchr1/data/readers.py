@@ -1,6 +1,7 @@
-"""Readers of questions: JSON Lines (ours, FlashRAG's, exported runs) and parquet (upstream's columns), row by row."""
+"""Readers of questions: JSON (lines or an array, packed or not) and parquet, row by row, as ``rows.py`` knows them."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from searchr1.data.questions import Question, Text
+from searchr1.data.rows import ANSWER_COLUMNS, COLUMNS, QUESTION_COLUMNS, RUN, row_values
 from searchr1.data.sets import set_named
 from searchr1.data.sources import SourceFile
 from searchr1.errors import ConfigurationError, DatasetError
-from searchr1.files import first_problem, read_json_lines
+from searchr1.files import first_problem, refused
+from searchr1.json_texts import is_parquet, json_texts
 
 if TYPE_CHECKING:
+    import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
-PARQUET = ".parquet"
 ROWS_PER_BATCH = 1024
 """Rows of a parquet file that are in memory at a time."""
-
-_RUN = "research.run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +50,24 @@ class _Row:
 _ROW = TypeAdapter(_Row)
 
 
-def read(file: SourceFile) -> Iterator[tuple[str, Question]]:
+def read(file: SourceFile, on_bad: Callable[[DatasetError], None] = refused) -> Iterator[tuple[str, Question]]:
     """Yield the questions of a file in its order, each with the place where it stands, for messages.
 
-    Of an exported run the golden answers are those of its row, which may be none; all others have at least one.
+    Golden answers may be none: those of an exported run, and those that a row lacks. ``on_bad`` hears of a malformed
+    row, which is left out unless it raises.
 
     Raises:
         DatasetError: the file can't be read or a row is malformed; file and row are named.
         ConfigurationError: it is parquet, and pyarrow is not installed.
     """
-    rows = _parquet_rows(file.path) if file.path.suffix == PARQUET else _json_rows(file.path)
-    for where, row in rows:
+    name = file.path.name.split(".")[0]
+    rows = _parquet_rows(file.path) if is_parquet(file.path) else _json_rows(file.path)
+    for number, (where, values) in enumerate(rows, start=1):
+        try:
+            row = _parse(values, where, f"{name}_{number}")
+        except DatasetError as error:
+            on_bad(error)
+            continue
         data_source = file.data_source if row.data_source is None else set_named(row.data_source) or row.data_source
         if file.only is None or data_source in file.only:
             yield where, Question(row.id, row.question, row.golden_answers or (), row.hops, row.kind, data_source)
@@ -67,30 +75,28 @@ def read(file: SourceFile) -> Iterator[tuple[str, Question]]:
 
 def num_rows(path: Path) -> int | None:
     """Return the number of rows of a parquet file; None of any other, which would have to be read for it."""
-    return int(_open(path).metadata.num_rows) if path.suffix == PARQUET else None
+    return int(_open(path).metadata.num_rows) if is_parquet(path) else None
 
 
-def _json_rows(path: Path) -> Iterator[tuple[str, _Row]]:
-    for where, row in read_json_lines(path, _ROW):
-        if row.golden_answers is None and row.object != _RUN:
-            raise DatasetError(f"{where}: 'golden_answers': Field required")
-        if row.object == _RUN and row.trajectory is not None:
-            row = replace(row, question=row.trajectory.question)
-        yield where, row
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    for where, text in json_texts(path, DatasetError):
+        try:
+            yield where, json.loads(text)
+        except (ValueError, RecursionError) as error:
+            yield where, DatasetError(f"{where}: Invalid JSON: {error}")
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, _Row]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     import pyarrow as pa
 
     file = _open(path)
-    columns = _columns(path, file.schema_arrow.names)
+    columns = _columns(path, file.schema_arrow)
     number = 0
     try:
         for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=columns):
             for values in batch.to_pylist():
                 number += 1
-                where = f"{path}, row {number}"
-                yield where, _parse(values, where)
+                yield f"{path}, row {number}", values
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read after row {number}: {error}") from error
 
@@ -100,36 +106,36 @@ def _open(path: Path) -> "pq.ParquetFile":
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ConfigurationError(f"{path} is parquet, which needs pyarrow: pip install 'searchr1[data]'") from error
+        raise ConfigurationError(f"{path} is parquet, which needs pyarrow: pip install '.[data]'") from error
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(f"{path} cannot be read as parquet: {error}") from error
 
 
-def _columns(path: Path, names: list[str]) -> list[str]:
-    """Return the columns to read."""
-    for needed in ("id", "question"):
-        if needed not in names:
-            raise DatasetError(f"{path} has no column '{needed}'; it has {', '.join(names)}")
-    if "golden_answers" not in names and "reward_model" not in names:
+def _columns(path: Path, schema: "pa.Schema") -> list[str]:
+    """Return the columns to read: a prompt, which is long, only where nothing else tells the question."""
+    names = schema.names
+    if not any(name in names for name in QUESTION_COLUMNS):
+        raise DatasetError(f"{path} has no column 'question'; it has {', '.join(names)}")
+    if not any(name in names for name in ANSWER_COLUMNS):
         raise DatasetError(f"{path} has neither a column 'golden_answers' nor 'reward_model'")
-    answers = "golden_answers" if "golden_answers" in names else "reward_model"
-    return ["id", "question", answers, *(name for name in ("data_source", "hops", "kind") if name in names)]
+    has_question = any(name in names for name in ("question", "query")) or (
+        "extra_info" in names and schema.field("extra_info").type.get_field_index("question") >= 0
+    )
+    return [name for name in COLUMNS if name in names and not (has_question and name == "prompt")]
 
 
-def _parse(values: dict[str, Any], where: str) -> _Row:
-    """Return a row of upstream's columns. One of an exported run may have no golden answers."""
-    if "reward_model" in values:
-        values["golden_answers"] = _target(values.pop("reward_model"))
-    values["golden_answers"] = values["golden_answers"] or None
+def _parse(values: Any, where: str, place: str) -> _Row:
+    """Return a row; ``place`` is its id where it has none."""
+    if isinstance(values, DatasetError):
+        raise values
+    if not isinstance(values, dict):
+        raise DatasetError(f"{where}: expected an object of a question and its answers, got {type(values).__name__}")
     try:
-        return _ROW.validate_python(values)
+        row = _ROW.validate_python(row_values(values, place=place))
     except ValidationError as error:
         raise DatasetError(f"{where}: {first_problem(error)}") from error
-
-
-def _target(reward_model: Any) -> Any:
-    """Return the golden answers in ``reward_model.ground_truth.target``; another shape is left to validation."""
-    truth = reward_model.get("ground_truth") if isinstance(reward_model, dict) else reward_model
-    return truth.get("target") if isinstance(truth, dict) else truth
+    if row.object == RUN and row.trajectory is not None:
+        return replace(row, question=row.trajectory.question)
+    return row

@@ -16,7 +16,7 @@ CHECKPOINT = Path(str(files("searchr1.demo") / "checkpoint"))
 def demo_settings(data_dir: Path) -> dict[str, Any]:
     """Return the demo's settings: the bundled checkpoint on the Atlas index, built once under ``data_dir``."""
     # The world's generator needs packages that serving another model does not.
-    from searchr1.atlas.build import build_world
+    from searchr1.atlas.build import TERMS, build_world
     from searchr1.retrieval.index.bm25 import build_index
 
     atlas = data_dir / "atlas"
@@ -25,7 +25,7 @@ def demo_settings(data_dir: Path) -> dict[str, Any]:
     if not (index / "manifest.json").is_file():
         console.print(f"Writing the Atlas world to {atlas} (once)")
         build_world(atlas)
-        build_index(atlas / "corpus.jsonl", index)
+        build_index(atlas / "corpus.jsonl", index, tokenizer=TERMS)
     return {
         "model": str(CHECKPOINT),
         "served_name": "searchr1-atlas",

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from searchr1.errors import EngineUnavailableError, GatewayError
+from searchr1.errors import EngineUnavailableError, EvaluationError, GatewayError
 from searchr1.evaluation.datasets import Question
 from searchr1.evaluation.records import Extractor, Record, RecordFile
 from searchr1.evaluation.report import Summary, summarize
@@ -86,6 +86,8 @@ async def one_pass(
 
         await asker.ask_all(todo, take)
     asked = [records[question.id] for question in questions]
+    if all(record.failed for record in asked):
+        raise EvaluationError(f"every run failed, so there is no score; the last one with: {asked[-1].error}")
     wall_s = time.perf_counter() - started
     summary = summarize(name, asked, options=options, extractor=extractor, num_asked=len(todo), wall_s=wall_s)
     return summary, asked

@@ -16,6 +16,7 @@ from rich.table import Table
 from searchr1.data.sets import TITLES
 from searchr1.evaluation.records import Extractor, Record
 from searchr1.files import whole_file
+from searchr1.printable import printable
 
 SEARCH = "search"
 CLOSED_BOOK = "closed book"
@@ -79,6 +80,11 @@ class Summary:
     """Seconds in which they were asked."""
 
     @property
+    def num_failed(self) -> int:
+        """Runs that the system failed, not the model; they count as wrong."""
+        return self.statuses.get("failed", 0)
+
+    @property
     def sampling(self) -> str:
         """The way tokens were chosen, in words."""
         temperature = self.options.get("temperature")
@@ -99,6 +105,11 @@ class Report:
     url: str
     searching: Summary
     closed_book: Summary | None
+
+    @property
+    def passes(self) -> tuple[Summary, ...]:
+        """All passes over the questions."""
+        return (self.searching,) if self.closed_book is None else (self.searching, self.closed_book)
 
     def to_json(self) -> str:
         """Return everything, for files."""
@@ -176,7 +187,7 @@ def print_report(report: Report, *, by_kind: bool = False, console: Console | No
     low, high = main.exact_match_interval
     title = f"{report.dataset} {report.split}" if report.dataset == "atlas" else report.dataset
     console.print(f"{title}: {main.overall.num_questions} questions, {main.sampling}", highlight=False, markup=False)
-    models = ", ".join(main.models) or "unknown (no run came back)"
+    models = printable(", ".join(main.models)) or "unknown (no run came back)"
     console.print(f"model {models}; answers read by the {main.extractor} extractor", highlight=False, markup=False)
     console.print(_scores(report, by_kind=by_kind))
     console.print(f"EM {main.overall.exact_match:.3f}, 95 % interval {low:.3f} to {high:.3f}", highlight=False)

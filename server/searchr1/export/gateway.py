@@ -35,7 +35,6 @@ class GatewayRuns:
     def __init__(self, url: str, api_key: str | None) -> None:
         self._url = url.rstrip("/").removesuffix("/v1")
         self._reached = False
-        self._http = httpx.Client(timeout=TIMEOUT_S, event_hooks={"response": [self._note_reached]})
         policy = sdk.RetryPolicy(
             first_wait_s=FIRST_WAIT_S,
             longest_wait_s=LONGEST_WAIT_S,
@@ -43,6 +42,8 @@ class GatewayRuns:
             may_pass=self._may_pass,
         )
         try:
+            hooks = {"response": [self._note_reached]}
+            self._http = sdk.default_http_client(url, timeout=TIMEOUT_S, event_hooks=hooks)
             self._gateway = sdk.SearchR1(
                 base_url=url,
                 api_key=api_key or "",

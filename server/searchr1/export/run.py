@@ -15,7 +15,7 @@ from searchr1.export.files import read_runs
 from searchr1.export.gateway import GatewayRuns
 from searchr1.export.output import RunLinesWriter, Writer
 from searchr1.export.selection import NO_TRAJECTORY, NOT_ENDED, REPEATED, Selection, Skipped
-from searchr1.files import check_output, whole_file
+from searchr1.files import BadLines, check_output, whole_file
 from searchr1_client.events import Run
 
 JSON_LINES, PARQUET = ".jsonl", ".parquet"
@@ -39,6 +39,8 @@ class ExportConfig:
     force: bool = False
     append: bool = False
     """Keep the runs of an output that is there, and add those that it lacks."""
+    skip_bad: bool = False
+    """Leave out malformed lines of ``input`` and ``golden``, in place of stopping at the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ def export(config: ExportConfig, *, progress: bool = True) -> ExportReport:
     """
     _check(config)
     skipped, seen = Skipped(), set[str]()
-    golden = GoldenAnswers(config.golden)
+    bad = BadLines(skip=config.skip_bad)
+    golden = GoldenAnswers(config.golden, bad)
     with ExitStack() as stack:
         console = Console(stderr=True)
         bar = stack.enter_context(_bar(console, shown=progress and console.is_terminal))
@@ -84,14 +87,16 @@ def export(config: ExportConfig, *, progress: bool = True) -> ExportReport:
             num_kept += 1
         task = bar.add_task("export", total=None)
         num_new = 0
-        for run, total in _records(config, skipped, seen):
+        for run, total in _records(config, skipped, seen, bad):
             writer.write(run)
             num_new += 1
             bar.update(task, completed=num_new, total=total)
         if not num_new and not num_kept:
             raise DatasetError(f"there is nothing to export{f'; skipped: {skipped}' if str(skipped) else ''}")
     num_golden = None if config.golden is None else golden.num_known
-    return ExportReport(config.output, num_kept + num_new, num_kept, num_golden, str(skipped))
+    return ExportReport(
+        config.output, num_kept + num_new, num_kept, num_golden, "; ".join(filter(None, [str(skipped), str(bad)]))
+    )
 
 
 def _check(config: ExportConfig) -> None:
@@ -111,7 +116,7 @@ def _writer(config: ExportConfig, golden: GoldenAnswers, file: BinaryIO) -> Writ
     try:
         from searchr1.export.parquet import RunParquetWriter
     except ImportError as error:
-        raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install 'searchr1[data]'") from error
+        raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install '.[data]'") from error
     return RunParquetWriter(file, golden, data_source=config.data_source, split=config.split)
 
 
@@ -119,10 +124,10 @@ def _kept(config: ExportConfig) -> Iterator[Run]:
     return read_runs(config.output) if config.append and config.output.exists() else iter(())
 
 
-def _records(config: ExportConfig, skipped: Skipped, seen: set[str]) -> Iterator[tuple[Run, int | None]]:
+def _records(config: ExportConfig, skipped: Skipped, seen: set[str], bad: BadLines) -> Iterator[tuple[Run, int | None]]:
     """Yield the runs that are records and not in ``seen``, each with the number of all of them, where it is known."""
     limit, num = config.selection.limit, 0
-    with _source(config, skipped, seen) as (runs, total):
+    with _source(config, skipped, seen, bad) as (runs, total):
         for run in runs:
             if limit is not None and num >= limit:
                 return
@@ -142,10 +147,12 @@ def _records(config: ExportConfig, skipped: Skipped, seen: set[str]) -> Iterator
 
 
 @contextmanager
-def _source(config: ExportConfig, skipped: Skipped, seen: set[str]) -> Iterator[tuple[Iterator[Run], int | None]]:
+def _source(
+    config: ExportConfig, skipped: Skipped, seen: set[str], bad: BadLines
+) -> Iterator[tuple[Iterator[Run], int | None]]:
     """Open the runs that there are, and tell their number where it is known."""
     if config.input is not None:
-        yield read_runs(config.input), None
+        yield read_runs(config.input, bad), None
         return
     with GatewayRuns(config.url, config.api_key) as gateway:
         named = config.selection.ids

@@ -80,7 +80,7 @@ def test_the_answer_alone_goes_to_stdout_and_the_steps_to_stderr() -> None:
         "search: country of Timbuktu\n"
         "  [1] Timbuktu\n"
         "  [2] Mali\n"
-        "  2 found, cache miss, 4 ms\n"
+        "  2 found, 4 ms\n"
         "source [2] Mali\n"
         "completed · 2 turns · 1 search · tokens: 11 prompt, 22 generated, 33 observed, 0 cached · 0.00 s\n"
     )

@@ -16,13 +16,14 @@ Handler = Callable[[dict[str, Any]], Awaitable[Response]]
 
 
 class FakeGateway:
-    """Serves ``POST /v1/research`` with ``handler`` and keeps what it was sent."""
+    """Serves ``POST /v1/research`` with ``handler``, keeps what it was sent, and answers ``models`` for /v1/models."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.url = ""
+        self.models: Callable[[], Response] = lambda: JSONResponse({"object": "list", "data": []})
 
     async def research(self, request: Request) -> Response:
         body = await request.json()
@@ -32,7 +33,11 @@ class FakeGateway:
 
     @contextmanager
     def serve(self) -> Iterator["FakeGateway"]:
-        app = Starlette(routes=[Route("/v1/research", self.research, methods=["POST"])])
+        routes = [
+            Route("/v1/research", self.research, methods=["POST"]),
+            Route("/v1/models", lambda _: self.models()),
+        ]
+        app = Starlette(routes=routes)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"

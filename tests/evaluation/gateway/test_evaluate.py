@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 from starlette.responses import JSONResponse, Response
 
-from searchr1.errors import ConfigurationError, DatasetError, GatewayError
+from searchr1.errors import ConfigurationError, DatasetError, EvaluationError, GatewayError
 from searchr1.evaluation import asking
 from searchr1.evaluation.gateway import asker
 from searchr1.evaluation.gateway.asker import PATIENCE, may_pass
@@ -278,11 +279,43 @@ def test_a_refusal_of_everything_stops_it(dataset: str, out: Path, status: int, 
 
 def test_a_refused_question_is_a_failed_run(dataset: str) -> None:
     async def handler(body: dict[str, Any]) -> Response:
+        if body["question"].startswith("Cap"):
+            return await right_or_wrong(body)
         return refusal(400, "too long", param="question")
 
     report, gateway = run(handler, dataset)
-    assert report.searching.statuses == {"failed": 4}
+    assert report.searching.statuses == {"failed": 3, "completed": 1}
+    assert report.searching.num_failed == 3
     assert len(gateway.bodies) == 4
+
+
+@pytest.mark.parametrize("status", [418, 500, 502])
+def test_an_outage_is_no_score(dataset: str, out: Path, status: int) -> None:
+    async def handler(body: dict[str, Any]) -> Response:
+        return refusal(status, "the engine is \x1b[2Jdown")
+
+    with pytest.raises(EvaluationError, match="every run failed, so there is no score; the last one with: the engine"):
+        run(handler, dataset, out=out)
+    assert [line["status"] for line in lines_of(out)] == ["failed"] * 4
+    assert not out.with_suffix(".summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("models", "says"),
+    [
+        (lambda: Response("<html>", media_type="text/html"), "not as a Search-R1 gateway does"),
+        (lambda: refusal(401, "Show a key"), "refuses: Show a key"),
+        (lambda: refusal(404, "Not Found"), "refuses: Not Found"),
+    ],
+)
+def test_what_answers_is_asked_once_before_the_questions(
+    dataset: str, models: Callable[[], Response], says: str
+) -> None:
+    gateway = FakeGateway(right_or_wrong)
+    gateway.models = models
+    with gateway.serve(), pytest.raises(GatewayError, match=says):
+        evaluate(dataset, url=gateway.url, progress=False)
+    assert gateway.bodies == []
 
 
 def test_a_gateway_that_fails_every_question_is_left(dataset: str, monkeypatch: pytest.MonkeyPatch) -> None:

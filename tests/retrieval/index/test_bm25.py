@@ -54,7 +54,7 @@ def test_an_existing_index_is_replaced_only_when_asked(tmp_path: Path) -> None:
     out = tmp_path / "index"
     build_index(write_corpus(tmp_path / "1.jsonl", "first"), out, progress=False)
     second = write_corpus(tmp_path / "2.jsonl", "second")
-    with pytest.raises(CorpusError, match="is an index already"):
+    with pytest.raises(CorpusError, match="give --overwrite to replace it"):
         build_index(second, out, progress=False)
     open_before = LocalIndex.open(out)
     build_index(second, out, progress=False, overwrite=True)
@@ -113,9 +113,11 @@ def test_open_refuses_what_is_damaged(tmp_path: Path) -> None:
 
     original = (index / "manifest.json").read_text()
     edit_manifest(index, format=99)
-    assert "has format 99, this version reads 1; build it again" in refusal()
-    edit_manifest(index, format=1, tokenizer={"unknown": 1})
+    assert "has format 99, this version reads 2; build it again" in refusal()
+    edit_manifest(index, format=2, tokenizer={"unknown": 1})
     assert "malformed" in refusal()
+    edit_manifest(index, tokenizer={"analyzer": 9})
+    assert "there is no analyzer 9 in this version; build the index again" in refusal()
     for text in ("", "[]", "{}", '{"format": 1}'):
         (index / "manifest.json").write_text(text)
         assert "malformed" in refusal()

@@ -1,11 +1,20 @@
 """Reading a corpus: what is accepted, and how each fault is named."""
 
+import gzip
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from searchr1.errors import CorpusError
-from searchr1.retrieval.index.corpus import CorpusRecord, read_corpus
+from searchr1.loop.types import Passage
+from searchr1.retrieval.index.bm25 import LocalIndex, build_index
+from searchr1.retrieval.index.corpus import Corpus, CorpusRecord, read_corpus
+from searchr1.retrieval.index.dense import DenseIndex, build_dense
+from searchr1.retrieval.index.encoder import HuggingFaceEncoder
+from tests.retrieval.index.tiny_encoder import build_tiny_encoder
 
 GOOD = b'{"id": "a", "contents": "T\\nx"}\n'
 
@@ -34,20 +43,91 @@ def test_reports_every_byte_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ({"id": "a", "contents": '"T"\nx'}, CorpusRecord("a", '"T"\nx')),
+        ({"id": "a", "title": "T", "text": "x"}, CorpusRecord("a", '"T"\nx')),
+        ({"_id": "a", "title": "T", "text": "x", "metadata": {}}, CorpusRecord("a", '"T"\nx')),
+        ({"_id": "a", "title": "", "text": "x"}, CorpusRecord("a", '""\nx')),
+        ({"id": "a", "title": None, "text": "x"}, CorpusRecord("a", '""\nx')),
+        ({"id": "a", "title": '"T"', "text": "x\ny"}, CorpusRecord("a", '"T"\nx\ny')),
+        ({"docid": "a", "passage": "x"}, CorpusRecord("a", '""\nx')),
+        ({"id": "a", "content": "x"}, CorpusRecord("a", "x")),
+        ({"id": "a", "contents": "x", "title": "T", "text": "y"}, CorpusRecord("a", "x")),
+        ({"id": "a", "contents": ""}, CorpusRecord("a", "")),
+        ({"id": 7, "contents": "x"}, CorpusRecord("7", "x")),
+        ({"contents": "x"}, CorpusRecord("1", "x")),
+        ({"id": None, "contents": "x"}, CorpusRecord("1", "x")),
+        ({"id": "a", "contents": "x", "url": "https://x.test/a"}, CorpusRecord("a", "x", "https://x.test/a")),
+        ({"id": "a", "text": "x", "metadata": {"url": "http://x.test/"}}, CorpusRecord("a", '""\nx', "http://x.test/")),
+        ({"id": "a", "contents": "x", "url": "javascript:alert(1)"}, CorpusRecord("a", "x")),
+        ({"id": "a", "contents": "x", "url": "https://u:p@x.test/"}, CorpusRecord("a", "x")),
+        ({"id": "a", "contents": "x", "url": 7}, CorpusRecord("a", "x")),
+        ({"id": "a", "contents": "x", "url": ""}, CorpusRecord("a", "x")),
+    ],
+)
+@pytest.mark.parametrize("array", [False, True])
+def test_every_shape_of_a_passage(tmp_path: Path, line: dict[str, Any], expected: CorpusRecord, array: bool) -> None:
+    text = json.dumps([line] if array else line)
+    assert list(read_corpus(write(tmp_path, gzip.compress(text.encode())))) == [expected]
+
+
+def test_fields_without_a_use_are_named(tmp_path: Path) -> None:
+    lines = ['{"id": 1, "contents": "x", "lang": "en", "url": ""}', '{"_id": 2, "title": "T", "text": "y", "views": 1}']
+    corpus = Corpus(write(tmp_path, "\n".join(lines).encode()))
+    assert len(list(corpus)) == 2
+    assert corpus.ignored == {"lang", "views"}
+    corpus = Corpus(write(tmp_path, b'{"id": 1, "contents": "x", "title": "T", "metadata": {"url": "", "date": 1}}'))
+    list(corpus)
+    assert corpus.ignored == {"title", "metadata"}
+
+
+def test_places_are_ids_where_there_are_none_and_may_not_be_taken(tmp_path: Path) -> None:
+    path = write(tmp_path, b'{"contents": "x"}\n\n{"contents": "y"}\n{"contents": "z"}\n')
+    assert [record.id for record in read_corpus(path)] == ["1", "2", "3"]
+    path = write(tmp_path, b'{"id": 2, "contents": "x"}\n{"contents": "y"}\n')
+    with pytest.raises(CorpusError, match="line 2: the id '2' was used by an earlier passage"):
+        list(read_corpus(path))
+
+
+@pytest.mark.parametrize("kind", ["bm25", "dense"])
+def test_links_and_texts_come_back_from_an_index(tmp_path: Path, kind: str) -> None:
+    corpus = write(
+        tmp_path,
+        b'{"_id": "a", "title": "Mali", "text": "Bamako is here.", "url": "https://x.test/m"}\n'
+        b'{"contents": "Bamako has no link."}',
+    )
+    if kind == "bm25":
+        build_index(corpus, tmp_path / "index", progress=False)
+        [found] = LocalIndex.open(tmp_path / "index").search_batch(["Bamako"], 2)
+    else:
+        build_tiny_encoder(tmp_path / "encoder", ["bamako", "link"])
+        encoder = HuggingFaceEncoder(tmp_path / "encoder")
+        build_dense(corpus, tmp_path / "index", encoder, progress=False)
+        [found] = DenseIndex.open(tmp_path / "index", encoder).search_batch(["Bamako"], 2)
+    passages = {passage.id: replace(passage, score=None) for passage in found}
+    assert passages == {
+        "a": Passage("a", '"Mali"', "Bamako is here.", "https://x.test/m"),
+        "2": Passage("2", "Bamako has no link.", ""),
+    }
+
+
+@pytest.mark.parametrize(
     ("line", "reason"),
     [
         (b"{", "not valid JSON"),
         (b"\xff", "not valid UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[]", "expected an object"),
-        (b'{"contents": "x"}', 'the field "id" is missing'),
-        (b'{"id": "b"}', 'the field "contents" is missing'),
+        (b'{"id": "b"}', 'the field "contents" is missing, and so is "text"; it has id'),
+        (b'{"id": "b", "title": "x"}', "it has id, title"),
+        (b"{\n", "a corpus is one object a line, or an array of objects"),
+        (b'{"_id": {}, "contents": "x"}', '"_id" must be'),
         (b'{"id": "", "contents": "x"}', '"id" must be'),
         (b'{"id": true, "contents": "x"}', '"id" must be'),
         (b'{"id": 1.5, "contents": "x"}', '"id" must be'),
-        (b'{"id": null, "contents": "x"}', '"id" must be'),
         (b'{"id": "b", "contents": ["x"]}', '"contents" must be a string, got list'),
-        (b'{"id": "a", "contents": "x"}', "the id 'a' was used by an earlier line"),
+        (b'{"id": "a", "contents": "x"}', "the id 'a' was used by an earlier passage"),
     ],
 )
 def test_names_file_and_line_of_a_fault(tmp_path: Path, line: bytes, reason: str) -> None:

@@ -9,9 +9,11 @@ from aiohttp import web
 from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import Found, SearchFailed
 from searchr1.retrieval.providers.tavily import TavilyProvider
+from searchr1.retrieval.registry import open_provider, parse_spec
 from tests.retrieval.providers.cases import KEY, WEB_CASE, search, status
 from tests.retrieval.providers.site import serving
 
+AREA = [{"label": "Area", "value": "1"}]
 TAVILY, SEARXNG, BRAVE, SERPER, EXA, MEDIAWIKI = (
     WEB_CASE[name] for name in ("tavily", "searxng", "brave", "serper", "exa", "mediawiki")
 )
@@ -162,3 +164,67 @@ async def test_an_answer_that_is_not_mediawikis_is_no_empty_result() -> None:
 def test_a_contact_that_no_header_can_hold_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="contact"):
         MEDIAWIKI.open("http://127.0.0.1:9", contact="a\nX-Other: 1")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "",
+        "/",
+        "/search",
+        "/search/",
+        "/search?q=<query>",
+        "/search?format=json&q=%s",
+        "/search?q={q}&language=fr",
+        "?q=",
+    ],
+)
+async def test_a_searxng_is_asked_however_its_address_is_written(written: str) -> None:
+    async with serving(lambda _: web.json_response({"results": [{"title": "T", "content": "x"}]})) as site:
+        spec = parse_spec(f"searxng:{site.url}{written}")
+        async with open_provider(spec) as provider:
+            outcome = await provider.search("what?", 3, 20)
+    assert isinstance(outcome, Found)
+    [(method, path, _, asked)] = site.requests
+    expected = {"q": "what?", "format": "json"} | ({"language": "fr"} if "fr" in written else {})
+    assert (method, path, asked) == ("GET", "/search", expected)
+
+
+async def test_a_searxng_below_a_path_and_an_option_it_does_not_have() -> None:
+    async with (
+        serving(lambda _: web.json_response({"results": []})) as site,
+        open_provider(parse_spec(f"searxng:{site.url}/searx/search?q=<query>")) as provider,
+    ):
+        await provider.search("q", 3, 20)
+    assert site.requests[0][1] == "/searx/search"
+    with pytest.raises(ConfigurationError, match="has no option 'enginez'"):
+        async with open_provider(parse_spec("searxng:http://127.0.0.1:1/search?enginez=x")):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("more", "contents", "url"),
+    [
+        ({"answers": ["42 is the answer."]}, '""\n42 is the answer.', None),
+        ({"answers": [{"answer": "42", "url": "https://x.test/"}]}, '""\n42', "https://x.test/"),
+        (
+            {"infoboxes": [{"infobox": "Mali", "content": "A country.", "urls": [{"url": "https://x.test/m"}]}]},
+            '"Mali"\nA country.',
+            "https://x.test/m",
+        ),
+        (
+            {"infoboxes": [{"infobox": "Mali", "id": "https://x.test/", "attributes": AREA}]},
+            '"Mali"\nArea: 1.',
+            "https://x.test/",
+        ),
+        ({"infoboxes": [{"infobox": "Mali", "content": "A country."}], "answers": [7, {}]}, '"Mali"\nA country.', None),
+    ],
+)
+async def test_a_searxng_that_knows_without_pages(more: dict[str, Any], contents: str, url: str | None) -> None:
+    outcome, _ = await search(SEARXNG, lambda _: web.json_response({"results": [], **more}))
+    assert isinstance(outcome, Found)
+    assert [(p.contents, p.url) for p in outcome.passages] == [(contents, url)]
+    page = {"title": "T", "url": "https://p.test/", "content": "page"}
+    outcome, _ = await search(SEARXNG, lambda _: web.json_response({"results": [page], **more}))
+    assert isinstance(outcome, Found)
+    assert [p.text for p in outcome.passages] == ["page"]

@@ -10,11 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
 from searchr1.retrieval.providers.retrieve import RetrieveClient
+from tests.retrieval.providers.conftest import Serve
 
 ServeRaw = Callable[[bytes], AbstractAsyncContextManager[str]]
 
@@ -47,6 +49,15 @@ async def passages(serve_raw: ServeRaw, *entries: Any) -> tuple[Passage, ...]:
         ({"document": '"T"\na', "score": 0.5}, Passage("", '"T"', "a", score=0.5)),
         ("T\na", Passage("", "T", "a")),
         ({"document": {"contents": "T\na", "url": "https://x.test/"}}, Passage("", "T", "a", url="https://x.test/")),
+        ({"document": {"id": "7", "title": "T", "text": "a"}, "score": 1}, Passage("7", '"T"', "a", score=1.0)),
+        ({"id": "7", "title": '"T"', "text": "a\nb", "extra": {}}, Passage("7", '"T"', "a\nb")),
+        ({"_id": "7", "title": "", "text": "a"}, Passage("7", '""', "a")),
+        ({"document": {"text": "a", "url": "https://x.test/"}}, Passage("", '""', "a", url="https://x.test/")),
+        (
+            {"document": {"content": "T\na", "metadata": {"url": "https://x.test/"}}},
+            Passage("", "T", "a", "https://x.test/"),
+        ),
+        ({"contents": "T\na", "url": "javascript:x"}, Passage("", "T", "a")),
         ({"document": {"contents": "T"}, "score": None}, Passage("", "T", "")),
         ({"document": {"contents": "T"}, "score": "high"}, Passage("", "T", "")),
         ({"document": {"contents": "T"}, "score": float("nan")}, Passage("", "T", "")),
@@ -175,3 +186,36 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_told(key: str) -> None:
 def test_a_url_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(ConfigurationError, match="URL"):
         RetrieveClient(url)
+
+
+@pytest.mark.parametrize("path", ["/retrieve", "/retrieve/"])
+@pytest.mark.parametrize("served", ["/retrieve", "/retrieve/"])
+async def test_a_last_slash_more_or_less_does_no_harm(serve: Serve, path: str, served: str) -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        if request.path != served:
+            return web.Response(status=307, headers={"location": f"http://{request.host}{served}"})
+        return web.json_response({"result": [["T\na"]]})
+
+    async with serve(handler) as url, contextlib.aclosing(RetrieveClient(url + path)) as client:
+        for _ in range(2):
+            assert isinstance(await client.search("q", 1, 30), Found)
+    assert len(asked) == (2 if path == served else 3), "the other spelling is remembered"
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.1:1/retrieve/", "/elsewhere", "https://{host}/retrieve/", None])
+async def test_no_other_redirect_is_followed(serve: Serve, location: str | None) -> None:
+    asked: list[str] = []
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        headers = {"location": location.replace("{host}", request.host)} if location is not None else {}
+        return web.Response(status=307, headers=headers)
+
+    async with serve(handler) as url, contextlib.aclosing(RetrieveClient(f"{url}/retrieve")) as client:
+        outcome = await client.search("q", 1, 30)
+    assert isinstance(outcome, SearchFailed)
+    assert "a redirect, which is not followed" in outcome.message
+    assert asked == ["/retrieve"]

@@ -5,6 +5,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TextIO, assert_never, cast
 
+import httpx
+
 import searchr1_client as sdk
 from searchr1.cli.ask.exit_codes import ExitCode, UsageError, exit_code_of
 from searchr1.cli.ask.interrupts import Interrupts
@@ -172,8 +174,12 @@ def _told(error: sdk.SearchR1Error, url: str) -> str:
     match error:
         case sdk.APITimeoutError():
             return f"{error}. Is it busy, or the address wrong?"
+        case sdk.APIConnectionError() if not isinstance(error.__cause__, httpx.RequestError):
+            return str(error)
         case sdk.APIConnectionError():
             return f"No server answers at {url} ({error.__cause__ or error}). Start one with: searchr1 serve"
+        case sdk.AuthenticationError():
+            return f"{error} Here: --api-key KEY, or SEARCHR1_API_KEY"
         case sdk.StreamError() if error.run_id is not None:
             return f"{error}. To take the run up again: searchr1 ask --resume {error.run_id}"
         case _:

@@ -5,7 +5,7 @@ import re
 import sys
 from typing import TextIO
 
-_CONTROLS = re.compile("[\x7f-\x9f]")
+_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class OutputError(Exception):

@@ -4,7 +4,6 @@ Control codes go to terminals alone. Color follows NO_COLOR (no-color.org) and F
 the first wins; FORCE_COLOR without a terminal gives color and nothing that moves.
 """
 
-import unicodedata
 from collections.abc import Mapping
 from typing import Literal, TextIO, cast
 
@@ -14,12 +13,11 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from searchr1.cli.ask.output import silence
+from searchr1.printable import one_line, printable
 
 _DUMB_TERMINALS = ("dumb", "unknown")
 _REFRESHES_PER_S = 10
 _SPINNER_CELLS = 4
-_STEERS_LINES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Unicode's overrides of the reading direction, which can make a text look like another."""
 
 
 class Screen:
@@ -139,16 +137,3 @@ def _color_system(is_terminal: bool, environ: Mapping[str, str]) -> Literal["aut
     if is_terminal:
         return "auto"
     return "standard" if environ.get("FORCE_COLOR") else None
-
-
-def printable(text: str) -> str:
-    """Return ``text`` without what could steer a terminal; its line breaks and tabs stay."""
-    return "".join(
-        char for char in text if char in "\n\t" or (unicodedata.category(char) != "Cc" and char not in _STEERS_LINES)
-    )
-
-
-def one_line(text: str) -> str:
-    """Return ``printable`` text on one line; its indent stays."""
-    text = printable(text)
-    return " ".join(part.rstrip() if i == 0 else part.strip() for i, part in enumerate(text.splitlines()))

@@ -1,7 +1,8 @@
 """The view for people: a run's steps on standard error, its answer on standard output."""
 
 from searchr1.cli.ask.output import Output
-from searchr1.cli.ask.screen import Screen, printable
+from searchr1.cli.ask.screen import Screen
+from searchr1.printable import printable
 from searchr1_client import ResearchStream
 from searchr1_client.events import (
     ActionInvalid,
@@ -87,7 +88,8 @@ class StepsView:
                 self._urls[passage.index] = passage.url
         found = "nothing found" if not event.passages else f"{len(event.passages)} found"
         provider = f" by {event.provider}" if event.provider else ""
-        self._screen.note(f"  {found}{provider}, cache {event.cache}, {event.duration_ms:.0f} ms")
+        cache = "" if event.cache == "miss" else f", cache {event.cache}"
+        self._screen.note(f"  {found}{provider}{cache}, {event.duration_ms:.0f} ms")
 
     def _answer(self, event: AnswerCompleted) -> None:
         self._screen.hide_status()

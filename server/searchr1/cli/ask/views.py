@@ -5,8 +5,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from searchr1.cli.ask.output import Output
-from searchr1.cli.ask.screen import Screen, printable
+from searchr1.cli.ask.screen import Screen
 from searchr1.cli.ask.steps import StepsView
+from searchr1.printable import printable
 from searchr1_client import ResearchStream
 from searchr1_client.events import AnswerCompleted, KnownEvent, UnknownEvent
 

@@ -1,14 +1,14 @@
 """Methods side by side on one engine and one retriever, opened as ``searchr1 serve`` opens them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from searchr1.engines.factory import open_engine
-from searchr1.errors import ConfigurationError, EngineUnavailableError
+from searchr1.errors import ConfigurationError, DatasetError, EngineUnavailableError
 from searchr1.evaluation.asking import one_pass
 from searchr1.evaluation.baselines import trained
 from searchr1.evaluation.baselines.formats import BaselineFormat
@@ -18,6 +18,7 @@ from searchr1.evaluation.engine.asker import EngineAsker
 from searchr1.evaluation.methods.registry import SEARCH_R1, method_named
 from searchr1.evaluation.records import Extractor, Record, chosen_options
 from searchr1.evaluation.report import Report
+from searchr1.files import refused
 from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.profiles.search_r1 import SEARCH_R1 as DEFAULT_PROFILE
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
@@ -47,6 +48,7 @@ class Comparison:
     extractor: Extractor = "own"
     """Reading of Search-R1's answers; the baselines' are always read by ``own``."""
     out: Path | None = None
+    on_bad: Callable[[DatasetError], None] = refused
     """Name of the results: ``results.jsonl`` stands for ``results.rag.jsonl`` and so on, one file for each method."""
     progress: bool = True
 
@@ -91,6 +93,7 @@ def compare(comparison: Comparison, settings: Settings, options: RunOptions) -> 
         limit=comparison.limit,
         data_dir=comparison.data_dir,
         data=comparison.data,
+        on_bad=comparison.on_bad,
     )
     return asyncio.run(_compare(comparison, settings, options, questions))
 

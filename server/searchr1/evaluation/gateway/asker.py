@@ -13,6 +13,7 @@ from searchr1.evaluation.records import Extractor, Record, chosen_options, faile
 
 MAX_ATTEMPTS = 8
 CONNECT_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 15.0
 READ_TIMEOUT_S = 660.0
 """Longest silence of a run, which is not streamed; the server's own deadline comes first."""
 
@@ -43,11 +44,12 @@ class Asker:
         self.extractor: Extractor = extractor
         self._url = url
         self._concurrency = concurrency
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
-            limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
-        )
         try:
+            self._http = sdk.default_async_http_client(
+                url,
+                timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S, pool=None),
+                limits=httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
+            )
             self._gateway = sdk.AsyncSearchR1(
                 base_url=url,
                 api_key=api_key or "",
@@ -65,7 +67,20 @@ class Asker:
             GatewayError: the gateway cannot be reached, refuses everything, or fails question after question.
         """
         async with self._http:
+            await self._probe()
             await ask_all(questions, self._ask, take, concurrency=self._concurrency, broken=GatewayError)
+
+    async def _probe(self) -> None:
+        """Ask for the models once, so that a gateway that is not there is told at once; a busy one may be soon."""
+        try:
+            await self._gateway.with_options(max_retries=0, timeout=PROBE_TIMEOUT_S).models.list()
+        except sdk.APIResponseValidationError as error:
+            raise GatewayError(str(error)) from error
+        except sdk.APIConnectionError as error:
+            raise GatewayError(self._why_hopeless(error) or str(error)) from error
+        except sdk.APIStatusError as error:
+            if (reason := self._why_hopeless(error)) is not None:
+                raise GatewayError(reason) from error
 
     async def _ask(self, question: Question) -> Record:
         options = chosen_options(self.options)

@@ -1,15 +1,17 @@
 """The evaluation of a served model: ask a gateway every question of a dataset, and score what comes back."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
 
-from searchr1.errors import ConfigurationError
+from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.evaluation.asking import one_pass
 from searchr1.evaluation.datasets import DATA_DIR, load_questions
 from searchr1.evaluation.gateway.asker import Asker
 from searchr1.evaluation.records import Extractor, chosen_options
 from searchr1.evaluation.report import CLOSED_BOOK, SEARCH, Report, Summary
+from searchr1.files import refused
 from searchr1_client import RunOptions
 
 
@@ -26,6 +28,7 @@ def evaluate(
     closed_book: bool = False,
     extractor: Extractor = "own",
     out: Path | None = None,
+    on_bad: Callable[[DatasetError], None] = refused,
     progress: bool = True,
     **options: Unpack[RunOptions],
 ) -> Report:
@@ -34,12 +37,15 @@ def evaluate(
     Runs are greedy unless ``options`` set a temperature; the other options that are left out are the server's choice.
     With ``closed_book`` the same questions are asked again with search off. ``out`` gets one JSON line per question
     (the closed-book ones go to ``….closed-book.jsonl`` and the summary to ``….summary.json`` beside it); questions that
-    it already answers are not asked again. A run that fails counts as wrong; Ctrl-C loses nothing that ``out`` holds.
+    it already answers are not asked again. A run that fails counts as wrong, and where all
+    fail there is no score; ``on_bad`` hears of malformed questions, which are left out unless it raises. Ctrl-C loses
+    nothing that ``out`` holds.
 
     Raises:
         DatasetError: the questions or ``out`` cannot be read.
         ConfigurationError: the options or ``out`` do not fit.
         GatewayError: the gateway cannot be reached or refuses everything.
+        EvaluationError: every run failed.
     """
     if options.get("temperature") is None:
         options["temperature"] = 0.0
@@ -48,7 +54,7 @@ def evaluate(
         raise ConfigurationError("max_searches is 0, so every run is closed-book already; leave one of the two out")
     if concurrency < 1 or (limit is not None and limit < 1):
         raise ConfigurationError("concurrency and limit must be at least 1")
-    questions = load_questions(dataset, split=split, limit=limit, data_dir=data_dir, data=data)
+    questions = load_questions(dataset, split=split, limit=limit, data_dir=data_dir, data=data, on_bad=on_bad)
 
     asker = Asker(url, api_key, options, extractor, concurrency)
     name = CLOSED_BOOK if max_searches == 0 else SEARCH

@@ -147,16 +147,11 @@ class EventMapper:
         return stamp
 
     def _number(self, passages: tuple[loop.Passage, ...]) -> list[wire.WirePassage]:
-        numbered = [
-            wire.WirePassage(
-                index=self._num_passages + i,
-                title=p.title.strip().strip('"'),
-                url=p.url,
-                snippet=p.text[:MAX_SNIPPET_CHARS],
-                score=p.score,
-            )
-            for i, p in enumerate(passages, start=1)
-        ]
+        numbered = []
+        for i, p in enumerate(passages, start=1):
+            title, text = _title_and_text(p)
+            index, snippet = self._num_passages + i, text[:MAX_SNIPPET_CHARS]
+            numbered.append(wire.WirePassage(index=index, title=title, url=p.url, snippet=snippet, score=p.score))
         self._num_passages += len(numbered)
         self._searches.append(numbered)
         return numbered
@@ -174,3 +169,12 @@ class EventMapper:
                     for p, m in found
                 ]
         return []
+
+
+def _title_and_text(passage: loop.Passage) -> tuple[str, str]:
+    """Return what users are shown. A single line without the quotes of a title is a text to them."""
+    title = passage.title.strip()
+    is_quoted = len(title) > 1 and title[0] == title[-1] == '"'
+    if passage.text.strip() or is_quoted:
+        return title.strip('"'), passage.text
+    return "", title

@@ -6,7 +6,7 @@ Term ids are held flat in memory while building, passage texts never.
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from rich.progress import Progress
 from searchr1.errors import CorpusError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.batched import BatchedRetriever
-from searchr1.retrieval.index.corpus import read_corpus
+from searchr1.retrieval.index.corpus import Corpus
 from searchr1.retrieval.index.ranking import top_rows
 from searchr1.retrieval.index.storage import (
     PassageStore,
@@ -31,7 +31,9 @@ from searchr1.retrieval.index.storage import (
 )
 from searchr1.retrieval.index.terms import TermSettings, TermSplitter
 
-FORMAT = 1
+FORMAT = 2
+_FORMATS = (FORMAT, 1)
+"""Formats that are read; 1 knows one analyzer of terms, and does not name it."""
 BM25 = "bm25"
 _NUMBA_FROM = 100_000
 """Passages from which compiling the numba kernels (seconds) is repaid."""
@@ -62,18 +64,23 @@ def build_index(
     tokenizer: TermSettings | None = None,
     k1: float = 0.9,
     b: float = 0.4,
+    on_ignored: Callable[[Collection[str]], None] = lambda _: None,
 ) -> IndexInfo:
-    """Index the JSONL ``corpus`` into the folder ``out``, which appears complete or not at all.
+    """Index the ``corpus`` into the folder ``out``, which appears complete or not at all.
 
     ``k1`` and ``b`` default to Pyserini's values, which upstream's BM25 server uses. The progress bar goes to stderr.
+    ``on_ignored`` hears the names of the corpus's fields that the index does not keep.
     Raises ``CorpusError`` for a malformed corpus (file and line named), for an ``out`` that exists (only an index is
     ever replaced, and only with ``overwrite``), and for a disk that refuses.
     """
     with new_folder(out, overwrite=overwrite) as work:
-        return _build(corpus, work, tokenizer or TermSettings(), k1, b, progress)
+        records = Corpus(corpus)
+        info = _build(records, work, tokenizer or TermSettings(), k1, b, progress)
+    on_ignored(sorted(records.ignored))
+    return info
 
 
-def _build(corpus: Path, work: Path, settings: TermSettings, k1: float, b: float, progress: bool) -> IndexInfo:
+def _build(corpus: Corpus, work: Path, settings: TermSettings, k1: float, b: float, progress: bool) -> IndexInfo:
     with progress_bar(progress) as bar:
         collected = _collect(corpus, work, TermSplitter(settings), bar)
         rows = _Rows(collected.tokens, collected.starts, lambda: None)
@@ -102,15 +109,15 @@ class _Collected:
     starts: "array[int]"
 
 
-def _collect(corpus: Path, work: Path, tokenizer: TermSplitter, bar: Progress) -> _Collected:
+def _collect(corpus: Corpus, work: Path, tokenizer: TermSplitter, bar: Progress) -> _Collected:
     """Write the passages and their offsets; return the term ids of all passages, end to end."""
     vocabulary: dict[str, int] = {}
     id_of_word: dict[str, int] = {}
     tokens, starts = array("i"), array("q", [0])
-    total = corpus.stat().st_size if corpus.is_file() else None
-    task = bar.add_task("Reading passages", total=total)
+    task = bar.add_task("Reading passages", total=corpus.num_bytes)
+    corpus.on_bytes = lambda count: bar.advance(task, count)
     with PassageWriter(work) as passages:
-        for record in read_corpus(corpus, lambda count: bar.advance(task, count)):
+        for record in corpus:
             passages.add(record)
             for word in tokenizer.words(record.contents):
                 term_id = id_of_word.get(word)
@@ -122,7 +129,7 @@ def _collect(corpus: Path, work: Path, tokenizer: TermSplitter, bar: Progress) -
                     tokens.append(term_id)
             starts.append(len(tokens))
     if not vocabulary:
-        raise CorpusError(f"the corpus {corpus} holds no searchable word")
+        raise CorpusError(f"the corpus {corpus.path} holds no searchable word")
     return _Collected(vocabulary, tokens, starts)
 
 
@@ -145,10 +152,10 @@ class _Rows:
 
 def load_manifest(path: Path) -> IndexInfo:
     """Read and check the manifest of the index folder ``path``, sizes of its files included; raise ``CorpusError``."""
-    manifest = read_manifest(path, FORMAT)
+    manifest = read_manifest(path, *_FORMATS)
     try:
         counts = {name: manifest[name] for name in ("passages", "terms", "tokens", "k1", "b")}
-        return IndexInfo(**counts, tokenizer=TermSettings(**manifest["tokenizer"]))
+        return IndexInfo(**counts, tokenizer=TermSettings(**{"analyzer": 1, **manifest["tokenizer"]}))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorpusError(f"the manifest of the index {path} is malformed: {error!r}") from error
 

@@ -5,7 +5,7 @@ reads all vectors once for all its queries, so its cost grows with the corpus: m
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.batched import BatchedRetriever
-from searchr1.retrieval.index.corpus import CorpusRecord, read_corpus
+from searchr1.retrieval.index.corpus import Corpus, CorpusRecord
 from searchr1.retrieval.index.encoder import Encoder, EncoderInfo, settings_from
 from searchr1.retrieval.index.ranking import top_rows
 from searchr1.retrieval.index.storage import (
@@ -57,27 +57,30 @@ def build_dense(
     progress: bool = True,
     overwrite: bool = False,
     precision: Precision = "float32",
+    on_ignored: Callable[[Collection[str]], None] = lambda _: None,
 ) -> DenseInfo:
-    """Encode the JSONL ``corpus`` into the folder ``out``, which appears complete or not at all.
+    """Encode the ``corpus`` into the folder ``out``, which appears complete or not at all.
 
     ``precision`` is that of the stored vectors: half of it halves their size, moves scores by less than 0.001, and
     makes a single search ten times as long, since every vector is widened again. The progress bar goes to stderr.
+    ``on_ignored`` hears the names of the corpus's fields that the index does not keep.
 
     Raises ``CorpusError`` for a malformed corpus (file and line named), for an ``out`` that exists (only an index is
     ever replaced, and only with ``overwrite``), and for a disk that refuses.
     """
     with new_folder(out, overwrite=overwrite) as work, progress_bar(progress) as bar:
-        total = corpus.stat().st_size if corpus.is_file() else None
-        task = bar.add_task("Encoding passages", total=total)
-        records = read_corpus(corpus, lambda count: bar.advance(task, count))
+        records = Corpus(corpus)
+        task = bar.add_task("Encoding passages", total=records.num_bytes)
+        records.on_bytes = lambda count: bar.advance(task, count)
         with PassageWriter(work) as passages, (work / VECTORS).open("wb") as vectors:
-            for chunk in _chunks(records):
+            for chunk in _chunks(iter(records)):
                 for record in chunk:
                     passages.add(record)
                 encoded = encoder.encode_passages([record.contents for record in chunk])
                 vectors.write(np.ascontiguousarray(encoded, dtype=precision).tobytes())
         info = DenseInfo(len(passages), precision, encoder.info)
         write_manifest(work, FORMAT, asdict(info))
+    on_ignored(sorted(records.ignored))
     return info
 
 

@@ -78,7 +78,9 @@ class HuggingFaceEncoder:
             import onnxruntime  # type: ignore[import-untyped]
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise ConfigurationError(f"an encoder needs the package {error.name}, which is not installed") from error
+            raise ConfigurationError(
+                f"an encoder needs {error.name}, which is not installed: pip install '.[dense]'"
+            ) from error
 
         model, tokenizer = _files(path)
         settings = settings or _load_settings(path)

@@ -16,9 +16,9 @@ import httpx
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
+from searchr1.retrieval.documents import TEXT_FIELDS, passage_of
 from searchr1.retrieval.index.encoder import Encoder, open_encoder
 from searchr1.retrieval.keys import usable_key
-from searchr1.retrieval.providers.documents import TEXT_FIELDS, passage_of
 from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite
 from searchr1.retrieval.registry import ProviderSpec, provider
 

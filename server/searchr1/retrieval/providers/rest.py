@@ -44,6 +44,8 @@ class Reply:
     body: Any
     content_type: str
     retry_after_s: float | None = None
+    location: str | None = None
+    """The address that a redirect names."""
 
     @property
     def is_success(self) -> bool:
@@ -52,6 +54,8 @@ class Reply:
 
     def error(self, detail: str = "", kind: FailureKind | None = None) -> RestError:
         """Return the failure that this reply means; ``detail`` is the engine's word for it."""
+        if not detail and 300 <= self.status < 400:
+            detail = "a redirect, which is not followed: give the address that it leads to"
         said = f" ({clean_text(detail)[:100]})" if detail else ""
         message = f"answered HTTP {self.status}{said}"
         return RestError(kind or _kind_of(self.status), message, self.retry_after_s, self.status)
@@ -128,6 +132,24 @@ class RestApi:
         """GET ``path`` below the URL. Raises as ``post`` does."""
         return await self._call("GET", path, params)
 
+    def take_slash(self, reply: Reply) -> bool:
+        """Add or drop the last slash of the URL for good, if ``reply`` redirects to that; tell whether it does.
+
+        Some servers know one of the two spellings alone. No other redirect is followed: it may lead anywhere.
+        """
+        if reply.status not in (301, 302, 307, 308) or reply.location is None:
+            return False
+        path = self._url.path
+        other = self._url.copy_with(path=path.rstrip("/") if path.endswith("/") else f"{path}/")
+        try:
+            asked = self._url.join(reply.location)
+        except httpx.InvalidURL:
+            return False
+        if asked.copy_with(query=None) != other.copy_with(query=None):
+            return False
+        self._url = other
+        return True
+
     async def _call(
         self, method: str, path: str, params: Mapping[str, str] | None, payload: object | None = None
     ) -> Reply:
@@ -144,6 +166,7 @@ class RestApi:
             _parse_json(body),
             clean_text(response.headers.get("content-type", "no content type")),
             retry_after_s(response.headers.get("retry-after")),
+            response.headers.get("location"),
         )
 
     async def _read(self, response: httpx.Response) -> bytes:

@@ -2,7 +2,7 @@
 
 Request: ``{"queries": [query], "topk": k, "return_scores": true}``. Response: ``{"result": [[entry, ...]]}``, where an
 entry is ``{"document": d, "score": s}``, ``{"document": d}`` or ``d`` itself, and ``d`` is an object with ``contents``
-(``id`` and ``url`` optional) or the contents as a plain string.
+or with ``title`` and ``text`` (``id`` and ``url`` optional), or the contents as a plain string.
 """
 
 import math
@@ -13,6 +13,7 @@ import httpx
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
+from searchr1.retrieval.documents import ID_FIELDS, passage_of
 from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError, finite
 from searchr1.retrieval.registry import ProviderSpec, provider
@@ -62,7 +63,11 @@ class RetrieveClient:
         await self._api.aclose()
 
     async def _search(self, query: str, k: int) -> tuple[Passage, ...]:
-        return _passages(await self._api.post("", {"queries": [query], "topk": k, "return_scores": True}))[:k]
+        request = {"queries": [query], "topk": k, "return_scores": True}
+        reply = await self._api.post("", request)
+        if self._api.take_slash(reply):
+            reply = await self._api.post("", request)
+        return _passages(reply)[:k]
 
 
 def _passages(reply: Reply) -> tuple[Passage, ...]:
@@ -83,17 +88,16 @@ def _passage(entry: Any) -> Passage:
     score = finite(entry.get("score")) if isinstance(entry, dict) else None
     if isinstance(document, str):
         return Passage.from_contents(clean_text(document), score=score)
-    contents = document.get("contents") if isinstance(document, dict) else None
-    if not isinstance(contents, str):
-        said = 'answered with a document that is neither text nor an object with "contents"'
+    passage = passage_of(document, _id(document), score) if isinstance(document, dict) else None
+    if passage is None:
+        said = 'answered with a document that is neither text nor an object with "contents", or "title" and "text"'
         raise RestError("bad_response", said)
-    identifier, url = document.get("id"), document.get("url")
-    return Passage.from_contents(
-        clean_text(contents),
-        id="" if identifier is None else clean_text(str(identifier)),
-        url=clean_text(url) if isinstance(url, str) else None,
-        score=score,
-    )
+    return passage
+
+
+def _id(document: dict[str, Any]) -> str:
+    identifier = next((document[name] for name in ID_FIELDS if document.get(name) is not None), "")
+    return str(identifier)
 
 
 @provider("retrieve", form="http://HOST:PORT/retrieve", needs_target=True, key="optional", schemes=("http", "https"))

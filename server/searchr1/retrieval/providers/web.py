@@ -14,7 +14,7 @@ import httpx
 
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
-from searchr1.retrieval.providers.documents import passage_of
+from searchr1.retrieval.documents import passage_of
 from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError
 from searchr1.retrieval.text import clean_text
 

