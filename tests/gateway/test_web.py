@@ -112,7 +112,8 @@ for (const [text, expected] of JSON.parse(process.argv[2])) {
     return JSON.stringify(joined);
   };
   const cuts = [...text].map((_, i) => [text.slice(0, i), text.slice(i)]);
-  for (const chunks of [[text], text.split(""), ...cuts]) if (read(chunks) !== JSON.stringify(expected)) bad.push([chunks, read(chunks)]);
+  const wrong = [[text], text.split(""), ...cuts].filter((chunks) => read(chunks) !== JSON.stringify(expected));
+  bad.push(...wrong.map((chunks) => [chunks, read(chunks)]));
 }
 console.log(JSON.stringify(bad.slice(0, 3)));
 """

@@ -6,6 +6,8 @@ const NAME = "searchr1.history";
 const MAX_THREADS = 50;
 const MAX_RUNS = 40;
 const MAX_CHARS = 300;
+/** Beyond it there is no `Date`. */
+const MAX_TIME_MS = 8.64e15;
 
 /**
  * @typedef {{ id: string, question: string }} AskedRun
@@ -51,5 +53,5 @@ const shareRun = (some, others) => some.some(({ id }) => others.some((other) => 
 
 function isThread(value) {
   const isRun = (run) => typeof run?.id === "string" && typeof run.question === "string";
-  return Number.isFinite(value?.asked_at) && Array.isArray(value.runs) && value.runs.length > 0 && value.runs.every(isRun);
+  return Math.abs(value?.asked_at) <= MAX_TIME_MS && Array.isArray(value.runs) && value.runs.length > 0 && value.runs.every(isRun);
 }

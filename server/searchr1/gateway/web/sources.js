@@ -67,7 +67,7 @@ class Source {
   #queries = new Set();
   #evidence = el("div", { class: "evidence", hidden: true });
   #line = el("span", { class: "preview", dir: "auto" });
-  #details = el("details", {}, el("summary", {}, this.#line));
+  #details = el("details", { ontoggle: () => this.#showLine() }, el("summary", {}, this.#line));
   #foundBy = el("p", { class: "found-by" });
 
   constructor(number, id, { title, url }) {
@@ -96,7 +96,7 @@ class Source {
       body = el("p", { class: "snippet", dir: "auto" }, snippet);
       this.#texts.set(snippet, body);
       this.#details.append(body);
-      if (this.#texts.size === 1) this.#line.textContent = snippet || "(no text)";
+      this.#showLine();
     }
     this.#passages.set(index, { text: snippet, body });
     this.#queries.add(query);
@@ -112,9 +112,21 @@ class Source {
     this.node.classList.add("cited");
     this.#evidence.append(body);
     this.#evidence.hidden = false;
-    const numMore = this.#texts.size - this.#evidence.childElementCount;
-    this.#line.textContent = `${count(numMore, "more passage")} from this source`;
-    this.#details.hidden = numMore === 0;
+    this.#details.hidden = this.#numMore === 0;
+    this.#showLine();
+  }
+
+  /** Passages beside those that are cited. */
+  get #numMore() {
+    return this.#texts.size - this.#evidence.childElementCount;
+  }
+
+  /** What the fold says of its content: how a first passage begins, or how many more there are than the cited ones. */
+  #showLine() {
+    const [first] = this.#texts.keys();
+    if (this.node.classList.contains("cited")) this.#line.textContent = `${count(this.#numMore, "more passage")} from this source`;
+    else this.#line.textContent = this.#details.open ? "Less" : first || "(no text)";
+    this.#line.classList.toggle("control", this.#details.open || this.node.classList.contains("cited"));
   }
 
   /** A link that opens this source and goes there; while it is pointed at, the source shows it. */
