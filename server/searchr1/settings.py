@@ -71,6 +71,10 @@ class Settings(BaseSettings):
     """The key that opens ``POST /admin/reload``; without one it is closed to all."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call this server from a browser, comma-separated in the environment; ``*`` is any."""
+    page_about: str | None = Field(default=None, max_length=500)
+    """One sentence under the page's question box that says what can be asked."""
+    page_examples: tuple[str, ...] = Field(default=(), max_length=8)
+    """Example questions that the page offers, as JSON: ``["…", …]``."""
     tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
 

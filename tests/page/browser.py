@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, async_playwright, expect
 
 FLAGS = (
     "--no-sandbox",
@@ -40,7 +40,17 @@ class Visit:
     async def ask(self, question: str) -> None:
         """Type a question and press Enter."""
         await self.page.get_by_label("Your question").fill(question)
-        await self.page.keyboard.press("Enter")
+        await self.page.get_by_label("Your question").press("Enter")
+
+    async def press(self, button: Locator, *, touch: bool) -> None:
+        """Press where a button is now, as a finger or a mouse does: it may move from under what presses it."""
+        at = await button.bounding_box()
+        assert at is not None
+        x, y = at["x"] + at["width"] / 2, at["y"] + at["height"] / 2
+        if touch:
+            await self.page.touchscreen.tap(x, y)
+        else:
+            await self.page.mouse.click(x, y, delay=20)
 
     async def axe(self) -> list[str]:
         """Return what axe-core finds of serious or critical impact."""
@@ -86,13 +96,22 @@ async def open_browser() -> AsyncIterator[Browser]:
 
 @asynccontextmanager
 async def visit(
-    browser: Browser, url: str, *, path: str = "/", theme: Theme = "light", width: int = 1280, height: int = 900
+    browser: Browser,
+    url: str,
+    *,
+    path: str = "/",
+    theme: Theme = "light",
+    width: int = 1280,
+    height: int = 900,
+    touch: bool = False,
 ) -> AsyncIterator[Visit]:
     """Open the page in a profile of its own. At the end it must have called nobody but its server."""
     context = await browser.new_context(
         color_scheme=theme,
         reduced_motion="reduce",
         viewport={"width": width, "height": height},
+        has_touch=touch,
+        is_mobile=touch,
         permissions=["clipboard-read", "clipboard-write"],
     )
     try:

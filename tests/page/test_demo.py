@@ -1,6 +1,6 @@
 """The page on the demo: a real model, real searches, a real browser.
 
-With ``SEARCHR1_SCREENSHOTS=docs/images`` the test also writes the README's two pictures there.
+With ``SEARCHR1_SCREENSHOTS=docs/images`` the test also writes the four pictures of the guide there.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.engines.helpers import metric
 from tests.support.demo_server import Demo
@@ -28,14 +28,22 @@ async def test_a_question_is_answered_with_its_sources(demo: Demo, browser: Brow
         await visited.ask(TIMBUKTU)
         await expect(page.locator(".answer-text")).to_have_text("West African CFA franc")
         assert await page.locator(".step-search").count() >= 2
+        await expect(page.locator("#about")).to_contain_text("only countries and cities")
         await expect(page.locator(".cite").first).to_be_visible()
         await page.locator(".cite").first.click()
         await expect(page.locator("mark").first).to_contain_text("West African CFA franc", ignore_case=True)
         assert await visited.axe() == []
         assert visited.complaints == []
         if folder := os.environ.get("SEARCHR1_SCREENSHOTS"):
-            await page.evaluate("window.scrollTo(0, 0)")
-            await page.screenshot(path=Path(folder) / f"page-{theme}.png", full_page=True)
+            await take_pictures(page, Path(folder), theme)
+
+
+async def take_pictures(page: Page, folder: Path, theme: Theme) -> None:
+    """Write the page as it stands, in a window and on a phone."""
+    for name, width, height in (("page", 1280, 760), ("page-phone", 360, 720)):
+        await page.set_viewport_size({"width": width, "height": height})
+        await page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+        await page.screenshot(path=folder / f"{name}-{theme}.png")
 
 
 async def test_stop_frees_the_engine(demo: Demo, browser: Browser) -> None:
@@ -43,7 +51,7 @@ async def test_stop_frees_the_engine(demo: Demo, browser: Browser) -> None:
         await visited.ask("What is the capital of " + "the neighbour of " * 30 + "Mali?")
         # The button takes a click this soon for the second one of a double click.
         await visited.page.keyboard.press("Escape")
-        await expect(visited.page.locator(".note")).to_have_text("The run was stopped.")
+        await expect(visited.page.locator(".run .note")).to_have_text("The run was stopped.")
         for _ in range(100):
             text = (await client.get("/metrics")).text
             if metric(text, "vllm:num_requests_running") == metric(text, "searchr1_runs_running") == 0:

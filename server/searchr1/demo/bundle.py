@@ -12,6 +12,14 @@ from rich.console import Console
 CHECKPOINT = Path(str(files("searchr1.demo") / "checkpoint"))
 """The bundled checkpoint's folder, as Hugging Face lays one out."""
 
+ABOUT = "This demo model knows only countries and cities: capitals, currencies, languages, borders, time zones."
+EXAMPLES = (
+    "Which currency is used in the country where Timbuktu is?",
+    "What is the capital of Fiji?",
+    "Which language is spoken in the country where Bamako is?",
+    "On which continent is the country where Timbuktu is?",
+)
+
 
 def demo_settings(data_dir: Path) -> dict[str, Any]:
     """Return the demo's settings: the bundled checkpoint on the Atlas index, built once under ``data_dir``."""
@@ -32,4 +40,6 @@ def demo_settings(data_dir: Path) -> dict[str, Any]:
         "retriever": f"index:{index}",
         "kv_cache_gib": 1.0,
         "engine_priority": True,
+        "page_about": ABOUT,
+        "page_examples": EXAMPLES,
     }

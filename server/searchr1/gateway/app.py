@@ -3,27 +3,22 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
-from searchr1.gateway.routes import admin, chat, ops, research, responses
+from searchr1.gateway.routes import admin, chat, ops, page, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
 from searchr1.gateway.services import Services, open_services
 from searchr1.settings import Settings
-
-WEB = Path(str(files("searchr1.gateway") / "web"))
 
 OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
 
@@ -43,6 +38,9 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         summary="Questions answered by a model that reasons and searches in turns.",
         lifespan=lifespan,
         openapi_tags=TAGS,
+        # The framework's own pages load their scripts from other hosts.
+        docs_url=None,
+        redoc_url=None,
     )
     app.add_middleware(BodyBounds, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(BugBoundary)
@@ -64,11 +62,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.include_router(responses.router, tags=["openai"], **keyed)
     app.include_router(ops.router, tags=["operations"])
     app.include_router(admin.router, tags=["operations"])
+    app.include_router(page.router)
     describe(app)
-    app.mount("/assets", StaticFiles(directory=WEB), name="assets")
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(WEB / "index.html")
-
+    app.mount("/assets", StaticFiles(directory=page.WEB), name="assets")
     return app

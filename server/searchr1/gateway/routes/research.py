@@ -61,7 +61,9 @@ class ResearchRequest(RunRequest):
 class ReplayRequest(RunRequest):
     """A run to run again, with the searches that it made then. What is not set is as it was."""
 
-    run_id: str | None = Field(default=None, max_length=128, description="A stored run.")
+    run_id: str | None = Field(
+        default=None, max_length=128, description="A stored run.", examples=["run_0123456789abcdef0123456789abcdef"]
+    )
     run: Run | None = Field(default=None, description="Or a run with its `trajectory`, as the server gave it.")
     on_miss: Literal["fail", "search"] = Field(
         default="fail", description="For a query that the record lacks: let the search fail, or search."

@@ -19,11 +19,13 @@ export class ConnectionError extends Error {
   }
 }
 
-/** The name of the first model that the gateway serves; null if it names none. */
-export async function modelName({ key = null, signal } = {}) {
-  const response = await send("v1/models", { key, signal });
-  const body = await response.json();
-  return body?.data?.[0]?.id ?? null;
+/**
+ * What the server says of itself: `model`, `about` and `examples` of its operator, `needs_key`, `run_ttl_s`.
+ * @returns {Promise<{ model: string, about: ?string, examples: string[], needs_key: boolean, run_ttl_s: ?number }>}
+ */
+export async function pageInfo() {
+  const response = await send("page.json", {});
+  return response.json();
 }
 
 /** Ask a question. The answer's `x-run-id` names the run, its body streams the run's events. */

@@ -1,120 +1,132 @@
-/** The page: its ask box, its examples, and the thread of runs that its address names. */
+/** The page: its question box, its history, and the thread of runs that its address names. */
 
-import { ApiError, modelName } from "./api.js";
-import { el, onEnter } from "./dom.js";
-import { examplesFor } from "./examples.js";
+import { About } from "./about.js";
+import { pageInfo } from "./api.js";
+import { AskBox } from "./ask-box.js";
+import { HistoryList } from "./history-list.js";
+import { questionOf, remember } from "./history.js";
 import { apiKey, KeyForm } from "./keys.js";
-import { runsInAddress, Thread } from "./thread.js";
+import { addressOf, runsInAddress, Thread } from "./thread.js";
 
-/** A second click this soon after asking is a double click, not a wish to stop. */
-const DOUBLE_CLICK_MS = 400;
-
+const NAME = document.title;
 const byId = (id) => document.getElementById(id);
-const page = {
-  model: byId("model"),
-  intro: byId("intro"),
-  askForm: byId("ask-form"),
-  question: byId("question"),
-  askButton: byId("ask-button"),
-  examples: byId("examples"),
-  runs: byId("runs"),
-  announcer: byId("announcer"),
-};
-let runningSince = Number.NaN;
+const side = byId("side");
+let about = null;
+let info = null;
 
 const announce = (text) => {
-  page.announcer.textContent = text;
+  byId("announcer").textContent = text;
 };
 const keyForm = new KeyForm(
   { form: byId("key-form"), reason: byId("key-reason"), field: byId("key"), change: byId("change-key") },
   announce,
 );
-const thread = new Thread(page.runs, {
+const thread = new Thread(byId("runs"), {
   announce,
   key: apiKey,
-  onRunning: showRunning,
-  onModel: showModel,
+  onChange: showState,
+  onAsked: (runs) => {
+    remember(runs);
+    historyList.show();
+  },
   onKeyNeeded: (error, again) => keyForm.refused(error, again),
+  remembered: questionOf,
+  runTtlS: () => info?.run_ttl_s ?? null,
 });
+const box = new AskBox({ form: byId("ask-form"), field: byId("question"), button: byId("ask-button") }, { ask, stop });
+const historyList = new HistoryList(
+  { section: byId("history"), list: byId("history-list"), empty: byId("history-empty"), clear: byId("history-clear") },
+  { addressOf, isShown: (runIds) => runIds[0] === runsInAddress()[0], open: openAddress, announce },
+);
 
-function ask(text) {
-  const question = text.trim();
-  if (thread.running) return;
-  if (question === "") {
-    page.question.focus();
-    return;
-  }
-  page.question.value = question;
-  leaveIntro();
-  placeFocus();
+function ask(question) {
+  keyForm.hide();
+  about?.open(false);
+  box.rest();
   thread.ask(question);
 }
 
-/** What was clicked may go away with the new run; a touch keyboard would cover the steps. */
-function placeFocus() {
-  if (matchMedia("(pointer: coarse)").matches) page.question.blur();
-  else page.question.focus({ preventScroll: true });
-}
-
-function leaveIntro() {
-  keyForm.hide();
-  page.intro.hidden = true;
-  page.examples.open = false;
-  page.askForm.classList.add("asked-once");
-}
-
-function showRunning(running) {
-  if (running) runningSince = performance.now();
-  page.askButton.textContent = running ? "Stop" : "Ask";
-  page.askForm.classList.toggle("running", running);
-  page.runs.setAttribute("aria-busy", String(running));
-  for (const button of page.examples.querySelectorAll("button")) button.disabled = running;
+/** An example is a question of its own. */
+function askAnew(question) {
+  thread.clear();
+  ask(question);
 }
 
 function stop() {
   if (!thread.running) return;
-  page.askButton.textContent = "Stopping…";
+  box.stopping();
   thread.stop();
 }
 
-function showModel(name) {
-  page.model.textContent = name ?? "";
-  const questions = examplesFor(name);
-  page.examples.hidden = questions.length === 0;
-  const buttons = questions.map((question) => el("button", { type: "button", onclick: () => ask(question) }, question));
-  for (const button of buttons) button.disabled = thread.running;
-  byId("example-list").replaceChildren(...buttons.map((button) => el("li", {}, button)));
+function newQuestion() {
+  if (location.search !== "") history.pushState(null, "", addressOf([]));
+  openRuns();
+  box.focus();
 }
 
-async function loadModel() {
-  try {
-    showModel(await modelName({ key: apiKey() }));
-  } catch (error) {
-    if (!(error instanceof ApiError && error.status === 401)) page.model.textContent = "model unknown";
-    // A run that is being opened asks for the key by itself.
-    else if (runsInAddress().length === 0) keyForm.refused(error, loadModel);
-  }
+function openAddress(address) {
+  if (address !== location.href) history.pushState(null, "", address);
+  openRuns();
 }
 
-function openAddress() {
+/** Show the runs that the address names. */
+function openRuns() {
+  if (side.matches(":popover-open")) side.hidePopover();
+  keyForm.hide();
   const runIds = runsInAddress();
-  if (runIds.length > 0) leaveIntro();
-  thread.show(runIds);
+  about?.open(runIds.length === 0);
+  if (runIds.length === 0) {
+    thread.clear();
+    scrollTo(0, 0);
+  } else thread.show(runIds);
+  historyList.show();
 }
 
-page.askForm.addEventListener("submit", (event) => {
-  event.preventDefault();
-  if (!thread.running) ask(page.question.value);
-  else if (performance.now() - runningSince > DOUBLE_CLICK_MS) stop();
-});
+function showState() {
+  const { running, isEmpty, title } = thread;
+  box.running = running;
+  box.placeholder = isEmpty ? "Ask a question" : "Ask a follow-up question";
+  if (about) about.disabled = running;
+  document.body.classList.toggle("has-runs", !isEmpty);
+  byId("intro").hidden = !isEmpty;
+  document.title = title ? `${title} · ${NAME}` : NAME;
+}
 
-// Not by way of the form, whose button means Stop while a run goes on.
-onEnter(page.question, () => ask(page.question.value));
+async function loadInfo() {
+  try {
+    info = await pageInfo();
+  } catch (error) {
+    console.warn(error);
+    return;
+  }
+  byId("model").textContent = info.model;
+  about = new About({ fold: byId("about"), text: byId("about-text"), list: byId("example-list") }, info, askAnew);
+  about.open(thread.isEmpty);
+  about.disabled = thread.running;
+  // A run that is being opened asks for the key by itself.
+  if (info.needs_key && apiKey() === null && thread.isEmpty) keyForm.ask("This server needs an API key.", () => box.focus());
+}
+
+function showConnection() {
+  byId("offline").hidden = navigator.onLine;
+}
+
+for (const control of document.querySelectorAll("[data-new]")) {
+  control.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    newQuestion();
+  });
+}
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.isComposing) stop();
+  if (event.key === "Escape" && !event.isComposing && !side.matches(":popover-open")) stop();
 });
 
-addEventListener("popstate", openAddress);
-loadModel();
-openAddress();
+history.scrollRestoration = "manual";
+addEventListener("popstate", openRuns);
+addEventListener("online", showConnection);
+addEventListener("offline", showConnection);
+showConnection();
+loadInfo();
+openRuns();

@@ -34,15 +34,15 @@ export class FlowingText {
   }
 }
 
-/**
- * Run `change`, then keep the end of the page in view if it was in view before.
- * Whoever has scrolled up to read stays where they are.
- */
-export function following(change) {
+/** Whether the end of the page is in view, so that what grows there is being followed. */
+export function atEnd() {
   const page = document.scrollingElement;
-  const gap = page.scrollHeight - page.clientHeight - page.scrollTop;
-  change();
-  if (gap < 80) page.scrollTop = page.scrollHeight;
+  return page.scrollHeight - page.clientHeight - page.scrollTop < 80;
+}
+
+/** Bring the end of the page into view. */
+export function toEnd() {
+  document.scrollingElement.scrollTop = document.scrollingElement.scrollHeight;
 }
 
 /** In a text field, Enter calls `send`; Shift and Enter starts a new line. */

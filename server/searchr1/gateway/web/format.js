@@ -23,6 +23,12 @@ export function age(seconds) {
   return `${Math.floor(seconds / size)} ${unit}`;
 }
 
+/** Seconds as one rough span: 86400 → "1 day", 5400 → "1 hour", 90 → "1 minute". */
+export function span(seconds) {
+  const [size, noun] = [[86_400, "day"], [3_600, "hour"], [60, "minute"]].find(([size]) => seconds >= size) ?? [1, "second"];
+  return count(Math.floor(seconds / size), noun);
+}
+
 /** 3 and "passage" → "3 passages". */
 export function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : noun.endsWith("ch") ? "es" : "s"}`;

@@ -1,9 +1,9 @@
-/** The runs on the page: a question and its follow-ups, named by the page's address so that it can be shared. */
+/** The runs on the page: questions that follow each other, named by the page's address so that they can be shared. */
 
 import { copyText, saveFile } from "./actions.js";
 import { ApiError, fetchRun } from "./api.js";
 import { RunConnection } from "./connection.js";
-import { el, following, onEnter } from "./dom.js";
+import { span } from "./format.js";
 import { RunView } from "./view.js";
 
 /** The ids of the runs that the page's address names. */
@@ -11,16 +11,24 @@ export function runsInAddress() {
   return new URLSearchParams(location.search).getAll("run");
 }
 
+/** The address of a page with these runs. */
+export function addressOf(runIds) {
+  const address = new URL(location.pathname, location.href);
+  for (const runId of runIds) address.searchParams.append("run", runId);
+  return address.href;
+}
+
 export class Thread {
   #root;
   #hooks;
   #entries = [];
   #current = null;
-  #followUp = null;
 
   /**
-   * `hooks`: `announce(text)`; `key()`, the API key or null; `onRunning(isRunning)`; `onModel(name)`;
-   * `onKeyNeeded(error, again)` where the server wants a(nother) key.
+   * `hooks`: `announce(text)`; `key()`, the API key or null; `onChange()` when a run begins or ends, or others are
+   * shown; `onAsked(runs)` when the server has taken a question, with all runs `{ id, question }` of the thread;
+   * `onKeyNeeded(error, again)` where the server wants a(nother) key; `remembered(runId)`, a run's question if it was
+   * asked in this browser, or null; `runTtlS()`, seconds that runs are kept, or null.
    */
   constructor(root, hooks) {
     this.#root = root;
@@ -31,20 +39,53 @@ export class Thread {
     return this.#current !== null;
   }
 
-  /** Ask a question of its own. */
-  ask(question) {
-    this.#clear();
-    return this.#ask(question, null);
+  /** The first question; null where there is none (yet). */
+  get title() {
+    return this.#entries[0]?.question ?? null;
+  }
+
+  get isEmpty() {
+    return this.#entries.length === 0;
+  }
+
+  get runIds() {
+    return this.#started.map((entry) => entry.connection.runId);
+  }
+
+  /** The entries whose runs the server has named. */
+  get #started() {
+    return this.#entries.filter((entry) => entry.connection.runId !== null);
+  }
+
+  /** Ask a question that follows the last one on the page that has an answer. */
+  async ask(question) {
+    const previous = this.#entries.findLast((entry) => entry.view.answer !== null) ?? null;
+    const entry = this.#add({ question, live: true, previousRunId: previous?.connection.runId ?? null });
+    entry.view.reveal();
+    await this.#play(entry);
+  }
+
+  /** Leave what is here. */
+  clear() {
+    const left = this.#current;
+    this.#current = null;
+    left?.connection.leave();
+    this.#entries = [];
+    this.#root.replaceChildren();
+    this.#root.hidden = true;
+    this.#changed();
   }
 
   /** Show stored runs in place of what is here; one that goes on is followed. */
   async show(runIds) {
-    this.#clear();
+    this.clear();
     for (const runId of runIds) {
-      const entry = this.#add({ question: null, runId, live: false });
-      const ended = await this.#play(entry);
-      if (!ended || entry.connection.left) return;
+      const entry = this.#add({ question: this.#hooks.remembered(runId), runId, live: false });
+      const goesOn = await this.#play(entry);
+      if (!goesOn || entry.connection.left) return;
     }
+    // A thread is taken up where it was left.
+    if (runIds.length > 1) this.#entries.at(-1)?.view.reveal();
   }
 
   /** Stop the run under way. Where the server can't be told, its stream is closed, which ends it a little later. */
@@ -60,69 +101,53 @@ export class Thread {
     }
   }
 
-  #clear() {
-    const left = this.#current;
-    this.#current = null;
-    left?.connection.leave();
-    this.#showRunning();
-    this.#entries = [];
-    this.#followUp = null;
-    this.#root.replaceChildren();
-    this.#root.hidden = false;
-  }
-
-  async #ask(question, previous) {
-    const entry = this.#add({ question, runId: null, live: true, previous });
-    if (previous !== null) entry.view.focus();
-    await this.#play(entry);
-  }
-
-  #add({ question, runId, live, previous = null }) {
-    const { announce, key, onModel } = this.#hooks;
-    const entry = { question, previous, stopping: false };
+  #add({ question, live, runId = null, previousRunId = null }) {
+    const { announce, key, onAsked } = this.#hooks;
+    const entry = { question, stopping: false };
     entry.view = new RunView({
       question,
       live,
       announce,
       acts: {
         retry: () => this.#again(entry),
-        copyLink: () => copyText(addressOf([entry.connection.runId])),
+        copyLink: () => copyText(addressOf(this.runIds)),
         saveJson: () => this.#save(entry),
       },
     });
-    const previousRunId = previous?.connection.runId ?? null;
     const onState = (state) => entry.view.connection(state);
     entry.connection = new RunConnection({ question, previousRunId, runId, key: key(), onState });
     entry.onStarted = (event) => {
       entry.question = event.question;
-      onModel(event.model);
-      if (live) this.#nameInAddress();
+      if (live) {
+        this.#nameInAddress();
+        onAsked(this.#started.map((one) => ({ id: one.connection.runId, question: one.question ?? "" })));
+      }
+      this.#changed();
     };
-    this.#followUp?.remove();
+    this.#root.hidden = false;
     this.#entries.push(entry);
-    following(() => this.#root.append(entry.view.node));
+    this.#root.append(entry.view.node);
     return entry;
   }
 
-  /** Show a run's events to its end; tells whether it came to one. */
+  /** Show a run's events to its end; tells whether what follows it can be shown, too. */
   async #play(entry) {
     const { connection, view } = entry;
     this.#current = entry;
-    this.#showRunning();
+    this.#changed();
     try {
       for await (const event of connection.events()) {
         if (event.type === "run.started") entry.onStarted(event);
         view.handle(event);
       }
-      if (this.#current === entry && this.#entries.at(-1) === entry) this.#offerFollowUp(entry);
       return true;
     } catch (error) {
       if (this.#current === entry) this.#explain(entry, error);
-      return false;
+      return error instanceof ApiError && error.code === "run_not_found";
     } finally {
       if (this.#current === entry) {
         this.#current = null;
-        this.#showRunning();
+        this.#changed();
       }
     }
   }
@@ -130,42 +155,49 @@ export class Thread {
   #explain(entry, error) {
     const { connection, view } = entry;
     const again = () => this.#again(entry);
+    const known = entry.question !== null;
     if (connection.left) view.failed("Stopped.", { "Ask again": again }, { problem: false });
     else if (error instanceof ApiError && error.status === 401) {
       this.#remove(entry);
       this.#hooks.onKeyNeeded(error, () => this.#reopen(entry));
+    } else if (error instanceof ApiError && error.code === "run_not_found" && connection.runId !== null) {
+      view.failed(this.#goneMessage(), known ? { "Ask again": again } : {}, { problem: false });
     } else if (error instanceof ApiError && connection.runId !== null) view.failed(describe(error), {});
     else if (error instanceof ApiError) view.failed(describe(error), { Retry: again });
     else if (error.name === "ConnectionError" && connection.runId !== null) {
       view.failed(error.message, { Reconnect: () => this.#reopen(entry) });
     } else if (error.name === "ConnectionError") view.failed(error.message, { Retry: again });
     else {
-      view.failed("This page met an error of its own. The browser's console has the details.", { Retry: again });
+      view.failed("This page met an error of its own. The browser's console has the details.", known ? { Retry: again } : {});
       throw error;
     }
   }
 
-  #showRunning() {
-    this.#hooks.onRunning(this.running);
+  #goneMessage() {
+    const ttlS = this.#hooks.runTtlS();
+    const kept = ttlS === null ? "" : ` It keeps runs for ${span(ttlS)}.`;
+    return `The server no longer has this run, or it belongs to another key.${kept}`;
+  }
+
+  #changed() {
+    this.#hooks.onChange();
     for (const button of this.#root.querySelectorAll('[data-action="Ask again"]')) button.disabled = this.running;
   }
 
-  /** Ask the same question again, in the same place of the conversation. */
+  /** Ask the same question again, in the same place of the conversation; what came after it goes. */
   #again(entry) {
     if (this.running || entry.question === null) return;
-    if (entry.previous === null) this.ask(entry.question);
-    else {
-      for (const later of this.#entries.slice(this.#entries.indexOf(entry))) later.view.node.remove();
-      this.#entries = this.#entries.slice(0, this.#entries.indexOf(entry.previous) + 1);
-      this.#ask(entry.question, entry.previous);
-    }
+    const index = this.#entries.indexOf(entry);
+    for (const later of this.#entries.slice(index)) later.view.node.remove();
+    this.#entries = this.#entries.slice(0, index);
+    this.ask(entry.question);
   }
 
   /** Show a run from its beginning, with what the server has of it by now. */
   #reopen(entry) {
     const { runId } = entry.connection;
-    if (runId === null) this.#again(entry);
-    else this.show([...this.#entries.filter((one) => one !== entry).map((one) => one.connection.runId), runId]);
+    if (runId !== null) this.show([...this.runIds.filter((id) => id !== runId), runId]);
+    else this.ask(entry.question);
   }
 
   #remove(entry) {
@@ -179,37 +211,9 @@ export class Thread {
   }
 
   #nameInAddress() {
-    const address = addressOf(this.#entries.map((entry) => entry.connection.runId));
+    const address = addressOf(this.runIds);
     if (address !== location.href) history.pushState(null, "", address);
   }
-
-  #offerFollowUp(entry) {
-    if (entry.view.answer === null) return;
-    const id = "follow-up-question";
-    const field = el("textarea", { id, name: id, rows: 1, dir: "auto", autocomplete: "off", enterkeyhint: "go", placeholder: "Ask a follow-up" });
-    const form = el(
-      "form",
-      { class: "follow-up" },
-      el("label", { class: "visually-hidden", for: id }, "Follow-up question"),
-      field,
-      el("button", { class: "primary", type: "submit" }, "Ask"),
-    );
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      const question = field.value.trim();
-      if (question === "" || this.running) field.focus();
-      else this.#ask(question, entry);
-    });
-    onEnter(field, () => form.requestSubmit());
-    this.#followUp = form;
-    following(() => this.#root.append(form));
-  }
-}
-
-function addressOf(runIds) {
-  const address = new URL(location.pathname, location.href);
-  for (const runId of runIds) address.searchParams.append("run", runId);
-  return address.href;
 }
 
 function describe(error) {

@@ -1,12 +1,16 @@
-/** One run on the page: its question, a timeline that grows with its events, its sources, its figures. */
+/** One run on the page: its question, its answer with the sources, the steps that led there, and what can be done with it. */
 
 import { actionBar, copyText } from "./actions.js";
-import { el, FlowingText, following } from "./dom.js";
-import { figures } from "./figures.js";
-import { age, count, INVALID_ACTION, NO_ANSWER, sentence } from "./format.js";
+import { AnswerView } from "./answer.js";
+import { runDetails } from "./details.js";
+import { atEnd, el, toEnd } from "./dom.js";
+import { count, INVALID_ACTION, NO_ANSWER, sentence } from "./format.js";
 import { Sources } from "./sources.js";
-import { Timeline } from "./timeline.js";
+import { Pulse, Steps } from "./steps.js";
+import { sourceChip, Thought } from "./thought.js";
 
+/** Longer questions are set smaller. */
+const LONG_CHARS = 90;
 let numViews = 0;
 
 export class RunView {
@@ -14,13 +18,17 @@ export class RunView {
   #acts;
   #live;
   #question = el("h2", { class: "asked", dir: "auto", tabindex: "-1" });
-  #timeline = new Timeline();
-  #main;
+  #answer;
   #sources;
+  #steps = new Steps();
+  #pulse = new Pulse();
+  #after = el("div", { class: "after" });
+  #model = "";
   #thoughts = [];
-  #flow = null;
+  #searches = [];
+  #found = [];
+  #thought = null;
   #search = null;
-  #answer = null;
   #answerText = null;
   #lastInvalid = null;
   #connectionNote = null;
@@ -35,10 +43,11 @@ export class RunView {
     this.#acts = acts;
     this.#live = live;
     this.#sources = new Sources(`run-${numViews}`);
-    this.#main = el("div", { class: "run-main" }, this.#timeline.node);
-    this.#question.textContent = question ?? "";
-    this.node = el("article", { class: live ? "run live" : "run" }, this.#question, this.#main, this.#sources.node);
-    this.#timeline.wait(live ? "Sending the question" : "Loading the run");
+    this.#answer = new AnswerView();
+    this.#ask(question ?? "");
+    const parts = [this.#question, this.#answer.node, this.#sources.node, this.#steps.node, this.#pulse.node, this.#after];
+    this.node = el("article", { class: live ? "run live" : "run", "aria-busy": "true" }, ...parts);
+    this.#pulse.show(live ? "Sending the question" : "Loading");
   }
 
   /** The answer's text; null where there is none (yet). */
@@ -52,9 +61,9 @@ export class RunView {
     if (show) this.#change(() => show(this, event));
   }
 
-  /** Put the focus on the question, for whoever has just asked it. */
-  focus() {
-    this.#question.focus();
+  /** Bring the question to the top of the window, where the steps grow under it. */
+  reveal() {
+    this.node.scrollIntoView({ block: "start" });
   }
 
   /** The connection is "lost" and being replaced, or "back". */
@@ -63,7 +72,7 @@ export class RunView {
     this.#connectionNote = null;
     if (state === "lost") {
       this.#connectionNote = el("p", { class: "note connection" }, "Connection lost. Reconnecting…");
-      this.#change(() => this.#main.append(this.#connectionNote));
+      this.#change(() => this.#after.append(this.#connectionNote));
     }
     this.#tell(state === "lost" ? "Connection lost. Reconnecting." : "Connected again.");
   }
@@ -77,84 +86,84 @@ export class RunView {
     this.#announce(message);
   }
 
-  started({ question }) {
-    this.#question.textContent = question;
-    this.#timeline.wait("Thinking");
+  started({ question, model }) {
+    this.#ask(question);
+    this.#model = model;
+    this.#pulse.show("Thinking");
   }
 
   thought(event) {
-    if (this.#flow === null) {
+    if (this.#thought === null) {
       if (event.text.trim() === "") return;
-      const body = el("p", { class: "thought", dir: "auto" });
-      const step = this.#begin("think", "Think", event, { folds: true }, body);
-      this.#thoughts.push(step);
-      this.#flow = new FlowingText(body);
+      const thought = new Thought((number, title) => this.#quoted(number, title));
+      this.#begin("think", "Thought", thought.node);
+      this.#thought = thought;
+      this.#thoughts.push({ turn: event.turn, text: "" });
+      this.#pulse.show("Thinking");
     }
-    this.#flow.append(event.text);
+    this.#thought.append(event.text);
+    this.#thoughts.at(-1).text += event.text;
   }
 
   searching(event) {
     const query = event.query || "(empty query)";
-    this.#search = this.#begin("search", "Search", event, {}, el("q", { class: "query", dir: "auto" }, query));
+    this.#search = this.#begin("search", "Search", el("q", { class: "query", dir: "auto" }, query));
+    this.#pulse.show("Searching");
     this.#tell(`Searching: ${query}`);
   }
 
   found(event) {
-    const { passages, query, provider, duration_ms } = event;
-    this.#search?.facts(...cacheBadges(event));
-    this.#search?.end(null, duration_ms);
-    const links = passages.map((passage) => {
-      const source = this.#sources.add(passage, { query, provider });
-      return el("li", {}, sourceLink(source, passage.snippet));
-    });
-    const facts = [links.length > 0 ? count(links.length, "passage") : "nothing was found"];
-    this.#begin("read", "Read", event, { facts }, links.length > 0 && el("ul", { class: "read" }, ...links));
+    const { passages, query } = event;
+    this.#searches.push(event);
+    this.#steps.count({ numPassages: passages.length });
+    this.#found = passages.map((passage) => this.#sources.add(passage, query));
+    const chips = [...new Set(this.#found)].map((source) => el("li", {}, sourceChip(source)));
+    const read = chips.length > 0 ? el("ul", { class: "read" }, ...chips) : el("p", { class: "nothing" }, "Nothing was found.");
+    this.#search?.append(read);
+    this.#search = null;
+    this.#pulse.show("Reading");
     this.#tell(`Found ${count(passages.length, "passage")}. Reading.`);
   }
 
-  searchFailed({ error, duration_ms, provider }) {
-    const complaint = `${sentence(error.message)} The model goes on without passages.`;
-    this.#search?.bad();
-    this.#search?.facts(badge("failed", "failed"), ...(provider ? [provider] : []));
-    this.#search?.append(el("p", { class: "complaint" }, complaint));
-    this.#search?.end(null, duration_ms);
+  searchFailed(event) {
+    this.#searches.push(event);
+    this.#found = [];
+    this.#steps.count({ numPassages: 0, failed: true });
+    this.#search?.classList.add("bad");
+    this.#search?.append(el("p", { class: "complaint" }, `${sentence(event.error.message)} The model goes on without passages.`));
     this.#search = null;
+    this.#pulse.show("Thinking");
     this.#tell("The search failed. The model goes on without passages.");
-    this.#timeline.wait("Thinking");
   }
 
   invalid(event) {
-    this.#dropAnswer();
+    this.#answer.drop();
+    this.#steps.fold(false);
     const what = INVALID_ACTION[event.reason] ?? INVALID_ACTION.no_action;
     const text = el("p", { class: "complaint" }, `${what}; retrying.`);
-    this.#begin("invalid", "Invalid action", event, {}, text).bad();
-    this.#tell(`${what}; retrying.`);
+    this.#begin("invalid", "Invalid action", text).classList.add("bad");
     this.#lastInvalid = { what, text };
+    this.#pulse.show("Trying again");
+    this.#tell(`${what}; retrying.`);
   }
 
   answering(event) {
-    this.#openAnswer(event);
-    this.#answer.flow.append(event.text);
+    this.#openAnswer();
+    this.#answer.append(event.text);
   }
 
   answered(event) {
-    this.#openAnswer(event);
+    this.#openAnswer();
     this.#answerText = event.text;
     const cited = this.#sources.cite(event.citations);
-    const { step, body } = this.#answer;
-    body.replaceChildren(
-      event.text ? el("span", { class: "answer-text" }, event.text) : "The model gave an empty answer.",
-      ...cited.map(citationLink),
-    );
-    if (cited.length === 0) {
-      step.append(el("p", { class: "uncited" }, "None of the passages contains this answer word for word."));
-    }
-    this.#timeline.end(event.t_ms);
-    this.#announce(`Answer: ${event.text}`);
+    this.#answer.settle(event.text, cited, this.#searches.length > 0);
+    this.#sources.show(true);
+    this.#pulse.hide();
+    this.#announce(event.text.trim() ? `Answer: ${event.text}` : "The model gave an empty answer.");
   }
 
-  completed({ status, usage, t_ms }) {
-    this.#settle(t_ms);
+  completed({ status, usage }) {
+    this.#settle(usage.duration_ms);
     if (this.#answerText === null) {
       const message = NO_ANSWER[status] ?? NO_ANSWER.completed;
       this.#note(message, {});
@@ -163,84 +172,101 @@ export class RunView {
     this.#close(usage);
   }
 
-  broke({ error, usage, t_ms }) {
+  broke({ error, usage }) {
     const message = `The run failed. ${sentence(error.message)}`;
-    this.#settle(t_ms);
+    this.#settle(usage.duration_ms);
     this.#note(message, { problem: true });
     this.#announce(message);
     this.#close(usage);
   }
 
-  /** What a reader of a live run sees grow stays in view; what is only shown again does not scroll. */
+  #ask(question) {
+    const isLong = question.length > LONG_CHARS;
+    this.#question.textContent = question;
+    this.#question.classList.toggle("long", isLong);
+    // A long one scrolls within its height, which a keyboard must be able to do.
+    this.#question.tabIndex = isLong ? 0 : -1;
+  }
+
+  /**
+   * Whoever follows a live run at its end goes on doing so, and is taken to the answer once there is one; whoever has
+   * scrolled away stays there. A run that is only shown again does not scroll.
+   */
   #change(change) {
-    if (this.#live) following(change);
-    else change();
+    const follow = this.#live && atEnd();
+    change();
+    if (!follow) return;
+    if (this.#answer.isOpen) this.reveal();
+    else toEnd();
   }
 
   #tell(text) {
     if (this.#live) this.#announce(text);
   }
 
-  #begin(kind, label, stamp, options, ...body) {
-    this.#flow = null;
-    this.#search = null;
+  #begin(kind, label, ...body) {
+    this.#endThought();
     this.#lastInvalid = null;
-    return this.#timeline.begin(kind, label, stamp, options, ...body.filter(Boolean));
+    return this.#steps.begin(kind, label, ...body);
   }
 
-  #openAnswer(stamp) {
-    if (this.#answer !== null) return;
-    const flowing = el("span", { class: "answer-text" });
-    const body = el("p", { class: "answer", dir: "auto" }, flowing);
-    const step = this.#begin("answer", "Answer", stamp, {}, body);
-    this.#answer = { step, body, flow: new FlowingText(flowing) };
+  #endThought() {
+    this.#thought?.end();
+    this.#thought = null;
   }
 
-  #dropAnswer() {
-    if (this.#answer) this.#timeline.remove(this.#answer.step);
-    this.#answer = null;
+  /** The source of passage `number` of the last search, if it bears that title. */
+  #quoted(number, title) {
+    const source = this.#found[number - 1];
+    return source?.title === title.trim() ? source : null;
+  }
+
+  /** The answer stands on top, and the steps fold away. */
+  #openAnswer() {
+    if (this.#answer.isOpen) return;
+    this.#endThought();
+    this.#steps.end();
+    this.#answer.open();
+    this.#steps.fold(true);
+    this.#pulse.show("Answering");
   }
 
   #note(message, { problem = false, actions = {} }) {
     const buttons = Object.entries(actions).map(([label, act]) =>
       el("button", { class: "quiet", type: "button", onclick: () => act() }, label),
     );
-    this.#main.append(el("div", { class: problem ? "note note-problem" : "note" }, el("p", {}, message), ...buttons));
+    this.#after.append(el("div", { class: problem ? "note note-problem" : "note" }, el("p", {}, message), ...buttons));
   }
 
   /** Nothing moves any more, and nothing claims that more will come. */
-  #settle(tMs = null) {
+  #settle(ms = null) {
     this.#connectionNote?.remove();
-    if (this.#search) this.#search.facts("not finished");
-    if (this.#answerText === null) this.#dropAnswer();
+    this.#endThought();
+    if (this.#search) this.#search.append(el("p", { class: "nothing" }, "Not finished."));
+    this.#search = null;
+    if (this.#answerText === null) {
+      this.#answer.drop();
+      this.#steps.fold(false);
+    } else this.#steps.fold(true);
     if (this.#lastInvalid) this.#lastInvalid.text.textContent = `${this.#lastInvalid.what}.`;
-    this.#timeline.end(tMs);
-    if (this.#timeline.isEmpty) this.#timeline.node.remove();
+    this.#pulse.hide();
+    this.#steps.settle(ms);
+    if (this.#steps.isEmpty) this.#steps.node.remove();
+    this.#sources.show(this.#answerText !== null);
+    this.node.setAttribute("aria-busy", "false");
+    this.node.classList.add("ended");
   }
 
   #close(usage) {
     const { retry, copyLink, saveJson } = this.#acts;
     const actions = [
       ["Copy link", "Copied", copyLink],
-      ["Save JSON", null, saveJson],
       ["Ask again", null, retry],
+      ["Save JSON", null, saveJson],
     ];
-    if (this.#answerText) actions.unshift(["Copy answer", "Copied", () => copyText(this.#answerText)]);
-    const bar = actionBar(actions, this.#announce);
-    if (this.#thoughts.length > 0) bar.append(this.#reasoningToggle());
-    this.#main.append(bar);
-    this.node.append(figures(usage));
-  }
-
-  #reasoningToggle() {
-    const button = el("button", { class: "quiet", type: "button" }, "Hide reasoning");
-    let hidden = false;
-    button.addEventListener("click", () => {
-      hidden = !hidden;
-      for (const step of this.#thoughts) step.fold(hidden);
-      button.textContent = hidden ? "Show reasoning" : "Hide reasoning";
-    });
-    return button;
+    if (this.#answerText?.trim()) actions.unshift(["Copy answer", "Copied", () => copyText(this.#answerText)]);
+    const details = runDetails({ model: this.#model, usage, searches: this.#searches, thoughts: this.#thoughts });
+    this.#after.append(actionBar(actions, this.#announce), details);
   }
 }
 
@@ -256,25 +282,3 @@ const HANDLERS = {
   "run.completed": (view, event) => view.completed(event),
   "run.failed": (view, event) => view.broke(event),
 };
-
-const badge = (kind, text) => el("span", { class: `badge badge-${kind}` }, text);
-
-/** Where a search's passages came from: the provider now, or a cache, and then how old they are. */
-function cacheBadges({ cache, age_s, provider }) {
-  const old = Number.isFinite(age_s) && cache !== "miss" ? `${age(age_s)} old` : null;
-  return [badge(cache, `cache ${cache}`), old, provider].filter(Boolean);
-}
-
-function sourceLink(source, snippet) {
-  return source.link(
-    { class: "read-item" },
-    el("span", { class: "index" }, String(source.number)),
-    el("span", { class: "title", dir: "auto" }, source.title),
-    el("span", { class: "preview", dir: "auto", "aria-hidden": "true" }, snippet),
-  );
-}
-
-function citationLink(source) {
-  const name = `Source ${source.number}: ${source.title}`;
-  return source.link({ class: "cite", title: name, "aria-label": name }, `[${source.number}]`);
-}
