@@ -2,6 +2,7 @@
 
 import asyncio
 import hmac
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,12 @@ from searchr1.engines.base import TakesWeights
 from searchr1.errors import ConfigurationError, EngineError
 from searchr1.gateway.access.auth import Credentials, presented_key
 from searchr1.gateway.errors import ApiError, engine_status, invalid
+from searchr1.gateway.failures import engine_code
 from searchr1.gateway.openapi import ERRORS
-from searchr1.gateway.runs.events import engine_code
 from searchr1.gateway.services import services_of
 from searchr1.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter()
 _BEARER = HTTPBearer(auto_error=False, scheme_name="AdminKey", description="The server's admin key.")
@@ -63,8 +66,9 @@ async def reload(
     try:
         await services.engine.take_weights(folder, version=version)
     except EngineError as error:
-        code = engine_code(error)
-        raise ApiError(engine_status(code), str(error), code=code) from error
+        logger.warning("new weights were not taken: %s", error)
+        code, message = engine_code(error), "The engine did not take the new weights; the server's log has the details."
+        raise ApiError(engine_status(code), message, code=code) from error
     services.policy_version = version
     return Reloaded(folder=body.folder, policy_version=version)
 
