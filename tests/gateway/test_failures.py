@@ -15,9 +15,12 @@ import pytest
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
+from searchr1.gateway.access.admission import Admission, NoSlotError
 from searchr1.gateway.failures import RUN_FAILURES, SEARCH_FAILURES
 from searchr1.loop.types import TokenIds
 from searchr1.retrieval.base import FailureKind, SearchFailed
+from searchr1.retrieval.layer import SearchLayer
+from searchr1.settings import Settings
 from tests.engines.vllm.fake_vllm import Fault, serve_fake_vllm
 from tests.gateway.conftest import (
     ANSWER_TURN,
@@ -26,6 +29,7 @@ from tests.gateway.conftest import (
     Stage,
     StageEngine,
     StageRetriever,
+    byte_tokenizer,
     running_stage,
     sse_payloads,
 )
@@ -49,6 +53,7 @@ SURFACES: dict[str, tuple[str, dict[str, Any]]] = {
         {"model": MODEL, "input": QUESTION, "stream": True, "background": True},
     ),
 }
+ONE_OF_EACH = ("research stream", "chat", "chat of two, stream", "responses stream")
 
 
 class FailingEngine(StageEngine):
@@ -57,6 +62,7 @@ class FailingEngine(StageEngine):
     def __init__(self, failure: Exception | None, completions: list[str] | None = None) -> None:
         super().__init__(completions or [])
         self.failure = failure
+        self.num_failing = 0
 
     async def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
@@ -65,6 +71,7 @@ class FailingEngine(StageEngine):
             async for chunk in super().generate(prompt_ids, params, session=session, priority=priority):
                 yield chunk
             return
+        self.num_failing += 1
         if self.failure is None:
             await asyncio.Event().wait()
         else:
@@ -118,7 +125,7 @@ async def test_a_run_that_gave_nothing_is_an_error_with_its_status(
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("surface", ONE_OF_EACH)
 async def test_a_run_that_fails_after_some_output_says_so_where_it_stands(
     surface: str, failure: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -126,7 +133,7 @@ async def test_a_run_that_fails_after_some_output_says_so_where_it_stands(
     path, body = SURFACES[surface]
     num_choices = body.get("n", 1)
     engine = FailingEngine(error, [SEARCH_TURN] * num_choices)
-    async with running_stage(engine=engine, deadline_s=3 if failure == "silent" else 60) as stage:
+    async with running_stage(engine=engine, deadline_s=1 if failure == "silent" else 60) as stage:
         answer = await stage.client.post(path, json=body)
         told = await everything_told(stage)
     assert SECRET not in answer.text + told
@@ -145,7 +152,7 @@ async def test_a_run_that_fails_after_some_output_says_so_where_it_stands(
 
 
 @pytest.mark.parametrize("kind", get_args(FailureKind))
-@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("surface", ONE_OF_EACH)
 async def test_a_search_that_fails_is_told_by_its_kind_alone(
     surface: str, kind: FailureKind, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,7 +170,7 @@ async def test_a_search_that_fails_is_told_by_its_kind_alone(
 
 
 @pytest.mark.parametrize("fault", [*Fault, None])
-@pytest.mark.parametrize("surface", ["research", "chat stream", "responses stream"])
+@pytest.mark.parametrize("surface", ONE_OF_EACH)
 async def test_words_and_address_of_a_real_server_reach_no_client(
     surface: str, fault: Fault | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,3 +225,34 @@ async def test_an_engine_that_takes_fewer_tokens_than_it_may_be_sent_still_gets_
         assert (await stage.client.get("/readyz")).status_code == 503
         answered: httpx.Response = await stage.client.post("/v1/research", json={"question": QUESTION})
         assert answered.status_code == 200
+
+
+async def test_a_full_server_refuses_before_it_spends_anything_on_a_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running_stage(max_concurrent_runs=1) as stage:
+        monkeypatch.setattr(type(stage.services.admission), "plan", None)  # Whoever plans now fails.
+        with stage.services.admission.slot():
+            for path, body in SURFACES.values():
+                refused = await stage.client.post(path, json=body)
+                assert refused.status_code == 503
+                assert refused.json()["error"]["code"] == "overloaded"
+                assert int(refused.headers["retry-after"]) >= 1
+            # Not even the body matters.
+            assert (await stage.client.post("/v1/research", json={"question": 3})).status_code == 503
+        metrics = stage.services.metrics.render().decode()
+    assert f'searchr1_requests_shed_total{{reason="no_slot"}} {len(SURFACES) + 1}.0' in metrics
+    assert caplog.text.count("runs are refused") == 1
+
+
+def test_those_who_are_refused_are_told_to_wait_longer_the_more_there_are() -> None:
+    settings = Settings.model_validate({"model": MODEL, "retriever": "index:none", "max_concurrent_runs": 2})
+    admission = Admission(settings, byte_tokenizer(), SearchLayer(StageRetriever()))
+    waits_s = []
+    with admission.slot(), admission.slot():
+        for _ in range(100):
+            with pytest.raises(NoSlotError) as refused, admission.slot():
+                pass
+            waits_s.append(refused.value.retry_after_s)
+    assert waits_s == sorted(waits_s)
+    assert 1 <= waits_s[0] < waits_s[-1] <= 30

@@ -9,11 +9,9 @@ import httpx
 import pytest
 
 from searchr1.engines.base import HEALTH_REASONS, EngineHealth
-from searchr1.gateway import readiness
-from searchr1.gateway.app import create_app
+from searchr1.gateway import app, readiness
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Part, Readiness
-from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.base import Message, RunStoreError
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.services import Services
@@ -123,17 +121,18 @@ class FailingStore(MemoryRunStore):
 
 
 async def test_a_store_that_is_down_is_told_and_logged_with_its_cause(
-    stage: Stage, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     store = FailingStore(ttl_s=1000, max_bytes=2**20)
-    async with running_stage() as other, RunHub(other.services, store):
-        await eventually(lambda: not other.services.readiness.store.ok)
-        probe = await other.client.get("/readyz")
+    monkeypatch.setattr(app, "open_run_store", lambda _: store)
+    async with running_stage() as stage:
+        await eventually(lambda: not stage.services.readiness.store.ok)
+        probe = await stage.client.get("/readyz")
         assert (probe.status_code, probe.json()["store"]) == (200, "unreachable")
-        assert "searchr1_run_store_up 0.0" in (await other.client.get("/metrics")).text
+        assert "searchr1_run_store_up 0.0" in (await stage.client.get("/metrics")).text
         store.down = False
-        await eventually(lambda: other.services.readiness.store.ok)
+        await eventually(lambda: stage.services.readiness.store.ok)
     lines = [record.getMessage() for record in caplog.records if record.name == readiness.__name__]
     assert any(line.startswith("run store unreachable: ConnectionError: WRONGPASS") for line in lines)
     assert any(line.startswith("run store is back") for line in lines)
@@ -167,8 +166,8 @@ async def test_a_server_that_starts_answers_probes_and_turns_the_rest_away() -> 
         raise RuntimeError("not in this test")
         yield
 
-    app = create_app(Settings.model_validate({"model": MODEL, "retriever": "index:none"}), open_services=open_services)
-    transport = httpx.ASGITransport(app)
+    settings = Settings.model_validate({"model": MODEL, "retriever": "index:none"})
+    transport = httpx.ASGITransport(app.create_app(settings, open_services=open_services))
     async with httpx.AsyncClient(transport=transport, base_url="http://starting") as client:
         assert (await client.get("/healthz")).status_code == 200
         probe = await client.get("/readyz")
