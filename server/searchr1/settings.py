@@ -6,9 +6,9 @@ Secrets may be files instead: with ``SEARCHR1_SECRETS_DIR=/run/secrets``, ``/run
 import os
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
-from pydantic import Field, SecretStr, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -145,8 +145,15 @@ class Settings(BaseSettings):
     """Seconds within which a request's body must have arrived."""
     max_concurrent_runs: int = Field(default=256, ge=1)
     """Runs under way at once; one more gets a 503 with ``Retry-After``."""
-    shutdown_grace_s: float = Field(default=30.0, ge=0)
-    """Seconds that running requests may go on after a SIGTERM."""
+    drain_s: float = Field(default=2.0, ge=0)
+    """Seconds for which requests are still taken after a SIGTERM, while ``/readyz`` says 503 already; none after a
+    SIGINT."""
+    shutdown_grace_s: float = Field(default=25.0, ge=0)
+    """Seconds after that for which running requests may go on; then their runs end as failed."""
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
+    """Least level of the lines in the log."""
+    access_log: bool = False
+    """A line in the log for each request: method, path, status, seconds; no query, body or key."""
     store_runs: bool = True
     """Keep what native and Responses runs did, so that they can be resumed, shared, replayed and exported."""
     run_ttl_s: float = Field(default=86_400.0, gt=0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from searchr1.settings import Settings
 
-from .conftest import Stage, StageEngine, running_stage
+from .conftest import Stage, StageEngine, eventually, running_stage
 
 
 async def test_ready_follows_the_engine() -> None:
@@ -12,6 +12,8 @@ async def test_ready_follows_the_engine() -> None:
     async with running_stage(engine=engine) as stage:
         assert (await stage.client.get("/readyz")).status_code == 200
         engine.is_ready = False
+        stage.services.readiness.doubt_engine()
+        await eventually(lambda: not stage.services.readiness.engine.ok)
         assert (await stage.client.get("/readyz")).status_code == 503
         assert (await stage.client.get("/healthz")).status_code == 200
 

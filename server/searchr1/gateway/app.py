@@ -11,7 +11,8 @@ from fastapi.staticfiles import StaticFiles
 
 from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.errors import install_error_handlers
-from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
+from searchr1.gateway.logs import AccessLog
+from searchr1.gateway.middleware import BodyBounds, BugBoundary, Opening, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
 from searchr1.gateway.routes import admin, chat, ops, page, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
@@ -24,11 +25,18 @@ OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
 
 
 def create_app(settings: Settings, *, open_services: OpenServices = open_services) -> FastAPI:
-    """Build the app. Its services open when it starts, through ``open_services`` (tests pass their own)."""
+    """Build the app. Its services open when it starts, through ``open_services`` (tests pass their own).
+
+    A server that asks it before its lifespan has begun is answered as one that is starting.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings) as services, RunHub(services, open_run_store(settings)) as hub:
+        async with (
+            open_services(settings) as services,
+            services.readiness,
+            RunHub(services, open_run_store(settings)) as hub,
+        ):
             app.state.services, app.state.hub = services, hub
             yield
 
@@ -42,6 +50,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         docs_url=None,
         redoc_url=None,
     )
+    app.add_middleware(Opening)
     app.add_middleware(BodyBounds, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(BugBoundary)
     app.add_middleware(PageHeaders)
@@ -53,6 +62,8 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
             allow_headers=["authorization", "content-type", "last-event-id", "x-request-id"],
             expose_headers=["x-request-id", "x-run-id", "retry-after"],
         )
+    if settings.access_log:
+        app.add_middleware(AccessLog)
     app.add_middleware(RequestId)
     install_error_handlers(app)
     install_run_error_handlers(app)

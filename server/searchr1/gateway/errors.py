@@ -1,5 +1,6 @@
 """Errors as OpenAI's API shapes them: ``{"error": {"message", "type", "param", "code"}}``, for every failure."""
 
+import random
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -8,7 +9,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from searchr1.gateway.failures import run_failure
+
 RETRY_AFTER_S = 2
+"""Least seconds that a client is told to wait; chance adds up to as many, so that not all come back at once."""
+_MAX_PARAM_CHARS = 200
+_MAX_QUOTE_CHARS = 500
+"""Bound of a validator's message, which may quote the request."""
 _CODES = {
     401: "invalid_api_key",
     403: "permission_denied",
@@ -44,12 +51,15 @@ class ApiError(Exception):
         *,
         code: str,
         param: str | None = None,
+        retry_after_s: float = RETRY_AFTER_S,
     ) -> None:
+        """``retry_after_s`` is for a 429 or a 503: the least time after which to try again."""
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param
+        self.retry_after_s = retry_after_s
 
     @property
     def body(self) -> dict[str, Any]:
@@ -58,7 +68,7 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """Return the HTTP response to send."""
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if self.status in (429, 503) else None
+        headers = {"Retry-After": str(_jittered(self.retry_after_s))} if self.status in (429, 503) else None
         return JSONResponse(self.body, status_code=self.status, headers=headers)
 
 
@@ -88,14 +98,29 @@ def invalid(message: str, *, param: str | None = None, code: str = "invalid_valu
 
 def engine_status(code: str) -> int:
     """Return the HTTP status of a failed run's code: 503 where the same request may work later."""
-    return 502 if code == "engine_error" else 503
+    return run_failure(code).status
+
+
+def run_error(code: str) -> ApiError:
+    """Return the error of a run that failed with ``code`` before any of its answer was sent."""
+    failure = run_failure(code)
+    return ApiError(failure.status, failure.message, code=code)
+
+
+def _jittered(seconds: float) -> int:
+    """Return whole seconds between ``seconds`` and twice as many, at least one."""
+    return max(1, round(seconds * random.uniform(1, 2)))
 
 
 def install_error_handlers(app: FastAPI) -> None:
     """Give every error of ``app`` the same shape."""
 
-    async def on_api_error(_: Request, error: Exception) -> JSONResponse:
+    async def on_api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)
+        if error.status == 401:
+            services = request.app.state.services
+            services.metrics.keys_refused.labels(error.code).inc()
+            services.refusals.note(f"keys are refused: {error.code}")
         return error.response()
 
     async def on_validation(_: Request, error: Exception) -> JSONResponse:
@@ -123,6 +148,6 @@ def _from_validation(error: RequestValidationError) -> ApiError:
     where = [str(part) for part in first["loc"] if part != "body"]
     if first["type"] == "json_invalid":
         return invalid('The body is not valid JSON. Send an object such as {"question": "…"}.', code="invalid_json")
-    param = ".".join(where) or None
+    param = ".".join(where)[:_MAX_PARAM_CHARS] or None
     subject = f"'{param}': " if param else "The body: "
-    return invalid(f"{subject}{first['msg']}.", param=param, code=str(first["type"]))
+    return invalid(f"{subject}{first['msg'][:_MAX_QUOTE_CHARS]}.", param=param, code=str(first["type"]))

@@ -46,7 +46,29 @@ class Metrics:
         self.run_store_errors = Counter(
             "searchr1_run_store_errors", "Calls of the run store that it did not answer.", registry=registry
         )
+        self.run_store_up = Gauge("searchr1_run_store_up", "1 while the run store answers.", registry=registry)
+        self.run_store_up.set(1)
         self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
+        self.runs_failed = Counter("searchr1_runs_failed", "Failed runs by code.", ["code"], registry=registry)
+        self.engine_up = Gauge("searchr1_engine_up", "1 while the engine says that it is well.", registry=registry)
+        self.engine_failures = Counter(
+            "searchr1_engine_failures",
+            "Times that the engine stopped being well, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.requests_shed = Counter(
+            "searchr1_requests_shed",
+            "Requests for a run that were refused for now, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self.keys_refused = Counter(
+            "searchr1_keys_refused",
+            "Requests that were refused for their key, by reason.",
+            ["reason"],
+            registry=registry,
+        )
 
     def count(self, event: DriveEvent) -> None:
         """Count a search by its outcome; other events count nothing by themselves."""
@@ -55,9 +77,24 @@ class Metrics:
         elif isinstance(event, SearchErrored):
             self.searches.labels(event.kind, "miss").inc()
 
-    def run_ended(self, rollout: Rollout, stats: DriveStats, *, duration_s: float, first_text_s: float | None) -> None:
-        """Count a whole run, however it ended; an open rollout was left by its client."""
-        self.runs.labels(rollout.status.value if rollout.status else "cancelled").inc()
+    def run_ended(
+        self,
+        rollout: Rollout,
+        stats: DriveStats,
+        *,
+        duration_s: float,
+        first_text_s: float | None,
+        failure: str | None = None,
+    ) -> None:
+        """Count a whole run, however it ended: as failed by ``failure``, a code, where it has one.
+
+        An open rollout was left by its client.
+        """
+        if failure is not None:
+            self.runs.labels("failed").inc()
+            self.runs_failed.labels(failure).inc()
+        else:
+            self.runs.labels(rollout.status.value if rollout.status else "cancelled").inc()
         self.run_s.observe(duration_s)
         if first_text_s is not None:
             self.first_event_s.observe(first_text_s)

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import re
 import uuid
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -14,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from searchr1.gateway.errors import ApiError
+from searchr1.gateway.logs import REQUEST_ID
 
 logger = logging.getLogger(__name__)
 
@@ -22,11 +24,16 @@ _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+_NEED_SERVICES = ("/v1", "/admin", "/metrics")
+_STARTING_RETRY_S = 5.0
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestId:
-    """Gives each response an ``x-request-id``: the client's own where it is harmless, else a new one."""
+    """Gives each response an ``x-request-id``: the client's own where it is harmless, else a new one.
+
+    Lines of the log carry it too.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -37,6 +44,7 @@ class RequestId:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        REQUEST_ID.set(request_id)
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -64,12 +72,39 @@ class BugBoundary:
             await self._app(scope, receive, send_noted)
         except ClientDisconnect:
             return  # Nobody is there to be answered.
+        except asyncio.CancelledError:
+            if not _is_stopping(scope):
+                raise
+            return  # The process ends, and does not wait for this client any longer.
         except Exception as error:
             if has_begun or scope["type"] != "http":
                 raise
             logger.error("%s %s failed", scope["method"], scope["path"], exc_info=error)
             message = "The server met an error of its own; its log has the details."
             await ApiError(500, message, code="internal").response()(scope, receive, send)
+
+
+class Opening:
+    """Answers 503 ``starting`` until the app's services are open; probes, the page and the API's document pass."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or is_open(scope["app"]) or not scope["path"].startswith(_NEED_SERVICES):
+            await self._app(scope, receive, send)
+            return
+        message = "The server is starting; try again shortly."
+        await ApiError(503, message, code="starting", retry_after_s=_STARTING_RETRY_S).response()(scope, receive, send)
+
+
+def is_open(app: Any) -> bool:
+    """Tell whether the services of a Starlette app are open."""
+    return getattr(app.state, "services", None) is not None
+
+
+def _is_stopping(scope: Scope) -> bool:
+    return is_open(scope["app"]) and scope["app"].state.services.readiness.is_stopping
 
 
 class BodyBounds:

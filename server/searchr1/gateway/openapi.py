@@ -22,7 +22,8 @@ _WHEN = {
     413: "The body is too large.",
     500: "An error of the server's own.",
     502: "The engine failed this run.",
-    503: "The server or its engine is overloaded or starting: try again after `Retry-After` seconds.",
+    503: "The server or its engine is overloaded, starting or stopping: try again after `Retry-After` seconds.",
+    504: "The engine gave no output within the run's deadline.",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": description} for status, description in _WHEN.items()
@@ -32,7 +33,7 @@ EVENT_STREAM: dict[str, Any] = {
     "text/event-stream": {"schema": {"type": "string"}, "example": "id: 0\nevent: run.started\ndata: {…}\n\n"}
 }
 """Content of a 200 that may be a stream instead of JSON."""
-_REQUEST_ID = {"description": "Identifies the request.", "schema": {"type": "string"}}
+_REQUEST_ID = {"description": "Names the request in the server's log.", "schema": {"type": "string"}}
 
 
 def describe(app: FastAPI) -> None:

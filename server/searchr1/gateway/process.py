@@ -1,4 +1,10 @@
-"""The gateway's process: uvicorn on one event loop, until a signal ends it in good order."""
+"""The gateway's process: uvicorn on one event loop, until a signal ends it in good order.
+
+The server answers before anything is open: probes are told that it starts. After a signal it goes through four
+phases: requests are still taken while ``/readyz`` says that it stops (``drain_s``); no connection is taken any more,
+and runs go on (``shutdown_grace_s``); the runs that are left end as failed, which their readers are told; connections
+that still do not end are cut.
+"""
 
 import asyncio
 import contextlib
@@ -9,14 +15,21 @@ from collections.abc import Iterator
 
 import uvicorn
 import uvloop
+from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
 from searchr1.gateway.app import create_app
-from searchr1.gateway.services import open_services
+from searchr1.gateway.logs import configure_logging
+from searchr1.gateway.runs.drive import stop_runs
 from searchr1.settings import Settings
 from searchr1.sockets import bind
 
 logger = logging.getLogger(__name__)
+
+LAST_WORDS_S = 3.0
+"""Seconds that readers have to take the last events of runs that were ended."""
+_SAME_SIGNAL_S = 1.0
+"""Signals within this time of the first mean no more than it: ``timeout`` and terminals send several."""
 
 
 def serve_forever(settings: Settings) -> None:
@@ -25,8 +38,7 @@ def serve_forever(settings: Settings) -> None:
     Raises:
         SearchR1Error: the settings can't work, the port is taken, or the engine does not start.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    configure_logging(settings.log_level)
     # Streams end with their runs; the default would cut them at the first signal.
     AppStatus.enable_automatic_graceful_drain = False
     with contextlib.suppress(asyncio.CancelledError):
@@ -34,24 +46,25 @@ def serve_forever(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    stopping = _Stopping()
     # Bound first: a port that is taken should not be found out after a minute of starting vLLM.
     with bind(settings.host, settings.port) as listener:
-        async with open_services(settings) as services:
-            # What is there now stays: without this, each full collection walks all of it while streams wait.
-            gc.collect()
-            gc.freeze()
-            config = uvicorn.Config(
-                create_app(settings, open_services=lambda _: contextlib.nullcontext(services)),
-                http="httptools",
-                ws="none",
-                access_log=False,
-                timeout_graceful_shutdown=int(settings.shutdown_grace_s),
-            )
-            host, port = listener.getsockname()[:2]
-            logger.info("Serving %s at http://%s:%s", settings.public_name, host, port)
-            stopping.server = _Server(config)
-            await stopping.server.serve(sockets=[listener])
+        app = create_app(settings)
+        config = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
+        server = _Server(config)
+        stopping = _Stopping(settings, app, server)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        host, port = listener.getsockname()[:2]
+        try:
+            async with app.router.lifespan_context(app):
+                stopping.is_open = True
+                # What is there now stays: without this, each full collection walks all of it while streams wait.
+                gc.collect()
+                gc.freeze()
+                logger.info("Serving %s at http://%s:%s", settings.public_name, host, port)
+                await serving
+        finally:
+            server.should_exit = server.force_exit = True
+            await serving
 
 
 class _Server(uvicorn.Server):
@@ -63,17 +76,53 @@ class _Server(uvicorn.Server):
 
 
 class _Stopping:
-    """Turns SIGINT and SIGTERM into an orderly end: before the server runs by cancelling, then by draining it."""
+    """Turns SIGINT and SIGTERM into an orderly end: before the app is open by cancelling, then by its phases.
 
-    def __init__(self) -> None:
-        self.server: _Server | None = None
-        self._starting = asyncio.current_task()
+    A second signal ends the phase that lasts.
+    """
+
+    def __init__(self, settings: Settings, app: FastAPI, server: _Server) -> None:
+        self.is_open = False
+        self._settings, self._app, self._server = settings, app, server
+        self._main = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        self._began_at: float | None = None
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._stop)
+            self._loop.add_signal_handler(number, self._on_signal, number)
 
-    def _stop(self) -> None:
-        if self.server is not None:
-            self.server.force_exit = self.server.should_exit
-            self.server.should_exit = True
-        elif self._starting is not None:
-            self._starting.cancel()
+    def _on_signal(self, number: signal.Signals) -> None:
+        now = self._loop.time()
+        if self._began_at is None:
+            self._began_at = now
+            self._begin(drain_s=0.0 if number == signal.SIGINT else self._settings.drain_s)
+        elif self.is_open and now - self._began_at > _SAME_SIGNAL_S:
+            self._close()
+            self._end_runs()
+
+    def _begin(self, *, drain_s: float) -> None:
+        if not self.is_open:
+            assert self._main is not None
+            self._main.cancel()
+            return
+        logger.info(
+            "stopping: taking requests for %g s more, then ending within %g s", drain_s, self._settings.shutdown_grace_s
+        )
+        self._app.state.services.readiness.is_stopping = True
+        if drain_s:
+            self._loop.call_later(drain_s, self._close)
+        else:
+            self._close()
+        self._loop.call_later(drain_s + self._settings.shutdown_grace_s, self._end_runs)
+
+    def _close(self) -> None:
+        self._server.should_exit = True
+
+    def _end_runs(self) -> None:
+        if num_runs := stop_runs(self._app.state.services):
+            logger.warning("runs that had not ended in time and were ended: %d", num_runs)
+        self._loop.call_later(LAST_WORDS_S, self._cut)
+
+    def _cut(self) -> None:
+        self._server.force_exit = True
+        for answering in self._server.server_state.tasks:
+            answering.cancel()

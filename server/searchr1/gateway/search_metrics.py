@@ -1,4 +1,6 @@
-"""Prometheus metrics of the search layer: providers, cache, breakers and budgets."""
+"""Prometheus metrics of the search layer: providers, cache, breakers and budgets, and how the providers are."""
+
+import logging
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Histogram
 
@@ -7,10 +9,46 @@ from searchr1.retrieval.base import BreakerState, CacheEvent
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
+logger = logging.getLogger(__name__)
+
+
+class ProviderHealth:
+    """What is known of the providers from the searches that they were sent; nothing is asked for its sake."""
+
+    def __init__(self) -> None:
+        self._failing: dict[str, str] = {}
+        """Kind of each provider's last failure, where nothing has worked since."""
+        self._open: set[str] = set()
+
+    @property
+    def word(self) -> str:
+        """``ok``, or each provider in trouble with ``circuit_open`` or the kind of its last failure."""
+        trouble = dict(sorted(self._failing.items())) | dict.fromkeys(sorted(self._open), "circuit_open")
+        return ", ".join(f"{provider}: {word}" for provider, word in trouble.items()) or "ok"
+
+    def attempt(self, provider: str, outcome: str) -> None:
+        """Take the end of a call."""
+        if outcome in ("found", "empty"):
+            self._failing.pop(provider, None)
+        elif outcome != "cancelled":
+            self._failing[provider] = outcome
+
+    def breaker(self, provider: str, state: BreakerState) -> None:
+        """Take a change of a provider's circuit breaker, and log where it opens and where it closes again."""
+        if state == "open" and provider not in self._open:
+            self._open.add(provider)
+            why = self._failing.get(provider, "failures").replace("_", " ")
+            logger.warning("search provider %s is not called for a while: %s", provider, why)
+        elif state == "closed" and provider in self._open:
+            self._open.discard(provider)
+            logger.info("search provider %s is back", provider)
+
+
 class SearchMetrics:
     """A ``SearchObserver`` that counts in ``registry``."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.providers = ProviderHealth()
         self._attempts = Counter(
             "searchr1_search_attempts", "Calls of a provider by outcome.", ["provider", "outcome"], registry=registry
         )
@@ -44,6 +82,7 @@ class SearchMetrics:
 
     def attempt(self, provider: str, outcome: str, duration_s: float) -> None:
         """See ``SearchObserver``."""
+        self.providers.attempt(provider, outcome)
         self._attempts.labels(provider, outcome).inc()
         self._attempt_s.labels(provider).observe(duration_s)
 
@@ -53,6 +92,7 @@ class SearchMetrics:
 
     def breaker(self, provider: str, state: BreakerState) -> None:
         """See ``SearchObserver``."""
+        self.providers.breaker(provider, state)
         self._breaker.labels(provider).state(state)
 
     def retry(self, provider: str) -> None:

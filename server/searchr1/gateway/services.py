@@ -1,21 +1,30 @@
 """The services of a running gateway: opened at start, closed at stop, and found in the app's state."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from fastapi import Request
 
 from searchr1.engines.base import ServedEngine, TellsMetrics
 from searchr1.engines.factory import open_engine
 from searchr1.gateway.access.admission import Admission
+from searchr1.gateway.logs import BurstLog
 from searchr1.gateway.metrics import Metrics
+from searchr1.gateway.readiness import Readiness
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from searchr1.gateway.runs.drive import RunDrive
+
+logger = logging.getLogger(__name__)
 
 EngineMetrics = Callable[[], Awaitable[str]]
 
@@ -39,6 +48,13 @@ class Services:
     """Metrics of an engine in this process, which nobody else can scrape."""
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
+    readiness: Readiness = field(init=False)
+    under_way: "set[RunDrive]" = field(default_factory=set)
+    """Runs that are being driven, of every API."""
+    refusals: BurstLog = field(default_factory=lambda: BurstLog(logger))
+
+    def __post_init__(self) -> None:
+        self.readiness = Readiness(self.engine, self.metrics)
 
 
 @asynccontextmanager
@@ -49,7 +65,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         ConfigurationError: a path or a setting cannot work.
         EngineUnavailableError: the engine in this process does not start.
     """
-    tokenizer = Tokenizer.load(settings.tokenizer or settings.model, add_bos=settings.add_bos)
+    source = settings.tokenizer or settings.model
+    tokenizer = await asyncio.to_thread(Tokenizer.load, source, add_bos=settings.add_bos)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))

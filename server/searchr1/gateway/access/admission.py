@@ -1,5 +1,6 @@
 """Admission: a request's options within the operator's bounds, and the number of runs at once."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,13 @@ from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
 MAX_SEED = 2**63 - 1
+_FIRST_RUN_S = 4.0
+"""Duration that runs are taken to have before any has ended."""
+_NEWEST_SHARE = 0.1
+"""Weight of the newest run in the mean duration of runs."""
+_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 30.0
+_MAX_REFUSED_PER_SLOT = 4
+"""Bound of the refused requests that are taken to come back."""
 
 Number = TypeVar("Number", int, float)
 
@@ -59,6 +67,11 @@ class Plan:
 class NoSlotError(Exception):
     """Lack of a free slot for a run. ``str()`` tells people to try again."""
 
+    def __init__(self, retry_after_s: float) -> None:
+        """``retry_after_s`` is when a slot may be free again for whoever was refused."""
+        super().__init__("The server runs as many requests as it can; try again shortly.")
+        self.retry_after_s = retry_after_s
+
 
 class Admission:
     """Turns requests into plans, or refuses them with an ``ApiError`` that says what to change."""
@@ -70,6 +83,8 @@ class Admission:
         self._profile = settings.loop_profile()
         check_profile(self._profile, tokenizer)
         self._num_running = 0
+        self._run_s = _FIRST_RUN_S
+        self._num_refused = 0
 
     @property
     def num_running(self) -> int:
@@ -83,13 +98,30 @@ class Admission:
         Raises:
             NoSlotError: none is free.
         """
-        if self._num_running >= self._settings.max_concurrent_runs:
-            raise NoSlotError("The server runs as many requests as it can; try again shortly.")
+        self.check_room()
         self._num_running += 1
+        started = time.monotonic()
         try:
             yield
         finally:
             self._num_running -= 1
+            self._num_refused = max(0, self._num_refused - 1)
+            self._run_s += _NEWEST_SHARE * (time.monotonic() - started - self._run_s)
+
+    def check_room(self) -> None:
+        """Refuse a run for which there is no slot now, before anything is spent on it.
+
+        Raises:
+            NoSlotError: none is free.
+        """
+        if self._num_running >= self._settings.max_concurrent_runs:
+            self._num_refused = min(self._num_refused + 1, _MAX_REFUSED_PER_SLOT * self._settings.max_concurrent_runs)
+            raise NoSlotError(self._slot_in_s())
+
+    def _slot_in_s(self) -> float:
+        """Return when a slot may be free for the newest of those that were refused and may all come back."""
+        wait_s = self._run_s * self._num_refused / self._settings.max_concurrent_runs
+        return min(max(wait_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
 
     def check_model(self, name: str | None) -> None:
         """Refuse a model that is not served here. Raises ``ApiError`` 404."""

@@ -22,11 +22,17 @@ from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.shape import ChatShape
 from searchr1.gateway.errors import engine_status, error_body
 from searchr1.gateway.example import EXAMPLE_RUN
-from searchr1.gateway.routes.run_requests import cancel_on_disconnect, raise_if_failed
+from searchr1.gateway.routes.run_requests import (
+    ROOM,
+    IndexedEvents,
+    begun_events,
+    cancel_on_disconnect,
+    raise_if_failed,
+)
 from searchr1.gateway.routes.streaming import event_stream
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import DONE, encode_data, encode_json
-from searchr1_client.events import KnownEvent, Run, RunFailed
+from searchr1_client.events import Run, RunFailed
 from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
@@ -47,10 +53,8 @@ _OK: dict[int | str, dict[str, Any]] = {
     }
 }
 
-IndexedEvents = AsyncGenerator[tuple[int, KnownEvent], None]
 
-
-@router.post("/v1/chat/completions", responses=_OK, summary="Answer a chat message by searching")
+@router.post("/v1/chat/completions", responses=_OK, dependencies=ROOM, summary="Answer a chat message by searching")
 async def chat_completions(request: Request, body: ChatRequest) -> Response:
     """Answer as OpenAI does, with ``reasoning``, ``url_citation`` annotations, ``citations`` and search counts."""
     services = services_of(request)
@@ -63,7 +67,8 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     events = choice_events(services, plans, run_id=completion_id)
     folds = [RunFold() for _ in plans]
     if body.stream:
-        return await event_stream(_chunks(events, shape, folds), heartbeat_s=settings.heartbeat_s)
+        begun = await begun_events(request, events)
+        return await event_stream(_chunks(begun, shape, folds), heartbeat_s=settings.heartbeat_s)
     runs = await cancel_on_disconnect(_whole(events, folds), request)
     return Response(encode_json(shape.completion(runs)), media_type="application/json")
 

@@ -1,13 +1,17 @@
 """Routes for operators and load balancers: liveness, readiness, metrics, models."""
 
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from searchr1.errors import EngineError
 from searchr1.gateway.access.auth import require_key
+from searchr1.gateway.middleware import is_open
 from searchr1.gateway.openapi import ERRORS
+from searchr1.gateway.readiness import opening_report
 from searchr1.gateway.services import services_of
 
 router = APIRouter()
@@ -21,11 +25,16 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="Can it serve a request?", responses={503: {"description": "Not now."}})
 async def readyz(request: Request) -> JSONResponse:
-    """Answer 200 when the engine answers, else 503, so that a load balancer stops sending."""
+    """Answer 200 while the engine is well, else 503 and a `reason`, so that a load balancer stops sending.
+
+    It is answered from memory: what runs need is watched in the background. A run store or a search provider in
+    trouble is told and does not make it 503, since runs go on without them.
+    """
+    if not is_open(request.app):
+        return JSONResponse(opening_report(), status_code=503)
     services = services_of(request)
-    ready = (await services.engine.health()).ok
-    status = {"status": "ready" if ready else "engine_not_ready", "model": services.settings.public_name}
-    return JSONResponse(status, status_code=200 if ready else 503)
+    ready, report = services.readiness.report()
+    return JSONResponse({**report, "model": services.settings.public_name}, status_code=200 if ready else 503)
 
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
@@ -37,7 +46,9 @@ async def metrics(request: Request) -> Response:
     services = services_of(request)
     text = services.metrics.render()
     if services.engine_metrics is not None:
-        text += (await services.engine_metrics()).encode()
+        # An engine that is down has none, and the gateway's own are wanted most then.
+        with suppress(EngineError):
+            text += (await services.engine_metrics()).encode()
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 

@@ -12,8 +12,14 @@ from searchr1.gateway.access.admission import Plan, RunOptions
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import EVENT_STREAM
-from searchr1.gateway.routes.run_requests import cancel_on_disconnect, hub_of, raise_if_failed
-from searchr1.gateway.routes.streaming import event_stream, followed_stream
+from searchr1.gateway.routes.run_requests import (
+    ROOM,
+    begun_stream,
+    cancel_on_disconnect,
+    hub_of,
+    raise_if_failed,
+)
+from searchr1.gateway.routes.streaming import followed_stream
 from searchr1.gateway.runs.conversation import Turn, fold_conversation
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
@@ -80,7 +86,7 @@ _RUN: dict[int | str, dict[str, Any]] = {200: {"content": EVENT_STREAM, "descrip
 _EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": EVENT_STREAM, "description": "The run's events."}}
 
 
-@router.post("/v1/research", response_model=Run, responses=_RUN, summary="Ask a question")
+@router.post("/v1/research", response_model=Run, responses=_RUN, dependencies=ROOM, summary="Ask a question")
 async def research(request: Request, body: ResearchRequest) -> Response:
     """Run the question to its end. With ``stream``, events arrive as they happen.
 
@@ -96,7 +102,9 @@ async def research(request: Request, body: ResearchRequest) -> Response:
     return await _answer(request, body, plan, _meta(request, run_id, body.question.strip(), stored))
 
 
-@router.post("/v1/research/replay", response_model=Run, responses=_RUN, summary="Run a stored run again")
+@router.post(
+    "/v1/research/replay", response_model=Run, responses=_RUN, dependencies=ROOM, summary="Run a stored run again"
+)
 async def replay(request: Request, body: ReplayRequest) -> Response:
     """Run a question again with its searches answered from the record. Greedy runs then repeat token by token."""
     services = services_of(request)
@@ -189,8 +197,7 @@ async def _answer(request: Request, body: RunRequest, plan: Plan, meta: RunMeta)
     hub = hub_of(request)
     if body.stream:
         handle = hub.start(plan, meta, on_disconnect="grace" if body.store else "cancel", store=body.store)
-        heartbeat_s = services_of(request).settings.heartbeat_s
-        response: Response = await event_stream(handle.frames(), heartbeat_s=heartbeat_s)
+        response: Response = await begun_stream(request, handle, handle.frames())
     else:
         handle = hub.start(plan, meta, on_disconnect="cancel", store=body.store)
         run = raise_if_failed(await cancel_on_disconnect(handle.to_end(), request))

@@ -17,7 +17,13 @@ from searchr1.gateway.responses.intake import question_of, run_options, stored_r
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
-from searchr1.gateway.routes.run_requests import cancel_on_disconnect, hub_of, raise_if_failed
+from searchr1.gateway.routes.run_requests import (
+    ROOM,
+    begun_stream,
+    cancel_on_disconnect,
+    hub_of,
+    raise_if_failed,
+)
 from searchr1.gateway.routes.streaming import event_stream
 from searchr1.gateway.runs.conversation import Turn, fold_conversation
 from searchr1.gateway.runs.errors import RunNotFoundError
@@ -54,7 +60,7 @@ _EITHER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/v1/responses", responses=_EITHER, summary="Create a response")
+@router.post("/v1/responses", responses=_EITHER, dependencies=ROOM, summary="Create a response")
 async def create(request: Request, body: ResponsesRequest) -> Response:
     """Answer as OpenAI does, in items `reasoning`, `web_search_call` and `message` with `url_citation` annotations.
 
@@ -74,12 +80,12 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     if body.background:
         handle = hub.start(plan, meta, on_disconnect="keep")
         if body.stream:
-            return await _stream(request, handle, -1)
+            return await begun_stream(request, handle, _frames(handle, -1, frozenset()))
         await _begun(handle)
         return await _whole(handle, frozenset())
     if body.stream:
         handle = hub.start(plan, meta, on_disconnect="grace" if kept else "cancel", store=kept)
-        return await _stream(request, handle, -1)
+        return await begun_stream(request, handle, _frames(handle, -1, frozenset()))
     handle = hub.start(plan, meta, on_disconnect="cancel", store=kept)
     run = raise_if_failed(await cancel_on_disconnect(handle.to_end(), request))
     return JSONResponse(response_of(meta, run))
@@ -194,7 +200,7 @@ async def _begun(handle: RunHandle) -> None:
         await anext(batches)
 
 
-async def _stream(request: Request, handle: RunHandle, after: int, include: frozenset[str] = frozenset()) -> Response:
+async def _stream(request: Request, handle: RunHandle, after: int, include: frozenset[str]) -> Response:
     heartbeat_s = services_of(request).settings.heartbeat_s
     return await event_stream(_frames(handle, after, include), heartbeat_s=heartbeat_s)
 

@@ -1,20 +1,57 @@
 """Runs behind HTTP: the hub that serves a request, a client that leaves, and runs that fail or can't be had."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from typing import TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
+from sse_starlette.sse import EventSourceResponse
 from starlette.requests import ClientDisconnect
 
 from searchr1.gateway.access.admission import NoSlotError
-from searchr1.gateway.errors import ApiError, engine_status
+from searchr1.gateway.errors import ApiError, run_error
+from searchr1.gateway.failures import run_failure
+from searchr1.gateway.routes.streaming import resumed_stream
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
-from searchr1_client.events import Run
+from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.services import Services, services_of
+from searchr1_client.events import KnownEvent, Run, RunFailed, RunStarted
 
 T = TypeVar("T")
+IndexedEvents = AsyncGenerator[tuple[int, KnownEvent], None]
+"""Events of the choices of one request, each with the index of its choice."""
+
+HEADERS_WITHIN_S = 10.0
+"""Longest time that a stream's headers wait for the engine's first output: proxies cut what is silent for longer."""
+
+
+async def require_room(request: Request) -> None:
+    """Refuse a run that can't begin now, before anything is spent on it. A dependency of routes that begin one.
+
+    Raises:
+        ApiError: the engine is known to be in a state that no run would survive.
+        NoSlotError: no slot is free.
+    """
+    services = services_of(request)
+    if not services.readiness.takes_runs:
+        reason = services.readiness.engine.reason
+        shed(services, f"engine_{reason}")
+        failure = run_failure("engine_unavailable")
+        wait_s = services.readiness.retry_after_s
+        raise ApiError(failure.status, failure.message, code="engine_unavailable", retry_after_s=wait_s)
+    services.admission.check_room()
+
+
+ROOM = [Depends(require_room)]
+"""Dependencies of a route that begins a run."""
+
+
+def shed(services: Services, reason: str) -> None:
+    """Count and log a request for a run that is refused for now."""
+    services.metrics.requests_shed.labels(reason).inc()
+    services.refusals.note(f"runs are refused: {reason.replace('_', ' ')}")
 
 
 def hub_of(request: Request) -> RunHub:
@@ -30,7 +67,7 @@ def raise_if_failed(run: Run) -> Run:
         ApiError: it failed; the error says how.
     """
     if run.error is not None:
-        raise ApiError(engine_status(run.error.code), run.error.message, code=run.error.code)
+        raise run_error(run.error.code)
     return run
 
 
@@ -58,11 +95,85 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
+async def begun_stream(request: Request, run: LiveRun, frames: AsyncGenerator[bytes, None]) -> EventSourceResponse:
+    """Return a stream of a new run's ``frames``, once it has given some output, or has been silent for long.
+
+    Raises:
+        ApiError: the run failed before it gave any, so the failure can still be an HTTP error.
+        ClientDisconnect: the client left.
+    """
+    heartbeat_s = services_of(request).settings.heartbeat_s
+    first = await anext(frames)  # Somebody reads the run from here on.
+    try:
+        failed = await cancel_on_disconnect(run.stillborn(min(heartbeat_s, HEADERS_WITHIN_S)), request)
+        if failed is not None:
+            raise run_error(failed.error.code)
+    except BaseException:
+        await frames.aclose()
+        raise
+    return resumed_stream(first, frames, heartbeat_s=heartbeat_s)
+
+
+async def begun_events(request: Request, events: IndexedEvents) -> IndexedEvents:
+    """Return ``events`` from their first on, once they tell of some output, or have been silent for long.
+
+    Raises:
+        ApiError: a choice failed before any output, so the failure can still be an HTTP error.
+        ClientDisconnect: the client left.
+    """
+    heartbeat_s = services_of(request).settings.heartbeat_s
+    read: list[tuple[int, KnownEvent]] = []
+    reading = asyncio.ensure_future(_read_beginning(events, read))
+    try:
+        await cancel_on_disconnect(_wait(reading, min(heartbeat_s, HEADERS_WITHIN_S)), request)
+        if read and isinstance(failed := read[-1][1], RunFailed):
+            raise run_error(failed.error.code)
+    except BaseException:
+        await _close(reading, events)
+        raise
+    return _resumed(read, reading, events)
+
+
+async def _read_beginning(events: IndexedEvents, read: list[tuple[int, KnownEvent]]) -> None:
+    async for indexed in events:
+        read.append(indexed)
+        if not isinstance(indexed[1], RunStarted):
+            return
+
+
+async def _wait(reading: asyncio.Future[None], at_most_s: float) -> None:
+    if (await asyncio.wait({reading}, timeout=at_most_s))[0]:
+        reading.result()
+
+
+async def _resumed(
+    read: list[tuple[int, KnownEvent]], reading: asyncio.Future[None], events: IndexedEvents
+) -> IndexedEvents:
+    try:
+        for indexed in (begun := list(read)):
+            yield indexed
+        await reading
+        for indexed in read[len(begun) :]:
+            yield indexed
+        async for indexed in events:
+            yield indexed
+    finally:
+        await _close(reading, events)
+
+
+async def _close(reading: asyncio.Future[None], events: IndexedEvents) -> None:
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    await events.aclose()
+
+
 def install_run_error_handlers(app: FastAPI) -> None:
     """Answer the errors of runs that mean the same in every API; each API words ``RunNotFoundError`` itself."""
 
-    async def on_no_slot(_: Request, error: Exception) -> JSONResponse:
-        return ApiError(503, str(error), code="overloaded").response()
+    async def on_no_slot(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, NoSlotError)
+        shed(services_of(request), "no_slot")
+        return ApiError(503, str(error), code="overloaded", retry_after_s=error.retry_after_s).response()
 
     async def on_unreachable(_: Request, error: Exception) -> JSONResponse:
         return ApiError(503, str(error), code="store_unavailable").response()

@@ -18,7 +18,11 @@ async def event_stream(frames: AsyncGenerator[bytes, None], *, heartbeat_s: floa
 
     The first frame is awaited here, so that a refusal is still an HTTP error and not a broken stream.
     """
-    first = await anext(frames)
+    return resumed_stream(await anext(frames), frames, heartbeat_s=heartbeat_s)
+
+
+def resumed_stream(first: bytes, frames: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:
+    """Return a streaming response over ``first``, which ``frames`` have given already, and what is left of them."""
 
     async def all_frames() -> AsyncGenerator[bytes, None]:
         yield first

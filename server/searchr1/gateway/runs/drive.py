@@ -1,16 +1,25 @@
 """One run from plan to wire events, with its metrics and its clean-up. Every route's run goes through here."""
 
+import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 
-from searchr1.driver import DriveStats, drive
+from searchr1.driver import DriveEvent, DriveStats, EngineErrored, SearchErrored, drive
+from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.runs.events import EventMapper
 from searchr1.gateway.runs.record import Recorder
 from searchr1.gateway.services import Services
 from searchr1.loop.types import AnswerDelta, Status, ThinkDelta
 from searchr1_client.events import KnownEvent, Trajectory, Usage
+
+logger = logging.getLogger(__name__)
+
+_OWN_REFUSALS = frozenset({"budget", "not_cached"})
+"""Kinds of failed searches that are no trouble of a provider."""
 
 
 class RunDrive:
@@ -21,7 +30,7 @@ class RunDrive:
 
         ``created`` is in Unix seconds.
         """
-        self._services, self._plan = services, plan
+        self._services, self._plan, self._run_id = services, plan, run_id
         self._stats = DriveStats()
         self._recorder = Recorder(plan.rollout, plan.options, self._stats)
         self._mapper = EventMapper(
@@ -34,28 +43,59 @@ class RunDrive:
             prices_usd=services.settings.search_costs_usd,
         )
         self._started = time.perf_counter()
+        self._first_text_s: float | None = None
+        self._cause = ""
+        """What the log is told of a failure."""
+        self._failure: str | None = None
+        """Code of a failure that the mapper does not know of."""
+        self._waiting: asyncio.Task[Any] | None = None
+        """The reader's task, while it waits for an event."""
+        self._is_stopped = self._is_cut = False
 
     async def events(self) -> AsyncGenerator[KnownEvent, None]:
         """Yield the wire events, the first one at once. Closing it, or cancelling its reader, frees the engine."""
-        services, plan, mapper, stats = self._services, self._plan, self._mapper, self._stats
-        metrics = services.metrics
-        first_text_s: float | None = None
-        with metrics.running.track_inprogress():
+        services, rollout, mapper = self._services, self._plan.rollout, self._mapper
+        services.under_way.add(self)
+        with services.metrics.running.track_inprogress():
             try:
                 yield mapper.started()
-                async with aclosing(
-                    drive(plan.rollout, services.engine, plan.retriever, plan.options, stats)
-                ) as driving:
-                    async for event in driving:
-                        if first_text_s is None and isinstance(event, ThinkDelta | AnswerDelta):
-                            first_text_s = time.perf_counter() - self._started
-                        metrics.count(event)
-                        self._recorder.add(event)
-                        if (mapped := mapper.map(event)) is not None:
-                            yield mapped
+                try:
+                    async with aclosing(self._drive()) as driving:
+                        self._waiting = asyncio.current_task()
+                        async for event in driving:
+                            self._waiting = None
+                            if isinstance(event, ThinkDelta | AnswerDelta):
+                                self._first_text_s = self._first_text_s or self._duration_s()
+                            else:
+                                self._note(event)
+                            if (mapped := mapper.map(event)) is not None:
+                                yield mapped
+                            if self._is_stopped:
+                                break
+                            self._waiting = asyncio.current_task()
+                        self._waiting = None
+                except asyncio.CancelledError:
+                    if not self._takes_back_cancel():
+                        raise
+                if self._is_stopped and rollout.status is None:
+                    yield self.failed("stopping")
+            except Exception:
+                self._failure = "internal"
+                raise
             finally:
-                duration_s = time.perf_counter() - self._started
-                metrics.run_ended(plan.rollout, stats, duration_s=duration_s, first_text_s=first_text_s)
+                self._waiting = None
+                services.under_way.discard(self)
+                self._count()
+
+    def stop(self) -> None:
+        """Have the run end as failed because the server stops: its next event says so, and is its last."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        # Between two events it is its reader's turn, who finds the run stopped when he asks for the next one.
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._is_cut = True
 
     def started(self) -> KnownEvent:
         """Return the first event of a run whose ``events`` were closed before they gave it."""
@@ -67,17 +107,62 @@ class RunDrive:
             self._plan.rollout.stop(Status.CANCELLED)
         return self._mapper.ended(Status.CANCELLED)
 
-    def failed(self) -> KnownEvent:
-        """End a run that met an error of the server's own; return its last event."""
+    def failed(self, code: str = "internal") -> KnownEvent:
+        """End a run that met an error of the server's own, or another that ``code`` names; return its last event."""
         if self._plan.rollout.status is None:
             self._plan.rollout.stop(Status.FAILED)
-        return self._mapper.failed("internal", "The server met an error of its own; its log has the details.")
+        return self._mapper.failed(code)
 
     def trajectory(self, usage: Usage) -> Trajectory:
         """Return the training record of the run."""
         return self._recorder.trajectory(
             self._plan.question, total_ms=usage.duration_ms, policy_version=self._services.policy_version or None
         )
+
+    def _drive(self) -> AsyncGenerator[DriveEvent, None]:
+        plan = self._plan
+        return drive(plan.rollout, self._services.engine, plan.retriever, plan.options, self._stats)
+
+    def _duration_s(self) -> float:
+        return time.perf_counter() - self._started
+
+    def _note(self, event: DriveEvent) -> None:
+        """Count and record an event that is no text; log what clients are not told of it."""
+        self._services.metrics.count(event)
+        self._recorder.add(event)
+        if isinstance(event, SearchErrored):
+            log = logger.info if event.kind in _OWN_REFUSALS else logger.warning
+            log("run %s: search failed: %s: %s", self._run_id, event.kind, event.message)
+        elif isinstance(event, EngineErrored):
+            self._cause = str(event.error)
+            if isinstance(event.error, EngineUnavailableError):
+                self._services.readiness.doubt_engine()
+
+    def _takes_back_cancel(self) -> bool:
+        """Tell whether it was ``stop`` that cancelled the reader's task, and nobody else; the task then goes on."""
+        task = asyncio.current_task()
+        return self._is_cut and task is not None and task.uncancel() == 0
+
+    def _count(self) -> None:
+        # A bug is logged by whoever finds it, with its traceback.
+        if self._mapper.failure is not None and self._failure is None:
+            cause = f": {self._cause}" if self._cause else ""
+            logger.warning("run %s failed: %s%s", self._run_id, self._mapper.failure, cause)
+        self._services.metrics.run_ended(
+            self._plan.rollout,
+            self._stats,
+            duration_s=self._duration_s(),
+            first_text_s=self._first_text_s,
+            failure=self._failure or self._mapper.failure,
+        )
+
+
+def stop_runs(services: Services) -> int:
+    """Have every run that is under way end as failed because the server stops; return their number."""
+    runs = list(services.under_way)
+    for run in runs:
+        run.stop()
+    return len(runs)
 
 
 async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGenerator[KnownEvent, None]:

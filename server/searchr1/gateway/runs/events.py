@@ -6,20 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from searchr1.driver import DriveEvent, DriveStats, EngineErrored, PassagesReceived, SearchErrored
-from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
+from searchr1.errors import EngineError
+from searchr1.gateway.failures import engine_code, run_failure, search_failure
 from searchr1.gateway.runs.record import ms
 from searchr1.loop import types as loop
 from searchr1.loop.machine import Rollout
 from searchr1_client import events as wire
 
 MAX_SNIPPET_CHARS = 1000
-
-
-def engine_code(error: EngineError) -> str:
-    """Return the wire code of an engine's failure."""
-    if isinstance(error, EngineOverloadedError):
-        return "engine_overloaded"
-    return "engine_unavailable" if isinstance(error, EngineUnavailableError) else "engine_error"
 
 
 class EventMapper:
@@ -55,6 +49,8 @@ class EventMapper:
         self._searches: list[list[wire.WirePassage]] = []
         self._num_passages = 0
         self._engine_error: EngineError | None = None
+        self.failure: str | None = None
+        """Code of the run's failure, once its last event says so."""
 
     def started(self) -> wire.RunStarted:
         """Return the first event."""
@@ -83,7 +79,7 @@ class EventMapper:
                     duration_ms=ms(event.duration_s),
                 )
             case SearchErrored():
-                error = wire.WireError(code=event.kind, message=event.message)
+                error = wire.WireError(code=event.kind, message=search_failure(event.kind))
                 return wire.SearchFailed(
                     **self._stamp(),
                     query=event.query,
@@ -101,12 +97,16 @@ class EventMapper:
                 return None
             case loop.Finished():
                 if self._engine_error is not None:
-                    return self.failed(engine_code(self._engine_error), str(self._engine_error))
+                    return self.failed(engine_code(self._engine_error))
+                if event.status is loop.Status.DEADLINE and not self._rollout.num_sampled_tokens:
+                    return self.failed("deadline")  # A client must not take silence for an empty answer.
                 return self.ended(event.status)
 
-    def failed(self, code: str, message: str) -> wire.RunFailed:
-        """Return the last event of a run that failed."""
-        return wire.RunFailed(**self._stamp(), error=wire.WireError(code=code, message=message), usage=self.usage())
+    def failed(self, code: str) -> wire.RunFailed:
+        """Return the last event of a run that failed, in the words that are fixed for ``code``."""
+        self.failure = code
+        error = wire.WireError(code=code, message=run_failure(code).message)
+        return wire.RunFailed(**self._stamp(), error=error, usage=self.usage())
 
     def ended(self, status: loop.Status) -> wire.RunCompleted:
         """Return the last event of a run that did not fail."""

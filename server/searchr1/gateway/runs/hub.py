@@ -93,7 +93,7 @@ class RunHub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def start(self, plan: Plan, meta: RunMeta, *, on_disconnect: OnDisconnect, store: bool = True) -> RunHandle:
+    def start(self, plan: Plan, meta: RunMeta, *, on_disconnect: OnDisconnect, store: bool = True) -> LiveRun:
         """Begin a run. Without ``store`` it can be found only while it goes on, and only on this replica.
 
         Raises:
@@ -165,8 +165,8 @@ class RunHub:
         """
         try:
             await self._forget(live)
-        except RunStoreError:
-            self._services.metrics.run_store_errors.inc()
+        except RunStoreError as error:
+            self._store_failed(error)
 
     def _stored(self, state: RunState) -> StoredRun:
         if state.meta.replica == self._replica:  # It has ended here, and can't be stored just now.
@@ -177,6 +177,7 @@ class RunHub:
         try:
             return await self._store.state(run_id)
         except RunStoreError as error:
+            self._store_failed(error)
             raise _unreachable() from error
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -201,7 +202,7 @@ class RunHub:
     async def _mirror(self, live: LiveRun) -> None:
         """Write a run's events to the store as they come, then its record."""
         if live.kept and not await self._has_stored(live) and live.kept:
-            logger.warning("run %s was not stored: the store does not answer", live.meta.id)
+            logger.warning("run %s was not stored: the store did not take it", live.meta.id)
             self._abandoned.append(live.meta.id)
 
     async def _has_stored(self, live: LiveRun) -> bool:
@@ -223,7 +224,7 @@ class RunHub:
                 if isinstance(error, RunForgottenError):
                     created = False
                     live.mark_unstored()
-                self._services.metrics.run_store_errors.inc()
+                self._store_failed(error)
                 tries_left -= live.ended
                 await asyncio.sleep(_RETRY_S)
         return False
@@ -233,7 +234,9 @@ class RunHub:
         # Not for ever: a store that loses a cancellation must not keep the gateway from stopping.
         while not self._closing:
             try:
-                for message in await self._store.heartbeat(self._replica, _HEARTBEAT_S):
+                messages = await self._store.heartbeat(self._replica, _HEARTBEAT_S)
+                self._services.readiness.store.note(ok=True)
+                for message in messages:
                     if (live := self._live.get(message.run_id)) is not None:
                         self._handle_command(message.command, live)
                 # Otherwise readers would believe these runs are still running for as long as this replica sends
@@ -241,9 +244,17 @@ class RunHub:
                 while self._abandoned:
                     await self._store.abandon(self._abandoned[0])
                     self._abandoned.popleft()
-            except RunStoreError:
-                self._services.metrics.run_store_errors.inc()
+            except RunStoreError as error:
+                self._store_failed(error)
                 await asyncio.sleep(_RETRY_S)
+
+    def _store_failed(self, error: RunStoreError) -> None:
+        """Count a call that failed, and note that the store is in trouble, unless it only forgot a run."""
+        self._services.metrics.run_store_errors.inc()
+        if not isinstance(error, RunForgottenError):
+            cause = error.__cause__ or error
+            detail = f"{type(cause).__name__}: {cause}"
+            self._services.readiness.store.note(ok=False, reason="unreachable", detail=detail)
 
     def _handle_command(self, command: Command, live: LiveRun) -> None:
         match command:

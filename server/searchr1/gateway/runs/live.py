@@ -3,13 +3,13 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 from searchr1.gateway.runs.drive import RunDrive
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
 from searchr1.gateway.sse import encode_logged
-from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run
+from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run, RunFailed
 from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,16 @@ class LiveRun(RunHandle):
     def read_elsewhere(self) -> None:
         """Note a reader on another replica: the run goes on for at least as long as the next message may take."""
         self._maybe_leave(at_least_s=_READ_ELSEWHERE_S)
+
+    async def stillborn(self, at_most_s: float) -> RunFailed | None:
+        """Wait until the run has given more than its start, at most so long; return its failure if that is all."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                while len(self._events) < 2 and not self.ended:
+                    self._changed.clear()
+                    await self._changed.wait()
+        second = self._events[1] if len(self._events) > 1 else None
+        return second if isinstance(second, RunFailed) else None
 
     async def cancel(self) -> None:
         """See ``RunHandle.cancel``."""

@@ -1,6 +1,7 @@
 """The recorder: a run's trajectory, gathered while the run is driven."""
 
 from searchr1.driver import DriveEvent, DriveOptions, DriveStats, PassagesReceived, SearchErrored
+from searchr1.gateway.failures import search_failure
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Segment
 from searchr1_client import events as wire
@@ -42,7 +43,7 @@ class Recorder:
                     turn=event.turn,
                     query=event.query,
                     provider=event.provider,
-                    error=wire.WireError(code=event.kind, message=event.message),
+                    error=wire.WireError(code=event.kind, message=search_failure(event.kind)),
                     duration_ms=ms(event.duration_s),
                 )
             )

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any, cast
 
+from searchr1.gateway.failures import run_failure
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.store.base import Command, LoggedEvent, RunMeta, RunState, RunStore, RunStoreError
@@ -145,7 +146,7 @@ class StoredRun(RunHandle):
         if after < 0 and not events:
             events.append(self._first())
         last = events[-1].seq if events else after
-        error = WireError(code="run_lost", message="The server that ran this stopped before the run ended.")
+        error = WireError(code="run_lost", message=run_failure("run_lost").message)
         lost = RunFailed(seq=last + 1, run_id=self.meta.id, turn=0, t_ms=0.0, error=error, usage=Usage())
         return [*events, lost]
 
