@@ -1,8 +1,7 @@
 """The ``searchr1`` command. Each subcommand imports what it needs when it runs, so that ``--help`` stays quick."""
 
 import sys
-from collections.abc import Mapping
-from typing import Any
+from typing import NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -16,7 +15,7 @@ from searchr1.cli.index import index_app
 from searchr1.cli.retriever import retriever_app
 from searchr1.cli.serve import serve
 from searchr1.cli.train import train_app
-from searchr1.errors import SearchR1Error
+from searchr1.errors import ConfigurationError, SearchR1Error
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Serve, ask, evaluate and train Search-R1 models.")
 app.command()(serve)
@@ -30,20 +29,27 @@ app.add_typer(export_app, name="export")
 app.add_typer(demo_app, name="demo")
 
 
+WRONG_USE = 2
+"""Exit status where the command line or a setting is wrong, as typer has it."""
+
+
 def main() -> None:
     """Run the command; errors that a user can mend are one line, not a traceback."""
     try:
         app()
+    except ConfigurationError as error:
+        _refuse(str(error))
     except SearchR1Error as error:
         sys.exit(f"searchr1: {error}")
     except ValidationError as error:
-        sys.exit(f"searchr1: a setting is wrong: {'; '.join(map(_problem, error.errors()))}")
+        from searchr1.settings import explained
+
+        _refuse(f"a setting is wrong: {explained(error)}")
 
 
-def _problem(fault: Mapping[str, Any]) -> str:
-    """Word one fault that pydantic found; one that lies between settings names them itself."""
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return ": ".join(filter(None, [".".join(map(str, fault["loc"])), message]))
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"searchr1: {' '.join(message.split())}", err=True)
+    sys.exit(WRONG_USE)
 
 
 if __name__ == "__main__":

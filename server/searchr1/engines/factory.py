@@ -6,7 +6,7 @@ these are imported to find a kind, so they import what is heavy (torch, vLLM) in
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from searchr1.engines.base import ServedEngine
 from searchr1.errors import ConfigurationError
@@ -21,9 +21,9 @@ class EngineConfig:
     """``vllm``, ``vllm-http``, ``vllm-replicas``, ``transformers``, or another that is registered."""
     model: str
     """A folder or a hub name; of a server, the name that it serves."""
-    urls: tuple[str, ...] = ()
+    urls: tuple[str, ...] = field(default=(), repr=False)
     """Addresses of servers, without ``/v1``; empty for an engine in this process."""
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     priority_scheduling: bool = False
     """Run completions by their ``priority``."""
     device: str | None = None

@@ -13,6 +13,7 @@ from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 
 from searchr1.gateway.access.auth import require_key
+from searchr1.gateway.access.hosts import OwnHosts, trusts_its_machine
 from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
@@ -44,6 +45,8 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         lifespan=lifespan,
         openapi_tags=TAGS,
     )
+    if trusts_its_machine(settings):
+        app.add_middleware(OwnHosts, own=settings.host)
     app.add_middleware(BodyBounds, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(BugBoundary)
     app.add_middleware(PageHeaders)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ import uvicorn
 import uvloop
 from sse_starlette.sse import AppStatus
 
+from searchr1.gateway.access.exposure import check_exposure, log_exposure
 from searchr1.gateway.app import create_app
 from searchr1.gateway.services import open_services
 from searchr1.settings import Settings
@@ -23,8 +25,10 @@ def serve_forever(settings: Settings) -> None:
     """Serve until a signal. Running requests get ``shutdown_grace_s`` to end.
 
     Raises:
-        SearchR1Error: the settings can't work, the port is taken, or the engine does not start.
+        SearchR1Error: the settings can't work or leave the server open by oversight, the port is taken, or the engine
+            does not start.
     """
+    check_exposure(settings, os.environ)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # Streams end with their runs; the default would cut them at the first signal.
@@ -49,6 +53,7 @@ async def _serve(settings: Settings) -> None:
                 timeout_graceful_shutdown=int(settings.shutdown_grace_s),
             )
             host, port = listener.getsockname()[:2]
+            log_exposure(settings)
             logger.info("Serving %s at http://%s:%s", settings.public_name, host, port)
             stopping.server = _Server(config)
             await stopping.server.serve(sockets=[listener])

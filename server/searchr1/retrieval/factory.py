@@ -76,7 +76,7 @@ async def open_search(config: SearchConfig, observer: SearchObserver | None = No
             cache = await stack.enter_async_context(
                 contextlib.aclosing(_cached(source, specs, config, redis, observer))
             )
-        yield SearchLayer(source, cache, _budgets(config.budget, redis, observer))
+        yield SearchLayer(source, cache, _budgets(config.budget, redis, observer), config.share_cache)
 
 
 @contextlib.asynccontextmanager

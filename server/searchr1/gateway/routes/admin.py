@@ -1,17 +1,16 @@
 """``POST /admin/reload``: new weights in the served model, while it serves."""
 
 import asyncio
-import hmac
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Security
+from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.engines.base import TakesWeights
 from searchr1.errors import ConfigurationError, EngineError
-from searchr1.gateway.access.auth import Credentials, presented_key
+from searchr1.gateway.access.auth import Credentials, check_admin
 from searchr1.gateway.errors import ApiError, engine_status, invalid
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.runs.events import engine_code
@@ -42,18 +41,20 @@ class Reloaded(BaseModel):
     policy_version: str
 
 
-@router.post("/admin/reload", responses=ERRORS, summary="Serve new weights")
-async def reload(
-    request: Request,
-    body: ReloadRequest,
-    credentials: Annotated[Credentials, Security(_BEARER)] = None,
-) -> Reloaded:
+async def require_admin(request: Request, _: Annotated[Credentials, Security(_BEARER)] = None) -> None:
+    """Refuse a request that does not carry the admin key."""
+    check_admin(services_of(request).settings, request.headers.get("authorization"))
+
+
+@router.post(
+    "/admin/reload", responses=ERRORS, summary="Serve new weights", dependencies=[Depends(require_admin)]
+)
+async def reload(request: Request, body: ReloadRequest) -> Reloaded:
     """Replace the weights of the engine in this process. Runs stand still meanwhile and go on; none is lost.
 
     Each run's trajectory tells the version that it ended with.
     """
     services = services_of(request)
-    _require_admin(services.settings.admin_key, presented_key(credentials))
     if not isinstance(services.engine, TakesWeights):
         message = "The engine runs elsewhere: reload it there. Only one that this server started takes new weights."
         raise ApiError(409, message, code="engine_not_ours")
@@ -67,13 +68,6 @@ async def reload(
         raise ApiError(engine_status(code), str(error), code=code) from error
     services.policy_version = version
     return Reloaded(folder=body.folder, policy_version=version)
-
-
-def _require_admin(key: SecretStr | None, presented: bytes) -> None:
-    if key is None:
-        raise ApiError(403, "This server has no admin key: set SEARCHR1_ADMIN_KEY.", code="permission_denied")
-    if not presented or not hmac.compare_digest(presented, key.get_secret_value().encode()):
-        raise ApiError(401, "The admin key is missing or wrong.", code="invalid_api_key")
 
 
 def _check_folder(folder: Path, served: Tokenizer) -> None:

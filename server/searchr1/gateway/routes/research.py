@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import Field, ValidationError, model_validator
 
 from searchr1.gateway.access.admission import Plan, RunOptions
-from searchr1.gateway.access.auth import caller_of
+from searchr1.gateway.access.auth import caller_of, check_may_list
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import EVENT_STREAM
 from searchr1.gateway.routes.run_requests import cancel_on_disconnect, hub_of, raise_if_failed
@@ -125,7 +125,8 @@ async def list_runs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=128, description="The `last_id` of the page before.")] = None,
 ) -> RunList:
-    """List the caller's own runs, newest first."""
+    """List the caller's own runs, newest first. A server without API keys lists runs to its admin alone."""
+    check_may_list(services_of(request).settings, request.headers.get("authorization"))
     states = await _listed(request, after, limit + 1)
     page = [
         RunSummary.model_validate(
