@@ -14,7 +14,9 @@ _NO_KEY = "it is set but holds no key; give it one, or unset it"
 ADEQUATE_CHARS = 16
 """Length under which a key can be guessed by trying."""
 _KEY = re.compile(r"[!-~]+")
-_PLACEHOLDER = re.compile(r"none|null|nil|undefined|\$\{.*\}|\$\(.*\)|\{\{.*\}\}|<.*>|%.*%|\[.*\]|\{.*\}", re.IGNORECASE)
+_PLACEHOLDER = re.compile(
+    r"none|null|nil|undefined|\$\{.*\}|\$\(.*\)|\{\{.*\}\}|<.*>|%.*%|\[.*\]|\{.*\}", re.IGNORECASE
+)
 
 
 def checked_key(key: str) -> str:

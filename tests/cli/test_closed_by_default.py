@@ -16,7 +16,7 @@ SECRET = "hunter2hunter2hunter2"
 SERVE = ("serve", "--model", "m", "--retriever", "index:none", "--tokenizer", "t")
 
 
-class Started(Exception):
+class StartedError(Exception):
     """The settings were taken."""
 
 
@@ -27,7 +27,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
     def run(_: object) -> None:
-        raise Started
+        raise StartedError
 
     monkeypatch.setattr(process.uvloop, "run", lambda serving: (serving.close(), run(serving)))
 
@@ -245,21 +245,21 @@ def test_a_host_that_others_reach_needs_keys_or_a_word(
     assert "--open" in line
     for allowed in (("--open",), {"SEARCHR1_OPEN": "1"}, {"SEARCHR1_API_KEYS": SECRET}):
         more, given = (allowed, {}) if isinstance(allowed, tuple) else ((), allowed)
-        with pytest.raises(Started):
+        with pytest.raises(StartedError):
             started(*options, *more, **variables, **given)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST", "a.localhost"])
 def test_a_loopback_host_needs_none(host: str, started: Callable[..., None]) -> None:
-    with pytest.raises(Started):
+    with pytest.raises(StartedError):
         started("--host", host)
 
 
 def test_the_clients_key_is_not_the_servers(refusal: Callable[..., str], started: Callable[..., None]) -> None:
     assert "SEARCHR1_API_KEYS" in refusal(SEARCHR1_API_KEY=SECRET)
-    with pytest.raises(Started):
+    with pytest.raises(StartedError):
         started("--open", SEARCHR1_API_KEY=SECRET)
-    with pytest.raises(Started):
+    with pytest.raises(StartedError):
         started(SEARCHR1_API_KEY=SECRET, SEARCHR1_API_KEYS=SECRET)
 
 
@@ -289,7 +289,7 @@ def test_what_clients_and_kubernetes_set_is_no_mistake(started: Callable[..., No
         "SEARCHR1_REDIS_PORT_6379_TCP_PROTO": "tcp",
     }
     clients = {"SEARCHR1_URL": "http://x", "SEARCHR1_BASE_URL": "http://x", "SEARCHR1_API_KEY": "k"}
-    with pytest.raises(Started):
+    with pytest.raises(StartedError):
         started(**links, **clients, SEARCHR1_SECRETS_DIR=str(tmp_path), SEARCHR1_DATA_DIR="data")
 
 

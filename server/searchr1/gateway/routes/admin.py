@@ -46,9 +46,7 @@ async def require_admin(request: Request, _: Annotated[Credentials, Security(_BE
     check_admin(services_of(request).settings, request.headers.get("authorization"))
 
 
-@router.post(
-    "/admin/reload", responses=ERRORS, summary="Serve new weights", dependencies=[Depends(require_admin)]
-)
+@router.post("/admin/reload", responses=ERRORS, summary="Serve new weights", dependencies=[Depends(require_admin)])
 async def reload(request: Request, body: ReloadRequest) -> Reloaded:
     """Replace the weights of the engine in this process. Runs stand still meanwhile and go on; none is lost.
 

@@ -18,7 +18,7 @@ from searchr1.gateway.runs.conversation import Turn, fold_conversation
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
-from searchr1.gateway.runs.store.base import RunMeta, RunState
+from searchr1.gateway.runs.store.base import RunMeta, RunState, RunUnreadableError
 from searchr1.gateway.services import services_of
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
@@ -179,9 +179,11 @@ async def cancel(request: Request, run_id: RunId) -> Response:
 @router.delete("/v1/research/{run_id}", summary="Delete a stored run")
 async def delete(request: Request, run_id: RunId) -> RunDeleted:
     """End the run if need be, and forget it."""
-    handle = await _find(request, run_id)
-    await hub_of(request).delete(handle)
-    return RunDeleted(id=handle.meta.id)
+    try:
+        await hub_of(request).delete(run_id, caller_of(request), "research")
+    except RunNotFoundError as error:
+        raise _not_found(error) from error
+    return RunDeleted(id=run_id)
 
 
 async def _answer(request: Request, body: RunRequest, plan: Plan, meta: RunMeta) -> Response:
@@ -227,6 +229,8 @@ async def _after(request: Request, previous: str | None, question: str) -> str:
             raise invalid("The previous run has not ended.", param="previous_run_id")
         turns = [Turn("user", handle.meta.question), Turn("assistant", run.answer or ""), *turns]
         previous = handle.meta.request.get("previous_run_id")
+        if not isinstance(previous, str | None):
+            raise RunUnreadableError(handle.meta.id, "its state is damaged, or of another release")
     return fold_conversation([*turns, Turn("user", question)]) if turns else question
 
 
