@@ -22,6 +22,8 @@ from searchr1.gateway.runs.store.base import RunMeta, RunState, RunUnreadableErr
 from searchr1.gateway.services import services_of
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
+from searchr1.retrieval.received import shortened
+from searchr1.settings import Settings
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
 
 router = APIRouter()
@@ -114,7 +116,7 @@ async def replay(request: Request, body: ReplayRequest) -> Response:
         old.trajectory.question, options, caller=caller_of(request), run_id=run_id, stream=body.stream
     )
     live = plan.retriever if body.on_miss == "search" else None
-    frozen = FrozenRetriever(_searches(old.trajectory), live)
+    frozen = FrozenRetriever(_searches(old.trajectory, services.settings), live)
     plan = Plan(plan.question, plan.rollout, plan.options, frozen)
     return await _answer(request, body, plan, _meta(request, run_id, old.question, {"replay_of": old.id[:128]}))
 
@@ -265,11 +267,15 @@ def _options(body: ReplayRequest, trajectory: Trajectory) -> RunOptions:
         raise invalid(f"'{option}': {first['msg']}.", param=f"run.trajectory.options.{option}") from error
 
 
-def _searches(trajectory: Trajectory) -> list[FrozenSearch]:
+def _searches(trajectory: Trajectory, settings: Settings) -> list[FrozenSearch]:
+    """Return the recorded searches, within the bounds of live ones: the client may have written the record itself."""
     return [
         FrozenSearch(
             query=search.query,
-            passages=tuple(Passage(p.id, p.title, p.text, p.url, p.score) for p in search.passages),
+            passages=tuple(
+                shortened(Passage(p.id, p.title, p.text, p.url, p.score), settings.passage_chars)
+                for p in search.passages[: settings.max_top_k]
+            ),
             provider=search.provider,
             error=None if search.error is None else search.error.message,
         )

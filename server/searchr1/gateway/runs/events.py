@@ -10,6 +10,7 @@ from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailabl
 from searchr1.gateway.runs.record import ms
 from searchr1.loop import types as loop
 from searchr1.loop.machine import Rollout
+from searchr1.retrieval.text import shown_text
 from searchr1_client import events as wire
 
 MAX_SNIPPET_CHARS = 1000
@@ -150,9 +151,9 @@ class EventMapper:
         numbered = [
             wire.WirePassage(
                 index=self._num_passages + i,
-                title=p.title.strip().strip('"'),
+                title=shown_text(p.title).strip().strip('"'),
                 url=p.url,
-                snippet=p.text[:MAX_SNIPPET_CHARS],
+                snippet=shown_text(p.text)[:MAX_SNIPPET_CHARS],
                 score=p.score,
             )
             for i, p in enumerate(passages, start=1)

@@ -1,25 +1,28 @@
 """Stored runs that this release can't read, or that another one wrote: on every route, in Redis and in memory."""
 
-import asyncio
 import json
 import logging
+import time
 import zlib
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from redis import Redis
 
 from searchr1.export.run import ExportConfig, export
 from searchr1.gateway import app
+from searchr1.gateway.runs import hub
 from searchr1.gateway.runs.store.base import LoggedEvent
 from searchr1.gateway.runs.store.codec import MAX_RECORD_BYTES, MAX_STATE_BYTES
 from searchr1.gateway.runs.store.memory import MemoryRunStore
-from tests.gateway.conftest import Stage, running_stage, sse_payloads
+from tests.gateway.conftest import sse_payloads
+from tests.gateway.threaded import threaded_stage
 from tests.support.redis_server import RedisServer
 
 KEY = "a-plain-key-of-the-tests"
@@ -30,17 +33,54 @@ QUESTION = {"question": "Which currency is used in Mali?"}
 BEFORE = json.loads((Path(__file__).parent / "written_by_0_1_0.json").read_text())
 
 
-async def asked(stage: Stage) -> str:
+@dataclass
+class Served:
+    """A gateway in a thread of its own, and a client of it."""
+
+    url: str
+    http: httpx.Client
+
+
+@contextmanager
+def serving(**settings: Any) -> Iterator[Served]:
+    with threaded_stage(**KEYS, **settings) as stage, httpx.Client(base_url=stage.url, timeout=60) as http:
+        yield Served(stage.url, http)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    """Runs are written to the store at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hub, "_FLUSH_S", 0.01)
+        yield
+
+
+@pytest.fixture(scope="module")
+def on_redis(redis: RedisServer) -> Iterator[Served]:
+    with serving(redis_url=redis.url) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def in_memory() -> Iterator[tuple[Served, MemoryRunStore]]:
+    store = MemoryRunStore(ttl_s=600, max_bytes=2**30)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(app, "open_run_store", lambda _: store)
+        with serving() as served:
+            yield served, store
+
+
+def asked(stage: Served) -> str:
     """The id of a run that is stored whole."""
-    answer = await stage.client.post("/v1/research", json=QUESTION, headers=OWN)
+    answer = stage.http.post("/v1/research", json=QUESTION, headers=OWN)
     run_id = answer.headers["x-run-id"]
-    while (await stage.client.get(f"/v1/research/{run_id}", headers=OWN)).json()["trajectory"] is None:
-        await asyncio.sleep(0.01)
+    while (stage.http.get(f"/v1/research/{run_id}", headers=OWN)).json()["trajectory"] is None:
+        time.sleep(0.01)
     return run_id
 
 
-async def listed(stage: Stage) -> list[str]:
-    answer = await stage.client.get("/v1/research", params={"limit": 1}, headers=OWN)
+def listed(stage: Served) -> list[str]:
+    answer = stage.http.get("/v1/research", params={"limit": 1}, headers=OWN)
     found: list[str] = []
     while True:
         assert answer.status_code == 200, answer.text
@@ -49,24 +89,24 @@ async def listed(stage: Stage) -> list[str]:
         if not page["has_more"]:
             return found
         after = {"limit": 1, "after": page["last_id"]}
-        answer = await stage.client.get("/v1/research", params=after, headers=OWN)
+        answer = stage.http.get("/v1/research", params=after, headers=OWN)
 
 
-async def followed(stage: Stage, run_id: str, after: int = -1) -> list[dict[str, Any]]:
-    answer = await stage.client.get(f"/v1/research/{run_id}/events", params={"after": after}, headers=OWN)
+def followed(stage: Served, run_id: str, after: int = -1) -> list[dict[str, Any]]:
+    answer = stage.http.get(f"/v1/research/{run_id}/events", params={"after": after}, headers=OWN)
     assert answer.status_code == 200
     return [json.loads(data) for data in sse_payloads(answer.text)]
 
 
-async def assert_refused(stage: Stage, run_id: str, *, stream: bool = True) -> None:
+def assert_refused(stage: Served, run_id: str, *, stream: bool = True) -> None:
     """Every route that needs the run says that it can't be read."""
-    http, path = stage.client, f"/v1/research/{run_id}"
+    http, path = stage.http, f"/v1/research/{run_id}"
     answers = [
-        await http.get(path, headers=OWN),
-        await http.post(f"{path}/cancel", headers=OWN),
-        await http.post("/v1/research/replay", json={"run_id": run_id}, headers=OWN),
-        await http.post("/v1/research", json={**QUESTION, "previous_run_id": run_id}, headers=OWN),
-        *([await http.get(f"{path}/events", headers=OWN)] if stream else []),
+        http.get(path, headers=OWN),
+        http.post(f"{path}/cancel", headers=OWN),
+        http.post("/v1/research/replay", json={"run_id": run_id}, headers=OWN),
+        http.post("/v1/research", json={**QUESTION, "previous_run_id": run_id}, headers=OWN),
+        *([http.get(f"{path}/events", headers=OWN)] if stream else []),
     ]
     for answer in answers:
         assert answer.status_code == 404, answer.text
@@ -74,19 +114,19 @@ async def assert_refused(stage: Stage, run_id: str, *, stream: bool = True) -> N
         assert run_id in answer.json()["error"]["message"]
 
 
-async def assert_deleted(stage: Stage, run_id: str) -> None:
-    foreign = await stage.client.delete(f"/v1/research/{run_id}", headers=TENANT)
+def assert_deleted(stage: Served, run_id: str) -> None:
+    foreign = stage.http.delete(f"/v1/research/{run_id}", headers=TENANT)
     assert (foreign.status_code, foreign.json()["error"]["code"]) == (404, "run_not_found")
-    deleted = await stage.client.delete(f"/v1/research/{run_id}", headers=OWN)
+    deleted = stage.http.delete(f"/v1/research/{run_id}", headers=OWN)
     assert (deleted.status_code, deleted.json()["deleted"]) == (200, True)
-    gone = await stage.client.get(f"/v1/research/{run_id}", headers=OWN)
+    gone = stage.http.get(f"/v1/research/{run_id}", headers=OWN)
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "run_not_found")
-    assert run_id not in await listed(stage)
+    assert run_id not in listed(stage)
 
 
-async def assert_exported(stage: Stage, ids: list[str], output: Path) -> None:
+def assert_exported(stage: Served, ids: list[str], output: Path) -> None:
     config = ExportConfig(output=output, url=stage.url, api_key=KEY)
-    await asyncio.to_thread(export, config, progress=False)
+    export(config, progress=False)
     assert [json.loads(line)["id"] for line in output.read_text().splitlines()] == ids
 
 
@@ -109,6 +149,9 @@ class Kept:
 
     def put(self, part: str, data: bytes) -> None:
         self.redis.set(self.key(part), data)
+
+
+Spoilt = tuple[Served, Kept, list[str]]
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
@@ -184,63 +227,62 @@ EVENTS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@asynccontextmanager
-async def spoilt_in_redis(server: RedisServer) -> AsyncIterator[tuple[Stage, Kept, list[str]]]:
-    """A stage with three runs, of which the middle one is to be spoilt, and the ids of all, newest first."""
-    async with running_stage(redis_url=server.url, **KEYS) as stage:
-        with server.client() as client:
-            client.flushall()
-            ids = [await asked(stage) for _ in range(3)]
-            yield stage, Kept(client, ids[1]), ids[::-1]
+@pytest.fixture
+def spoilt(redis: RedisServer, on_redis: Served) -> Iterator[tuple[Served, Kept, list[str]]]:
+    """A gateway with three runs, of which the middle one is to be spoilt, and the ids of all, newest first."""
+    with redis.client() as client:
+        client.flushall()
+        ids = [asked(on_redis) for _ in range(3)]
+        yield on_redis, Kept(client, ids[1]), ids[::-1]
 
 
 @pytest.mark.parametrize("form", STATES)
-async def test_a_state_that_cannot_be_read(
-    form: str, redis: RedisServer, caplog: pytest.LogCaptureFixture, tmp_path: Path
+def test_a_state_that_cannot_be_read(
+    form: str, spoilt: Spoilt, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    async with spoilt_in_redis(redis) as (stage, kept, ids):
-        kept.put("state", STATES[form](json.dumps(kept.state(), separators=(",", ":")).encode()))
-        others = [run_id for run_id in ids if run_id != kept.run_id]
-        with caplog.at_level(logging.WARNING):
-            assert await listed(stage) == others
-            await assert_refused(stage, kept.run_id)
-            assert await listed(stage) == others
-        assert len(told(caplog, kept.run_id)) == 1
-        await assert_exported(stage, others, tmp_path / "runs.jsonl")
-        await assert_deleted(stage, kept.run_id)
-        assert kept.redis.keys(f"*{kept.run_id}*") == []
+    stage, kept, ids = spoilt
+    kept.put("state", STATES[form](json.dumps(kept.state(), separators=(",", ":")).encode()))
+    others = [run_id for run_id in ids if run_id != kept.run_id]
+    with caplog.at_level(logging.WARNING):
+        assert listed(stage) == others
+        assert_refused(stage, kept.run_id)
+        assert listed(stage) == others
+    assert len(told(caplog, kept.run_id)) == 1
+    assert_exported(stage, others, tmp_path / "runs.jsonl")
+    assert_deleted(stage, kept.run_id)
+    assert kept.redis.keys(f"*{kept.run_id}*") == []
 
 
 @pytest.mark.parametrize("part", ["state", "record", "log"])
-async def test_a_key_that_holds_something_else(part: str, redis: RedisServer) -> None:
-    async with spoilt_in_redis(redis) as (stage, kept, ids):
-        kept.redis.delete(kept.key(part))
-        kept.redis.sadd(kept.key(part), "x")
-        if part == "log":
-            assert (await followed(stage, kept.run_id))[-1]["error"]["code"] == "run_unreadable"
-        else:
-            await assert_refused(stage, kept.run_id, stream=part == "state")
-        assert len(await listed(stage)) == len(ids) - (part == "state")
-        await assert_deleted(stage, kept.run_id)
+def test_a_key_that_holds_something_else(part: str, spoilt: Spoilt) -> None:
+    stage, kept, ids = spoilt
+    kept.redis.delete(kept.key(part))
+    kept.redis.sadd(kept.key(part), "x")
+    if part == "log":
+        assert (followed(stage, kept.run_id))[-1]["error"]["code"] == "run_unreadable"
+    else:
+        assert_refused(stage, kept.run_id, stream=part == "state")
+    assert len(listed(stage)) == len(ids) - (part == "state")
+    assert_deleted(stage, kept.run_id)
 
 
 @pytest.mark.parametrize("form", [*RECORDS, *DEFLATED])
-async def test_a_record_that_cannot_be_read(
-    form: str, redis: RedisServer, caplog: pytest.LogCaptureFixture, tmp_path: Path
+def test_a_record_that_cannot_be_read(
+    form: str, spoilt: Spoilt, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    async with spoilt_in_redis(redis) as (stage, kept, ids):
-        record: bytes = kept.redis.get(kept.key("record"))  # type: ignore[assignment]
-        if form in DEFLATED:
-            kept.put("record", DEFLATED[form](record))
-        else:
-            kept.put("record", zlib.compress(RECORDS[form](zlib.decompress(record))))
-        with caplog.at_level(logging.WARNING):
-            await assert_refused(stage, kept.run_id, stream=False)
-        assert len(told(caplog, kept.run_id)) == 1
-        assert (await followed(stage, kept.run_id))[-1]["type"] == "run.completed"
-        assert await listed(stage) == ids
-        await assert_exported(stage, [one for one in ids if one != kept.run_id], tmp_path / "runs.jsonl")
-        await assert_deleted(stage, kept.run_id)
+    stage, kept, ids = spoilt
+    record: bytes = kept.redis.get(kept.key("record"))  # type: ignore[assignment]
+    if form in DEFLATED:
+        kept.put("record", DEFLATED[form](record))
+    else:
+        kept.put("record", zlib.compress(RECORDS[form](zlib.decompress(record))))
+    with caplog.at_level(logging.WARNING):
+        assert_refused(stage, kept.run_id, stream=False)
+    assert len(told(caplog, kept.run_id)) == 1
+    assert (followed(stage, kept.run_id))[-1]["type"] == "run.completed"
+    assert listed(stage) == ids
+    assert_exported(stage, [one for one in ids if one != kept.run_id], tmp_path / "runs.jsonl")
+    assert_deleted(stage, kept.run_id)
 
 
 def spoil_entry(kept: Kept, change: Callable[[dict[bytes, bytes]], object], *, at: int = -1) -> None:
@@ -265,62 +307,56 @@ LOGS: dict[str, Callable[[Kept], object]] = {
 }
 
 
-async def assert_stream_ends(stage: Stage, run_id: str) -> None:
+def assert_stream_ends(stage: Served, run_id: str) -> None:
     """A reader from any place gets a terminal event, gaplessly; one that is past it gets nothing."""
-    events = await followed(stage, run_id)
+    events = followed(stage, run_id)
     assert events[-1]["type"] == "run.failed"
     assert events[-1]["error"]["code"] == "run_unreadable"
     assert [event["seq"] for event in events] == list(range(len(events)))
     assert events[0]["type"] == "run.started"
-    assert (await followed(stage, run_id, after=1))[-1]["type"] == "run.failed"
+    assert (followed(stage, run_id, after=1))[-1]["type"] == "run.failed"
 
 
 @pytest.mark.parametrize("form", [*LOGS, *EVENTS])
-async def test_a_log_that_cannot_be_read_in_redis(form: str, redis: RedisServer) -> None:
-    async with spoilt_in_redis(redis) as (stage, kept, ids):
-        if form in LOGS:
-            LOGS[form](kept)
-        else:
+def test_a_log_that_cannot_be_read_in_redis(form: str, spoilt: Spoilt) -> None:
+    stage, kept, ids = spoilt
+    if form in LOGS:
+        LOGS[form](kept)
+    else:
 
-            def spoil(fields: dict[bytes, bytes]) -> None:
-                head, _, last = fields[b"e"].rpartition(b"\n")
-                fields[b"e"] = head + b"\n" + EVENTS[form](last).replace(b"\n", b" ")
+        def spoil(fields: dict[bytes, bytes]) -> None:
+            head, _, last = fields[b"e"].rpartition(b"\n")
+            fields[b"e"] = head + b"\n" + EVENTS[form](last).replace(b"\n", b" ")
 
-            spoil_entry(kept, spoil)
-        await assert_stream_ends(stage, kept.run_id)
-        assert (await stage.client.get(f"/v1/research/{kept.run_id}", headers=OWN)).status_code == 200
-        kept.redis.delete(kept.key("record"))
-        await assert_refused(stage, kept.run_id, stream=False)
-        assert await listed(stage) == ids
-        await assert_deleted(stage, kept.run_id)
-
-
-@asynccontextmanager
-async def spoilt_in_memory(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Stage, MemoryRunStore, str]]:
-    store = MemoryRunStore(ttl_s=60, max_bytes=2**30)
-    monkeypatch.setattr(app, "open_run_store", lambda _: store)
-    async with running_stage(**KEYS) as stage:
-        yield stage, store, await asked(stage)
+        spoil_entry(kept, spoil)
+    assert_stream_ends(stage, kept.run_id)
+    assert (stage.http.get(f"/v1/research/{kept.run_id}", headers=OWN)).status_code == 200
+    kept.redis.delete(kept.key("record"))
+    assert_refused(stage, kept.run_id, stream=False)
+    assert listed(stage) == ids
+    assert_deleted(stage, kept.run_id)
 
 
 @pytest.mark.parametrize("form", RECORDS)
-async def test_a_record_in_memory_that_cannot_be_read(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with spoilt_in_memory(monkeypatch) as (stage, store, run_id):
-        kept = store._runs[run_id]
-        assert kept.record is not None
-        kept.record = RECORDS[form](kept.record)
-        await assert_refused(stage, run_id, stream=False)
-        assert await listed(stage) == [run_id]
-        await assert_deleted(stage, run_id)
+def test_a_record_in_memory_that_cannot_be_read(form: str, in_memory: tuple[Served, MemoryRunStore]) -> None:
+    stage, store = in_memory
+    run_id = asked(stage)
+    kept = store._runs[run_id]
+    assert kept.record is not None
+    kept.record = RECORDS[form](kept.record)
+    assert_refused(stage, run_id, stream=False)
+    assert listed(stage)[0] == run_id
+    assert_deleted(stage, run_id)
 
 
 @pytest.mark.parametrize("form", EVENTS)
-async def test_a_log_in_memory_that_cannot_be_read(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with spoilt_in_memory(monkeypatch) as (stage, store, run_id):
-        events = store._runs[run_id].events
-        events[-1] = LoggedEvent(events[-1].seq, EVENTS[form](events[-1].data))
-        await assert_stream_ends(stage, run_id)
-        await assert_deleted(stage, run_id)
+def test_a_log_in_memory_that_cannot_be_read(form: str, in_memory: tuple[Served, MemoryRunStore]) -> None:
+    stage, store = in_memory
+    run_id = asked(stage)
+    events = store._runs[run_id].events
+    events[-1] = LoggedEvent(events[-1].seq, EVENTS[form](events[-1].data))
+    assert_stream_ends(stage, run_id)
+    assert_deleted(stage, run_id)
 
 
 RESPONSE_REQUESTS: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -338,27 +374,27 @@ RESPONSE_REQUESTS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.mark.parametrize("form", RESPONSE_REQUESTS)
-async def test_a_response_whose_request_cannot_be_read(form: str, redis: RedisServer) -> None:
-    async with running_stage(redis_url=redis.url, **KEYS) as stage:
-        http, body = stage.client, {"model": "test-model", "input": "Mali?"}
-        made = (await http.post("/v1/responses", json=body, headers=OWN)).json()["id"]
-        with redis.client() as client:
-            kept = Kept(client, made)
-            while kept.redis.get(kept.key("record")) is None or kept.state()["status"] == "running":
-                await asyncio.sleep(0.01)
-            state = kept.state()
-            RESPONSE_REQUESTS[form](state["meta"]["request"])
-            kept.put("state", json.dumps(state).encode())
-        path = f"/v1/responses/{made}"
-        for answer in (
-            await http.get(path, headers=OWN),
-            await http.get(path, params={"stream": "true"}, headers=OWN),
-            await http.post(f"{path}/cancel", headers=OWN),
-            await http.get(f"{path}/input_items", headers=OWN),
-            await http.post("/v1/responses", json={**body, "previous_response_id": made}, headers=OWN),
-        ):
-            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "run_unreadable"), answer.text
-        assert (await http.delete(path, headers=OWN)).json()["deleted"] is True
+def test_a_response_whose_request_cannot_be_read(form: str, redis: RedisServer, on_redis: Served) -> None:
+    stage = on_redis
+    http, body = stage.http, {"model": "test-model", "input": "Mali?"}
+    made = (http.post("/v1/responses", json=body, headers=OWN)).json()["id"]
+    with redis.client() as client:
+        kept = Kept(client, made)
+        while kept.redis.get(kept.key("record")) is None or kept.state()["status"] == "running":
+            time.sleep(0.01)
+        state = kept.state()
+        RESPONSE_REQUESTS[form](state["meta"]["request"])
+        kept.put("state", json.dumps(state).encode())
+    path = f"/v1/responses/{made}"
+    for answer in (
+        http.get(path, headers=OWN),
+        http.get(path, params={"stream": "true"}, headers=OWN),
+        http.post(f"{path}/cancel", headers=OWN),
+        http.get(f"{path}/input_items", headers=OWN),
+        http.post("/v1/responses", json={**body, "previous_response_id": made}, headers=OWN),
+    ):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "run_unreadable"), answer.text
+    assert (http.delete(path, headers=OWN)).json()["deleted"] is True
 
 
 def restore(client: Redis) -> None:
@@ -375,58 +411,58 @@ def restore(client: Redis) -> None:
             client.xadd(kept.key("log"), {field: b64decode(data) for field, data in fields.items()}, id=entry_id)
 
 
-async def test_what_the_release_before_wrote_is_read(redis: RedisServer) -> None:
-    async with running_stage(redis_url=redis.url, **KEYS) as stage:
-        with redis.client() as client:
-            client.flushall()
-            restore(client)
-        for name, headers, kind in (
-            ("tenant_run", TENANT, "research"),
-            ("key_run", OWN, "research"),
-            ("tenant_response", TENANT, "responses"),
-        ):
-            path = f"/v1/{kind}/{BEFORE[name]['id']}"
-            answer = await stage.client.get(path, headers=headers)
-            assert (answer.status_code, answer.json()["status"]) == (200, "completed")
-            other = OWN if headers is TENANT else TENANT
-            assert (await stage.client.get(path, headers=other)).status_code == 404
-        run_id = BEFORE["tenant_run"]["id"]
-        replayed = await stage.client.post("/v1/research/replay", json={"run_id": run_id}, headers=TENANT)
-        assert replayed.json()["answer"] == "West African CFA franc"
-        page = (await stage.client.get("/v1/research", headers=TENANT)).json()
-        assert run_id in [run["id"] for run in page["data"]]
-        assert (await followed(stage, BEFORE["key_run"]["id"]))[-1]["type"] == "run.completed"
-        assert (await stage.client.delete(f"/v1/research/{run_id}", headers=TENANT)).status_code == 200
+def test_what_the_release_before_wrote_is_read(redis: RedisServer, on_redis: Served) -> None:
+    stage = on_redis
+    with redis.client() as client:
+        client.flushall()
+        restore(client)
+    for name, headers, kind in (
+        ("tenant_run", TENANT, "research"),
+        ("key_run", OWN, "research"),
+        ("tenant_response", TENANT, "responses"),
+    ):
+        path = f"/v1/{kind}/{BEFORE[name]['id']}"
+        answer = stage.http.get(path, headers=headers)
+        assert (answer.status_code, answer.json()["status"]) == (200, "completed")
+        other = OWN if headers is TENANT else TENANT
+        assert (stage.http.get(path, headers=other)).status_code == 404
+    run_id = BEFORE["tenant_run"]["id"]
+    replayed = stage.http.post("/v1/research/replay", json={"run_id": run_id}, headers=TENANT)
+    assert replayed.json()["answer"] == "West African CFA franc"
+    page = (stage.http.get("/v1/research", headers=TENANT)).json()
+    assert run_id in [run["id"] for run in page["data"]]
+    assert (followed(stage, BEFORE["key_run"]["id"]))[-1]["type"] == "run.completed"
+    assert (stage.http.delete(f"/v1/research/{run_id}", headers=TENANT)).status_code == 200
 
 
-async def test_fields_and_events_of_a_later_release_are_read_past(redis: RedisServer) -> None:
-    async with spoilt_in_redis(redis) as (stage, kept, ids):
-        state = kept.state()
-        state["more"], state["meta"]["more"], state["meta"]["request"]["more"] = 1, {"a": []}, None
-        kept.put("state", json.dumps(state).encode())
-        record = json.loads(zlib.decompress(kept.redis.get(kept.key("record"))))  # type: ignore[arg-type]
-        record["more"], record["trajectory"]["more"], record["usage"]["more"] = 1, 2, 3
-        kept.put("record", zlib.compress(json.dumps(record).encode()))
+def test_fields_and_events_of_a_later_release_are_read_past(spoilt: Spoilt) -> None:
+    stage, kept, ids = spoilt
+    state = kept.state()
+    state["more"], state["meta"]["more"], state["meta"]["request"]["more"] = 1, {"a": []}, None
+    kept.put("state", json.dumps(state).encode())
+    record = json.loads(zlib.decompress(kept.redis.get(kept.key("record"))))  # type: ignore[arg-type]
+    record["more"], record["trajectory"]["more"], record["usage"]["more"] = 1, 2, 3
+    kept.put("record", zlib.compress(json.dumps(record).encode()))
 
-        def change(fields: dict[bytes, bytes]) -> None:
-            events = [json.loads(line) for line in fields[b"e"].split(b"\n")]
-            events[1] |= {"type": "thought.pruned", "more": [1]}
-            fields[b"e"] = b"\n".join(json.dumps({**event, "extra": 1}).encode() for event in events)
-            fields[b"more"] = b"x"
+    def change(fields: dict[bytes, bytes]) -> None:
+        events = [json.loads(line) for line in fields[b"e"].split(b"\n")]
+        events[1] |= {"type": "thought.pruned", "more": [1]}
+        fields[b"e"] = b"\n".join(json.dumps({**event, "extra": 1}).encode() for event in events)
+        fields[b"more"] = b"x"
 
-        spoil_entry(kept, change)
-        run = await stage.client.get(f"/v1/research/{kept.run_id}", headers=OWN)
-        assert (run.status_code, run.json()["status"]) == (200, "completed")
-        events = await followed(stage, kept.run_id)
-        assert events[-1]["type"] == "run.completed"
-        assert "thought.pruned" in [event["type"] for event in events]
-        assert await listed(stage) == ids
+    spoil_entry(kept, change)
+    run = stage.http.get(f"/v1/research/{kept.run_id}", headers=OWN)
+    assert (run.status_code, run.json()["status"]) == (200, "completed")
+    events = followed(stage, kept.run_id)
+    assert events[-1]["type"] == "run.completed"
+    assert "thought.pruned" in [event["type"] for event in events]
+    assert listed(stage) == ids
 
 
-async def test_every_part_says_its_version(redis: RedisServer) -> None:
-    async with spoilt_in_redis(redis) as (_, kept, _ids):
-        assert kept.state()["meta"]["request"]["store_version"] == 1
-        record = json.loads(zlib.decompress(kept.redis.get(kept.key("record"))))  # type: ignore[arg-type]
-        assert record["trajectory"]["schema_version"] == 1
-        for _, fields in kept.redis.xrange(kept.key("log")):  # type: ignore[union-attr]
-            assert fields[b"v"] == b"1"
+def test_every_part_says_its_version(spoilt: Spoilt) -> None:
+    _, kept, _ids = spoilt
+    assert kept.state()["meta"]["request"]["store_version"] == 1
+    record = json.loads(zlib.decompress(kept.redis.get(kept.key("record"))))  # type: ignore[arg-type]
+    assert record["trajectory"]["schema_version"] == 1
+    for _, fields in kept.redis.xrange(kept.key("log")):  # type: ignore[union-attr]
+        assert fields[b"v"] == b"1"
