@@ -24,7 +24,7 @@ from pathlib import Path
 import aiohttp
 
 from loadtests.processes import VLLM_ENVIRONMENT, Server, free_port, running, searchr1, vllm_server
-from searchr1.demo.bundle import CHECKPOINT, demo_settings
+from searchr1.demo.bundle import CHECKPOINT, build_demo, demo_settings
 from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.factory import open_retriever
@@ -226,6 +226,7 @@ def main() -> None:
     parser.add_argument("--runs-per-slot", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    build_demo(args.data_dir)
     args.index = demo_settings(args.data_dir)["retriever"].removeprefix("index:")
     args.questions = _read_questions(args.data_dir / "atlas" / "questions-test.jsonl")
     with tempfile.TemporaryDirectory() as logs, _stack(args, Path(logs)) as (engine_url, gateway):

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """One API key of one tenant. Callers of one tenant share cached searches and that tenant's budget."""
+    """One API key of one tenant. Callers of one tenant share cached searches, runs and that tenant's budget."""
 
     tenant: str = ""
     key_id: str = ""
     """Hash that tells keys apart without being one."""
+    former_key_id: str = ""
+    """Hash that the release before gave the same key: its runs are still found by it."""
 
 
 ANYONE = Caller()

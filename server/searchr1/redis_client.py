@@ -1,6 +1,7 @@
 """Redis clients from URLs: one server, Sentinel or a Cluster, with or without TLS."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -25,6 +26,9 @@ _UNBLOCKED_CONNECTIONS = 1024
 _CONNECT_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 2.0
 _REDIRECTIONS = 3
+_MAX_REASON_CHARS = 300
+_MAX_REASONS = 20
+"""Reasons of one outage that are told."""
 _REDIS_PORT, _SENTINEL_PORT = 6379, 26379
 
 
@@ -64,6 +68,37 @@ async def answered(command: Awaitable[T]) -> T:
     finally:
         if task is not None and task.cancelling() > num_before:
             raise asyncio.CancelledError
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in one line why Redis did not do what it was asked, for the log. It quotes no argument of a command."""
+    text = " ".join(str(error).partition(", with args")[0].split())
+    return f"{type(error).__name__}: {text[:_MAX_REASON_CHARS]}" if text else type(error).__name__
+
+
+class Outages:
+    """Tells the log once why something does not work, however often that is noticed, and once that it works again."""
+
+    def __init__(self, what: str, logger: logging.Logger) -> None:
+        self._what, self._logger = what, logger
+        self._failing: set[str] = set()
+        self._told: set[str] = set()
+
+    def failed(self, operation: str, reason: str) -> None:
+        """Note that ``operation`` failed; a reason that is new in this outage is told."""
+        self._failing.add(operation)
+        if reason not in self._told and len(self._told) < _MAX_REASONS:
+            self._told.add(reason)
+            self._logger.warning("%s fails: %s", self._what, reason)
+
+    def worked(self, operation: str) -> None:
+        """Note that ``operation`` worked; when all that had failed do, the outage is over."""
+        if not self._failing:
+            return
+        self._failing.discard(operation)
+        if not self._failing:
+            self._told.clear()
+            self._logger.info("%s works again", self._what)
 
 
 def _open(parts: SplitResult) -> RedisClient:

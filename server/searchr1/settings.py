@@ -4,26 +4,36 @@ Secrets may be files instead: with ``SEARCHR1_SECRETS_DIR=/run/secrets``, ``/run
 """
 
 import os
+import re
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
-from pydantic import BeforeValidator, Field, SecretStr, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from searchr1.engines.factory import EngineConfig
+from searchr1.environment import PREFIX, SECRETS_DIR, check_environment
 from searchr1.errors import ConfigurationError, as_value_error
+from searchr1.keys import check_tenants, checked_key, owners, split_keys
 from searchr1.loop.neutralized import neutralized
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.types import Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
+from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.registry import key_variable, providers
 from searchr1.tokenizer import AddBos
 
-_ENV_PREFIX = "SEARCHR1_"
 C = TypeVar("C")
+
+_AT_MOST = (
+    ("top_k", "max_top_k"),
+    ("deadline_s", "max_deadline_s"),
+    ("max_prompt_tokens", "max_context_tokens"),
+)
+"""Pairs of settings of which the first must not be above the second."""
 
 
 def _of(config: type, name: str) -> Any:
@@ -37,7 +47,7 @@ class Settings(BaseSettings):
     """Settings of an operator. The ``max_…`` bounds cap what a request may ask for."""
 
     model_config = SettingsConfigDict(
-        env_prefix=_ENV_PREFIX, extra="ignore", validate_default=True, hide_input_in_errors=True
+        env_prefix=PREFIX, extra="ignore", validate_default=True, hide_input_in_errors=True
     )
 
     model: str
@@ -46,7 +56,7 @@ class Settings(BaseSettings):
     """The model name that clients use; by default the folder's or hub name's last part, or the remote name."""
     engine: str | None = None
     """The kind of engine: ``vllm``, ``vllm-http``, ``transformers``, …; by default vLLM, at ``engine_url`` if given."""
-    engine_url: str | None = None
+    engine_url: str | None = Field(default=None, repr=False)
     """Base URL of a running vLLM; without it, vLLM runs in this process."""
     engine_api_key: SecretStr | None = None
     engine_silence_s: float = Field(default=30.0, gt=0)
@@ -61,14 +71,17 @@ class Settings(BaseSettings):
     add_bos: AddBos = "auto"
     """Whether a prompt begins with the model's ``<bos>`` where the chat template does not write one: ``always``,
     ``never``, or as the tokenizer's ``add_bos_token`` says where there is no chat template."""
-    retriever: str
+    retriever: str = Field(repr=False)
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    open: bool = False
+    """Serve without API keys to all who reach ``host``; without it a server with no keys serves this machine alone."""
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys that clients may use, comma-separated in the environment; none means that no key is asked for."""
     admin_key: SecretStr | None = None
-    """The key that opens ``POST /admin/reload``; without one it is closed to all."""
+    """The key that opens ``POST /admin/reload``, and the list of runs where there are no API keys; without one, both
+    are closed to all."""
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     """Origins whose pages may call this server from a browser, comma-separated in the environment; ``*`` is any."""
     page_about: str | None = Field(default=None, max_length=500)
@@ -77,6 +90,7 @@ class Settings(BaseSettings):
     """Example questions that the page offers, as JSON: ``["…", …]``."""
     tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
+    share_cache: bool = _of(SearchConfig, "share_cache")
 
     profile: str = "search-r1"
     """The format that the model was trained on: its tags, texts and answers; see ``docs/reference/loop.md``."""
@@ -167,10 +181,41 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(default=15.0, gt=0)
     """Seconds of silence on a stream after which a comment line is sent."""
 
-    @field_validator("api_keys", "cors_origins", mode="before")
+    @field_validator("cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    @as_value_error()
+    def _split_keys(cls, value: object) -> object:
+        return split_keys(value) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    @as_value_error()
+    def _check_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        return _checked(value)
+
+    @field_validator("admin_key", "engine_api_key")
+    @classmethod
+    @as_value_error()
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is None else SecretStr(checked_key(value.get_secret_value()))
+
+    @field_validator("tenant_keys")
+    @classmethod
+    @as_value_error()
+    def _check_tenants(cls, value: dict[str, tuple[SecretStr, ...]]) -> dict[str, tuple[SecretStr, ...]]:
+        check_tenants(value)
+        return {tenant: _checked(keys) for tenant, keys in value.items()}
+
+    @field_validator("provider_keys")
+    @classmethod
+    @as_value_error()
+    def _check_provider_keys(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        return {name: SecretStr(usable_key(key.get_secret_value(), name)) for name, key in value.items()}
 
     @field_validator("profile")
     @classmethod
@@ -180,7 +225,16 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     @as_value_error()
-    def _check_search(self) -> Self:
+    def _check_together(self) -> Self:
+        if "tenant_keys" in self.model_fields_set and not self.tenant_keys:
+            raise ConfigurationError("SEARCHR1_TENANT_KEYS is set but names no tenant; name one, or unset it")
+        owners(self.api_keys, self.tenant_keys, self.admin_key)
+        for lower, upper in _AT_MOST:
+            if getattr(self, lower) > getattr(self, upper):
+                raise ConfigurationError(
+                    f"{variable_of(lower)} is above {variable_of(upper)}: "
+                    f"{getattr(self, lower):g} is more than {getattr(self, upper):g}"
+                )
         self.search()
         return self
 
@@ -202,13 +256,30 @@ class Settings(BaseSettings):
         """Return settings from ``given``, then the environment, then the files of ``SEARCHR1_SECRETS_DIR``.
 
         Raises:
-            ConfigurationError: a setting that is written as JSON is none.
-            ValidationError: a setting is missing or out of its bounds, or two can't work together.
+            ConfigurationError: a variable or a secret file is unknown, empty, unreadable, or not the JSON it must be.
+            ValidationError: a setting is missing or out of its bounds, or two can't work together; see ``explained``.
         """
+        check_environment(os.environ, cls.variables())
         try:
-            return cls(**{"_secrets_dir": os.environ.get("SEARCHR1_SECRETS_DIR"), **given})
-        except SettingsError as error:  # It names the setting and quotes nothing.
-            raise ConfigurationError(f"a setting is wrong: {error}; it must be JSON") from error
+            return cls(**{"_secrets_dir": os.environ.get(SECRETS_DIR), **given})
+        except SettingsError as error:
+            # Its text names the field and quotes nothing; its cause quotes the value, and is not shown.
+            field = re.search(r'field "(\w+)"', str(error))
+            name = variable_of(field[1]) if field else "one of them"
+            raise ConfigurationError(f"a setting is wrong: {name}: it must be JSON, written whole") from None
+        except RecursionError:
+            raise ConfigurationError("a setting is wrong: its JSON is nested too deep") from None
+
+    @classmethod
+    def variables(cls) -> frozenset[str]:
+        """Return the names of all variables that are settings."""
+        keys = (key_variable(one.name) for one in providers().values() if one.key != "none")
+        return frozenset(map(variable_of, cls.model_fields)) | frozenset(keys)
+
+    @property
+    def asks_for_keys(self) -> bool:
+        """True where clients need an API key."""
+        return bool(self.api_keys or self.tenant_keys)
 
     @property
     def public_name(self) -> str:
@@ -258,6 +329,7 @@ class Settings(BaseSettings):
             retriever=self.retriever,
             timeout_s=self.search_timeout_s,
             passage_chars=self.passage_chars,
+            share_cache=self.share_cache,
             secrets={name: key.get_secret_value() for name, key in self.provider_keys.items()},
             redis_url=self.redis_url.get_secret_value() if self.redis_url else None,
             cache=self._gather(CacheConfig, "cache_", enabled=self.cache),
@@ -269,6 +341,27 @@ class Settings(BaseSettings):
         """Return a ``config`` whose fields are ``given``, or else the settings of ``prefix`` and their names."""
         names = [field.name for field in fields(config) if field.name not in given]  # type: ignore[arg-type]
         return config(**given, **{name: getattr(self, prefix + name) for name in names})
+
+
+def variable_of(field: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + field.upper()
+
+
+def explained(error: ValidationError) -> str:
+    """Return in one line what is wrong with settings, by the names of their variables; no value of a key is quoted."""
+    return "; ".join(dict.fromkeys(_explained(fault["loc"], fault["msg"]) for fault in error.errors()))
+
+
+def _explained(where: tuple[int | str, ...], message: str) -> str:
+    # What follows the field's name may be a tenant's, or a key that was put in its place.
+    name = f"{variable_of(str(where[0]))}: " if where else ""
+    return name + " ".join(message.removeprefix("Value error, ").split())
+
+
+def _checked(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+    """Return usable keys, each once. Raises ``ConfigurationError``."""
+    return tuple(map(SecretStr, dict.fromkeys(checked_key(key.get_secret_value()) for key in keys)))
 
 
 class _ProviderKeys(PydanticBaseSettingsSource):
@@ -285,7 +378,7 @@ class _ProviderKeys(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """Return the field ``provider_keys``, without providers that have no key."""
         names = [one.name for one in providers().values() if one.key != "none"]
-        variables = {key_variable(name).removeprefix(_ENV_PREFIX).lower(): name for name in names}
+        variables = {key_variable(name).removeprefix(PREFIX).lower(): name for name in names}
         optional: Any = (str | None, None)
         # A class of its own, so that keys are looked up and read as any other setting is.
         lookup: Any = create_model("_Keys", __base__=_OneByOne, **dict.fromkeys(variables, optional))
@@ -295,4 +388,4 @@ class _ProviderKeys(PydanticBaseSettingsSource):
 
 
 class _OneByOne(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")

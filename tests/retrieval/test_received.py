@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from searchr1.loop.types import Passage
-from searchr1.retrieval.received import MAX_URL_CHARS, is_safe_url, received
+from searchr1.retrieval.received import MAX_TITLE_CHARS, MAX_URL_CHARS, is_safe_url, received, shortened
+from searchr1.retrieval.text import clean_text, shown_text
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,39 @@ def test_any_text_can_be_encoded_afterwards(text: str, url: str) -> None:
     assert "\x00" not in passage.contents
     assert passage.contents.encode().decode() == passage.contents
     assert passage.url is None or passage.url == url
+
+
+@pytest.mark.parametrize(
+    ("passage", "lengths"),
+    [
+        (Passage("1", "T", "a" * 50), (1, 1, 50)),
+        (Passage("1", "T", "a" * 51), (1, 1, 50)),
+        (Passage("1", "T", "abc " * 1_000_000), (1, 1, 47)),
+        (Passage("i" * 3_600_000, "t" * 3_600_000, ""), (MAX_TITLE_CHARS, MAX_TITLE_CHARS, 0)),
+    ],
+)
+def test_no_part_of_a_passage_is_longer_than_its_bound(passage: Passage, lengths: tuple[int, int, int]) -> None:
+    short = shortened(passage, 50)
+    assert (len(short.id), len(short.title), len(short.text)) == lengths
+    assert (short is passage) == (short == passage)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\tb\nc", "a\tb\nc"),
+        ("\x1b[2Ja\x07b\rc\x00", "[2Jabc"),
+        ("\x9b31mred\x85\x9d0;title\x9c", "31mred0;title"),
+        ("\u202egpj.exe\u202c", "gpj.exe"),
+        ("\u2066a\u2069\u200e\u200f\u061cb", "ab"),
+        ("Où ça? 日本 שלום", "Où ça? 日本 שלום"),
+    ],
+)
+def test_what_is_shown_moves_no_cursor_and_turns_no_text(text: str, shown: str) -> None:
+    assert shown_text(text) == shown
+
+
+@given(st.text(st.characters()))
+def test_text_is_cleaned_alike_by_the_quick_way(text: str) -> None:
+    cleaned = clean_text(text)
+    assert cleaned == "".join("\ufffd" if c == "\x00" or "\ud800" <= c <= "\udfff" else c for c in text)

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from aiohttp import web
 from searchr1.errors import ConfigurationError
 from searchr1.identity import Caller
 from searchr1.retrieval.base import Found, SearchFailed
+from searchr1.retrieval.cache.cached import CachedRetriever
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.factory import open_search
 
@@ -48,6 +50,35 @@ async def test_a_repeated_query_is_a_hit_within_its_tenant_alone() -> None:
             states.append((outcome.cache, outcome.provider))
     assert states == [("miss", "retrieve"), ("hit", "retrieve")] * 2
     assert calls == ["Mali", "Mali"]
+
+
+@pytest.mark.parametrize("share_cache", [False, True])
+async def test_keys_of_no_tenant_share_a_search_only_where_a_setting_says_so(share_cache: bool) -> None:
+    calls: list[str] = []
+    config = SearchConfig("", resilience=ONCE, share_cache=share_cache)
+    alpha, beta, tenant = Caller("", "k1"), Caller("", "k2"), Caller("k1", "k3")
+    async with upstream(calls) as url, open_search(replace(config, retriever=url)) as layer:
+        for caller in (alpha, alpha, beta, tenant):
+            await layer.view(caller).search("Mali", 3, 20)
+        peeked = await layer.view(Caller("", "k4"), cache_only=True).search("Mali", 3, 20)
+    assert len(calls) == (2 if share_cache else 3)
+    assert isinstance(peeked, Found if share_cache else SearchFailed)
+
+
+async def test_long_passages_are_cut_before_they_are_kept() -> None:
+    queries: list[str] = []
+    long = "word " * 700_000
+    async with upstream(queries) as url:
+        config = SearchConfig(url, resilience=ONCE, passage_chars=500)
+        async with open_search(config) as layer:
+            assert isinstance(layer.cache, CachedRetriever)
+            for expected in ("miss", "hit"):
+                outcome = await layer.view(ACME).search(long, 3, 20)
+                assert isinstance(outcome, Found)
+                assert outcome.cache == expected
+                [passage] = outcome.passages
+                assert 400 < len(passage.text) <= 500
+                assert passage.title == "T"
 
 
 async def test_cache_only_answers_what_was_searched_before() -> None:

@@ -1,8 +1,5 @@
 """Errors that a user can mend, as one line; and exit codes of the commands that have no others."""
 
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import ValidationError
 
 from searchr1.errors import SearchR1Error
@@ -25,13 +22,14 @@ def told(error: Exception) -> str | None:
     # Only here: these take time to import, and most commands end well.
     from pydantic_settings import SettingsError
 
+    from searchr1.settings import explained
     from searchr1_client import SearchR1Error as ClientError
 
     match error:
         case SearchR1Error() | ClientError():
             return str(error)
         case ValidationError():
-            return f"a setting is wrong: {'; '.join(map(_problem, error.errors()))}"
+            return f"a setting is wrong: {explained(error)}"
         case SettingsError():
             return f"a setting is wrong: {error}"
         case ModuleNotFoundError():
@@ -40,9 +38,3 @@ def told(error: Exception) -> str | None:
             return None if extra is None else f"this needs {package}, which is not installed: pip install '.[{extra}]'"
         case _:
             return None
-
-
-def _problem(fault: Mapping[str, Any]) -> str:
-    """Word one fault that pydantic found; one that lies between settings names them itself."""
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return ": ".join(filter(None, [".".join(map(str, fault["loc"])), message]))

@@ -4,6 +4,7 @@ import sys
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from searchr1.cli.ask.command import EPILOG, ask
 from searchr1.cli.data import data_app
@@ -15,6 +16,7 @@ from searchr1.cli.index import index_app
 from searchr1.cli.retriever import retriever_app
 from searchr1.cli.serve import serve
 from searchr1.cli.train import train_app
+from searchr1.errors import ConfigurationError
 from searchr1.printable import one_line
 from searchr1_client._version import __version__
 
@@ -28,6 +30,10 @@ app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
 app.add_typer(export_app, name="export")
 app.add_typer(demo_app, name="demo")
+
+
+WRONG_USE = 2
+"""Exit status where the command line or a setting is wrong, as typer has it."""
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,7 +59,8 @@ def main() -> None:
         message = told(error)
         if message is None:
             raise
-        sys.exit(f"searchr1: {one_line(message)}")
+        typer.echo(f"searchr1: {one_line(message)}", err=True)
+        sys.exit(WRONG_USE if isinstance(error, ConfigurationError | ValidationError) else 1)
 
 
 if __name__ == "__main__":

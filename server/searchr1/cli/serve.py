@@ -1,6 +1,7 @@
 """``searchr1 serve``: a model behind the API and the page."""
 
 import json
+import os
 from typing import Annotated, Any
 
 import typer
@@ -36,6 +37,10 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Default: 127.0.0.1.", envvar="SEARCHR1_HOST")] = None,
     port: Annotated[int | None, typer.Option(help="Default: 8000.", envvar="SEARCHR1_PORT")] = None,
+    open_: Annotated[
+        bool | None,
+        typer.Option("--open", help="Without API keys, serve everyone who reaches the host.", envvar="SEARCHR1_OPEN"),
+    ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Serve the bundled model on the Atlas world.", envvar="SEARCHR1_DEMO")
     ] = False,
@@ -45,9 +50,14 @@ def serve(
 
     Everything else is set by environment variables, SEARCHR1_ and the setting's name: see docs/reference/settings.md.
     """
-    from searchr1.demo.bundle import demo_settings
+    from searchr1.demo.bundle import build_demo, demo_settings
+    from searchr1.environment import check_environment
+    from searchr1.errors import ConfigurationError
+    from searchr1.gateway.access.exposure import check_exposure
     from searchr1.gateway.process import serve_forever
     from searchr1.settings import Settings
+
+    check_environment(os.environ, Settings.variables())
 
     given: dict[str, Any] = {
         "model": model,
@@ -56,16 +66,21 @@ def serve(
         "retriever": retriever,
         "host": host,
         "port": port,
+        "open": open_,
     }
     given = {name: value for name, value in given.items() if value is not None}
     if demo:
         given = demo_settings(data_dir) | given
     for name in ("model", "retriever"):
         if name not in given:
-            raise SystemExit(f"searchr1 serve: --{name} is missing. Give it, or use --demo. See searchr1 serve --help.")
+            raise ConfigurationError(f"--{name} is missing. Give it, or use --demo. See searchr1 serve --help")
     settings = Settings.load(**given)
     more = dict(_engine_arg(written) for written in engine_arg or ())
-    serve_forever(settings.model_copy(update={"engine_args": settings.engine_args | more}))
+    settings = settings.model_copy(update={"engine_args": settings.engine_args | more})
+    check_exposure(settings, os.environ)
+    if demo:
+        build_demo(data_dir)
+    serve_forever(settings)
 
 
 def _engine_arg(written: str) -> tuple[str, Any]:

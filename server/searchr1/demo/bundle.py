@@ -22,24 +22,30 @@ EXAMPLES = (
 
 
 def demo_settings(data_dir: Path) -> dict[str, Any]:
-    """Return the demo's settings: the bundled checkpoint on the Atlas index, built once under ``data_dir``."""
-    # The world's generator needs packages that serving another model does not.
-    from searchr1.atlas.build import TERMS, build_world
-    from searchr1.retrieval.index.bm25 import build_index
-
-    atlas = data_dir / "atlas"
-    index = atlas / "index"
-    console = Console(stderr=True)
-    if not (index / "manifest.json").is_file():
-        console.print(f"Writing the Atlas world to {atlas} (once)")
-        build_world(atlas)
-        build_index(atlas / "corpus.jsonl", index, tokenizer=TERMS)
+    """Return the demo's settings: the bundled checkpoint on the index that ``build_demo`` writes under ``data_dir``."""
     return {
         "model": str(CHECKPOINT),
         "served_name": "searchr1-atlas",
-        "retriever": f"index:{index}",
+        "retriever": f"index:{_index(data_dir)}",
         "kv_cache_gib": 1.0,
         "engine_priority": True,
         "page_about": ABOUT,
         "page_examples": EXAMPLES,
     }
+
+
+def build_demo(data_dir: Path) -> None:
+    """Write the Atlas world and its index under ``data_dir``, unless they are there."""
+    # The world's generator needs packages that serving another model does not.
+    from searchr1.atlas.build import TERMS, build_world
+    from searchr1.retrieval.index.bm25 import build_index
+
+    index = _index(data_dir)
+    if not (index / "manifest.json").is_file():
+        Console(stderr=True).print(f"Writing the Atlas world to {index.parent} (once)")
+        build_world(index.parent)
+        build_index(index.parent / "corpus.jsonl", index, tokenizer=TERMS)
+
+
+def _index(data_dir: Path) -> Path:
+    return data_dir / "atlas" / "index"

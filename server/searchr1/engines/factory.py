@@ -22,9 +22,9 @@ class EngineConfig:
     """``vllm``, ``vllm-http``, ``vllm-replicas``, ``transformers``, or another that is registered."""
     model: str
     """A folder or a hub name; of a server, the name that it serves."""
-    urls: tuple[str, ...] = ()
+    urls: tuple[str, ...] = field(default=(), repr=False)
     """Addresses of servers, as ``ServerAddress`` takes them; empty for an engine in this process."""
-    api_key: str | None = None
+    api_key: str | None = field(default=None, repr=False)
     vocab_size: int | None = None
     """No token id of a server may reach it."""
     silence_s: float = 120.0

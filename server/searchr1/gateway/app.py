@@ -10,6 +10,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.staticfiles import StaticFiles
 
 from searchr1.gateway.access.auth import require_key
+from searchr1.gateway.access.hosts import OwnHosts, trusts_its_machine
 from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.logs import AccessLog
 from searchr1.gateway.middleware import BodyBounds, BugBoundary, Opening, PageHeaders, RequestId
@@ -51,6 +52,8 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         redoc_url=None,
     )
     app.add_middleware(Opening)
+    if trusts_its_machine(settings):
+        app.add_middleware(OwnHosts, own=settings.host)
     app.add_middleware(BodyBounds, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(BugBoundary)
     app.add_middleware(PageHeaders)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ import uvloop
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
+from searchr1.gateway.access.exposure import check_exposure, log_exposure
 from searchr1.gateway.app import create_app
 from searchr1.gateway.logs import configure_logging
 from searchr1.gateway.runs.drive import stop_runs
@@ -36,8 +38,10 @@ def serve_forever(settings: Settings) -> None:
     """Serve until a signal. Running requests get ``shutdown_grace_s`` to end.
 
     Raises:
-        SearchR1Error: the settings can't work, the port is taken, or the engine does not start.
+        SearchR1Error: the settings can't work or leave the server open by oversight, the port is taken, or the engine
+            does not start.
     """
+    check_exposure(settings, os.environ)
     configure_logging(settings.log_level)
     # Streams end with their runs; the default would cut them at the first signal.
     AppStatus.enable_automatic_graceful_drain = False
@@ -60,6 +64,7 @@ async def _serve(settings: Settings) -> None:
                 # What is there now stays: without this, each full collection walks all of it while streams wait.
                 gc.collect()
                 gc.freeze()
+                log_exposure(settings)
                 logger.info("Serving %s at http://%s:%s", settings.public_name, host, port)
                 await serving
         finally:

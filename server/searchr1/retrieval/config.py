@@ -116,12 +116,14 @@ class BudgetConfig:
 class SearchConfig:
     """The whole search layer."""
 
-    retriever: str
+    retriever: str = field(repr=False)
     """One provider, or several separated by commas, tried in this order."""
     timeout_s: Seconds = 10.0
     """Bound of one search."""
     passage_chars: Annotated[int, Field(ge=50)] = 2000
-    """Characters of a web result's text that are kept, in whole sentences."""
+    """Characters of a passage's text that are kept: of a web result, in whole sentences."""
+    share_cache: bool = False
+    """Let API keys without a tenant share cached searches. Each could then find out what the others searched for."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Keys by provider name."""
     redis_url: str | None = field(default=None, repr=False)

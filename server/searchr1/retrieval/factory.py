@@ -14,6 +14,7 @@ from searchr1.retrieval.cache.memory import MemoryStore
 from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.config import BudgetConfig, SearchConfig
 from searchr1.retrieval.layer import SearchLayer
+from searchr1.retrieval.received import ShortenedRetriever
 from searchr1.retrieval.registry import ProviderSpec, forms, open_provider, parse_spec
 from searchr1.retrieval.resilience.budget import Budgets
 from searchr1.retrieval.resilience.counters import MemoryCounters
@@ -51,7 +52,8 @@ async def open_chain(
     async with contextlib.AsyncExitStack() as stack:
         retrievers: list[Retriever] = []
         for spec in specs:
-            retriever = await stack.enter_async_context(open_provider(spec))
+            opened = await stack.enter_async_context(open_provider(spec))
+            retriever = ShortenedRetriever(opened, config.passage_chars)
             retrievers.append(retriever if spec.is_local else _resilient(retriever, spec, config, observer))
         yield retrievers[0] if len(retrievers) == 1 else FallbackRetriever(retrievers)
 
@@ -76,7 +78,7 @@ async def open_search(config: SearchConfig, observer: SearchObserver | None = No
             cache = await stack.enter_async_context(
                 contextlib.aclosing(_cached(source, specs, config, redis, observer))
             )
-        yield SearchLayer(source, cache, _budgets(config.budget, redis, observer))
+        yield SearchLayer(source, cache, _budgets(config.budget, redis, observer), config.share_cache)
 
 
 @contextlib.asynccontextmanager

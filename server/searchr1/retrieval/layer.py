@@ -24,16 +24,24 @@ class SearchLayer:
     source: Retriever
     cache: Cache | None = None
     budgets: Budgets | None = None
+    share_cache: bool = False
+    """Let callers without a tenant share cached searches."""
 
     def view(self, caller: Caller = ANYONE, *, cache_only: bool = False) -> Retriever:
         """Return the retriever of one run. With ``cache_only`` no provider is called."""
-        cached: Retriever = _NOTHING_CACHED if self.cache is None else self.cache.view(caller.tenant, only=True)
+        scope = self._cache_scope(caller)
+        cached: Retriever = _NOTHING_CACHED if self.cache is None else self.cache.view(scope, only=True)
         if cache_only:
             return cached
-        retriever = self.source if self.cache is None else self.cache.view(caller.tenant)
+        retriever = self.source if self.cache is None else self.cache.view(scope)
         if self.budgets is None:
             return retriever
         return _WithinBudget(BudgetedRetriever(retriever, self.budgets, caller), cached)
+
+    def _cache_scope(self, caller: Caller) -> str:
+        if caller.tenant or self.share_cache or not caller.key_id:
+            return caller.tenant
+        return f"key\n{caller.key_id}"  # No tenant's name holds a line break.
 
 
 class _WithinBudget:

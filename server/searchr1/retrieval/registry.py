@@ -15,7 +15,7 @@ import contextlib
 import functools
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol
 from urllib.parse import parse_qsl
@@ -34,10 +34,10 @@ class ProviderSpec:
 
     kind: str
     """The provider's name."""
-    target: str
+    target: str = field(repr=False)
     """The part after the name: a path, or a URL without its options."""
     options: Mapping[str, str]
-    secret: str | None
+    secret: str | None = field(repr=False)
     timeout_s: float
     passage_chars: int
     is_local: bool = False
@@ -140,7 +140,7 @@ def parse_spec(
         target, _, query = rest.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
     if found is None or not colon or (found.needs_target and not target):
-        raise ConfigurationError(f"no retriever is called {spec!r}; use one of {forms()}")
+        raise ConfigurationError(f"no retriever is called {name + colon!r}; use one of {forms()}")
     secret = (secrets or {}).get(found.name)
     key = None if secret is None else usable_key(secret, found.name)
     return ProviderSpec(found.name, target, options, key, timeout_s, passage_chars, found.is_local)

@@ -4,8 +4,10 @@ What is stored (``RunMeta.request``): ``fields`` (what the response object repea
 request's own items), ``turns`` (the conversation without ``instructions``) and ``include``.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypedDict
+
+import msgspec
 
 from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.errors import ApiError, invalid
@@ -20,6 +22,37 @@ from searchr1_client.events import Run
 
 FindRun = Callable[[str], Awaitable[tuple[RunMeta, Run]]]
 """Finds a stored response by its id. Raises ``RunNotFoundError``."""
+
+
+class _Reasoning(TypedDict):
+    summary: str | None
+
+
+class _Fields(TypedDict):
+    background: bool
+    reasoning: _Reasoning
+
+
+class _Item(TypedDict):
+    id: str
+
+
+class _StoredRequest(TypedDict):
+    """The part of a stored request that is read again, rather than given back as it is."""
+
+    fields: _Fields
+    input: list[_Item]
+    turns: list[tuple[str, str]]
+    include: list[str]
+
+
+def is_stored_request(request: Mapping[str, Any]) -> bool:
+    """Tell whether ``request`` is one that ``stored_request`` made, in this release or another that wrote as much."""
+    try:
+        msgspec.convert(request, _StoredRequest)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def run_options(body: ResponsesRequest, settings: Settings) -> RunOptions:

@@ -1,15 +1,13 @@
 """``POST /admin/reload``: new weights in the served model, while it serves."""
 
-import hmac
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Security
+from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 
-from searchr1.gateway.access.auth import Credentials, presented_key
-from searchr1.gateway.errors import ApiError
+from searchr1.gateway.access.auth import Credentials, check_admin
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.reload import reload_weights
 from searchr1.gateway.services import services_of
@@ -38,12 +36,13 @@ class Reloaded(BaseModel):
     policy_version: str
 
 
-@router.post("/admin/reload", responses=ERRORS, summary="Serve new weights")
-async def reload(
-    request: Request,
-    body: ReloadRequest,
-    credentials: Annotated[Credentials, Security(_BEARER)] = None,
-) -> Reloaded:
+async def require_admin(request: Request, _: Annotated[Credentials, Security(_BEARER)] = None) -> None:
+    """Refuse a request that does not carry the admin key."""
+    check_admin(services_of(request).settings, request.headers.get("authorization"))
+
+
+@router.post("/admin/reload", responses=ERRORS, summary="Serve new weights", dependencies=[Depends(require_admin)])
+async def reload(request: Request, body: ReloadRequest) -> Reloaded:
     """Replace the weights of the engine in this process. Runs stand still meanwhile and go on; none is lost.
 
     The folder is checked against the served checkpoint first. Weights that then do not work are taken back.
@@ -51,14 +50,6 @@ async def reload(
     Each run's trajectory tells the version that it ended with.
     """
     services = services_of(request)
-    _require_admin(services.settings.admin_key, presented_key(credentials))
     version = body.version or body.folder
     await reload_weights(services, Path(body.folder), version)
     return Reloaded(folder=body.folder, policy_version=version)
-
-
-def _require_admin(key: SecretStr | None, presented: bytes) -> None:
-    if key is None:
-        raise ApiError(403, "This server has no admin key: set SEARCHR1_ADMIN_KEY.", code="permission_denied")
-    if not presented or not hmac.compare_digest(presented, key.get_secret_value().encode()):
-        raise ApiError(401, "The admin key is missing or wrong.", code="invalid_api_key")

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import Field, ValidationError, model_validator
 
 from searchr1.gateway.access.admission import Plan, RunOptions
-from searchr1.gateway.access.auth import caller_of
+from searchr1.gateway.access.auth import caller_of, check_may_list
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import EVENT_STREAM
 from searchr1.gateway.routes.run_requests import (
@@ -24,10 +24,12 @@ from searchr1.gateway.runs.conversation import Turn, fold_conversation
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
-from searchr1.gateway.runs.store.base import RunMeta, RunState
+from searchr1.gateway.runs.store.base import RunMeta, RunState, RunUnreadableError
 from searchr1.gateway.services import services_of
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
+from searchr1.retrieval.received import shortened
+from searchr1.settings import Settings
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
 
 router = APIRouter()
@@ -124,7 +126,7 @@ async def replay(request: Request, body: ReplayRequest) -> Response:
         old.trajectory.question, options, caller=caller_of(request), run_id=run_id, stream=body.stream
     )
     live = plan.retriever if body.on_miss == "search" else None
-    frozen = FrozenRetriever(_searches(old.trajectory), live)
+    frozen = FrozenRetriever(_searches(old.trajectory, services.settings), live)
     plan = Plan(plan.question, plan.rollout, plan.options, frozen)
     return await _answer(request, body, plan, _meta(request, run_id, old.question, {"replay_of": old.id[:128]}))
 
@@ -135,7 +137,8 @@ async def list_runs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(max_length=128, description="The `last_id` of the page before.")] = None,
 ) -> RunList:
-    """List the caller's own runs, newest first."""
+    """List the caller's own runs, newest first. A server without API keys lists runs to its admin alone."""
+    check_may_list(services_of(request).settings, request.headers.get("authorization"))
     states = await _listed(request, after, limit + 1)
     page = [
         RunSummary.model_validate(
@@ -188,9 +191,11 @@ async def cancel(request: Request, run_id: RunId) -> Response:
 @router.delete("/v1/research/{run_id}", summary="Delete a stored run")
 async def delete(request: Request, run_id: RunId) -> RunDeleted:
     """End the run if need be, and forget it."""
-    handle = await _find(request, run_id)
-    await hub_of(request).delete(handle)
-    return RunDeleted(id=handle.meta.id)
+    try:
+        await hub_of(request).delete(run_id, caller_of(request), "research")
+    except RunNotFoundError as error:
+        raise _not_found(error) from error
+    return RunDeleted(id=run_id)
 
 
 async def _answer(request: Request, body: RunRequest, plan: Plan, meta: RunMeta) -> Response:
@@ -235,6 +240,8 @@ async def _after(request: Request, previous: str | None, question: str) -> str:
             raise invalid("The previous run has not ended.", param="previous_run_id")
         turns = [Turn("user", handle.meta.question), Turn("assistant", run.answer or ""), *turns]
         previous = handle.meta.request.get("previous_run_id")
+        if not isinstance(previous, str | None):
+            raise RunUnreadableError(handle.meta.id, "its state is damaged, or of another release")
     return fold_conversation([*turns, Turn("user", question)]) if turns else question
 
 
@@ -269,11 +276,15 @@ def _options(body: ReplayRequest, trajectory: Trajectory) -> RunOptions:
         raise invalid(f"'{option}': {first['msg']}.", param=f"run.trajectory.options.{option}") from error
 
 
-def _searches(trajectory: Trajectory) -> list[FrozenSearch]:
+def _searches(trajectory: Trajectory, settings: Settings) -> list[FrozenSearch]:
+    """Return the recorded searches, within the bounds of live ones: the client may have written the record itself."""
     return [
         FrozenSearch(
             query=search.query,
-            passages=tuple(Passage(p.id, p.title, p.text, p.url, p.score) for p in search.passages),
+            passages=tuple(
+                shortened(Passage(p.id, p.title, p.text, p.url, p.score), settings.passage_chars)
+                for p in search.passages[: settings.max_top_k]
+            ),
             provider=search.provider,
             error=None if search.error is None else search.error.message,
         )

@@ -13,7 +13,13 @@ from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.responses.example import EXAMPLE_RESPONSE
-from searchr1.gateway.responses.intake import question_of, run_options, stored_request, turns_of
+from searchr1.gateway.responses.intake import (
+    is_stored_request,
+    question_of,
+    run_options,
+    stored_request,
+    turns_of,
+)
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
@@ -29,7 +35,7 @@ from searchr1.gateway.runs.conversation import Turn, fold_conversation
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
-from searchr1.gateway.runs.store.base import RunMeta
+from searchr1.gateway.runs.store.base import RunMeta, RunUnreadableError
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import HEARTBEAT, encode_named
 from searchr1_client.events import Run
@@ -125,9 +131,11 @@ async def cancel(request: Request, response_id: ResponseId) -> Response:
 @router.delete("/v1/responses/{response_id}", summary="Delete a stored response")
 async def delete(request: Request, response_id: ResponseId) -> Response:
     """End its run if need be, and forget it. Later responses keep what they took from it."""
-    handle = await _find(request, response_id)
-    await hub_of(request).delete(handle)
-    return JSONResponse({"id": handle.meta.id, "object": "response", "deleted": True})
+    try:
+        await hub_of(request).delete(response_id, caller_of(request), "response")
+    except RunNotFoundError as error:
+        raise _not_found(response_id) from error
+    return JSONResponse({"id": response_id, "object": "response", "deleted": True})
 
 
 @router.get("/v1/responses/{response_id}/input_items", summary="List a response's input")
@@ -157,7 +165,7 @@ async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, 
     services, caller = services_of(request), caller_of(request)
 
     async def find(response_id: str) -> tuple[RunMeta, Run]:
-        handle = await hub_of(request).find(response_id, caller, "response")
+        handle = _readable(await hub_of(request).find(response_id, caller, "response"))
         return handle.meta, await handle.run()
 
     turns = await turns_of(body, find)
@@ -185,10 +193,20 @@ async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, 
 
 async def _find(request: Request, response_id: str) -> RunHandle:
     try:
-        return await hub_of(request).find(response_id, caller_of(request), "response")
+        return _readable(await hub_of(request).find(response_id, caller_of(request), "response"))
     except RunNotFoundError as error:
-        message = f"Response with id {response_id!r} not found."
-        raise ApiError(404, message, code="not_found", param="response_id") from error
+        raise _not_found(response_id) from error
+
+
+def _not_found(response_id: str) -> ApiError:
+    return ApiError(404, f"Response with id {response_id!r} not found.", code="not_found", param="response_id")
+
+
+def _readable(handle: RunHandle) -> RunHandle:
+    """Return a stored run whose request can be read. Raises ``RunUnreadableError``."""
+    if not is_stored_request(handle.meta.request):
+        raise RunUnreadableError(handle.meta.id, "its request is damaged, or of another release")
+    return handle
 
 
 async def _whole(handle: RunHandle, include: frozenset[str]) -> Response:

@@ -16,6 +16,7 @@ from searchr1.gateway.routes.streaming import resumed_stream
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.store.base import RunUnreadableError
 from searchr1.gateway.services import Services, services_of
 from searchr1_client.events import KnownEvent, Run, RunFailed, RunStarted
 
@@ -178,5 +179,15 @@ def install_run_error_handlers(app: FastAPI) -> None:
     async def on_unreachable(_: Request, error: Exception) -> JSONResponse:
         return ApiError(503, str(error), code="store_unavailable").response()
 
+    async def on_unreadable(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RunUnreadableError)
+        hub_of(request).note(error)
+        message = (
+            f"What is stored as {error.run_id[:100]!r} can't be read: it is damaged, or a newer release wrote it. "
+            "Delete it, or ask again."
+        )
+        return ApiError(404, message, code="run_unreadable").response()
+
     app.add_exception_handler(NoSlotError, on_no_slot)
+    app.add_exception_handler(RunUnreadableError, on_unreadable)
     app.add_exception_handler(RunsUnreachableError, on_unreachable)

@@ -11,6 +11,7 @@ from searchr1.gateway.failures import engine_code, run_failure, search_failure
 from searchr1.gateway.runs.record import ms
 from searchr1.loop import types as loop
 from searchr1.loop.machine import Rollout
+from searchr1.retrieval.text import shown_text
 from searchr1_client import events as wire
 
 MAX_SNIPPET_CHARS = 1000
@@ -150,7 +151,8 @@ class EventMapper:
         numbered = []
         for i, p in enumerate(passages, start=1):
             title, text = _title_and_text(p)
-            index, snippet = self._num_passages + i, text[:MAX_SNIPPET_CHARS]
+            index, snippet = self._num_passages + i, shown_text(text)[:MAX_SNIPPET_CHARS]
+            title = shown_text(title).strip()
             numbered.append(wire.WirePassage(index=index, title=title, url=p.url, snippet=snippet, score=p.score))
         self._num_passages += len(numbered)
         self._searches.append(numbered)

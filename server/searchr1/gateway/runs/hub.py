@@ -11,7 +11,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -28,7 +28,9 @@ from searchr1.gateway.runs.store.base import (
     RunState,
     RunStore,
     RunStoreError,
+    RunUnreadableError,
 )
+from searchr1.gateway.runs.store.codec import MAX_RECORD_BYTES
 from searchr1.gateway.runs.stored import StoredRun
 from searchr1.gateway.services import Services
 from searchr1.identity import Caller
@@ -36,6 +38,7 @@ from searchr1_client.events import Run
 
 logger = logging.getLogger(__name__)
 
+Operation = Literal["write", "heartbeat"]
 OnDisconnect = Literal["cancel", "grace", "keep"]
 """Fate of a run whose last reader leaves: it ends now, it ends unless a reader comes back, or it goes on."""
 
@@ -46,6 +49,8 @@ _HEARTBEAT_S = 1.0
 _RETRY_S = 0.5
 _LAST_FLUSHES = 10
 """Tries to store a run that has ended."""
+_MAX_NOTED = 10_000
+"""Unreadable runs that are told to the log once each."""
 _MAX_ABANDONED = 10_000
 """Ids of runs that could not be stored and are kept until the store answers."""
 
@@ -53,6 +58,11 @@ _MAX_ABANDONED = 10_000
 def scope_of(caller: Caller) -> str:
     """Return the scope of the runs that ``caller`` may see: its tenant's, or else its key's own."""
     return f"t:{caller.tenant}" if caller.tenant else f"k:{caller.key_id}"
+
+
+def _scopes_of(caller: Caller) -> tuple[str, ...]:
+    """Return ``scope_of``, and the one that the release before gave the same key."""
+    return scope_of(caller), *((f"k:{caller.former_key_id}",) if caller.key_id and not caller.tenant else ())
 
 
 class RunHub:
@@ -64,6 +74,8 @@ class RunHub:
         self._live: dict[str, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._abandoned: deque[str] = deque(maxlen=_MAX_ABANDONED)
+        self._noted: dict[str, None] = {}
+        self._failing: set[Operation] = set()
         self._inbox: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -116,41 +128,82 @@ class RunHub:
 
         Raises:
             RunNotFoundError: there is none.
+            RunUnreadableError: it is the caller's own, but can't be read.
             RunsUnreachableError: the store does not answer.
         """
         handle: RunHandle | None = self._live.get(run_id)
         if handle is None and _RUN_ID.fullmatch(run_id):
-            state = await self._ask_store(run_id)
+            try:
+                state = await self._ask_store(run_id)
+            except RunUnreadableError as error:
+                self.note(error)
+                if not await self._owns_unreadable(error, caller, kind):
+                    raise RunNotFoundError(run_id) from error
+                raise
             handle = None if state is None else self._stored(state)
-        if handle is None or handle.meta.scope != scope_of(caller) or handle.meta.kind != kind:
+        if handle is None or handle.meta.scope not in _scopes_of(caller) or handle.meta.kind != kind:
             raise RunNotFoundError(run_id)
         return handle
 
     async def list_runs(self, caller: Caller, after: str | None, limit: int) -> list[RunState]:
         """Return the caller's stored runs, newest first, from the one after the run ``after`` on.
 
+        Runs that can't be read are passed over.
+
         Raises:
             RunNotFoundError: there is no run ``after``.
             RunsUnreachableError: the store does not answer.
         """
         if after is not None:
-            await self.find(after, caller, "research")
+            with suppress(RunUnreadableError):
+                await self.find(after, caller, "research")
         try:
-            return await self._store.list_runs(scope_of(caller), after, limit)
+            return await self._store.list_runs(scope_of(caller), after, limit, self.note)
         except RunStoreError as error:
-            raise _unreachable() from error
+            raise self._unreachable(error) from error
 
-    async def delete(self, handle: RunHandle) -> None:
-        """End a run and forget it. Raises ``RunsUnreachableError`` where the store does not answer."""
-        if isinstance(handle, StoredRun):
-            await handle.forget()
+    async def delete(self, run_id: str, caller: Caller, kind: RunKind) -> None:
+        """End the run of that id and forget it, even if it can't be read.
+
+        Raises:
+            RunNotFoundError: the caller has none.
+            RunsUnreachableError: the store does not answer.
+        """
+        try:
+            handle: RunHandle | None = await self.find(run_id, caller, kind)
+            if isinstance(handle, StoredRun):
+                await handle.forget()
+        except RunUnreadableError:
+            handle = None
         try:
             if isinstance(handle, LiveRun):
                 await self._forget(handle)
-            else:
+            elif handle is not None:
                 await self._store.delete(handle.meta)
+            else:
+                scope = scope_of(caller)
+                await self._store.delete(RunMeta(run_id, kind, created=0, model="", question="", scope=scope))
         except RunStoreError as error:
-            raise _unreachable() from error
+            raise self._unreachable(error) from error
+
+    def note(self, error: RunUnreadableError) -> None:
+        """Tell the log about a run that can't be read, once."""
+        if error.run_id in self._noted:
+            return
+        if len(self._noted) >= _MAX_NOTED:
+            del self._noted[next(iter(self._noted))]
+        self._noted[error.run_id] = None
+        logger.warning("%s", error)
+
+    async def _owns_unreadable(self, error: RunUnreadableError, caller: Caller, kind: RunKind) -> bool:
+        if error.scope is not None:
+            return error.scope in _scopes_of(caller) and error.kind == kind
+        if kind != "research":
+            return False  # Nothing else tells whose it was.
+        try:
+            return await self._store.is_listed(scope_of(caller), error.run_id)
+        except RunStoreError as failure:
+            raise self._unreachable(failure) from failure
 
     async def _forget(self, live: LiveRun) -> None:
         live.kept = False
@@ -166,19 +219,23 @@ class RunHub:
         try:
             await self._forget(live)
         except RunStoreError as error:
-            self._store_failed(error)
+            self._store_failed("heartbeat", error)
 
     def _stored(self, state: RunState) -> StoredRun:
         if state.meta.replica == self._replica:  # It has ended here, and can't be stored just now.
             state = replace(state, meta=replace(state.meta, replica=""))
-        return StoredRun(state, self._store)
+        return StoredRun(state, self._store, self.note)
 
     async def _ask_store(self, run_id: str) -> RunState | None:
         try:
-            return await self._store.state(run_id)
+            state = await self._store.state(run_id)
         except RunStoreError as error:
-            self._store_failed(error)
-            raise _unreachable() from error
+            raise self._unreachable(error) from error
+        return state
+
+    def _unreachable(self, error: RunStoreError) -> RunsUnreachableError:
+        self._store_failed("heartbeat", error)  # Whose next beat tells whether it is over.
+        return RunsUnreachableError("Stored runs can't be reached just now; try again shortly.")
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -219,12 +276,13 @@ class RunHub:
                 if live.ended and not live.unstored():
                     record = live.record()
                     await self._store.finish(RunState(live.meta, record.status, record.answer), _json(record))
+                    self._store_worked("write")
                     return True
             except RunStoreError as error:
                 if isinstance(error, RunForgottenError):
                     created = False
                     live.mark_unstored()
-                self._store_failed(error)
+                self._store_failed("write", error)
                 tries_left -= live.ended
                 await asyncio.sleep(_RETRY_S)
         return False
@@ -235,7 +293,6 @@ class RunHub:
         while not self._closing:
             try:
                 messages = await self._store.heartbeat(self._replica, _HEARTBEAT_S)
-                self._services.readiness.store.note(ok=True)
                 for message in messages:
                     if (live := self._live.get(message.run_id)) is not None:
                         self._handle_command(message.command, live)
@@ -244,17 +301,23 @@ class RunHub:
                 while self._abandoned:
                     await self._store.abandon(self._abandoned[0])
                     self._abandoned.popleft()
+                self._store_worked("heartbeat")
             except RunStoreError as error:
-                self._store_failed(error)
+                self._store_failed("heartbeat", error)
                 await asyncio.sleep(_RETRY_S)
 
-    def _store_failed(self, error: RunStoreError) -> None:
+    def _store_failed(self, operation: Operation, error: RunStoreError) -> None:
         """Count a call that failed, and note that the store is in trouble, unless it only forgot a run."""
         self._services.metrics.run_store_errors.inc()
         if not isinstance(error, RunForgottenError):
-            cause = error.__cause__ or error
-            detail = f"{type(cause).__name__}: {cause}"
-            self._services.readiness.store.note(ok=False, reason="unreachable", detail=detail)
+            self._failing.add(operation)
+            self._services.readiness.store.note(ok=False, reason="unreachable", detail=str(error))
+
+    def _store_worked(self, operation: Operation) -> None:
+        """Note that a call worked: the trouble is over once all that had failed do."""
+        self._failing.discard(operation)
+        if not self._failing:
+            self._services.readiness.store.note(ok=True)
 
     def _handle_command(self, command: Command, live: LiveRun) -> None:
         match command:
@@ -267,8 +330,9 @@ class RunHub:
 
 
 def _json(run: Run) -> bytes:
-    return run.model_dump_json().encode()
-
-
-def _unreachable() -> RunsUnreachableError:
-    return RunsUnreachableError("Stored runs can't be reached just now; try again shortly.")
+    """Return a run's record; without its trajectory where no reader would take it, so large is it."""
+    record = run.model_dump_json().encode()
+    if len(record) <= MAX_RECORD_BYTES:
+        return record
+    logger.warning("run %s was stored without its trajectory: it takes %d bytes", run.id, len(record))
+    return run.model_copy(update={"trajectory": None}).model_dump_json().encode()

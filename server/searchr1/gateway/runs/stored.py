@@ -5,10 +5,22 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from searchr1.gateway.failures import run_failure
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.handle import RunHandle
-from searchr1.gateway.runs.store.base import Command, LoggedEvent, RunMeta, RunState, RunStore, RunStoreError
+from searchr1.gateway.runs.store.base import (
+    Command,
+    LoggedEvent,
+    Note,
+    RunMeta,
+    RunState,
+    RunStore,
+    RunStoreError,
+    RunUnreadableError,
+    ignore,
+)
 from searchr1.gateway.sse import encode_event
 from searchr1_client.events import (
     TERMINAL_TYPES,
@@ -35,8 +47,9 @@ _POLLS_PER_MESSAGE = 20
 class StoredRun(RunHandle):
     """``RunHandle`` of a run in the store. Its owner, if it still runs, is reached by messages through the store."""
 
-    def __init__(self, state: RunState, store: RunStore) -> None:
-        self._state, self._store = state, store
+    def __init__(self, state: RunState, store: RunStore, note: Note = ignore) -> None:
+        """``note`` is told where a stream has to end because the rest of it can't be read."""
+        self._state, self._store, self._note = state, store, note
         self._owner = state.meta.replica
         self._message_due_s = 0.0
 
@@ -46,7 +59,7 @@ class StoredRun(RunHandle):
         return self._state.meta
 
     async def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
-        """See ``RunHandle.batches``. The run of an owner that is gone ends as failed."""
+        """See ``RunHandle.batches``. The run of an owner that is gone ends as failed, and so does one damaged here."""
         silent_s = lost_s = 0.0
         while True:
             try:
@@ -58,6 +71,10 @@ class StoredRun(RunHandle):
                     batch = await self._last_words(after)
                     if not batch:
                         return
+            except RunUnreadableError as error:
+                self._note(error)
+                yield self._cut_off(after)
+                return
             except RunStoreError:
                 silent_s += _WAIT_S
                 if silent_s > _TIMEOUT_S:
@@ -100,19 +117,30 @@ class StoredRun(RunHandle):
             pass  # It was asked, and the answer shows that it still runs.
 
     async def run(self) -> Run:
-        """See ``RunHandle.run``."""
+        """See ``RunHandle.run``. Raises ``RunUnreadableError`` where what is stored of it can't be read."""
         try:
             if (record := await self._store.record(self.meta.id)) is not None:
-                return Run.model_validate_json(record)
+                return self._parsed(record)
             events = await self._read(-1, 0)
             if not await self._goes_on():
+                if self._state.status != "running" and not _is_whole(events):
+                    raise RunUnreadableError(self.meta.id, "its record and the end of its log are gone")
                 events += await self._last_words(events[-1].seq if events else -1)
         except RunStoreError as error:
             raise _unreachable() from error
         fold = RunFold(created=self.meta.created)
-        for event in events or [self._first()]:
+        for event in events if events and events[0].seq == 0 else [self._first(), *events]:
             fold.add(event)
         return fold.so_far()
+
+    def _parsed(self, record: bytes) -> Run:
+        try:
+            run = Run.model_validate_json(record)
+        except ValidationError as error:
+            raise RunUnreadableError(self.meta.id, "its record is damaged, or of another release") from error
+        if run.id != self.meta.id:
+            raise RunUnreadableError(self.meta.id, "its record is another run's")
+        return run
 
     async def _next(self, after: int) -> list[KnownEvent]:
         if self._state.status != "running":
@@ -126,7 +154,10 @@ class StoredRun(RunHandle):
         return await self._read(after, _WAIT_S)
 
     async def _read(self, after: int, wait_s: float) -> list[KnownEvent]:
-        return [_event(one) for one in await self._store.read(self.meta.id, after, wait_s)]
+        logged = await self._store.read(self.meta.id, after, wait_s)
+        if [one.seq for one in logged] != list(range(after + 1, after + 1 + len(logged))):
+            raise RunUnreadableError(self.meta.id, "events are missing in its log")
+        return [self._event(one) for one in logged]
 
     async def _goes_on(self) -> bool:
         if self._state.status != "running":
@@ -141,25 +172,47 @@ class StoredRun(RunHandle):
     async def _last_words(self, after: int) -> list[KnownEvent]:
         """Return the end of the log of a run that does not go on: late events, then the failure of a gone owner."""
         events = await self._read(after, 0)
-        if self._state.status != "running" or (events and events[-1].type in TERMINAL_TYPES):
+        if _is_whole(events):
             return events
+        if self._state.status != "running":
+            if not events and _is_whole(await self._read(-1, 0)):
+                return []  # The reader is past the end already.
+            self._note(RunUnreadableError(self.meta.id, "the end of its log is gone"))
+            return [*events, *self._cut_off(events[-1].seq if events else after)]
         if after < 0 and not events:
             events.append(self._first())
         last = events[-1].seq if events else after
-        error = WireError(code="run_lost", message=run_failure("run_lost").message)
-        lost = RunFailed(seq=last + 1, run_id=self.meta.id, turn=0, t_ms=0.0, error=error, usage=Usage())
-        return [*events, lost]
+        return [*events, self._failed(last, "run_lost", run_failure("run_lost").message)]
+
+    def _cut_off(self, after: int) -> list[KnownEvent]:
+        """Return the end of a stream, after the event ``after``, whose rest can't be read."""
+        begun: list[KnownEvent] = [self._first()] if after < 0 else []
+        return [*begun, self._failed(max(after, 0), "run_unreadable", run_failure("run_unreadable").message)]
+
+    def _failed(self, after: int, code: str, message: str) -> RunFailed:
+        error = WireError(code=code, message=message)
+        return RunFailed(seq=after + 1, run_id=self.meta.id, turn=0, t_ms=0.0, error=error, usage=Usage())
 
     def _first(self) -> RunStarted:
         meta = self.meta
         stamp: dict[str, Any] = {"seq": 0, "run_id": meta.id, "turn": 0, "t_ms": 0.0}
         return RunStarted(**stamp, model=meta.model, question=meta.question, created=meta.created)
 
+    def _event(self, logged: LoggedEvent) -> KnownEvent:
+        try:
+            event = parse_event(logged.data)
+        except ValidationError as error:
+            raise RunUnreadableError(self.meta.id, "its log is damaged, or of another release") from error
+        if (event.seq, event.run_id) != (logged.seq, self.meta.id):
+            raise RunUnreadableError(self.meta.id, "its log is another run's")
+        # Of a type that this release does not know, an event is passed on as it is.
+        return cast(KnownEvent, event)
+
+
+def _is_whole(events: list[KnownEvent]) -> bool:
+    """Tell whether a log ends as it should."""
+    return bool(events) and events[-1].type in TERMINAL_TYPES
+
 
 def _unreachable() -> RunsUnreachableError:
     return RunsUnreachableError("The run can't be reached just now; try again.")
-
-
-def _event(logged: LoggedEvent) -> KnownEvent:
-    # Replicas of one gateway share one version, or a newer one reads an older one's events.
-    return cast(KnownEvent, parse_event(logged.data))

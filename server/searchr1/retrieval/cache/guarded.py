@@ -1,19 +1,22 @@
 """A guard around a byte store on the network, so that its outages hold no search up."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar
 
+from searchr1.redis_client import Outages
 from searchr1.retrieval.cache.store import ByteStore, StoreError, StoreRefusedError
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class _Operation(Generic[T]):
     """One operation on the store; it runs in a task, which goes on when nobody waits for it any more."""
 
-    def __init__(self, call: Callable[[], Awaitable[T]], asked_at_s: float, probes: bool) -> None:
-        self.call, self.asked_at_s, self.probes = call, asked_at_s, probes
+    def __init__(self, name: str, call: Callable[[], Awaitable[T]], asked_at_s: float, probes: bool) -> None:
+        self.name, self.call, self.asked_at_s, self.probes = call, asked_at_s, probes
         self.started_at_s: float | None = None
         self.task: asyncio.Task[T]
 
@@ -43,12 +46,13 @@ class GuardedStore:
         self._probing = False
         self._running: set[asyncio.Task[Any]] = set()
         self._reads: dict[str, _Operation[bytes | None]] = {}
+        self._outages = Outages("The search cache", logger)
 
     async def get(self, key: str) -> bytes | None:
         """See ``ByteStore.get``. The value may be one that was read a moment before the call."""
         operation = self._reads.get(key)
         if operation is None or self._cooldown_ends_s is not None:
-            operation = self._reads[key] = self._start(lambda: self._inner.get(key))
+            operation = self._reads[key] = self._start("get", lambda: self._inner.get(key))
         try:
             return await self._wait(operation)
         finally:
@@ -57,19 +61,19 @@ class GuardedStore:
 
     async def get_now(self, key: str) -> bytes | None:
         """Return the value that ``key`` has after the call; otherwise like ``get``."""
-        return await self._wait(self._start(lambda: self._inner.get(key)))
+        return await self._wait(self._start("get", lambda: self._inner.get(key)))
 
     async def set(self, key: str, value: bytes, ttl_s: float) -> None:
         """See ``ByteStore.set``."""
-        await self._wait(self._start(lambda: self._inner.set(key, value, ttl_s)))
+        await self._wait(self._start("set", lambda: self._inner.set(key, value, ttl_s)))
 
     async def claim(self, key: str, token: str, ttl_s: float) -> str:
         """See ``ByteStore.claim``."""
-        return await self._wait(self._start(lambda: self._inner.claim(key, token, ttl_s)))
+        return await self._wait(self._start("claim", lambda: self._inner.claim(key, token, ttl_s)))
 
     async def release(self, key: str, token: str) -> None:
         """See ``ByteStore.release``."""
-        await self._wait(self._start(lambda: self._inner.release(key, token)))
+        await self._wait(self._start("release", lambda: self._inner.release(key, token)))
 
     async def aclose(self) -> None:
         """End the late operations. ``inner`` stays open."""
@@ -77,8 +81,8 @@ class GuardedStore:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    def _start(self, call: Callable[[], Awaitable[T]]) -> _Operation[T]:
-        operation = _Operation(call, _now_s(), self._allow())
+    def _start(self, name: str, call: Callable[[], Awaitable[T]]) -> _Operation[T]:
+        operation = _Operation(name, call, _now_s(), self._allow())
         operation.task = asyncio.create_task(self._run(operation))
         self._running.add(operation.task)
         operation.task.add_done_callback(self._forget)
@@ -116,12 +120,16 @@ class GuardedStore:
             raise StoreError(f"the store did not answer within {self._timeout_s:g} s")
         try:
             result = operation.task.result()
-        except StoreRefusedError:
+        except StoreRefusedError as error:
+            self._outages.failed(operation.name, str(error))
             self._recover(operation)
             raise
         except (StoreError, TimeoutError) as error:
+            if operation.started_at_s is not None:
+                self._outages.failed(operation.name, str(error) or "it did not answer")
             self._cool_down(operation)
             raise StoreError(str(error) or "the store did not answer") from error
+        self._outages.worked(operation.name)
         self._recover(operation)
         return result
 

@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 
 from redis.exceptions import AuthenticationError, RedisClusterException, RedisError, ResponseError
 
-from searchr1.redis_client import RedisClient, answered
+from searchr1.redis_client import RedisClient, answered, reason_of
 from searchr1.retrieval.cache.store import StoreError, StoreRefusedError
 
 T = TypeVar("T")
@@ -51,11 +51,11 @@ async def _answer(command: Awaitable[T]) -> T:
     try:
         return await answered(command)
     except AuthenticationError as error:
-        raise StoreError("Redis refuses the credentials") from error
+        raise StoreError(f"Redis refuses the credentials ({reason_of(error)})") from error
     except ResponseError as error:
-        raise StoreRefusedError(f"Redis refuses ({type(error).__name__})") from error
+        raise StoreRefusedError(f"Redis refuses ({reason_of(error)})") from error
     except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
-        raise StoreError(f"Redis does not answer ({type(error).__name__})") from error
+        raise StoreError(f"Redis does not answer ({reason_of(error)})") from error
 
 
 def _ms(seconds: float) -> int:

@@ -8,12 +8,12 @@ from searchr1.retrieval.providers.web import (
     WebOptions,
     WebProvider,
     WebResult,
-    cut_at_word,
     object_of,
     objects,
     text_of,
 )
 from searchr1.retrieval.registry import ProviderSpec, provider
+from searchr1.retrieval.text import cut_at_word
 
 URL = "https://api.search.brave.com"
 _MAX_COUNT = 20

@@ -15,13 +15,12 @@ from searchr1.retrieval.providers.web import (
     WebOptions,
     WebProvider,
     WebResult,
-    cut_at_word,
     object_of,
     objects,
     text_of,
 )
 from searchr1.retrieval.registry import ProviderSpec, provider
-from searchr1.retrieval.text import clean_text
+from searchr1.retrieval.text import clean_text, cut_at_word
 
 _MAX_PAGES = 20
 """Introductions of one call."""

@@ -16,7 +16,7 @@ from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.documents import passage_of
 from searchr1.retrieval.providers.rest import MAX_BODY_BYTES, Reply, RestApi, RestError
-from searchr1.retrieval.text import clean_text
+from searchr1.retrieval.text import clean_text, cut_at_word
 
 MAX_CHARS = 2000
 """Characters of a passage's text."""
@@ -130,13 +130,6 @@ def trim(text: str, max_chars: int) -> str:
     if ends:
         return head[: ends[-1]]
     return cut_at_word(text, max_chars)
-
-
-def cut_at_word(text: str, max_chars: int) -> str:
-    """Return the first words of ``text`` that fit into ``max_chars``, or a part of the first where it does not."""
-    if len(text) <= max_chars:
-        return text
-    return text[:max_chars].rpartition(" ")[0] or text[:max_chars]
 
 
 def object_of(reply: Reply, hint: str = "") -> dict[str, Any]:

@@ -1,13 +1,17 @@
 """Counters of searches and money in Redis, shared by all replicas of the gateway."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.exceptions import RedisClusterException, RedisError
 
+from searchr1.redis_client import Outages, reason_of
 from searchr1.retrieval.resilience.counters import CounterError, Quota, Refused, Spend
+
+logger = logging.getLogger(__name__)
 
 _RESERVE = """
 local searches, micros, window_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -65,6 +69,7 @@ class RedisCounters:
         self._timeout_s, self._cooldown_s, self._late_timeout_s = timeout_s, cooldown_s, late_timeout_s
         self._cooldown_ends_s = float("-inf")
         self._running: set[asyncio.Task[Any]] = set()
+        self._outages = Outages("The count of searches against budgets", logger)
 
     async def reserve(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
         """See ``CounterStore.reserve``."""
@@ -100,10 +105,13 @@ class RedisCounters:
     async def _wait(self, operation: asyncio.Task[Any]) -> Any:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await asyncio.shield(operation)
+                answer = await asyncio.shield(operation)
         except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
             self._cooldown_ends_s = self._clock() + self._cooldown_s
+            self._outages.failed("count", reason_of(error))
             raise CounterError(f"Redis does not answer ({type(error).__name__})") from error
+        self._outages.worked("count")
+        return answer
 
     def _take_back(self, late: asyncio.Task[Any], keys: Sequence[str], spend: Spend) -> None:
         if not late.cancelled() and late.exception() is None and late.result()[0] == 0:

@@ -7,9 +7,11 @@ Rules
 3. ``finish`` comes last and stores the whole record. Everything of a run expires together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
+
+from searchr1_client.events import RunStatus
 
 RunKind = Literal["research", "response"]
 
@@ -20,6 +22,25 @@ class RunStoreError(Exception):
 
 class RunForgottenError(RunStoreError):
     """Loss of a part of the run in a store that answers: all of it must be sent again, from ``create`` on."""
+
+
+class RunUnreadableError(Exception):
+    """A stored run, or a part of it, that this release cannot read: it is damaged, or a newer release wrote it."""
+
+    def __init__(self, run_id: str, reason: str, *, scope: str | None = None, kind: str | None = None) -> None:
+        super().__init__(f"the stored run {run_id} can't be read: {reason}")
+        self.run_id = run_id
+        self.scope = scope
+        """Its owner, where that could be read."""
+        self.kind = kind
+
+
+Note = Callable[[RunUnreadableError], None]
+"""Taker of notes of runs that can't be read and are passed over."""
+
+
+def ignore(_: RunUnreadableError) -> None:
+    """Take no note."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +68,7 @@ class RunState:
     """A stored run without its events."""
 
     meta: RunMeta
-    status: str = "running"
+    status: RunStatus | Literal["running"] = "running"
     answer: str | None = None
 
 
@@ -72,7 +93,10 @@ class Message:
 
 
 class RunStore(Protocol):
-    """Keeps runs. Each method raises ``RunStoreError`` where the store does not answer."""
+    """Keeps runs. Each method raises ``RunStoreError`` where the store does not answer.
+
+    Those that read one run raise ``RunUnreadableError`` where what stands there is none that this release can read.
+    """
 
     async def create(self, meta: RunMeta) -> None:
         """Begin a run. It can be repeated."""
@@ -106,8 +130,15 @@ class RunStore(Protocol):
         """Return events with a ``seq`` above ``after``, in order; wait up to ``wait_s`` for one."""
         ...
 
-    async def list_runs(self, scope: str, after: str | None, limit: int) -> list[RunState]:
-        """Return runs of ``scope``, newest first, from the one after the run ``after`` on."""
+    async def list_runs(self, scope: str, after: str | None, limit: int, note: Note = ignore) -> list[RunState]:
+        """Return runs of ``scope``, newest first, from the one after the run ``after`` on: ``limit`` while there are.
+
+        Runs that can't be read are passed over, and told to ``note``.
+        """
+        ...
+
+    async def is_listed(self, scope: str, run_id: str) -> bool:
+        """Return True where ``run_id`` is among the runs of ``scope``, whether it can be read or not."""
         ...
 
     async def delete(self, meta: RunMeta) -> None:

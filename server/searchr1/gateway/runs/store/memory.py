@@ -6,7 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from searchr1.gateway.runs.store.base import Command, LoggedEvent, Message, RunForgottenError, RunMeta, RunState
+from searchr1.gateway.runs.store.base import (
+    Command,
+    LoggedEvent,
+    Message,
+    Note,
+    RunForgottenError,
+    RunMeta,
+    RunState,
+    ignore,
+)
 
 _OVERHEAD_BYTES = 100
 """Memory of an event or a run besides its JSON."""
@@ -69,12 +78,17 @@ class MemoryRunStore:
             await asyncio.sleep(wait_s)
         return events
 
-    async def list_runs(self, scope: str, after: str | None, limit: int) -> list[RunState]:
+    async def list_runs(self, scope: str, after: str | None, limit: int, note: Note = ignore) -> list[RunState]:
         """See ``RunStore.list_runs``."""
         states = [run.state for run_id in list(reversed(self._runs)) if (run := self._find(run_id)) is not None]
         own = [state for state in states if state.meta.scope == scope and state.meta.kind == "research"]
         first = next((i + 1 for i, state in enumerate(own) if state.meta.id == after), 0 if after is None else len(own))
         return own[first : first + limit]
+
+    async def is_listed(self, scope: str, run_id: str) -> bool:
+        """See ``RunStore.is_listed``."""
+        run = self._find(run_id)
+        return run is not None and run.state.meta.scope == scope
 
     async def delete(self, meta: RunMeta) -> None:
         """See ``RunStore.delete``."""

@@ -9,25 +9,36 @@ the messages of other replicas about its runs.
 """
 
 import asyncio
-import json
 import time
-import zlib
 from collections.abc import Awaitable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from redis.exceptions import RedisClusterException, RedisError
+from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from searchr1.gateway.runs.store.base import (
     Command,
     LoggedEvent,
     Message,
+    Note,
     RunForgottenError,
     RunMeta,
     RunState,
     RunStoreError,
+    RunUnreadableError,
+    ignore,
 )
-from searchr1.redis_client import RedisClient, answered
+from searchr1.gateway.runs.store.codec import (
+    MAX_RECORD_BYTES,
+    MAX_STATE_BYTES,
+    VERSION,
+    decode_entry,
+    decode_record,
+    decode_state,
+    encode_record,
+    encode_state,
+)
+from searchr1.redis_client import RedisClient, answered, reason_of
 
 T = TypeVar("T")
 
@@ -41,20 +52,20 @@ _MAX_BLOCKED = 32
 """Reads that may wait on a connection of their own: half of a pool. Further ones look again every so often."""
 _POLL_S = 0.25
 _RUN, _RUNS, _REPLICA = "sr1:run:", "sr1:runs:", "sr1:replica:"
-_EVENTS = b"e"
 
 _APPEND = """
 local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 local held = tail[1] and tonumber(string.match(tail[1][1], '^%d+')) or 0
 if held < tonumber(ARGV[1]) or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
 if held < tonumber(ARGV[2]) then
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], ARGV[2] .. '-0', 'e', ARGV[3])
+    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], ARGV[2] .. '-0', 'e', ARGV[3], 'v', ARGV[6])
 end
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 return 1
 """
-"""KEYS: the log, the state. ARGV: the first event's seq, the last one's plus one, the events, ms, most entries.
+"""KEYS: the log, the state. ARGV: the first event's seq, the last one's plus one, the events, ms, most entries, and
+the version.
 
 0 means that Redis lacks events before these, or the run: it was restarted, it failed over, or it evicts keys.
 XADD is the first to write: a full Redis refuses only a script's first write.
@@ -86,37 +97,38 @@ class RedisRunStore:
         """See ``RunStore.append``."""
         keys = _key(run_id, "log"), _key(run_id, "state")
         data = b"\n".join(event.data for event in events)
-        values = events[0].seq, events[-1].seq + 1, data, self._ttl_ms, _MAX_ENTRIES
+        values = events[0].seq, events[-1].seq + 1, data, self._ttl_ms, _MAX_ENTRIES, VERSION
         if not await _answer(self._client.eval(_APPEND, len(keys), *keys, *values)):
             raise RunForgottenError(f"the run, or its events before {events[0].seq}, are not there")
 
     async def finish(self, state: RunState, record: bytes) -> None:
         """See ``RunStore.finish``."""
-        await _answer(self._client.set(_key(state.meta.id, "record"), zlib.compress(record, 1), px=self._ttl_ms))
+        await _answer(self._client.set(_key(state.meta.id, "record"), encode_record(record), px=self._ttl_ms))
         if not await _answer(self._client.pexpire(_key(state.meta.id, "log"), self._ttl_ms)):
             raise RunForgottenError("the run's events are not there")
         await self._put_state(state)
 
     async def state(self, run_id: str) -> RunState | None:
         """See ``RunStore.state``."""
-        data = await _answer(self._client.get(_key(run_id, "state")))
-        return None if data is None else _state_of(data)
+        data = await self._bytes_of(run_id, "state", MAX_STATE_BYTES)
+        return None if data is None else decode_state(run_id, data)
 
     async def record(self, run_id: str) -> bytes | None:
         """See ``RunStore.record``."""
-        data = await _answer(self._client.get(_key(run_id, "record")))
-        return None if data is None else zlib.decompress(data)
+        data = await self._bytes_of(run_id, "record", MAX_RECORD_BYTES)
+        return None if data is None else decode_record(run_id, data)
 
     async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
         """See ``RunStore.read``."""
         streams: dict[Any, Any] = {_key(run_id, "log"): f"{after + 1}-0"}
         if wait_s <= 0:
-            return _events_after(after, await _answer(self._client.xread(streams)))
+            return _events_after(run_id, after, await _answer_of(run_id, self._client.xread(streams)))
         if self._num_blocked < _MAX_BLOCKED:
             self._num_blocked += 1
             try:
                 block_ms = max(round(wait_s * 1000), 1)
-                return _events_after(after, await _answer(self._blocking.xread(streams, block=block_ms)))
+                answer = await _answer_of(run_id, self._blocking.xread(streams, block=block_ms))
+                return _events_after(run_id, after, answer)
             finally:
                 self._num_blocked -= 1
         events = await self.read(run_id, after, 0)
@@ -125,7 +137,7 @@ class RedisRunStore:
             events = await self.read(run_id, after, 0)
         return events
 
-    async def list_runs(self, scope: str, after: str | None, limit: int) -> list[RunState]:
+    async def list_runs(self, scope: str, after: str | None, limit: int, note: Note = ignore) -> list[RunState]:
         """See ``RunStore.list_runs``."""
         listing, first = _RUNS + scope, 0
         if after is not None:
@@ -133,9 +145,24 @@ class RedisRunStore:
             if rank is None:
                 return []
             first = rank + 1
-        ids = await _answer(self._client.zrevrange(listing, first, first + limit - 1))
-        states = [await self.state(run_id.decode()) for run_id in ids]
-        return [state for state in states if state is not None]
+        found: list[RunState] = []
+        while ids := await _answer(self._client.zrevrange(listing, first, first + limit - 1)):
+            first += len(ids)
+            for run_id in ids:
+                try:
+                    state = await self.state(run_id.decode("utf-8", "replace"))
+                except RunUnreadableError as error:
+                    note(error)
+                    continue
+                if state is not None:
+                    found.append(state)
+                if len(found) == limit:
+                    return found
+        return found
+
+    async def is_listed(self, scope: str, run_id: str) -> bool:
+        """See ``RunStore.is_listed``."""
+        return await _answer(self._client.zscore(_RUNS + scope, run_id)) is not None
 
     async def delete(self, meta: RunMeta) -> None:
         """See ``RunStore.delete``."""
@@ -144,7 +171,10 @@ class RedisRunStore:
 
     async def abandon(self, run_id: str) -> None:
         """See ``RunStore.abandon``."""
-        state = await self.state(run_id)
+        try:
+            state = await self.state(run_id)
+        except RunUnreadableError:
+            return
         if state is not None and state.status == "running":
             await self._put_state(replace(state, meta=replace(state.meta, replica="")))
 
@@ -176,39 +206,45 @@ class RedisRunStore:
         await self._blocking.aclose()
 
     async def _put_state(self, state: RunState) -> None:
-        data = json.dumps(asdict(state), separators=(",", ":")).encode("utf-8")
-        await _answer(self._client.set(_key(state.meta.id, "state"), data, px=self._ttl_ms))
+        await _answer(self._client.set(_key(state.meta.id, "state"), encode_state(state), px=self._ttl_ms))
+
+    async def _bytes_of(self, run_id: str, part: str, max_bytes: int) -> bytes | None:
+        """Return a part of a run, or its beginning where it is longer than ``max_bytes``; None where it is not there.
+
+        A part that is cut so is not read as a whole one: it is too large by one byte.
+        """
+        data = await _answer_of(run_id, self._client.getrange(_key(run_id, part), 0, max_bytes))
+        return cast(bytes, data) or None
 
 
 def _key(run_id: str, part: str) -> str:
     return f"{_RUN}{{{run_id}}}:{part}"
 
 
-def _state_of(data: bytes) -> RunState:
-    fields = json.loads(data)
-    return RunState(RunMeta(**fields.pop("meta")), **fields)
-
-
-def _events_after(after: int, answer: Any) -> list[LoggedEvent]:
+def _events_after(run_id: str, after: int, answer: Any) -> list[LoggedEvent]:
     """Return the events of XREAD's answer, each one once."""
     logs = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
     fresh: list[LoggedEvent] = []
-    for event in (event for entries in logs for entry in entries for event in _events_of(entry)):
-        if event.seq > after:
-            fresh.append(event)
-            after = event.seq
+    for entry_id, fields in (entry for entries in logs for entry in entries):
+        for event in decode_entry(run_id, int(entry_id.partition(b"-")[0]) - 1, fields):
+            if event.seq > after:
+                fresh.append(event)
+                after = event.seq
     return fresh
 
 
-def _events_of(entry: tuple[bytes, dict[bytes, bytes]]) -> list[LoggedEvent]:
-    entry_id, fields = entry
-    last = int(entry_id.partition(b"-")[0]) - 1
-    parts = fields[_EVENTS].split(b"\n")
-    return [LoggedEvent(last - len(parts) + 1 + i, data) for i, data in enumerate(parts)]
+async def _answer_of(run_id: str, command: Awaitable[T]) -> T:
+    """Return the answer about one run, whose keys may hold something else than a run's."""
+    try:
+        return await _answer(command)
+    except RunStoreError as error:
+        if isinstance(error.__cause__, ResponseError) and str(error.__cause__).startswith("WRONGTYPE"):
+            raise RunUnreadableError(run_id, "a key of it holds something else") from error
+        raise
 
 
 async def _answer(command: Awaitable[T]) -> T:
     try:
         return await answered(command)
     except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
-        raise RunStoreError(f"the run store does not answer ({type(error).__name__})") from error
+        raise RunStoreError(f"the run store does not answer ({reason_of(error)})") from error

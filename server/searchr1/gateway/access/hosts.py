@@ -1,0 +1,44 @@
+"""The ``Host`` header of a server that trusts all who reach it: a page of another site must not count as them.
+
+A site can have its name resolve to 127.0.0.1 (DNS rebinding); the browser then takes this server for the site's own.
+The name that it was asked for still stands in ``Host``.
+"""
+
+import re
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from searchr1.gateway.access.exposure import is_loopback
+from searchr1.gateway.errors import ApiError
+from searchr1.settings import Settings
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(:\d{1,5})?")
+
+
+class OwnHosts:
+    """Refuses, with a 421, requests whose ``Host`` is neither this machine nor the name that the server listens on."""
+
+    def __init__(self, app: ASGIApp, *, own: str) -> None:
+        self._app = app
+        self._own = own.lower()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not all(map(self._is_own, Headers(scope=scope).getlist("host"))):
+            message = (
+                "This server has no API keys, so it answers to its own machine alone. Call it as localhost; "
+                "its operator opens it by SEARCHR1_API_KEYS or SEARCHR1_OPEN=1."
+            )
+            await ApiError(421, message, code="misdirected_request").response()(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _is_own(self, header: str) -> bool:
+        if (match := _HOST.fullmatch(header.strip())) is None:
+            return False
+        return is_loopback(match[1]) or match[1].lower() == self._own
+
+
+def trusts_its_machine(settings: Settings) -> bool:
+    """Tell whether the server has no key and relies on being reached from its own machine alone."""
+    return not (settings.asks_for_keys or settings.open) and is_loopback(settings.host)
