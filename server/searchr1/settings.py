@@ -131,6 +131,14 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     body_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds within which a request's body must have arrived."""
+    max_connections: int = Field(default=2048, ge=1)
+    """Connections at once. One more takes the place of the one that has waited longest for a request, or gets a 503."""
+    keep_alive_s: float = Field(default=75.0, gt=0)
+    """Seconds that a connection may wait for its next request."""
+    header_timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds within which a request's headers must have arrived."""
+    max_header_bytes: int = Field(default=32_768, ge=1024)
+    """Bytes of a request's line and headers."""
     max_concurrent_runs: int = Field(default=256, ge=1)
     """Runs under way at once; one more gets a 503 with ``Retry-After``."""
     shutdown_grace_s: float = Field(default=30.0, ge=0)

@@ -16,6 +16,7 @@ from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
+from searchr1.gateway.paths import HeadAsGet, PlainPaths
 from searchr1.gateway.routes import admin, chat, ops, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
@@ -24,6 +25,8 @@ from searchr1.gateway.services import Services, open_services
 from searchr1.settings import Settings
 
 WEB = Path(str(files("searchr1.gateway") / "web"))
+BODIES_HELD = 64
+"""Largest bodies whose bytes may be on their way at once."""
 
 OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
 
@@ -43,8 +46,15 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         summary="Questions answered by a model that reasons and searches in turns.",
         lifespan=lifespan,
         openapi_tags=TAGS,
+        redirect_slashes=False,
     )
-    app.add_middleware(BodyBounds, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
+    app.add_middleware(HeadAsGet)
+    app.add_middleware(
+        BodyBounds,
+        max_bytes=settings.max_body_bytes,
+        timeout_s=settings.body_timeout_s,
+        max_bytes_held=BODIES_HELD * settings.max_body_bytes,
+    )
     app.add_middleware(BugBoundary)
     app.add_middleware(PageHeaders)
     if settings.cors_origins:
@@ -52,9 +62,11 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "last-event-id", "x-request-id"],
+            # OpenAI's client sends a dozen of its own. Keys travel in ``Authorization``, never in cookies.
+            allow_headers=["*"],
             expose_headers=["x-request-id", "x-run-id", "retry-after"],
         )
+    app.add_middleware(PlainPaths)
     app.add_middleware(RequestId)
     install_error_handlers(app)
     install_run_error_handlers(app)

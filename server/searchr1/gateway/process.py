@@ -12,7 +12,9 @@ import uvloop
 from sse_starlette.sse import AppStatus
 
 from searchr1.gateway.app import create_app
+from searchr1.gateway.bounds import http_bounds
 from searchr1.gateway.services import open_services
+from searchr1.http_server.serving import server_config
 from searchr1.settings import Settings
 from searchr1.sockets import bind
 
@@ -41,11 +43,9 @@ async def _serve(settings: Settings) -> None:
             # What is there now stays: without this, each full collection walks all of it while streams wait.
             gc.collect()
             gc.freeze()
-            config = uvicorn.Config(
+            config = server_config(
                 create_app(settings, open_services=lambda _: contextlib.nullcontext(services)),
-                http="httptools",
-                ws="none",
-                access_log=False,
+                http_bounds(settings),
                 timeout_graceful_shutdown=int(settings.shutdown_grace_s),
             )
             host, port = listener.getsockname()[:2]

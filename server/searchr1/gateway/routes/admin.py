@@ -5,7 +5,7 @@ import hmac
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Security
+from fastapi import APIRouter, Depends, Request, Security
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -14,11 +14,12 @@ from searchr1.errors import ConfigurationError, EngineError
 from searchr1.gateway.access.auth import Credentials, presented_key
 from searchr1.gateway.errors import ApiError, engine_status, invalid
 from searchr1.gateway.openapi import ERRORS
+from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.runs.events import engine_code
 from searchr1.gateway.services import services_of
 from searchr1.tokenizer import Tokenizer
 
-router = APIRouter()
+router = APIRouter(route_class=GuardedRoute)
 _BEARER = HTTPBearer(auto_error=False, scheme_name="AdminKey", description="The server's admin key.")
 
 
@@ -42,18 +43,18 @@ class Reloaded(BaseModel):
     policy_version: str
 
 
-@router.post("/admin/reload", responses=ERRORS, summary="Serve new weights")
-async def reload(
-    request: Request,
-    body: ReloadRequest,
-    credentials: Annotated[Credentials, Security(_BEARER)] = None,
-) -> Reloaded:
+async def require_admin(request: Request, credentials: Annotated[Credentials, Security(_BEARER)] = None) -> None:
+    """Refuse a request that does not carry the admin key."""
+    _require_admin(services_of(request).settings.admin_key, presented_key(credentials))
+
+
+@router.post("/admin/reload", responses=ERRORS, summary="Serve new weights", dependencies=[Depends(require_admin)])
+async def reload(request: Request, body: ReloadRequest) -> Reloaded:
     """Replace the weights of the engine in this process. Runs stand still meanwhile and go on; none is lost.
 
     Each run's trajectory tells the version that it ended with.
     """
     services = services_of(request)
-    _require_admin(services.settings.admin_key, presented_key(credentials))
     if not isinstance(services.engine, TakesWeights):
         message = "The engine runs elsewhere: reload it there. Only one that this server started takes new weights."
         raise ApiError(409, message, code="engine_not_ours")
