@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     """A folder or hub name of a tokenizer; by default the model's."""
     retriever: str
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
+    retriever_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys of ``searchr1 retriever serve``, comma-separated in the environment. Its clients send one as
+    ``SEARCHR1_RETRIEVE_API_KEY``."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -160,6 +163,16 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("retriever_api_keys", mode="before")
+    @classmethod
+    def _split_retriever_keys(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        keys = tuple(part.strip() for part in value.split(",") if part.strip())
+        if not keys:
+            raise ValueError("it is set but holds no key; give it one, or unset it")
+        return keys
 
     @field_validator("profile")
     @classmethod

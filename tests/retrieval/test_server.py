@@ -90,7 +90,7 @@ async def test_no_queries_have_no_results(client: httpx.AsyncClient) -> None:
         (b'{"queries": ["q"], "return_scores": "yes"}', 422, "return_scores: "),
         (b'{"queries": ["1", "2", "3", "4", "5"]}', 422, "queries: 5 of them, at most 4"),
         (b'{"queries": ["' + b"x" * 21 + b'"]}', 422, "queries: each may have at most 20"),
-        (b" " * 1001, 413, "larger than 1000 bytes"),
+        (b" " * 1001, 413, "over 1000 bytes"),
     ],
 )
 async def test_bad_input_is_refused_with_a_reason(

@@ -14,14 +14,15 @@ from fastapi.staticfiles import StaticFiles
 
 from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.errors import install_error_handlers
-from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
+from searchr1.gateway.middleware import BugBoundary, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
-from searchr1.gateway.paths import HeadAsGet, PlainPaths
 from searchr1.gateway.routes import admin, chat, ops, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
 from searchr1.gateway.services import Services, open_services
+from searchr1.http_server.bodies import BodyBounds
+from searchr1.http_server.paths import HeadAsGet, PlainPaths
 from searchr1.settings import Settings
 
 WEB = Path(str(files("searchr1.gateway") / "web"))

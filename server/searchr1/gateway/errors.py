@@ -8,7 +8,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from searchr1.gateway.paths import suggestion
+from searchr1.gateway.hints import suggestion
 
 RETRY_AFTER_S = 2
 _CODES = {

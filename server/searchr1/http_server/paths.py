@@ -1,13 +1,9 @@
-"""Paths and methods as clients write them: more slashes than needed, HEAD for any GET, a path without its /v1."""
+"""Paths and methods as clients write them: more slashes than needed, HEAD for any GET."""
 
 import re
-from collections.abc import Iterable
 
-from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_API = "/v1"
-_CHAT = f"{_API}/chat/completions"
 _SLASHES = re.compile("//+")
 
 
@@ -51,15 +47,3 @@ class HeadAsGet:
 def plain(path: str) -> str:
     """Return ``path`` with single slashes, and none at its end."""
     return _SLASHES.sub("/", path).rstrip("/") or "/"
-
-
-def suggestion(path: str, method: str, routes: Iterable[BaseRoute]) -> str | None:
-    """Return the path of the API that ``path``, at which there is nothing, was likely meant to be."""
-    tail = path.rpartition(f"{_API}/")[2].lstrip("/")
-    if tail == "completions":
-        return _CHAT
-    meant = f"{_API}/{tail}"
-    scope = {"type": "http", "path": meant, "method": method, "root_path": ""}
-    if meant != path and any(route.matches(scope)[0] is Match.FULL for route in routes):
-        return meant
-    return None
