@@ -69,7 +69,5 @@ async def test_websockets_are_taken_where_they_are_served_and_other_upgrades_are
             assert await socket.recv() == "/socket"
         async with connected(port) as peer:
             for upgrade in ("Java", "WebSocket"):
-                await peer.send(
-                    b"POST /a HTTP/1.1\r\n" + HOST + UPGRADES[upgrade] + b"Content-Length: 2\r\n\r\n{}"
-                )
+                await peer.send(b"POST /a HTTP/1.1\r\n" + HOST + UPGRADES[upgrade] + b"Content-Length: 2\r\n\r\n{}")
                 assert (await peer.answer()).json()["body"] == "{}"

@@ -11,6 +11,8 @@ from searchr1.gateway.errors import ApiError, invalid
 
 MAX_COMMAS = 100_000
 """Commas in a body, in text and between values. The longest recorded runs have a few ten thousands."""
+MAX_COLONS = 20_000
+"""Colons in a body, in text and in objects, which cost far more to build than numbers."""
 MAX_VALUES = 10_000
 """Values in a body, without those in lists of numbers."""
 MAX_KEYS = 512
@@ -24,7 +26,7 @@ def parse_body(body: bytes) -> Any:
     Raises:
         ApiError: 400 ``invalid_json`` for what is not JSON, or 400 ``too_many_values``.
     """
-    if body.count(b",") > MAX_COMMAS:
+    if body.count(b",") > MAX_COMMAS or body.count(b":") > MAX_COLONS:
         raise _too_many()
     try:
         value = json.loads(body)

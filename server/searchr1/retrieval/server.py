@@ -13,7 +13,7 @@ import msgspec
 import uvicorn
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -52,7 +52,7 @@ class RetrieveRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    queries: Annotated[list[str], FailFast()]
+    queries: Annotated[list[str], Field(fail_fast=True)]
     topk: Annotated[StrictInt, Field(ge=1)] | None = None
     """Passages per query; None or absent means the server's default."""
     return_scores: StrictBool = False
