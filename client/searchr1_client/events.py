@@ -4,12 +4,17 @@ Each event is one JSON object. ``type`` tells which; ``seq`` counts from 0 witho
 run started. A type that this version does not know parses as ``UnknownEvent``, so that newer servers break no client.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapter
 
+T = TypeVar("T")
+
 RunStatus = Literal["completed", "exhausted", "truncated", "cancelled", "deadline", "failed"]
 CacheState = Literal["hit", "miss", "stale"]
+Listed = Annotated[list[T], Field(fail_fast=True)]
+"""A list of which the first wrong item is told alone: a server that is sent a long one should not make an error of
+each."""
 
 
 class _Wire(BaseModel):
@@ -236,8 +241,8 @@ class Run(_Wire):
     question: str
     status: RunStatus | Literal["running"]
     answer: str | None = None
-    citations: list[Citation] = Field(default_factory=list)
-    steps: list["Step"] = Field(default_factory=list)
+    citations: Listed[Citation] = Field(default_factory=list)
+    steps: Listed["Step"] = Field(default_factory=list)
     usage: Usage
     error: WireError | None = None
     trajectory: "Trajectory | None" = None
@@ -250,7 +255,7 @@ class Step(_Wire):
     turn: int
     reasoning: str = ""
     query: str | None = None
-    passages: list[WirePassage] = Field(default_factory=list)
+    passages: Listed[WirePassage] = Field(default_factory=list)
     cache: CacheState | None = None
     age_s: float | None = None
     provider: str | None = None
@@ -274,7 +279,7 @@ class TrajectorySearch(_Wire):
 
     turn: int
     query: str
-    passages: list[TrajectoryPassage] = Field(default_factory=list)
+    passages: Listed[TrajectoryPassage] = Field(default_factory=list)
     cache: CacheState | None = None
     age_s: float | None = None
     provider: str = ""
@@ -289,13 +294,13 @@ class TrajectorySegment(_Wire):
     turn: int
     """Turn that it belongs to; 0 for the prompt."""
     text: str
-    token_ids: list[int]
+    token_ids: Listed[int]
     """Ids that stand in the context."""
-    loss_mask: list[Literal[0, 1]]
+    loss_mask: Listed[Literal[0, 1]]
     """Mask over ``token_ids``: 1 where the policy sampled it, so that training may take a loss on it."""
-    sampled_ids: list[int] = Field(default_factory=list)
+    sampled_ids: Listed[int] = Field(default_factory=list)
     """Ids that the engine sampled, before the cut at the closing tag; empty for text that was put in."""
-    logprobs: list[float] | None = None
+    logprobs: Listed[float] | None = None
     """Logprobs that the engine gave, one for each of ``sampled_ids``, where the request asked for them."""
 
 
@@ -314,9 +319,9 @@ class TrajectoryOptions(_Wire):
 class TrajectoryTimings(_Wire):
     """Wall times in milliseconds, in turn order."""
 
-    completions_ms: list[float] = Field(default_factory=list)
-    searches_ms: list[float] = Field(default_factory=list)
-    early_ms: list[float] = Field(default_factory=list)
+    completions_ms: Listed[float] = Field(default_factory=list)
+    searches_ms: Listed[float] = Field(default_factory=list)
+    early_ms: Listed[float] = Field(default_factory=list)
     """Part of each search that passed while the model was still writing."""
     total_ms: float = 0.0
 
@@ -330,8 +335,8 @@ class Trajectory(_Wire):
     profile: str
     """Name of the format that the checkpoint expects."""
     options: TrajectoryOptions
-    segments: list[TrajectorySegment]
-    searches: list[TrajectorySearch] = Field(default_factory=list)
+    segments: Listed[TrajectorySegment]
+    searches: Listed[TrajectorySearch] = Field(default_factory=list)
     timings: TrajectoryTimings = Field(default_factory=TrajectoryTimings)
     policy_version: str | None = None
     """Name of the weights that sampled the run, where the server knows."""

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     ``never``, or as the tokenizer's ``add_bos_token`` says where there is no chat template."""
     retriever: str = Field(repr=False)
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
+    retriever_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    """Keys of ``searchr1 retriever serve``, comma-separated in the environment. Its clients send one as
+    ``SEARCHR1_RETRIEVE_API_KEY``."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     open: bool = False
@@ -157,6 +160,14 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     body_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds within which a request's body must have arrived."""
+    max_connections: int = Field(default=2048, ge=1)
+    """Connections at once. One more takes the place of the one that has waited longest for a request, or gets a 503."""
+    keep_alive_s: float = Field(default=75.0, gt=0)
+    """Seconds that a connection may wait for its next request."""
+    header_timeout_s: float = Field(default=30.0, gt=0)
+    """Seconds within which a request's headers must have arrived."""
+    max_header_bytes: int = Field(default=32_768, ge=1024)
+    """Bytes of a request's line and headers."""
     max_concurrent_runs: int = Field(default=256, ge=1)
     """Runs under way at once; one more gets a 503 with ``Retry-After``."""
     drain_s: float = Field(default=2.0, ge=0)
@@ -186,13 +197,13 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "retriever_api_keys", mode="before")
     @classmethod
     @as_value_error()
     def _split_keys(cls, value: object) -> object:
         return split_keys(value) if isinstance(value, str) else value
 
-    @field_validator("api_keys")
+    @field_validator("api_keys", "retriever_api_keys")
     @classmethod
     @as_value_error()
     def _check_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

@@ -15,7 +15,9 @@ from searchr1.engines.base import Chunk, EngineHealth, SamplingParams
 from searchr1.errors import EngineError
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
+from searchr1.gateway.bounds import http_bounds
 from searchr1.gateway.services import Services
+from searchr1.http_server.serving import server_config
 from searchr1.loop.types import Passage, TokenIds
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.layer import SearchLayer
@@ -125,7 +127,7 @@ async def running_stage(
         yield services
 
     server = uvicorn.Server(
-        uvicorn.Config(create_app(config, open_services=open_services), port=0, log_level="error", access_log=False)
+        server_config(create_app(config, open_services=open_services), http_bounds(config), port=0, log_level="error")
     )
     serving = asyncio.ensure_future(server.serve())
     try:

@@ -1,5 +1,6 @@
 """The ``/retrieve`` server: both response forms, its limits, and how failed searches show."""
 
+import asyncio
 import re
 import signal
 import socket
@@ -14,10 +15,14 @@ import pytest
 
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.loop.types import Passage
-from searchr1.retrieval.base import SearchFailed
+from searchr1.retrieval.base import Found, SearchFailed
 from searchr1.retrieval.config import SearchConfig
 from searchr1.retrieval.fake import FakeRetriever
+from searchr1.retrieval.providers.retrieve import RetrieveClient
 from searchr1.retrieval.server import RetrieveLimits, create_retrieve_app, serve
+from searchr1.retrieval.server_access import Access
+from searchr1.settings import Settings
+from tests.http_server.conftest import connected, running
 
 PASSAGES = [Passage(str(i), f'"T{i}"', f"text {i}", score=9.0 - i) for i in range(8)]
 LIMITS = RetrieveLimits(max_queries=4, max_query_chars=20, max_top_k=5, max_body_bytes=1000)
@@ -90,7 +95,7 @@ async def test_no_queries_have_no_results(client: httpx.AsyncClient) -> None:
         (b'{"queries": ["q"], "return_scores": "yes"}', 422, "return_scores: "),
         (b'{"queries": ["1", "2", "3", "4", "5"]}', 422, "queries: 5 of them, at most 4"),
         (b'{"queries": ["' + b"x" * 21 + b'"]}', 422, "queries: each may have at most 20"),
-        (b" " * 1001, 413, "larger than 1000 bytes"),
+        (b" " * 1001, 413, "over 1000 bytes"),
     ],
 )
 async def test_bad_input_is_refused_with_a_reason(
@@ -162,3 +167,137 @@ def test_serve_answers_until_interrupted(index_path: Path) -> None:
         finally:
             process.kill()
     assert answer.json()["result"][0][0]["id"] == "timbuktu"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        (None, 401),
+        ("Bearer", 401),
+        ("Bearer ", 401),
+        ("Bearer other", 401),
+        ("Bearer key1", 401),
+        ("Basic key-1", 401),
+        ("key-1", 401),
+        ("Bearer key-1", 200),
+        ("bearer  key-2 ", 200),
+    ],
+)
+async def test_a_server_with_keys_asks_for_one_before_it_reads_the_body(authorization: str | None, status: int) -> None:
+    app = create_retrieve_app(FakeRetriever({}), limits=LIMITS, access=Access("0.0.0.0", keys=["key-1", "key-2"]))
+    headers = {} if authorization is None else {"authorization": authorization}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        for content in (b'{"queries": []}', *([b"{", b" " * 2000] if status == 401 else [])):
+            assert (await client.post("/retrieve", content=content, headers=headers)).status_code == status
+        assert (await client.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.9.9.9", "a.localhost"])
+async def test_a_server_without_keys_answers_to_its_own_machine(host: str) -> None:
+    app = create_retrieve_app(FakeRetriever({}), access=Access(host))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8001") as client:
+        for name, status in {
+            "localhost": 200,
+            "127.0.0.1:8001": 200,
+            "[::1]:8001": 200,
+            "evil.example": 421,
+            "evil.example:8001": 421,
+            "127.0.0.1.evil.example": 421,
+            "localhost.evil.example": 421,
+            "10.0.0.1": 421,
+            "": 421,
+        }.items():
+            answer = await client.post("/retrieve", json={"queries": []}, headers={"host": name})
+            assert answer.status_code == status, name
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "", "example.org", "[::]"])
+def test_a_server_that_others_reach_needs_keys_or_to_be_told(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="SEARCHR1_RETRIEVER_API_KEYS"):
+        serve(SearchConfig("nothing"), host, 0)
+    Access(host, keys=["key"])
+    Access(host, is_open=True)
+
+
+@pytest.mark.parametrize("given", ["", ",", " , ,"])
+def test_keys_that_are_set_but_empty_are_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCHR1_RETRIEVER_API_KEYS", given)
+    with pytest.raises((ConfigurationError, ValueError)):
+        Settings.load(model="none", retriever="http://127.0.0.1:1/retrieve")
+
+
+async def test_a_gateway_sends_the_key_that_the_server_asks_for() -> None:
+    app = create_retrieve_app(FakeRetriever({"q": PASSAGES}), access=Access("0.0.0.0", keys=["key"]))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+        url = "http://retriever:8001/retrieve"
+        found = await RetrieveClient(url, client=client, api_key="key").search("q", 2, 5)
+        refused = await RetrieveClient(url, client=client, api_key="other").search("q", 2, 5)
+    assert isinstance(found, Found)
+    assert [passage.id for passage in found.passages] == ["0", "1"]
+    assert isinstance(refused, SearchFailed)
+    assert refused.status == 401
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "topk", "chars", "detail"),
+    [
+        (4096, 100, 1, "queries times topk: 409600 passages, at most 20480"),
+        (4096, 6, 1, "queries times topk"),
+        (300, 1, 8000, "together"),
+    ],
+)
+async def test_what_a_request_may_cost_is_bounded_by_default(
+    num_queries: int, topk: int, chars: int, detail: str
+) -> None:
+    app = create_retrieve_app(FakeRetriever({}))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.post("/retrieve", json={"queries": ["q" * chars] * num_queries, "topk": topk})
+        assert answer.status_code == 422
+        assert detail in answer.json()["detail"]
+        whole_step = await client.post("/retrieve", json={"queries": ["q"] * 4096, "topk": 5})
+        assert len(whole_step.json()["result"]) == 4096
+
+
+async def test_an_answer_that_grows_too_large_is_given_up_on_the_way() -> None:
+    fake = FakeRetriever({"q": [Passage("1", "T", "x" * 1000)]})
+    app = create_retrieve_app(fake, limits=RetrieveLimits(max_answer_bytes=100_000))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.post("/retrieve", json={"queries": ["q"] * 4000, "topk": 1})
+        assert (answer.status_code, "larger than 100000" in answer.json()["detail"]) == (422, True)
+        assert (await client.post("/retrieve", json={"queries": ["q"] * 50})).status_code == 200
+    assert len(fake.queries) < 500
+
+
+async def test_other_requests_have_their_turn_while_many_queries_are_searched() -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    app = create_retrieve_app(FakeRetriever({"q": PASSAGES}))
+    counting = asyncio.ensure_future(count())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.post("/retrieve", json={"queries": ["q"] * 4096})).status_code == 200
+    counting.cancel()
+    assert turns > 4096 / 64
+
+
+async def test_head_slashes_and_names_of_health(client: httpx.AsyncClient) -> None:
+    for path in ("/healthz", "/health", "/healthz/", "//health"):
+        assert (await client.get(f"http://test{path}")).json() == {"status": "ok"}
+        head = await client.head(f"http://test{path}")
+        assert (head.status_code, head.content) == (200, b"")
+    assert (await client.post("http://test/retrieve/", json={"queries": []})).json() == {"result": []}
+
+
+async def test_what_java_asks_is_answered() -> None:
+    body = b'{"queries": ["q"], "topk": 1}'
+    asked = b"POST /retrieve HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AA\r\n"
+    asked += b"Upgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with running(create_retrieve_app(FakeRetriever({"q": PASSAGES}))) as port, connected(port) as peer:
+        await peer.send(asked, body)
+        answer = await peer.answer()
+    assert answer.json() == {"result": [[{"id": "0", "contents": '"T0"\ntext 0'}]]}

@@ -13,14 +13,19 @@ from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.access.hosts import OwnHosts, trusts_its_machine
 from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.logs import AccessLog
-from searchr1.gateway.middleware import BodyBounds, BugBoundary, Opening, PageHeaders, RequestId
+from searchr1.gateway.middleware import BugBoundary, Opening, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
 from searchr1.gateway.routes import admin, chat, ops, page, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
 from searchr1.gateway.services import Services, open_services
+from searchr1.http_server.bodies import BodyBounds
+from searchr1.http_server.paths import HeadAsGet, PlainPaths
 from searchr1.settings import Settings
+
+BODIES_HELD = 64
+"""Largest bodies whose bytes may be on their way at once."""
 
 OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
 
@@ -50,11 +55,18 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         # The framework's own pages load their scripts from other hosts.
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
+    app.add_middleware(HeadAsGet)
     app.add_middleware(Opening)
+    app.add_middleware(
+        BodyBounds,
+        max_bytes=settings.max_body_bytes,
+        timeout_s=settings.body_timeout_s,
+        max_bytes_held=BODIES_HELD * settings.max_body_bytes,
+    )
     if trusts_its_machine(settings):
         app.add_middleware(OwnHosts, own=settings.host)
-    app.add_middleware(BodyBounds, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(BugBoundary)
     app.add_middleware(PageHeaders)
     if settings.cors_origins:
@@ -62,9 +74,11 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
             CORSMiddleware,
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "last-event-id", "x-request-id"],
+            # OpenAI's client sends a dozen of its own. Keys travel in ``Authorization``, never in cookies.
+            allow_headers=["*"],
             expose_headers=["x-request-id", "x-run-id", "retry-after"],
         )
+    app.add_middleware(PlainPaths)
     if settings.access_log:
         app.add_middleware(AccessLog)
     app.add_middleware(RequestId)

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from searchr1.gateway.failures import run_failure
+from searchr1.gateway.hints import suggestion
 
 RETRY_AFTER_S = 2
 """Least seconds that a client is told to wait; chance adds up to as many, so that not all come back at once."""
@@ -23,6 +24,7 @@ _CODES = {
     405: "method_not_allowed",
     408: "request_timeout",
     413: "request_too_large",
+    503: "overloaded",
 }
 
 
@@ -133,6 +135,8 @@ def install_error_handlers(app: FastAPI) -> None:
         message = str(error.detail)
         if error.status_code == 404:
             message = f"There is nothing at {request.method} {request.url.path}."
+            if meant := suggestion(request.url.path, request.method, request.app.routes):
+                message = f"{message[:-1]}; did you mean {meant}?"
         elif error.status_code == 405:
             message = f"{request.url.path} does not take {request.method}."
         body = error_body(error.status_code, message, code=code)

@@ -1,4 +1,4 @@
-"""Middleware of every request: an id, a boundary for bugs, bounds on bodies, security headers.
+"""Middleware of every request: an id, a boundary for bugs, security headers.
 
 It is plain ASGI, so streams flow through.
 """
@@ -10,7 +10,6 @@ import uuid
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -105,47 +104,6 @@ def is_open(app: Any) -> bool:
 
 def _is_stopping(scope: Scope) -> bool:
     return is_open(scope["app"]) and scope["app"].state.services.readiness.is_stopping
-
-
-class BodyBounds:
-    """Refuses bodies over ``max_bytes``, told by their header or found while reading, and ones that take too long."""
-
-    def __init__(self, app: ASGIApp, *, max_bytes: int, timeout_s: float) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._timeout_s = timeout_s
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        told = Headers(scope=scope).get("content-length", "0")
-        if told.isdigit() and int(told) > self._max_bytes:
-            await self._too_large().response()(scope, receive, send)
-            return
-        num_bytes, is_whole = 0, False
-        ends_at = asyncio.get_running_loop().time() + self._timeout_s
-
-        async def receive_bounded() -> Message:
-            nonlocal num_bytes, is_whole
-            try:
-                # After the body, what comes is the client leaving, however late.
-                async with asyncio.timeout_at(None if is_whole else ends_at):
-                    message = await receive()
-            except TimeoutError as error:
-                raise HTTPException(408, f"The body did not arrive within {self._timeout_s:g} s.") from error
-            if message["type"] == "http.request":
-                is_whole = not message.get("more_body", False)
-                num_bytes += len(message.get("body", b""))
-                if num_bytes > self._max_bytes:
-                    # The framework turns other errors of reading a body into a 400.
-                    raise HTTPException(413, self._too_large().message)
-            return message
-
-        await self._app(scope, receive_bounded, send)
-
-    def _too_large(self) -> ApiError:
-        return ApiError(413, f"The body is over {self._max_bytes} bytes.", code="request_too_large")
 
 
 class PageHeaders:

@@ -20,6 +20,7 @@ _WHEN = {
     408: "The body did not arrive in time.",
     409: "It can't be done as the server is set up.",
     413: "The body is too large.",
+    415: "The body is not JSON, does not say so, or is compressed.",
     500: "An error of the server's own.",
     502: "The engine failed this run.",
     503: "The server or its engine is overloaded, starting or stopping: try again after `Retry-After` seconds.",

@@ -21,8 +21,10 @@ from sse_starlette.sse import AppStatus
 
 from searchr1.gateway.access.exposure import check_exposure, log_exposure
 from searchr1.gateway.app import create_app
+from searchr1.gateway.bounds import http_bounds
 from searchr1.gateway.logs import configure_logging
 from searchr1.gateway.runs.drive import stop_runs
+from searchr1.http_server.serving import server_config
 from searchr1.settings import Settings
 from searchr1.sockets import bind
 
@@ -53,7 +55,7 @@ async def _serve(settings: Settings) -> None:
     # Bound first: a port that is taken should not be found out after a minute of starting vLLM.
     with bind(settings.host, settings.port) as listener:
         app = create_app(settings)
-        config = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None, access_log=False)
+        config = server_config(app, http_bounds(settings), lifespan="off", log_config=None)
         server = _Server(config)
         stopping = _Stopping(settings, app, server)
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -1,6 +1,6 @@
 """The request of Chat Completions: the fields that this server acts on."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,7 +30,7 @@ class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"] = Field(
         description="`tool` and `function` are refused: no tools of the client's are called."
     )
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Field(fail_fast=True)] | None = None
 
     def turn(self, where: str) -> Turn:
         """Return the message as text.

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from searchr1.gateway.access.auth import Credentials, check_admin
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.reload import reload_weights
+from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.services import services_of
 
-router = APIRouter()
+router = APIRouter(route_class=GuardedRoute)
 _BEARER = HTTPBearer(auto_error=False, scheme_name="AdminKey", description="The server's admin key.")
 
 

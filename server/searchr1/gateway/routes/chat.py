@@ -22,6 +22,7 @@ from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.shape import ChatShape
 from searchr1.gateway.errors import engine_status, error_body
 from searchr1.gateway.example import EXAMPLE_RUN
+from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
     IndexedEvents,
@@ -37,7 +38,7 @@ from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
 
-router = APIRouter()
+router = APIRouter(route_class=GuardedRoute)
 
 _EXAMPLE = ChatShape("chatcmpl-0123456789abcdef0123456789abcdef", "searchr1-atlas", 1_760_000_000)
 _OK: dict[int | str, dict[str, Any]] = {

@@ -12,9 +12,10 @@ from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.middleware import is_open
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.readiness import opening_report
+from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.services import services_of
 
-router = APIRouter()
+router = APIRouter(route_class=GuardedRoute)
 
 
 @router.get("/healthz", summary="Is the process alive?")
@@ -35,6 +36,24 @@ async def readyz(request: Request) -> JSONResponse:
     services = services_of(request)
     ready, report = services.readiness.report()
     return JSONResponse({**report, "model": services.settings.public_name}, status_code=200 if ready else 503)
+
+
+@router.get("/health", summary="Can it serve a request?", responses={503: {"description": "Not now."}})
+async def health(request: Request) -> JSONResponse:
+    """Answer as `/readyz`, under the name that vLLM gives it: routers and load tools ask there."""
+    return await readyz(request)
+
+
+@router.get("/ping", include_in_schema=False)
+async def ping() -> dict[str, str]:
+    """Answer as `/healthz`, under the name that some hosting platforms ask."""
+    return await healthz()
+
+
+@router.get("/version", summary="Which version is it?")
+async def version(request: Request) -> dict[str, str]:
+    """Return the version of the server."""
+    return {"version": request.app.version}
 
 
 @router.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")

@@ -12,6 +12,7 @@ from searchr1.gateway.access.admission import Plan, RunOptions
 from searchr1.gateway.access.auth import caller_of, check_may_list
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import EVENT_STREAM
+from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
     begun_stream,
@@ -26,13 +27,14 @@ from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta, RunState, RunUnreadableError
 from searchr1.gateway.services import services_of
+from searchr1.gateway.sse import one_line
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
 from searchr1.retrieval.received import shortened
 from searchr1.settings import Settings
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
 
-router = APIRouter()
+router = APIRouter(route_class=GuardedRoute)
 
 
 class EventStream(Response):
@@ -297,4 +299,4 @@ def _new_id() -> str:
 
 
 def _json(run: Run) -> Response:
-    return Response(run.model_dump_json(), media_type="application/json")
+    return Response(one_line(run.model_dump_json().encode()), media_type="application/json")

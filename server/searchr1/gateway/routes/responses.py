@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.auth import caller_of
@@ -23,6 +23,7 @@ from searchr1.gateway.responses.intake import (
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
+from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
     begun_stream,
@@ -37,10 +38,10 @@ from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta, RunUnreadableError
 from searchr1.gateway.services import services_of
-from searchr1.gateway.sse import HEARTBEAT, encode_named
+from searchr1.gateway.sse import HEARTBEAT, JsonResponse, encode_named
 from searchr1_client.events import Run
 
-router = APIRouter()
+router = APIRouter(route_class=GuardedRoute)
 
 MAX_SEQUENCE = 2**31
 
@@ -94,7 +95,7 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
         return await begun_stream(request, handle, _frames(handle, -1, frozenset()))
     handle = hub.start(plan, meta, on_disconnect="cancel", store=kept)
     run = raise_if_failed(await cancel_on_disconnect(handle.to_end(), request))
-    return JSONResponse(response_of(meta, run))
+    return JsonResponse(response_of(meta, run))
 
 
 @router.get("/v1/responses/{response_id}", responses=_EITHER, summary="Get a stored response, or its stream")
@@ -135,7 +136,7 @@ async def delete(request: Request, response_id: ResponseId) -> Response:
         await hub_of(request).delete(response_id, caller_of(request), "response")
     except RunNotFoundError as error:
         raise _not_found(response_id) from error
-    return JSONResponse({"id": response_id, "object": "response", "deleted": True})
+    return JsonResponse({"id": response_id, "object": "response", "deleted": True})
 
 
 @router.get("/v1/responses/{response_id}/input_items", summary="List a response's input")
@@ -158,7 +159,7 @@ async def input_items(
         listed = listed[ids.index(after) + 1 :]
     page = listed[:limit]
     ends = {"first_id": page[0]["id"] if page else "", "last_id": page[-1]["id"] if page else ""}
-    return JSONResponse({"object": "list", "data": page, **ends, "has_more": len(listed) > limit})
+    return JsonResponse({"object": "list", "data": page, **ends, "has_more": len(listed) > limit})
 
 
 async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, Plan]:
@@ -210,7 +211,7 @@ def _readable(handle: RunHandle) -> RunHandle:
 
 
 async def _whole(handle: RunHandle, include: frozenset[str]) -> Response:
-    return JSONResponse(response_of(handle.meta, await handle.run(), include=include))
+    return JsonResponse(response_of(handle.meta, await handle.run(), include=include))
 
 
 async def _begun(handle: RunHandle) -> None:

@@ -1,0 +1,29 @@
+"""The gateway's bounds on connections, from its settings."""
+
+import json
+
+from searchr1.gateway.errors import error_body
+from searchr1.http_server.bounds import HttpBounds, connections_that_fit
+from searchr1.settings import Settings
+
+_PROBES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/metrics"})
+_FILES_PER_RUN = 2
+"""Open files of a run besides its client's: the engine's connection, and a search's."""
+_OTHER_FILES = 64
+
+
+def http_bounds(settings: Settings) -> HttpBounds:
+    """Return the bounds; fewer connections than the setting where the process may not open so many files."""
+    reserved = _OTHER_FILES + _FILES_PER_RUN * settings.max_concurrent_runs
+    return HttpBounds(
+        max_connections=connections_that_fit(settings.max_connections, reserved),
+        keep_alive_s=settings.keep_alive_s,
+        header_timeout_s=settings.header_timeout_s,
+        max_header_bytes=settings.max_header_bytes,
+        probes=_PROBES,
+        refusal=_refusal,
+    )
+
+
+def _refusal(status: int, message: str, code: str) -> bytes:
+    return json.dumps(error_body(status, message, code=code)).encode()

@@ -1,0 +1,82 @@
+"""The class of every route: who may not ask is told so before the body is read, and a body is held against bounds.
+
+The framework reads and parses a body first, and solves dependencies after. Here the dependencies of a route that give
+no value, such as the check of the key, go before the body; a route can't be declared without that.
+"""
+
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import solve_dependencies
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from fastapi.routing import APIRoute
+
+from searchr1.gateway.errors import ApiError
+from searchr1.gateway.json_body import parse_body
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class GuardedRoute(APIRoute):
+    """A route whose guards, the dependencies without a value, run before its body is read."""
+
+    @property
+    def guards(self) -> list[Dependant]:
+        """Return the dependencies that give the handler no value."""
+        return [one for one in self.dependant.dependencies if one.name is None]
+
+    def get_route_handler(self) -> Handler:
+        """Return the handler: guards, then the body, then what the framework does."""
+        whole, guards = self.dependant, self.guards
+        # The handler gets the rest; the document still names them all.
+        self.dependant = replace(whole, dependencies=[one for one in whole.dependencies if one.name is not None])
+        try:
+            handle = super().get_route_handler()
+        finally:
+            self.dependant = whole
+        guard = Dependant(path=whole.path, dependencies=guards)
+
+        async def handle_guarded(request: Request) -> Response:
+            solved = await solve_dependencies(
+                request=request,
+                dependant=guard,
+                async_exit_stack=request.scope["fastapi_inner_astack"],
+                embed_body_fields=False,
+            )
+            if solved.errors:
+                raise RequestValidationError(solved.errors)
+            if self.body_field is not None:
+                await _read(request)
+            return await handle(request)
+
+        return handle_guarded
+
+
+async def _read(request: Request) -> None:
+    """Read and parse the body into ``request``, where the framework looks for it.
+
+    Raises:
+        ApiError: it is no JSON, is not said to be, or is larger in itself than any request of use.
+    """
+    is_empty = request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers
+    if not is_empty:
+        _check_headers(request)
+    if body := await request.body():
+        request._json = parse_body(body)
+
+
+def _check_headers(request: Request) -> None:
+    given = request.headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        said = f"it says {given[:80]!r}" if given else "it says none"
+        message = f"The body must be JSON and say so: send content-type: application/json; {said}."
+        raise ApiError(415, message, code="unsupported_media_type")
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in ("identity", ""):
+        message = f"The body must not be compressed: leave out content-encoding, which says {coding[:80]!r}."
+        raise ApiError(415, message, code="unsupported_media_type")

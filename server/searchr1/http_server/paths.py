@@ -1,0 +1,49 @@
+"""Paths and methods as clients write them: more slashes than needed, HEAD for any GET."""
+
+import re
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_SLASHES = re.compile("//+")
+
+
+class PlainPaths:
+    """Serves a path with doubled or trailing slashes as the plain one.
+
+    A redirect would name the host that the client named, and lose the scheme that a proxy took off.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if "//" in path or (path.endswith("/") and path != "/"):
+            scope["path"] = plain(path)
+            scope["raw_path"] = scope["path"].encode()
+        await self._app(scope, receive, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET without its body. What GET would stream is not begun to be read."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                # The answer is over: whoever streams a body is told that its reader has left.
+                await send({"type": "http.response.body", "body": b""})
+
+        await self._app({**scope, "method": "GET"}, receive, send_head)
+
+
+def plain(path: str) -> str:
+    """Return ``path`` with single slashes, and none at its end."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
