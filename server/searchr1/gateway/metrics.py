@@ -46,6 +46,12 @@ class Metrics:
         self.run_store_errors = Counter(
             "searchr1_run_store_errors", "Calls of the run store that it did not answer.", registry=registry
         )
+        self.ignored_fields = Counter(
+            "searchr1_ignored_fields",
+            "Fields of requests that were taken and changed nothing, such as tools.",
+            ["field"],
+            registry=registry,
+        )
         self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
 
     def count(self, event: DriveEvent) -> None:
