@@ -111,8 +111,8 @@ class Admission:
     ) -> Plan:
         """Check a question and its options and set up the run.
 
-        Without ``stream`` text may come in larger pieces. ``shaping`` is the engine's. ``param`` names the part of the request that the question
-        came in, for errors.
+        Without ``stream`` text may come in larger pieces. ``shaping`` is for the engine. ``param`` names the part of
+        the request that the question came in, for errors.
 
         Raises:
             ApiError: the question or an option is refused; the message says what to change.

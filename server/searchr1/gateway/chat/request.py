@@ -30,7 +30,7 @@ class ChatMessage(BaseModel):
     audio: Any = None
 
     def message(self, where: str) -> Message:
-        """Return the message; ``where`` is the ``param`` that it came in. Raises ``ApiError`` for a role of no sense."""
+        """Return the message; ``where`` is its ``param``. Raises ``ApiError`` for an unknown role."""
         content = self.content
         if content is None:
             content = self.refusal if isinstance(self.refusal, str) else [{"type": "audio"}] if self.audio else None

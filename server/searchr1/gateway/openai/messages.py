@@ -51,7 +51,9 @@ def role_of(name: str, where: str) -> str:
     """Return the role that ``name`` means. Raises ``ApiError`` for one that means none."""
     role = _ROLES.get(name.strip().lower())
     if role is None:
-        message = f"'{where}.role': {name[:40]!r} is no role. Send 'user', 'assistant', 'system', 'developer' or 'tool'."
+        message = (
+            f"'{where}.role': {name[:40]!r} is no role. Send 'user', 'assistant', 'system', 'developer' or 'tool'."
+        )
         raise invalid(message, param=f"{where}.role")
     return role
 

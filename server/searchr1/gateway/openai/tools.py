@@ -78,9 +78,7 @@ def is_web_search(tool: Any) -> bool:
     return isinstance(kind, str) and _WEB_SEARCH.fullmatch(kind) is not None
 
 
-def read_tools(
-    tools: Sequence[Any] | None, choice: Any, *, functions: Any = None, function_call: Any = None
-) -> Tools:
+def read_tools(tools: Sequence[Any] | None, choice: Any, *, functions: Any = None, function_call: Any = None) -> Tools:
     """Return what a request's tools and its choice ask for. ``functions`` and ``function_call`` are their old names.
 
     Raises:
