@@ -53,7 +53,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
             allow_origins=settings.cors_origins,
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["authorization", "content-type", "last-event-id", "x-request-id"],
-            expose_headers=["x-request-id", "x-run-id", "retry-after"],
+            expose_headers=["x-request-id", "x-run-id", "retry-after", "x-searchr1-ignored"],
         )
     app.add_middleware(RequestId)
     install_error_handlers(app)
