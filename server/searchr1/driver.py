@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
 
-from searchr1.engines.base import Chunk, Engine, SamplingParams
+from searchr1.engines.base import UNSHAPED, Chunk, Engine, SamplingParams, Shaping
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import (
@@ -56,6 +56,7 @@ class DriveOptions:
     """0 is greedy."""
     top_p: float = 1.0
     seed: int | None = None
+    shaping: Shaping = UNSHAPED
     top_k: int = 3
     """Passages per search."""
     search_timeout_s: float = 10.0
@@ -76,6 +77,7 @@ class DriveOptions:
             temperature=self.temperature,
             top_p=self.top_p,
             seed=self.seed,
+            shaping=self.shaping,
             logprobs=self.logprobs,
             stream_interval=self.stream_interval,
         )

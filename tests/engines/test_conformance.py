@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from searchr1.engines.base import SamplingParams, ServedEngine
+from searchr1.engines.base import SamplingParams, ServedEngine, Shaping
 from searchr1.engines.factory import OPENERS, EngineConfig, open_engine
 from searchr1.engines.scripted import ScriptedEngine
 from searchr1.engines.vllm.http import VllmHttpEngine
@@ -78,6 +78,14 @@ async def test_a_greedy_completion_can_be_repeated(engine: ServedEngine) -> None
     first, second = await complete(engine, params), await complete(engine, params)
     assert text_of(first) == text_of(second)
     assert ids_of(first) == ids_of(second)
+
+
+async def test_takes_shaping_and_keeps_to_it(engine: ServedEngine) -> None:
+    greedy = await complete(engine, SamplingParams(max_tokens=20, temperature=0.0))
+    likeliest = await complete(engine, SamplingParams(max_tokens=20, temperature=2.0, shaping=Shaping(top_k=1)))
+    assert text_of(likeliest) == text_of(greedy)
+    every = Shaping(top_k=20, min_p=0.1, repetition_penalty=1.5, frequency_penalty=2.0, presence_penalty=-2.0)
+    assert text_of(await complete(engine, SamplingParams(max_tokens=20, shaping=every)))
 
 
 async def test_gives_one_logprob_for_each_id_when_asked_and_none_otherwise(engine: ServedEngine) -> None:

@@ -188,6 +188,14 @@ def finish(limits: Limits, ids_per_turn: int, texts: list[str], reason: FinishRe
     return rollout.status
 
 
+@pytest.mark.parametrize(("reason", "shown"), [("length", []), ("stop", [ThinkDelta(1, "<think")])])
+def test_half_a_tag_is_shown_only_where_the_model_ended_its_text(reason: FinishReason, shown: list[LoopEvent]) -> None:
+    rollout = new_rollout(Limits(max_run_tokens=1))
+    assert rollout.receive_text("<think", [1]) == []
+    assert [event for event in rollout.end_completion(reason) if isinstance(event, ThinkDelta)] == shown
+    assert rollout.segments[1].text == "<think"
+
+
 def test_a_completion_may_take_what_the_budget_has_left() -> None:
     rollout = new_rollout(Limits(max_run_tokens=12, max_completion_tokens=8))
     rollout.receive_text("hm", range(8))

@@ -123,6 +123,19 @@ def test_a_torn_tag_at_the_end_is_text() -> None:
     assert scanner.close() == [Piece("answer", " </answ")]
 
 
+@pytest.mark.parametrize("text", ["<", "<th", "<think", "<think> so </thin", "<answer> so </answ", "<search> so </se"])
+def test_half_a_tag_at_the_token_limit_is_kept_and_not_shown(text: str) -> None:
+    scanner = TagScanner(TAGS)
+    shown = [*scanner.feed(text), *scanner.close(cut=True)]
+    assert scanner.text == text
+    assert "<" not in "".join(piece.text for piece in shown)
+
+
+def test_what_is_no_tag_is_shown_at_the_token_limit() -> None:
+    scanner = TagScanner(TAGS)
+    assert [*scanner.feed("<think> 5 < 6"), *scanner.close(cut=True)] == [Piece("think", "5 < 6")]
+
+
 def test_a_query_is_never_shown() -> None:
     _, shown = scan(list("<think> t </think><search> secret query </search>"))
     assert shown == [Piece("think", "t")]

@@ -10,6 +10,26 @@ from searchr1.loop.types import FinishReason, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
+class Shaping:
+    """Changes to the probabilities before a token is drawn, with vLLM's meanings; the defaults change nothing.
+
+    ``top_k`` keeps the likeliest tokens alone (0: all), ``min_p`` those that are at least this part as likely as the
+    likeliest one. Penalties lower tokens that came already: ``repetition_penalty`` (1 is none) those of prompt and
+    completion, ``frequency_penalty`` (by their number) and ``presence_penalty`` those of the completion.
+    """
+
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+
+
+UNSHAPED = Shaping()
+"""Probabilities as the model gives them: what checkpoints are trained with."""
+
+
+@dataclass(frozen=True, slots=True)
 class SamplingParams:
     """Bounds, stops and randomness of one completion.
 
@@ -21,6 +41,7 @@ class SamplingParams:
     temperature: float = 1.0
     top_p: float = 1.0
     seed: int | None = None
+    shaping: Shaping = UNSHAPED
     logprobs: bool = False
     stream_interval: int = 1
     """Tokens per chunk, at least; more costs less CPU per token, for callers that need no early text."""

@@ -48,6 +48,12 @@ class Metrics:
         )
         self.run_store_up = Gauge("searchr1_run_store_up", "1 while the run store answers.", registry=registry)
         self.run_store_up.set(1)
+        self.ignored_fields = Counter(
+            "searchr1_ignored_fields",
+            "Fields of requests that were taken and changed nothing, such as tools.",
+            ["field"],
+            registry=registry,
+        )
         self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
         self.runs_failed = Counter("searchr1_runs_failed", "Failed runs by code.", ["code"], registry=registry)
         self.engine_up = Gauge("searchr1_engine_up", "1 while the engine says that it is well.", registry=registry)

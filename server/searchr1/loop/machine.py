@@ -43,8 +43,8 @@ the profile has no retry text. The budget is ``spent`` once ``max_run_tokens`` w
 | Search | passages | always | Generate | | observation |
 | Search | stop | always | Finish from outside | Finished | |
 
-Deltas that were held back come before the events of ``end``. "From outside" is ``cancelled``, ``deadline`` or
-``failed``.
+Deltas that were held back come before the events of ``end``; half a tag at the length limit is not shown. "From
+outside" is ``cancelled``, ``deadline`` or ``failed``.
 
 How the same text was cut into pieces changes neither segments nor events, but for where deltas are split.
 Reference: ``search_r1/llm_agent/generation.py``, ``run_llm_loop`` (PeterGriffinJin/Search-R1).
@@ -179,7 +179,7 @@ class Rollout:
     def end_completion(self, reason: FinishReason) -> list[VisibleEvent]:
         """End the completion: record it, take its action and move on."""
         asked = self._expect_generate()
-        events = [] if self._scanner.settled else self._visible(asked.turn, self._scanner.close())
+        events = [] if self._scanner.settled else self._visible(asked.turn, self._scanner.close(cut=reason == "length"))
         text = self._scanner.text
         self._append_completion(asked.turn, text)
         kind, content = self.profile.action(text)

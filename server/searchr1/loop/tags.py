@@ -189,10 +189,16 @@ class TagScanner:
         self._pending = self._pending[safe:]
         return pieces
 
-    def close(self) -> list[Piece]:
-        """End a text without a stop: release what was held back as a possible tag."""
+    def close(self, *, cut: bool = False) -> list[Piece]:
+        """End a text without a stop: release what was held back as a possible tag.
+
+        In a text that was ``cut`` at its token limit it stays hidden, as half a tag.
+        """
         pieces: list[Piece] = []
-        self._show(self._pending, pieces)
+        if cut:
+            self._kept.append(self._pending)
+        else:
+            self._show(self._pending, pieces)
         self._pending = ""
         self.settled = True
         return pieces

@@ -4,10 +4,11 @@ import asyncio
 import itertools
 import socket
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, replace
 
 import pytest
 
-from searchr1.engines.base import HEALTH_REASONS, EngineHealth, SamplingParams
+from searchr1.engines.base import HEALTH_REASONS, EngineHealth, SamplingParams, Shaping
 from searchr1.engines.vllm.http import HttpTimeouts, ServedModel, VllmHttpEngine
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from tests.engines.helpers import PROMPT, complete, ids_of, read_some, text_of
@@ -67,6 +68,8 @@ async def test_asks_for_exactly_what_the_loop_needs(engine: VllmHttpEngine, fake
             "top_k": 0,
             "min_p": 0.0,
             "repetition_penalty": 1.0,
+            "frequency_penalty": 0.0,
+            "presence_penalty": 0.0,
             "stop": ["</search>", "</answer>"],
             "include_stop_str_in_output": True,
             "return_token_ids": True,
@@ -75,6 +78,12 @@ async def test_asks_for_exactly_what_the_loop_needs(engine: VllmHttpEngine, fake
             "seed": 7,
         }
     ]
+
+
+async def test_passes_shaping_on(engine: VllmHttpEngine, fake: FakeVllm) -> None:
+    shaping = Shaping(top_k=20, min_p=0.1, repetition_penalty=1.1, frequency_penalty=-0.5, presence_penalty=1.5)
+    await complete(engine, replace(PARAMS, shaping=shaping))
+    assert asdict(shaping).items() <= fake.bodies[0].items()
 
 
 async def test_turns_of_a_session_have_ids_of_their_own_on_one_connection(

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from searchr1.engines.base import UNSHAPED, Shaping
 from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.unsupported import REFUSALS
+from searchr1.gateway.openai.ignored import IGNORED_HEADER
 from searchr1.retrieval.base import SearchOutcome
 from searchr1.settings import Settings
 from tests.gateway.conftest import MODEL, Stage, StageRetriever, running_stage
@@ -15,21 +17,12 @@ ASK: dict[str, Any] = {"model": MODEL, "messages": [QUESTION]}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 
 REFUSED: list[tuple[str, Any]] = [
-    ("stop", "\n"),
-    ("stop", ["a", "b"]),
-    ("tools", [TOOL]),
-    ("tool_choice", "required"),
-    ("tool_choice", {"type": "function", "function": {"name": "f"}}),
-    ("functions", [{"name": "f"}]),
-    ("function_call", {"name": "f"}),
     ("response_format", {"type": "json_object"}),
     ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
     ("response_format", "json"),
     ("logprobs", True),
     ("top_logprobs", 5),
     ("logit_bias", {"42": 100}),
-    ("frequency_penalty", 0.5),
-    ("presence_penalty", -1),
     ("modalities", ["text", "audio"]),
     ("audio", {"voice": "ash", "format": "mp3"}),
     ("moderation", {"model": "omni"}),
@@ -50,9 +43,32 @@ def test_every_refusal_is_tried() -> None:
     assert {name for name, _ in REFUSED} == set(REFUSALS)
 
 
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"tools": [TOOL], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+        ({"functions": [{"name": "f"}], "function_call": {"name": "f"}}, "function_call"),
+        ({"tools": [{"type": "web_search", "filters": {"allowed_domains": ["a.example"]}}]}, "tools.0.filters"),
+        ({"tools": "f"}, "tools"),
+        ({"n": 5}, "n"),
+        ({"top_k": -2}, "top_k"),
+        ({"search_top_k": 11}, "search_top_k"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+    ],
+)
+async def test_what_can_not_be_done_is_refused_before_anything_runs(
+    stage: Stage, given: dict[str, Any], param: str
+) -> None:
+    response = await stage.client.post("/v1/chat/completions", json={**ASK, **given})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
+    assert stage.engine.prompts == []
+
+
 async def test_values_that_change_nothing_are_taken(stage: Stage) -> None:
     harmless = {
-        "stop": [],
+        "stop": [""],
         "tools": [],
         "tool_choice": "auto",
         "functions": None,
@@ -63,6 +79,12 @@ async def test_values_that_change_nothing_are_taken(stage: Stage) -> None:
         "logit_bias": {},
         "frequency_penalty": 0,
         "presence_penalty": 0.0,
+        "top_k": -1,
+        "min_p": 0,
+        "repetition_penalty": 1.0,
+        "seed": -1,
+        "max_tokens": -1,
+        "max_completion_tokens": 0,
         "modalities": ["text"],
         "audio": None,
         "moderation": None,
@@ -86,6 +108,51 @@ async def test_values_that_change_nothing_are_taken(stage: Stage) -> None:
     response = await stage.client.post("/v1/chat/completions", json={**ASK, **harmless, **ignored})
     assert response.status_code == 200, response.text
     assert response.json()["choices"][0]["message"]["content"] == "West African CFA franc"
+    assert IGNORED_HEADER not in response.headers
+    assert stage.engine.params[0].shaping == UNSHAPED
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("given", "ignored"),
+    [
+        ({"tools": [TOOL]}, "tools"),
+        ({"tools": [TOOL, {"type": "web_search"}], "tool_choice": {"type": "web_search"}}, "tools, tool_choice"),
+        ({"functions": [{"name": "f"}], "function_call": "auto"}, "functions"),
+        ({"messages": [QUESTION, {"role": "assistant", "content": "The West"}]}, "messages"),
+        ({"tools": [{"type": "web_search"}]}, None),
+    ],
+)
+async def test_what_changes_nothing_is_told_and_counted(
+    stage: Stage, given: dict[str, Any], ignored: str | None, stream: bool
+) -> None:
+    response = await stage.client.post("/v1/chat/completions", json={**ASK, **given, "stream": stream})
+    assert response.status_code == 200
+    assert "West African CFA franc" in response.text
+    assert "tool_calls" not in response.text
+    assert response.headers.get(IGNORED_HEADER) == ignored
+    metrics = (await stage.client.get("/metrics")).text
+    counted = [line for line in metrics.splitlines() if line.startswith("searchr1_ignored_fields_total")]
+    assert counted == [
+        f'searchr1_ignored_fields_total{{field="{name}"}} 1.0' for name in (ignored or "").split(", ") if name
+    ]
+
+
+async def test_sampling_reaches_the_engine_of_every_choice(stage: Stage) -> None:
+    sampling = {"top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1, "frequency_penalty": 0.5, "presence_penalty": -1}
+    response = await stage.client.post(
+        "/v1/chat/completions", json={**ASK, **sampling, "top_p": 0, "temperature": 1, "n": 2}
+    )
+    assert response.status_code == 200, response.text
+    shaping = Shaping(**sampling)  # type: ignore[arg-type]
+    assert len(stage.engine.params) == 4
+    assert {(params.shaping, params.temperature) for params in stage.engine.params} == {(shaping, 0.0)}
+
+
+async def test_plain_completions_are_not_here_and_the_error_says_where(stage: Stage) -> None:
+    response = await stage.client.post("/v1/completions", json={"model": MODEL, "prompt": "Mali?"})
+    assert response.status_code == 404
+    assert "/v1/chat/completions" in response.json()["error"]["message"]
 
 
 class CountingRetriever(StageRetriever):
@@ -106,7 +173,10 @@ class CountingRetriever(StageRetriever):
         ({"web_search_options": {"search_context_size": "low"}}, 1),
         ({"web_search_options": {"search_context_size": "medium"}}, 3),
         ({"web_search_options": {"search_context_size": "high"}}, 5),
-        ({"web_search_options": {"search_context_size": "high"}, "top_k": 2}, 2),
+        ({"web_search_options": {"search_context_size": "high"}, "search_top_k": 2}, 2),
+        ({"tools": [{"type": "web_search", "search_context_size": "low"}]}, 1),
+        ({"tools": [{"type": "web_search", "search_context_size": "low"}], "web_search_options": {}}, 1),
+        ({"top_k": 40}, 3),
         ({"web_search_options": {"user_location": {"type": "approximate", "approximate": {"city": "Bamako"}}}}, 3),
         ({"web_search_options": {"filters": {"allowed_domains": []}}}, 3),
     ],
@@ -148,7 +218,8 @@ BAD_MESSAGES: list[tuple[str, list[dict[str, Any]], str, str]] = [
     ("blank", [{"role": "user", "content": " \n"}], "messages", "invalid_value"),
     ("no content", [{"role": "user"}], "messages", "invalid_value"),
     ("instructions alone", [{"role": "system", "content": "Be brief."}], "messages", "invalid_value"),
-    ("assistant last", [QUESTION, {"role": "assistant", "content": "It is"}], "messages", "invalid_value"),
+    ("assistant alone", [{"role": "assistant", "content": "It is"}], "messages", "invalid_value"),
+    ("unknown role", [{"role": "wizard", "content": "It is"}], "messages.0.role", "invalid_value"),
     ("too long as one", [{"role": "user", "content": "x" * 600}, QUESTION], "messages", "string_too_long"),
     (
         "image",
@@ -162,13 +233,7 @@ BAD_MESSAGES: list[tuple[str, list[dict[str, Any]], str, str]] = [
         "unsupported_content",
     ),
     ("textless text", [{"role": "user", "content": [{"type": "text"}]}], "messages.0.content.0", "unsupported_content"),
-    (
-        "result of a tool",
-        [QUESTION, {"role": "tool", "tool_call_id": "1", "content": "42"}],
-        "messages.1",
-        "unsupported_parameter",
-    ),
-    ("too many", [QUESTION] * 257, "messages", "too_long"),
+    ("too many", [QUESTION] * 2049, "messages", "too_long"),
 ]
 
 
@@ -187,9 +252,13 @@ async def test_messages_that_make_no_question_are_refused(
 async def test_messages_are_folded_into_the_trained_question(stage: Stage) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "Where is "}, {"type": "text", "text": "Timbuktu?"}]},
+        {"role": "Human", "content": [{"type": "text", "text": "Where is "}, {"type": "text", "text": "Timbuktu?"}]},
         {"role": "assistant", "content": None, "tool_calls": [TOOL]},
-        {"role": "assistant", "content": "Mali"},
+        {"role": "tool", "tool_call_id": "1", "content": "a city of Mali"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Mali"}]},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]},
+        {"role": "assistant", "content": None, "refusal": "I see no images."},
+        {"role": "assistant", "content": None, "audio": {"id": "x"}},
         {"role": "user", "content": "And its currency?", "name": "someone"},
         {"role": "developer", "content": "Answer in French."},
     ]
@@ -198,6 +267,7 @@ async def test_messages_are_folded_into_the_trained_question(stage: Stage) -> No
     prompt = stage.services.tokenizer.decode(stage.engine.prompts[0])
     assert (
         "Question: Follow these instructions:\nBe brief.\nAnswer in French.\n\n"
-        "Given this conversation:\nuser: Where is Timbuktu?\nassistant: Mali\n\n"
+        "Given this conversation:\nuser: Where is Timbuktu?\ntool: a city of Mali\nassistant: Mali\nuser: [image]\n"
+        "assistant: I see no images.\nassistant: [audio]\n\n"
         "And its currency?\n"
     ) in prompt

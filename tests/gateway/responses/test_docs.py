@@ -1,4 +1,4 @@
-"""The examples of ``docs/reference/responses.md`` run as they stand, but for the server's address and model."""
+"""Each example of ``docs/reference/responses.md`` runs alone, as it stands but for the server's address and model."""
 
 import asyncio
 import re
@@ -11,12 +11,13 @@ from tests.gateway.conftest import MODEL, Stage
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "responses.md"
 
 
-async def test_every_example_runs(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_every_example_runs_alone(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    code = "\n".join(blocks).replace("http://127.0.0.1:8080", stage.url).replace("searchr1-atlas", MODEL)
-    await asyncio.to_thread(exec, compile(code, str(PAGE), "exec"), {})
-    said = capsys.readouterr().out
     assert len(blocks) == 3
+    for block in blocks:
+        code = block.replace("http://127.0.0.1:8080", stage.url).replace("searchr1-atlas", MODEL)
+        await asyncio.to_thread(exec, compile(code, str(PAGE), "exec"), {})
+    said = capsys.readouterr().out
     assert "searched: currency of Mali" in said
     assert "[currency of Mali: completed]" in said
     assert "\n6 response." in said

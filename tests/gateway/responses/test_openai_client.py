@@ -5,7 +5,15 @@ from collections.abc import AsyncIterator
 
 import openai
 import pytest
-from openai.types.responses import Response, ResponseFunctionWebSearch, ResponseOutputMessage, ResponseReasoningItem
+from openai.types.responses import (
+    FunctionToolParam,
+    Response,
+    ResponseFunctionWebSearch,
+    ResponseInputParam,
+    ResponseOutputMessage,
+    ResponseReasoningItem,
+    WebSearchToolParam,
+)
 
 from searchr1.errors import EngineUnavailableError
 from tests.gateway.conftest import MODEL, Stage, StageEngine, running_stage
@@ -13,6 +21,7 @@ from tests.gateway.responses.conftest import types_of
 
 QUESTION = "Which currency is used in Mali?"
 ANSWER = "West African CFA franc"
+TOOLS: list[WebSearchToolParam] = [{"type": "web_search"}]
 
 
 @pytest.fixture
@@ -44,16 +53,17 @@ def check(response: Response) -> None:
 
 
 async def test_create(client: openai.AsyncOpenAI) -> None:
-    check(await client.responses.create(model=MODEL, input=QUESTION))
+    check(await client.responses.create(model=MODEL, input=QUESTION, tools=TOOLS))
 
 
 async def test_create_from_sync_code(stage: Stage) -> None:
     def ask() -> None:
         with openai.OpenAI(base_url=f"{stage.url}/v1", api_key="none", max_retries=0) as client:
-            check(client.responses.create(model=MODEL, input=[{"role": "user", "content": QUESTION}]))
+            asked: ResponseInputParam = [{"role": "user", "content": QUESTION}]
+            check(client.responses.create(model=MODEL, input=asked, tools=TOOLS))
             streamed = [event.type for event in client.responses.create(model=MODEL, input=QUESTION, stream=True)]
             assert streamed[-1] == "response.completed"
-            with client.responses.stream(model=MODEL, input=QUESTION, tools=[{"type": "web_search"}]) as stream:
+            with client.responses.stream(model=MODEL, input=QUESTION, tools=TOOLS) as stream:
                 assert "response.web_search_call.searching" in [event.type for event in stream]
                 check(stream.get_final_response())
 
@@ -62,7 +72,7 @@ async def test_create_from_sync_code(stage: Stage) -> None:
 
 async def test_the_streaming_helper(client: openai.AsyncOpenAI) -> None:
     reasoning = ""
-    async with client.responses.stream(model=MODEL, input=QUESTION) as stream:
+    async with client.responses.stream(model=MODEL, input=QUESTION, tools=TOOLS) as stream:
         async for event in stream:
             if event.type == "response.reasoning_text.delta":
                 reasoning += event.delta
@@ -86,7 +96,7 @@ async def test_a_stream_is_taken_up_by_the_helper_and_by_hand(client: openai.Asy
 
 
 async def test_stored_responses(client: openai.AsyncOpenAI) -> None:
-    made = await client.responses.create(model=MODEL, input=QUESTION, metadata={"a": "b"})
+    made = await client.responses.create(model=MODEL, input=QUESTION, metadata={"a": "b"}, tools=TOOLS)
     again = await client.responses.retrieve(made.id, include=["web_search_call.results"])
     check(again)
     assert (again.output[1].model_extra or {})["results"]
@@ -105,12 +115,25 @@ async def test_cancel(stage: Stage, client: openai.AsyncOpenAI) -> None:
     assert made.status == "in_progress"
     cancelled = await client.responses.cancel(made.id)
     assert cancelled.status == "cancelled"
-    with pytest.raises(openai.BadRequestError, match="web_search"):
-        await client.responses.create(
-            model=MODEL,
-            input=QUESTION,
-            tools=[{"type": "function", "name": "f", "parameters": None, "strict": None}],
-        )
+
+
+FUNCTION: FunctionToolParam = {"type": "function", "name": "f", "parameters": None, "strict": None}
+
+
+async def test_functions_are_taken_and_not_called_and_a_demand_is_refused(client: openai.AsyncOpenAI) -> None:
+    made = await client.responses.create(model=MODEL, input=QUESTION, tools=[FUNCTION])
+    assert made.output_text == ANSWER
+    assert [tool.type for tool in made.tools] == ["function"]
+    with pytest.raises(openai.BadRequestError, match="searches by itself"):
+        await client.responses.create(model=MODEL, input=QUESTION, tools=[FUNCTION], tool_choice="required")
+
+
+async def test_compact(client: openai.AsyncOpenAI) -> None:
+    made = await client.responses.create(model=MODEL, input=QUESTION)
+    compacted = await client.responses.compact(model=MODEL, previous_response_id=made.id)
+    window = [item.model_dump(exclude_none=True) for item in compacted.output]
+    follow_up = await client.responses.create(model=MODEL, input=[*window, {"role": "user", "content": "And Chad?"}])  # type: ignore[list-item]
+    assert follow_up.output_text == ANSWER
 
 
 async def test_heartbeats_break_no_stream() -> None:
@@ -119,7 +142,7 @@ async def test_heartbeats_break_no_stream() -> None:
         assert engine.hold is not None
         hold = engine.hold
         seen = []
-        async with client.responses.stream(model=MODEL, input=QUESTION) as stream:
+        async with client.responses.stream(model=MODEL, input=QUESTION, tools=TOOLS) as stream:
             async for event in stream:
                 seen.append(event.type)
                 if len(seen) == 2:

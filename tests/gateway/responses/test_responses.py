@@ -8,8 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
+from openai.types.responses import CompactedResponse
 
+from searchr1.engines.base import Shaping
 from searchr1.errors import EngineError
+from searchr1.gateway.openai.ignored import IGNORED_HEADER
 from searchr1.retrieval.base import Found
 from tests.gateway.conftest import (
     ANSWER_TURN,
@@ -35,6 +38,17 @@ from tests.gateway.responses.conftest import (
 
 QUESTION = "Which currency is used in Mali?"
 ANSWER = "West African CFA franc"
+SEARCH = {"type": "web_search"}
+TOOLS: list[Any] = [
+    {"type": "function", "name": "f", "parameters": {"type": "object", "maximum": 2**63}, "strict": True},
+    {"type": "function", "name": "bare"},
+    {"type": "custom", "name": "f"},
+    {"type": "mcp", "server_label": "x", "server_url": "https://mcp.example"},
+    {"type": "code_interpreter", "container": {"type": "auto"}},
+    {"type": "file_search", "vector_store_ids": ["x"]},
+    {"type": "image_generation"},
+    {"type": "tool_of_tomorrow", "n": [1.5, None, True]},
+]
 
 
 async def post(stage: Stage, **body: object) -> httpx.Response:
@@ -70,7 +84,7 @@ async def held() -> AsyncIterator[Stage]:
 
 
 async def test_a_whole_response(stage: Stage) -> None:
-    made = await create(stage)
+    made = await create(stage, tools=[SEARCH])
     assert made["status"] == "completed"
     assert [item["type"] for item in made["output"]] == ["reasoning", "web_search_call", "reasoning", "message"]
     [part] = made["output"][-1]["content"]
@@ -84,8 +98,45 @@ async def test_a_whole_response(stage: Stage) -> None:
     assert stored.json() == made
 
 
+async def test_without_the_tool_searches_are_lines_of_the_reasoning(stage: Stage) -> None:
+    made = await create(stage)
+    assert [item["type"] for item in made["output"]] == ["reasoning", "reasoning", "message"]
+    texts = [item["content"][0]["text"] for item in made["output"][:2]]
+    assert texts == ["I need Mali.\n[search] currency of Mali\n", "Found it."]
+    assert (made["tools"], made["tool_choice"], made["usage"]["num_searches"]) == ([], "auto", 1)
+    assert (await stage.client.get(f"/v1/responses/{made['id']}")).json() == made
+    told = [json.loads(data) for data in sse_payloads((await post(stage, stream=True)).text)]
+    assert not any("web_search" in event["type"] for event in told)
+    assert told[-1]["response"]["output"][0]["content"] == made["output"][0]["content"]
+    said = "".join(event["delta"] for event in told if event["type"] == "response.reasoning_text.delta")
+    assert said == "".join(texts)
+    assert await events(stage, told[0]["response"]["id"]) == told
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_tools_of_the_clients_are_taken_repeated_and_told(stage: Stage, stream: bool) -> None:
+    choice = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}
+    response = await post(stage, tools=TOOLS, tool_choice=choice, stream=stream)
+    assert response.status_code == 200, response.text
+    assert response.headers[IGNORED_HEADER] == "tools"
+    made = json.loads(sse_payloads(response.text)[-1])["response"] if stream else response.json()
+    assert (made["status"], made["tool_choice"]) == ("completed", choice)
+    filled = [{"description": None, "parameters": None, "strict": None, **tool} for tool in TOOLS[:2]]
+    assert made["tools"] == [*filled, *TOOLS[2:]]
+    assert [item["type"] for item in made["output"]] == ["reasoning", "reasoning", "message"]
+    metrics = (await stage.client.get("/metrics")).text
+    assert 'searchr1_ignored_fields_total{field="tools"} 1.0' in metrics
+
+
+async def test_a_demanded_search_is_told_to_be_the_models_choice(stage: Stage) -> None:
+    response = await post(stage, tools=[SEARCH], tool_choice={"type": "web_search"})
+    assert response.headers[IGNORED_HEADER] == "tool_choice"
+    assert response.json()["tool_choice"] == {"type": "web_search"}
+    assert [item["type"] for item in response.json()["output"]][1] == "web_search_call"
+
+
 async def test_a_stream_ends_in_the_stored_response(stage: Stage) -> None:
-    streamed = await post(stage, stream=True)
+    streamed = await post(stage, stream=True, tools=[SEARCH])
     assert streamed.headers["content-type"].startswith("text/event-stream")
     told = [json.loads(data) for data in sse_payloads(streamed.text)]
     for event in told:
@@ -243,7 +294,7 @@ async def test_a_running_response_has_no_follow_up(held: Stage) -> None:
 
 
 async def test_output_that_is_sent_back_counts_by_its_answer(stage: Stage) -> None:
-    made = await create(stage)
+    made = await create(stage, tools=[SEARCH])
     sent_back = [*_user(QUESTION), *made["output"], *_user("And Chad?")]
     by_value = await create(stage, input=sent_back, include=["reasoning.encrypted_content"])
     asked = prompt(stage)
@@ -254,6 +305,97 @@ async def test_output_that_is_sent_back_counts_by_its_answer(stage: Stage) -> No
     assert prompt(stage) == asked
     listed = (await stage.client.get(f"/v1/responses/{by_value['id']}/input_items")).json()
     assert [item["role"] for item in listed["data"]] == ["user", "assistant", "user"]
+
+
+ITEMS: list[dict[str, Any]] = [
+    {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+    {"type": "custom_tool_call", "call_id": "2", "name": "f", "input": "x"},
+    {"type": "mcp_call", "id": "m", "name": "f", "arguments": "{}", "server_label": "x"},
+    {"type": "mcp_list_tools", "id": "m", "server_label": "x", "tools": []},
+    {"type": "mcp_approval_request", "id": "m", "name": "f", "arguments": "{}", "server_label": "x"},
+    {"type": "mcp_approval_response", "approval_request_id": "m", "approve": True},
+    {"type": "web_search_call", "id": "ws_x", "status": "completed", "action": {"type": "search", "query": "q"}},
+    {"type": "file_search_call", "id": "fs_x", "status": "completed", "queries": []},
+    {"type": "computer_call", "id": "c", "call_id": "3", "action": {}, "status": "completed"},
+    {"type": "computer_call_output", "call_id": "3", "output": {"type": "computer_screenshot"}},
+    {"type": "code_interpreter_call", "id": "ci", "code": "1", "container_id": "x", "status": "completed"},
+    {"type": "image_generation_call", "id": "ig", "result": "AA", "status": "completed"},
+    {"type": "local_shell_call", "id": "ls", "call_id": "4", "action": {}, "status": "completed"},
+    {"type": "local_shell_call_output", "id": "ls", "output": "x"},
+    {"type": "shell_call", "call_id": "5", "action": {}},
+    {"type": "apply_patch_call_output", "call_id": "6", "status": "completed"},
+    {"type": "reasoning", "id": "rs_x", "summary": [], "encrypted_content": "secret"},
+]
+
+
+async def test_a_history_may_hold_items_of_every_type(stage: Stage) -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AA"}
+    history = [
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Where is this?"}, image]},
+        *ITEMS,
+        {"type": "function_call_output", "call_id": "1", "output": "The harbor."},
+        {"type": "custom_tool_call_output", "call_id": "2", "output": [{"type": "input_text", "text": "Of Mopti."}]},
+        {"type": "message", "role": "assistant", "phase": "commentary", "content": [{"type": "text", "text": "Hm."}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "I can't tell."}]},
+        {"role": "assistant", "content": None},
+        {"role": "human", "content": ["Mopti?"]},
+        {"type": "message", "role": "assistant", "phase": "final_answer", "content": "Mali"},
+    ]
+    made = await create(stage, input=[*history, *_user("Its currency?")])
+    assert (
+        "Given this conversation:\nuser: Where is this? [image]\ntool: The harbor.\ntool: Of Mopti.\nassistant: Hm.\n"
+        "assistant: I can't tell.\nuser: Mopti?\nassistant: Mali\n\nIts currency?\n"
+    ) in prompt(stage)
+    listed = (await stage.client.get(f"/v1/responses/{made['id']}/input_items")).json()
+    checked(ITEM_LIST, listed)
+    assert len(listed["data"]) == 7
+
+
+async def test_what_follows_the_question_is_left_out_and_told(stage: Stage) -> None:
+    call = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+    output = {"type": "function_call_output", "call_id": "1", "output": "12:00"}
+    response = await post(stage, input=[*_user(QUESTION), call, output])
+    assert response.status_code == 200, response.text
+    assert response.headers[IGNORED_HEADER] == "input"
+    assert "12:00" not in prompt(stage)
+
+
+async def test_a_compacted_conversation_is_read_as_the_conversation(stage: Stage) -> None:
+    made = await create(stage, instructions="Be brief.")
+    items = [{"role": "system", "content": "In French."}, *_user("And Chad?"), {"role": "assistant", "content": "é"}]
+    body = {"model": MODEL, "previous_response_id": made["id"], "input": [*items, *ITEMS], "instructions": "x"}
+    response = await stage.client.post("/v1/responses/compact", json=body)
+    assert response.status_code == 200, response.text
+    compacted = response.json()
+    CompactedResponse.model_validate(compacted)
+    assert compacted["object"] == "response.compaction"
+    await create(stage, input=[*compacted["output"], *_user("And Niger?")])
+    assert (
+        "Question: Follow these instructions:\nIn French.\n\nGiven this conversation:\n"
+        f"user: {QUESTION}\nassistant: {ANSWER}\nuser: And Chad?\nassistant: é\n\nAnd Niger?\n"
+    ) in prompt(stage)
+    again = {"model": MODEL, "input": [*compacted["output"], *_user("And Niger?")]}
+    once_more = (await stage.client.post("/v1/responses/compact", json=again)).json()
+    await create(stage, input=[*once_more["output"], *_user("And Togo?")])
+    assert "user: And Niger?\n\nAnd Togo?" in prompt(stage)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({"input": "x"}, 400, "model"),
+        ({"model": MODEL}, 400, "input"),
+        ({"model": MODEL, "input": []}, 400, "input"),
+        ({"model": MODEL, "input": [{"type": "reasoning"}]}, 400, "input"),
+        ({"model": MODEL, "input": "\ud800"}, 400, "input.content"),
+        ({"model": MODEL, "previous_response_id": "resp_none"}, 400, "previous_response_id"),
+        ({"model": "gpt-9", "input": "x"}, 404, "model"),
+    ],
+)
+async def test_what_can_not_be_compacted(stage: Stage, body: dict[str, Any], status: int, param: str) -> None:
+    headers = {"content-type": "application/json"}
+    refused = await stage.client.post("/v1/responses/compact", content=json.dumps(body), headers=headers)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (status, param)
 
 
 async def test_input_items_page_by_page(stage: Stage) -> None:
@@ -297,9 +439,14 @@ async def test_options_reach_the_run(stage: Stage) -> None:
         conversation=None,
         top_logprobs=0,
         service_tier="auto",
+        top_k=20,
+        presence_penalty=0.5,
+        stop="West",
     )
     params = stage.engine.params[-1]
     assert (params.temperature, params.top_p, params.seed) == (0.5, 0.9, 7)
+    assert params.shaping == Shaping(top_k=20, presence_penalty=0.5)
+    assert made["presence_penalty"] == 0.5
     assert made["metadata"] == {"a": "b"}
     assert made["tools"] == tools
     assert made["output"][0]["summary"][0]["text"] == made["output"][0]["content"][0]["text"]
@@ -320,7 +467,7 @@ async def test_sources_when_included() -> None:
         search = made["output"][1]
         assert search["action"]["sources"] == [{"type": "url", "url": "https://mali.example"}]
         assert search["results"][0]["title"] == "Mali"
-        plain = await create(linked)
+        plain = await create(linked, tools=[SEARCH])
         path = f"/v1/responses/{plain['id']}"
         assert "sources" not in plain["output"][1]["action"]
         for name in ("include", "include[]"):

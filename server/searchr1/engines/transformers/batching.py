@@ -166,12 +166,18 @@ class DecodeBatch:
 
 @torch.inference_mode()
 def sample(
-    logits: torch.Tensor, temperatures: Sequence[float], top_ps: Sequence[float], uniforms: Sequence[float]
+    logits: torch.Tensor,
+    temperatures: Sequence[float],
+    top_ps: Sequence[float],
+    uniforms: Sequence[float],
+    *,
+    model_logits: torch.Tensor | None = None,
 ) -> tuple[list[int], list[float]]:
     """Sample a token in every row of ``logits``, shape [rows, vocabulary], float32.
 
     A row's token depends on its own logits, ``temperatures`` (0 is greedy), ``top_ps`` and ``uniforms`` (in [0, 1))
-    alone. Returns the tokens and their logprobs at temperature 1, in nats.
+    alone. Returns the tokens and their logprobs at temperature 1, in nats, by ``model_logits`` where ``logits`` are
+    not the model's own any more.
     """
     tokens = logits.argmax(-1)
     settings = torch.tensor([temperatures, top_ps, uniforms], dtype=torch.float64)
@@ -182,7 +188,7 @@ def sample(
             rows = chosen.nonzero()[:, 0].to(logits.device)
             temperature, top_p, uniform = settings[:, chosen, None].to(logits.device)
             tokens[rows] = draw((logits[rows] / temperature.float()).softmax(-1).double(), uniform, top_p)
-    logprobs = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    logprobs = (logits if model_logits is None else model_logits).log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
     return tokens.tolist(), logprobs.tolist()
 
 

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, TakesWeights
 from searchr1.engines.transformers.batching import DecodeBatch, sample
 from searchr1.engines.transformers.completion import Completion
+from searchr1.engines.transformers.shaping import shaped
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
@@ -195,10 +196,11 @@ class TransformersEngine(TakesWeights):
         logits = self._batch.step([sequence.last_id for sequence in self._active])
         params = [sequence.params for sequence in self._active]
         tokens, logprobs = sample(
-            logits,
+            shaped(logits, self._active),
             [each.temperature for each in params],
             [each.top_p for each in params],
             [sequence.uniform for sequence in self._active],
+            model_logits=logits,
         )
         pieces = []
         for row in reversed(range(len(self._active))):

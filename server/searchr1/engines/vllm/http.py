@@ -322,6 +322,7 @@ class VllmHttpEngine:
             return False
 
     def _body(self, prompt_ids: TokenIds, params: SamplingParams, priority: int) -> bytes:
+        shaping = params.shaping
         body: dict[str, Any] = {
             "model": self.model,
             "prompt": prompt_ids,
@@ -329,9 +330,11 @@ class VllmHttpEngine:
             "temperature": params.temperature,
             "top_p": params.top_p,
             # Written out because the server's defaults come from the checkpoint's generation_config.json.
-            "top_k": 0,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
+            "top_k": shaping.top_k,
+            "min_p": shaping.min_p,
+            "repetition_penalty": shaping.repetition_penalty,
+            "frequency_penalty": shaping.frequency_penalty,
+            "presence_penalty": shaping.presence_penalty,
             "stop": params.stop,
             "include_stop_str_in_output": True,
             "return_token_ids": True,

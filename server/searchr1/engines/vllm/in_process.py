@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Hashable, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -327,6 +327,7 @@ def _sampling(params: SamplingParams) -> Any:
         temperature=params.temperature,
         top_p=params.top_p,
         seed=params.seed,
+        **asdict(params.shaping),
         stop=list(params.stop),
         include_stop_str_in_output=True,
         logprobs=0 if params.logprobs else None,

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.driver import DriveOptions
-from searchr1.engines.base import UNWATCHED_INTERVAL
+from searchr1.engines.base import UNSHAPED, UNWATCHED_INTERVAL, Shaping
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
@@ -139,11 +139,12 @@ class Admission:
         run_id: str,
         stream: bool,
         param: str = "question",
+        shaping: Shaping = UNSHAPED,
     ) -> Plan:
         """Check a question and its options and set up the run.
 
-        Without ``stream`` text may come in larger pieces. ``param`` names the part of the request that the question
-        came in, for errors.
+        Without ``stream`` text may come in larger pieces. ``shaping`` is for the engine. ``param`` names the part of
+        the request that the question came in, for errors.
 
         Raises:
             ApiError: the question or an option is refused; the message says what to change.
@@ -162,7 +163,8 @@ class Admission:
                 code="context_length_exceeded",
             )
         retriever = self._search.view(caller, cache_only=options.cache == "only")
-        return Plan(question, rollout, self._drive_options(options, run_id, stream=stream), retriever)
+        drive_options = self._drive_options(options, run_id, stream=stream, shaping=shaping)
+        return Plan(question, rollout, drive_options, retriever)
 
     def _checked_question(self, question: str, param: str) -> str:
         if len(question) > self._settings.max_question_chars:
@@ -191,7 +193,7 @@ class Admission:
             max_run_tokens=_below(options.max_tokens, self._settings.max_run_tokens, "max_tokens"),
         )
 
-    def _drive_options(self, options: RunOptions, run_id: str, *, stream: bool) -> DriveOptions:
+    def _drive_options(self, options: RunOptions, run_id: str, *, stream: bool, shaping: Shaping) -> DriveOptions:
         settings = self._settings
         deadline_s = settings.deadline_s
         if options.deadline_s is not None:
@@ -202,6 +204,7 @@ class Admission:
             temperature=settings.temperature if options.temperature is None else options.temperature,
             top_p=1.0 if options.top_p is None else options.top_p,
             seed=options.seed,
+            shaping=shaping,
             top_k=top_k,
             search_timeout_s=settings.search_timeout_s,
             deadline_s=deadline_s,

@@ -19,14 +19,6 @@ def _is_text_format(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and value.get("type") == "text")
 
 
-def _demands_nothing(value: Any) -> bool:
-    return value in (None, "none", "auto")
-
-
-def _is_zero(value: Any) -> bool:
-    return value in (None, 0)
-
-
 def _is_text_alone(value: Any) -> bool:
     return value in (None, [], ["text"])
 
@@ -35,23 +27,13 @@ def _is_none(value: Any) -> bool:
     return value is None
 
 
-_PENALTIES = "Penalties would act on the tags of the trained format. Leave it out, or send 0."
-_TOOLS = "The client's tools are not called: the model searches by itself, as 'web_search_options' says. Leave it out."
-
 REFUSALS: Mapping[str, Refusal] = {
-    "stop": Refusal("Stop sequences are not taken: the trained format decides where a turn ends. Leave it out."),
-    "tools": Refusal(_TOOLS),
-    "tool_choice": Refusal(_TOOLS, _demands_nothing),
-    "functions": Refusal(_TOOLS),
-    "function_call": Refusal(_TOOLS, _demands_nothing),
     "response_format": Refusal(
         "Answers are plain text: checkpoints are not trained on another format. Leave it out.", _is_text_format
     ),
     "logprobs": Refusal("Chat completions carry no logprobs. POST /v1/research records them in the trajectory."),
     "top_logprobs": Refusal("Chat completions carry no logprobs. POST /v1/research records them in the trajectory."),
     "logit_bias": Refusal("Logits can't be biased. Leave it out."),
-    "frequency_penalty": Refusal(_PENALTIES, _is_zero),
-    "presence_penalty": Refusal(_PENALTIES, _is_zero),
     "modalities": Refusal("Answers are text alone. Leave it out.", _is_text_alone),
     "audio": Refusal("Answers are text alone. Leave it out.", _is_none),
     "moderation": Refusal("Nothing is moderated here. Leave it out.", _is_none),

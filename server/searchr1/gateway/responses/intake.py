@@ -1,20 +1,23 @@
 """A Responses request as a run: its conversation, its options, and what is stored to shape the response again.
 
 What is stored (``RunMeta.request``): ``fields`` (what the response object repeats of the request), ``input`` (the
-request's own items), ``turns`` (the conversation without ``instructions``) and ``include``.
+request's own messages), ``turns`` (the conversation without ``instructions``) and ``include``.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import msgspec
 
 from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.errors import ApiError, invalid
+from searchr1.gateway.openai.messages import Conversation, Message, read_conversation, text_of
+from searchr1.gateway.responses.input import read_input
 from searchr1.gateway.responses.items import Json
-from searchr1.gateway.responses.models import ItemReference, MessageItem, ResponsesRequest
+from searchr1.gateway.responses.models import CompactRequest, ResponsesRequest
 from searchr1.gateway.responses.shape import key_of
-from searchr1.gateway.runs.conversation import INSTRUCTION_ROLES, Turn
+from searchr1.gateway.runs.conversation import Turn
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.settings import Settings
@@ -55,59 +58,72 @@ def is_stored_request(request: Mapping[str, Any]) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request's conversation, and the request's own messages of it."""
+
+    conversation: Conversation
+    """Without ``instructions``."""
+    messages: list[Message]
+
+
 def run_options(body: ResponsesRequest, settings: Settings) -> RunOptions:
-    """Return the request's options in the native form. Token and search limits above the operator's are cut."""
-    max_searches = body.max_tool_calls
-    if body.tool_choice == "none":
+    """Return the request's options in the native form. Token and search limits above the operator's are cut.
+
+    Raises:
+        ApiError: an option is not allowed.
+    """
+    max_searches = body.max_searches
+    if body.is_closed_book:
         max_searches = 0
-    max_turns = body.max_turns or settings.max_turns
-    return RunOptions(
-        max_turns=body.max_turns,
-        max_searches=None if max_searches is None else min(max_searches, max_turns),
-        max_tokens=None if body.max_output_tokens is None else min(body.max_output_tokens, settings.max_run_tokens),
-        top_k=_top_k(body, settings),
-        temperature=body.temperature,
-        top_p=body.top_p,
-        seed=body.seed,
-        deadline_s=body.deadline_s,
-        cache="only" if any(tool.external_web_access is False for tool in body.tools or ()) else "default",
+    elif max_searches is None and body.max_tool_calls is not None:
+        max_searches = min(body.max_tool_calls, body.max_turns or settings.max_turns)
+    return body.options(
+        settings,
+        max_tokens=body.max_output_tokens,
+        max_searches=max_searches,
+        context_size=body.offered.context_size,
+        is_cache_only=body.offered.is_cache_only,
     )
 
 
-def _top_k(body: ResponsesRequest, settings: Settings) -> int | None:
-    """Return the passages per search, which is how a search's context size is told to the run."""
-    if body.top_k is not None:
-        return body.top_k
-    sizes = [tool.search_context_size for tool in body.tools or () if tool.search_context_size is not None]
-    if not sizes:
-        return None
-    return min({"low": 1, "medium": settings.top_k, "high": settings.max_top_k}[sizes[-1]], settings.max_top_k)
-
-
-async def turns_of(body: ResponsesRequest, find: FindRun) -> list[Turn]:
-    """Return the conversation without ``instructions``: the previous response's turns and answer, then the input.
+async def read_asked(body: ResponsesRequest, find: FindRun) -> Asked:
+    """Return the conversation: the previous response's turns and answer, then the input up to its question.
 
     Raises:
-        ApiError: an item or a response that it names does not exist, or it does not end in a question.
+        ApiError: an item or a response that it names does not exist, or there is no question.
     """
-    turns = [] if body.previous_response_id is None else await _earlier(body.previous_response_id, find)
-    for item in body.input:
-        if isinstance(item, MessageItem):
-            turns.append(Turn(item.role, item.text))
-        elif isinstance(item, ItemReference):
-            turns += await _referred(item.id, find)
-    if question_of(turns) is None:
-        raise invalid("The last message must have the role 'user'; it is the question.", param="input")
+    earlier = await _earlier(body.previous_response_id, find)
+    messages = await _messages(body.input, find)
+    conversation = read_conversation(messages, "input")
+    return Asked(replace(conversation, turns=[*earlier, *conversation.turns]), messages)
+
+
+async def turns_to_compact(body: CompactRequest, find: FindRun) -> list[Turn]:
+    """Return all turns of a conversation, whatever it ends in.
+
+    Raises:
+        ApiError: an item or a response that it names does not exist, or there is nothing to compact.
+    """
+    turns = await _earlier(body.previous_response_id, find)
+    messages = [] if body.input is None else await _messages(body.input, find)
+    turns += [Turn(message.role, text_of(message.content, message.where)) for message in messages]
+    turns = [turn for turn in turns if turn.text.strip()]
+    if not turns:
+        raise invalid("There is nothing to compact: send 'input', or 'previous_response_id'.", param="input")
     return turns
 
 
-def question_of(turns: list[Turn]) -> str | None:
-    """Return the last message that is no instruction; None where that is not the user's."""
-    last = next((turn for turn in reversed(turns) if turn.role not in INSTRUCTION_ROLES), None)
-    return last.text if last is not None and last.role == "user" else None
+async def _messages(given: Any, find: FindRun) -> list[Message]:
+    messages: list[Message] = []
+    for item in read_input(given):
+        messages += [item] if isinstance(item, Message) else await _referred(item.id, find)
+    return messages
 
 
-async def _earlier(response_id: str, find: FindRun) -> list[Turn]:
+async def _earlier(response_id: str | None, find: FindRun) -> list[Turn]:
+    if not response_id:
+        return []
     try:
         meta, run = await find(response_id)
     except RunNotFoundError as error:
@@ -119,7 +135,7 @@ async def _earlier(response_id: str, find: FindRun) -> list[Turn]:
     return [*turns, Turn("assistant", run.answer)] if run.answer else turns
 
 
-async def _referred(item_id: str, find: FindRun) -> list[Turn]:
+async def _referred(item_id: str, find: FindRun) -> list[Message]:
     """Return the answer that an item's id stands for.
 
     Reasoning and searches give nothing: they add nothing to a question.
@@ -133,24 +149,21 @@ async def _referred(item_id: str, find: FindRun) -> list[Turn]:
         _, run = await find(f"resp_{key}")
     except RunNotFoundError as error:
         raise ApiError(404, f"Item with id {item_id!r} not found.", code="item_not_found", param="input") from error
-    return [Turn("assistant", run.answer)] if run.answer else []
+    return [Message("assistant", run.answer, "input")] if run.answer else []
 
 
-def stored_request(body: ResponsesRequest, turns: list[Turn], response_id: str, settings: Settings) -> dict[str, Any]:
+def stored_request(body: ResponsesRequest, asked: Asked, response_id: str, settings: Settings) -> dict[str, Any]:
     """Return the part of the request that is stored; see the module's docstring."""
     return {
         "fields": _fields(body, settings),
-        "input": _input_items(body, key_of(response_id)),
-        "turns": [[turn.role, turn.text] for turn in turns],
+        "input": _input_items(asked.messages, key_of(response_id)),
+        "turns": [[turn.role, turn.text] for turn in asked.conversation.turns],
         "include": list(dict.fromkeys(body.include or ())),
     }
 
 
 def _fields(body: ResponsesRequest, settings: Settings) -> Json:
     """Return the fields of the request that the response repeats, with the values that held where it set none."""
-    tools = [tool.model_dump(exclude_none=True, exclude={"filters"}) for tool in body.tools or ()] or [
-        {"type": "web_search"}
-    ]
     reasoning = body.reasoning
     return {
         "background": bool(body.background),
@@ -161,11 +174,11 @@ def _fields(body: ResponsesRequest, settings: Settings) -> Json:
         "max_tool_calls": body.max_tool_calls,
         "temperature": settings.temperature if body.temperature is None else body.temperature,
         "top_p": 1.0 if body.top_p is None else body.top_p,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
+        "presence_penalty": body.presence_penalty or 0.0,
+        "frequency_penalty": body.frequency_penalty or 0.0,
         "top_logprobs": 0,
-        "tools": tools,
-        "tool_choice": body.tool_choice or "auto",
+        "tools": [_tool(tool) for tool in _repeated(body.tools or [], "tools")],
+        "tool_choice": _repeated(body.tool_choice or "auto", "tool_choice"),
         "parallel_tool_calls": body.parallel_tool_calls is not False,
         "reasoning": {"effort": None, "summary": None if reasoning is None else reasoning.summary},
         "text": {"format": {"type": "text"}},
@@ -178,15 +191,36 @@ def _fields(body: ResponsesRequest, settings: Settings) -> Json:
     }
 
 
-def _input_items(body: ResponsesRequest, key: str) -> list[Json]:
+def _repeated(value: Any, param: str) -> Any:
+    """Return the JSON that a response can repeat of what a client sent.
+
+    Raises:
+        ApiError: it can't be written again: half of a surrogate pair, a number of more than 64 bits.
+    """
+    try:
+        return msgspec.json.decode(msgspec.json.encode(value))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        message = f"'{param}': It holds text that is not valid Unicode, or a number that is too large."
+        raise invalid(message, param=param) from error
+
+
+def _tool(tool: Any) -> Any:
+    """Return a tool as sent; a function has all its fields, since clients require them."""
+    if isinstance(tool, dict) and tool.get("type") == "function" and "name" in tool:
+        return {"description": None, "parameters": None, "strict": None, **tool}
+    return tool
+
+
+def _input_items(messages: Sequence[Message], key: str) -> list[Json]:
     """Return the request's messages, each with an id of its own."""
-    messages = [item for item in body.input if isinstance(item, MessageItem)]
-    return [_message(item, f"msg_{key}_{i}") for i, item in enumerate(messages)]
+    said = [message for message in messages if message.role != "tool"]
+    return [_message(message, f"msg_{key}_{i}") for i, message in enumerate(said)]
 
 
-def _message(item: MessageItem, item_id: str) -> Json:
-    if item.role == "assistant":
-        part: Json = {"type": "output_text", "text": item.text, "annotations": [], "logprobs": []}
+def _message(message: Message, item_id: str) -> Json:
+    text = text_of(message.content, message.where)
+    if message.role == "assistant":
+        part: Json = {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
     else:
-        part = {"type": "input_text", "text": item.text}
-    return {"id": item_id, "type": "message", "role": item.role, "status": "completed", "content": [part]}
+        part = {"type": "input_text", "text": text}
+    return {"id": item_id, "type": "message", "role": message.role, "status": "completed", "content": [part]}

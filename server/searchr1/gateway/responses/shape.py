@@ -8,12 +8,15 @@ Rules
    ``msg_X``.
 3. The answer leaves as a whole, when it is final: text inside an ``<answer>`` that the model never closes is none.
 4. Every item that was added is done before the response ends.
+5. Searches are items of their own where the request names the web search, in its tools or in ``include``. Elsewhere a
+   client need not know such items, and a search is a line of its turn's reasoning.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
+from searchr1.gateway.openai.tools import is_web_search
 from searchr1.gateway.responses import items
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.runs.store.base import RunMeta
@@ -58,6 +61,7 @@ class ResponseShape:
         """``include`` adds to what the request itself included."""
         self._meta = meta
         self._include = frozenset(meta.request["include"]) | (include or frozenset())
+        self._shows_searches = _names_search(meta.request)
         self._summarized = meta.request["fields"]["reasoning"]["summary"] is not None
         self._key = key_of(meta.id)
         self._sequence = 0
@@ -114,8 +118,11 @@ class ResponseShape:
             case wire.ThinkDelta():
                 yield from self._think(event.turn, event.text)
             case wire.SearchStarted():
+                if not self._shows_searches:
+                    yield from self._think(event.turn, f"\n[search] {event.query}\n")
                 yield from self._close_reasoning()
-                yield from self._open_search(event.turn, event.query)
+                if self._shows_searches:
+                    yield from self._open_search(event.turn, event.query)
             case wire.SearchCompleted():
                 yield from self._close_search("completed", event.passages)
             case wire.SearchFailed():
@@ -246,6 +253,11 @@ def response_of(meta: RunMeta, run: wire.Run, *, include: frozenset[str] | None 
 def key_of(response_id: str) -> str:
     """Return the part that a response's id and the ids of its items share."""
     return response_id.removeprefix("resp_")
+
+
+def _names_search(request: Json) -> bool:
+    tools, include = request["fields"]["tools"], request["include"]
+    return any(map(is_web_search, tools)) or any(name.startswith("web_search_call.") for name in include)
 
 
 def _events_of(run: wire.Run) -> Iterator[wire.KnownEvent]:

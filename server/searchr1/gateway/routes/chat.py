@@ -20,8 +20,10 @@ from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.shape import ChatShape
-from searchr1.gateway.errors import engine_status, error_body
+from searchr1.gateway.chat.stop import stopped
+from searchr1.gateway.errors import ApiError, engine_status, error_body
 from searchr1.gateway.example import EXAMPLE_RUN
+from searchr1.gateway.openai.ignored import IGNORED_HEADERS, telling_ignored
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
@@ -31,6 +33,7 @@ from searchr1.gateway.routes.run_requests import (
     raise_if_failed,
 )
 from searchr1.gateway.routes.streaming import event_stream
+from searchr1.gateway.runs.conversation import fold_conversation
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import DONE, encode_data, encode_json
 from searchr1_client.events import Run, RunFailed
@@ -44,6 +47,7 @@ _EXAMPLE = ChatShape("chatcmpl-0123456789abcdef0123456789abcdef", "searchr1-atla
 _OK: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The completion, or its chunks.",
+        "headers": IGNORED_HEADERS,
         "content": {
             "application/json": {"schema": {"type": "object"}, "example": _EXAMPLE.completion([EXAMPLE_RUN])},
             "text/event-stream": {
@@ -66,17 +70,27 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     plans = _plans(request, body, completion_id)
     shape = ChatShape(completion_id, settings.public_name, int(time.time()), include_usage=body.include_usage)
     events = choice_events(services, plans, run_id=completion_id)
+    if body.stops:
+        events = stopped(events, body.stops)
     folds = [RunFold() for _ in plans]
     if body.stream:
         begun = await begun_events(request, events)
-        return await event_stream(_chunks(begun, shape, folds), heartbeat_s=settings.heartbeat_s)
-    runs = await cancel_on_disconnect(_whole(events, folds), request)
-    return Response(encode_json(shape.completion(runs)), media_type="application/json")
+        response: Response = await event_stream(_chunks(begun, shape, folds), heartbeat_s=settings.heartbeat_s)
+    else:
+        runs = await cancel_on_disconnect(_whole(events, folds), request)
+        response = Response(encode_json(shape.completion(runs)), media_type="application/json")
+    return telling_ignored(response, body.ignored, services.metrics)
+
+
+@router.post("/v1/completions", include_in_schema=False)
+async def completions() -> Response:
+    """Refuse: a question is a message here."""
+    raise ApiError(404, "This server answers chat only: use POST /v1/chat/completions.", code="not_found")
 
 
 def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan]:
     services = services_of(request)
-    question, num_choices = body.question(), body.num_choices(services.settings)
+    question, num_choices = fold_conversation(body.conversation.turns), body.num_choices(services.settings)
     return [
         services.admission.plan(
             question,
@@ -85,6 +99,7 @@ def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan
             run_id=completion_id if num_choices == 1 else f"{completion_id}-{choice}",
             stream=bool(body.stream),
             param="messages",
+            shaping=body.shaping,
         )
         for choice in range(num_choices)
     ]

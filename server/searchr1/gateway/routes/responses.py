@@ -12,16 +12,20 @@ from fastapi.responses import Response
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, invalid
+from searchr1.gateway.openai.ignored import IGNORED_HEADERS, telling_ignored
+from searchr1.gateway.responses.compaction import compact
 from searchr1.gateway.responses.example import EXAMPLE_RESPONSE
 from searchr1.gateway.responses.intake import (
+    Asked,
+    FindRun,
     is_stored_request,
-    question_of,
+    read_asked,
     run_options,
     stored_request,
-    turns_of,
+    turns_to_compact,
 )
-from searchr1.gateway.responses.items import Json
-from searchr1.gateway.responses.models import Includable, ResponsesRequest
+from searchr1.gateway.responses.items import Json, usage_object
+from searchr1.gateway.responses.models import CompactRequest, Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
@@ -39,7 +43,7 @@ from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta, RunUnreadableError
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import HEARTBEAT, JsonResponse, encode_named
-from searchr1_client.events import Run
+from searchr1_client.events import Run, Usage
 
 router = APIRouter(route_class=GuardedRoute)
 
@@ -59,9 +63,13 @@ _RESPONSE: dict[str, Any] = {
     "content": {"application/json": {"schema": {"type": "object"}, "example": EXAMPLE_RESPONSE}},
 }
 _WHOLE: dict[int | str, dict[str, Any]] = {200: _RESPONSE}
+_COMPACTED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The compacted conversation.", "content": {"application/json": {"schema": {"type": "object"}}}}
+}
 _EITHER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The response, or its events.",
+        "headers": IGNORED_HEADERS,
         "content": {**_RESPONSE["content"], "text/event-stream": _STREAM},
     }
 }
@@ -69,15 +77,23 @@ _EITHER: dict[int | str, dict[str, Any]] = {
 
 @router.post("/v1/responses", responses=_EITHER, dependencies=ROOM, summary="Create a response")
 async def create(request: Request, body: ResponsesRequest) -> Response:
-    """Answer as OpenAI does, in items `reasoning`, `web_search_call` and `message` with `url_citation` annotations.
+    """Answer as OpenAI does, in items `reasoning`, `web_search_call` (where asked for), `message` with citations.
 
     A stored stream whose reader is gone can be resumed for a while, then the run is cancelled; one in the background
     goes on.
     """
-    services, hub = services_of(request), hub_of(request)
+    services = services_of(request)
     services.admission.check_model(body.model)
     body.check()
-    meta, plan = await _admitted(request, body)
+    asked = await read_asked(body, _finder(request))
+    meta, plan = _admitted(request, body, asked)
+    response = await _answer(request, body, meta, plan)
+    ignored = (*body.offered.ignored, *(("input",) if asked.conversation.is_cut else ()))
+    return telling_ignored(response, ignored, services.metrics)
+
+
+async def _answer(request: Request, body: ResponsesRequest, meta: RunMeta, plan: Plan) -> Response:
+    services, hub = services_of(request), hub_of(request)
     kept = meta.request["fields"]["store"]
     if body.background and not kept:
         message = "A response in the background has to be stored: leave out 'store'."
@@ -96,6 +112,27 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     handle = hub.start(plan, meta, on_disconnect="cancel", store=kept)
     run = raise_if_failed(await cancel_on_disconnect(handle.to_end(), request))
     return JsonResponse(response_of(meta, run))
+
+
+@router.post("/v1/responses/compact", responses=_COMPACTED, summary="Compact a conversation")
+async def compact_conversation(request: Request, body: CompactRequest) -> Response:
+    """Put a conversation into one item, to be sent as the beginning of a later `input`.
+
+    The item holds what a run would read of it; no model is asked.
+    """
+    services_of(request).admission.check_model(body.model)
+    turns = await turns_to_compact(body, _finder(request))
+    key = uuid.uuid4().hex
+    item = {"id": f"cmp_{key}", "type": "compaction", "encrypted_content": compact(turns)}
+    return JsonResponse(
+        {
+            "id": f"resp_{key}",
+            "object": "response.compaction",
+            "created_at": int(time.time()),
+            "output": [item],
+            "usage": usage_object(Usage()),
+        }
+    )
 
 
 @router.get("/v1/responses/{response_id}", responses=_EITHER, summary="Get a stored response, or its stream")
@@ -162,14 +199,17 @@ async def input_items(
     return JsonResponse({"object": "list", "data": page, **ends, "has_more": len(listed) > limit})
 
 
-async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, Plan]:
-    services, caller = services_of(request), caller_of(request)
-
+def _finder(request: Request) -> FindRun:
     async def find(response_id: str) -> tuple[RunMeta, Run]:
-        handle = _readable(await hub_of(request).find(response_id, caller, "response"))
+        handle = _readable(await hub_of(request).find(response_id, caller_of(request), "response"))
         return handle.meta, await handle.run()
 
-    turns = await turns_of(body, find)
+    return find
+
+
+def _admitted(request: Request, body: ResponsesRequest, asked: Asked) -> tuple[RunMeta, Plan]:
+    services, caller = services_of(request), caller_of(request)
+    turns = asked.conversation.turns
     instructed = [Turn("system", body.instructions), *turns] if body.instructions else turns
     response_id = f"resp_{uuid.uuid4().hex}"
     plan = services.admission.plan(
@@ -179,15 +219,16 @@ async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, 
         run_id=response_id,
         stream=bool(body.stream),
         param="input",
+        shaping=body.shaping,
     )
     meta = RunMeta(
         id=response_id,
         kind="response",
         created=int(time.time()),
         model=services.settings.public_name,
-        question=(question_of(turns) or "").strip(),
+        question=asked.conversation.question.strip(),
         scope=scope_of(caller),
-        request=stored_request(body, turns, response_id, services.settings),
+        request=stored_request(body, asked, response_id, services.settings),
     )
     return meta, plan
 
