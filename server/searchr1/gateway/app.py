@@ -14,9 +14,10 @@ from fastapi.staticfiles import StaticFiles
 
 from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.errors import install_error_handlers
+from searchr1.gateway.mcp.server import running_mcp
 from searchr1.gateway.middleware import BodyBounds, BugBoundary, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
-from searchr1.gateway.routes import admin, chat, ops, research, responses
+from searchr1.gateway.routes import admin, chat, mcp, ops, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
@@ -35,7 +36,8 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_services(settings) as services, RunHub(services, open_run_store(settings)) as hub:
             app.state.services, app.state.hub = services, hub
-            yield
+            async with running_mcp(max_body_bytes=settings.max_body_bytes) as app.state.mcp:
+                yield
 
     app = FastAPI(
         title="Search-R1 Serve",
@@ -62,6 +64,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.include_router(research.router, tags=["research"], **keyed)
     app.include_router(chat.router, tags=["openai"], **keyed)
     app.include_router(responses.router, tags=["openai"], **keyed)
+    app.include_router(mcp.router, **keyed)
     app.include_router(ops.router, tags=["operations"])
     app.include_router(admin.router, tags=["operations"])
     describe(app)
