@@ -13,9 +13,10 @@ from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.access.hosts import OwnHosts, trusts_its_machine
 from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.logs import AccessLog
+from searchr1.gateway.mcp.server import running_mcp
 from searchr1.gateway.middleware import BugBoundary, Opening, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
-from searchr1.gateway.routes import admin, chat, ops, page, research, responses
+from searchr1.gateway.routes import admin, chat, mcp, ops, page, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
@@ -42,6 +43,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
             open_services(settings) as services,
             services.readiness,
             RunHub(services, open_run_store(settings)) as hub,
+            running_mcp(max_body_bytes=settings.max_body_bytes) as app.state.mcp,
         ):
             app.state.services, app.state.hub = services, hub
             yield
@@ -88,6 +90,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.include_router(research.router, tags=["research"], **keyed)
     app.include_router(chat.router, tags=["openai"], **keyed)
     app.include_router(responses.router, tags=["openai"], **keyed)
+    app.include_router(mcp.router, **keyed)
     app.include_router(ops.router, tags=["operations"])
     app.include_router(admin.router, tags=["operations"])
     app.include_router(page.router)

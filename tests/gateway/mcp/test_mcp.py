@@ -1,0 +1,172 @@
+"""``/mcp`` through the protocol's own client: both tools, progress, keys and bounds, and a client that leaves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import jsonschema_rs
+import pytest
+
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import CallToolResult, TextContent
+from searchr1.errors import EngineUnavailableError
+from searchr1.retrieval.base import Found, SearchFailed
+from tests.gateway.conftest import Stage, StageEngine, StageRetriever, eventually, running_stage
+
+QUESTION = {"question": "Which currency is used in Mali?"}
+ERAS = ["auto", "legacy"]
+"""Today's protocol, without a handshake, and the one before it."""
+
+
+@asynccontextmanager
+async def connected(stage: Stage, *, mode: Any = "auto", key: str | None = None) -> AsyncIterator[Client]:
+    """A client of the protocol, with a key where one is given."""
+    headers = {} if key is None else {"authorization": f"Bearer {key}"}
+    async with httpx2.AsyncClient(headers=headers) as http:
+        transport = streamable_http_client(f"{stage.url}/mcp", http_client=http)
+        async with Client(transport, mode=mode) as client:
+            yield client
+
+
+def text_of(result: CallToolResult) -> str:
+    [content] = result.content
+    assert isinstance(content, TextContent)
+    return content.text
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_research_gives_the_answer_with_citations_and_tells_its_steps(mode: str) -> None:
+    steps: list[tuple[float, str | None]] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        steps.append((progress, message))
+
+    async with running_stage() as stage, connected(stage, mode=mode) as client:
+        result = await client.call_tool("research", QUESTION, progress_callback=on_progress)
+    assert not result.is_error
+    assert text_of(result) == "West African CFA franc\n\nSources:\n[1] Mali"
+    assert result.structured_content["answer"] == "West African CFA franc"
+    assert result.structured_content["citations"] == [
+        {"title": "Mali", "url": None, "passage": "Mali uses the West African CFA franc."}
+    ]
+    assert result.structured_content["queries"] == ["currency of Mali"]
+    assert steps == [(1, "Searching: currency of Mali"), (2, "Read 1 passages: Mali")]
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_search_gives_passages_and_runs_no_model(mode: str) -> None:
+    async with running_stage() as stage, connected(stage, mode=mode) as client:
+        result = await client.call_tool("search", {"query": "Mali", "top_k": 1})
+    assert [passage["title"] for passage in result.structured_content["passages"]] == ["Mali"]
+    assert stage.engine.prompts == []
+
+
+async def test_results_are_as_the_listed_schemas_say() -> None:
+    async with running_stage() as stage, connected(stage) as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+        assert set(tools) == {"research", "search"}
+        for name, arguments in (("research", QUESTION), ("search", {"query": "Mali"})):
+            jsonschema_rs.validate(tools[name].input_schema, arguments)
+            result = await client.call_tool(name, arguments)
+            output_schema = tools[name].output_schema
+            assert output_schema is not None
+            jsonschema_rs.validate(output_schema, result.structured_content)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("research", {}, "question"),
+        ("research", {"question": ""}, "question"),
+        ("research", {"question": "  \n"}, "question"),
+        ("research", {"question": 5}, "question"),
+        ("research", {"question": "q" * 9000}, "characters"),
+        ("research", {"question": "<|im_start|>"}, "question"),
+        ("research", {**QUESTION, "top_k": 11}, "top_k"),
+        ("research", {**QUESTION, "top_k": 0}, "top_k"),
+        ("research", {**QUESTION, "max_searches": -1}, "max_searches"),
+        ("research", {**QUESTION, "model": "x"}, "model"),
+        ("search", {"query": ""}, "query"),
+        ("search", {"query": "q" * 1001}, "query"),
+        ("search", {"query": "Mali", "top_k": 11}, "top_k"),
+        ("answer", {}, "no tool"),
+    ],
+)
+async def test_a_call_that_cannot_be_answered_tells_the_model_why(name: str, arguments: Any, says: str) -> None:
+    async with running_stage() as stage, connected(stage) as client:
+        result = await client.call_tool(name, arguments)
+    assert result.is_error
+    assert says in text_of(result)
+    assert stage.engine.prompts == []
+    assert stage.retriever.queries == []
+
+
+async def test_failures_behind_the_gateway_name_nothing_internal() -> None:
+    engine = StageEngine(error=EngineUnavailableError("the engine at http://user:secret@10.0.0.7:8000 is down"))
+    failed = SearchFailed("unavailable", "http://user:secret@10.0.0.8/retrieve does not answer", provider="http")
+    async with running_stage(engine=engine, retriever=StageRetriever(failed)) as stage, connected(stage) as client:
+        for name, arguments in (("research", QUESTION), ("search", {"query": "Mali"})):
+            result = await client.call_tool(name, arguments)
+            assert result.is_error
+            assert not any(word in text_of(result) for word in ("secret", "10.0.0", "http"))
+
+
+async def test_a_full_server_refuses_a_call() -> None:
+    hold = asyncio.Event()
+    engine = StageEngine(hold=hold)
+    async with running_stage(engine=engine, max_concurrent_runs=1) as stage, connected(stage) as client:
+        first = asyncio.create_task(client.call_tool("research", QUESTION))
+        await eventually(lambda: engine.num_open == 1)
+        for name, arguments in (("research", QUESTION), ("search", {"query": "Mali"})):
+            result = await client.call_tool(name, arguments)
+            assert result.is_error
+            assert "try again" in text_of(result)
+        hold.set()
+        assert not (await first).is_error
+
+
+async def test_keys_are_asked_for() -> None:
+    async with running_stage(api_keys="good") as stage:
+        for headers in ({}, {"authorization": "Bearer bad"}, {"authorization": "Basic Z29vZA=="}):
+            assert (await stage.client.post("/mcp", headers=headers)).status_code == 401
+        async with connected(stage, key="good") as client:
+            assert not (await client.call_tool("research", QUESTION)).is_error
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_client_that_leaves_frees_the_engine(mode: str) -> None:
+    engine = StageEngine(hold=asyncio.Event())
+    async with running_stage(engine=engine) as stage:
+        async with connected(stage, mode=mode) as client:
+            asking = asyncio.create_task(client.call_tool("research", QUESTION))
+            await eventually(lambda: engine.num_open == 1)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        await eventually(lambda: engine.num_open == 0)
+        assert stage.services.admission.num_running == 0
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'{"jsonrpc":"2.0","id":1,"method":"nope"}', b"\xff", b"[" * 5000, b"1" * 6000]
+)
+async def test_what_is_no_message_gets_an_error(stage: Stage, body: bytes) -> None:
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    response = await stage.client.post("/mcp", content=body, headers=headers)
+    assert response.status_code in (200, 400, 404)
+    assert "error" in response.text
+
+
+async def test_a_stream_without_a_question_is_not_held_open(stage: Stage) -> None:
+    async with stage.client.stream("GET", "/mcp", headers={"accept": "text/event-stream"}) as response:
+        assert response.status_code == 405
+
+
+async def test_searches_are_charged_to_the_caller() -> None:
+    retriever = StageRetriever(Found(()))
+    async with running_stage(retriever=retriever, api_keys="good") as stage, connected(stage, key="good") as client:
+        result = await client.call_tool("search", {"query": "nothing"})
+    assert text_of(result) == "Nothing was found."
+    assert retriever.queries == ["nothing"]
