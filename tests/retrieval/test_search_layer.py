@@ -67,7 +67,7 @@ async def test_keys_of_no_tenant_share_a_search_only_where_a_setting_says_so(sha
 
 async def test_long_passages_are_cut_before_they_are_kept() -> None:
     queries: list[str] = []
-    long = "word " * 700_000
+    long = "word " * 20_000
     async with upstream(queries) as url:
         config = SearchConfig(url, resilience=ONCE, passage_chars=500)
         async with open_search(config) as layer:

@@ -16,7 +16,7 @@ class _Operation(Generic[T]):
     """One operation on the store; it runs in a task, which goes on when nobody waits for it any more."""
 
     def __init__(self, name: str, call: Callable[[], Awaitable[T]], asked_at_s: float, probes: bool) -> None:
-        self.name, self.call, self.asked_at_s, self.probes = call, asked_at_s, probes
+        self.name, self.call, self.asked_at_s, self.probes = name, call, asked_at_s, probes
         self.started_at_s: float | None = None
         self.task: asyncio.Task[T]
 
