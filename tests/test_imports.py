@@ -96,7 +96,7 @@ LAYERS = {
         "searchr1.errors",
         "searchr1.registry",
     ),
-    "searchr1.engines": ("searchr1.errors", "searchr1.registry", "searchr1.loop.types"),
+    "searchr1.engines": ("searchr1.errors", "searchr1.registry", "searchr1.retry_after", "searchr1.loop.types"),
     # It decodes what it samples; vLLM brings its own tokenizer.
     "searchr1.engines.transformers": (
         "searchr1.engines.base",
