@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from searchr1.cli.faults import EXTRAS, told
 from searchr1.cli.main import app, main
+from searchr1.cli.train import closing_line
 from searchr1_client import __version__
 from tests.evaluation.gateway.fake_gateway import FakeGateway, refusal
 
@@ -202,3 +203,14 @@ def test_a_wrong_setting_is_one_line_that_names_it(
         main()
     assert str(left.value).startswith(f"searchr1: a setting is wrong: {message}")
     assert "\n" not in str(left.value)
+
+
+def test_a_training_run_ends_with_its_scores_and_what_to_do_next(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "eval_em": 0.25}\n{"step": 1}\n{"step": 2, "eval_em": 0.5}\n')
+    line = closing_line(2, tmp_path, "index:x")
+    assert line == (
+        f"2 steps done, EM 0.250 before and 0.500 after. Serve the checkpoint with: "
+        f"searchr1 serve --model {tmp_path / 'checkpoint'} --retriever index:x"
+    )
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert "EM" not in closing_line(2, tmp_path, "index:x")
