@@ -15,7 +15,7 @@ STEERING = "\x1b]0;t\x07\x9b31m\x7f\r\u202e\u2066\u2069\u200f\u061c"
 def test_json_escapes_what_steers_a_terminal(indent: int | None) -> None:
     stdout, value = io.StringIO(), {"answer": f"a{STEERING}b\u2028 日本"}
     Output(stdout).json(json.dumps(value, ensure_ascii=False, indent=indent))
-    assert not set(stdout.getvalue()) & set(STEERING)
+    assert not set(stdout.getvalue()) & (set(STEERING) - set("]0;t31m"))
     assert "日本" in stdout.getvalue()
     assert json.loads(stdout.getvalue()) == value
 
