@@ -151,7 +151,10 @@ class _Array:
 
     def __init__(self, head: bytes, file: IO[bytes]) -> None:
         self._text, self._at = "", 0
-        self._decoder, self._file = json.JSONDecoder(), io.TextIOWrapper(_Joined(head, file), encoding="utf-8")
+        self._decoder, self._file = (
+            json.JSONDecoder(),
+            io.TextIOWrapper(io.BufferedReader(_Joined(head, file)), "utf-8"),
+        )
         self._done = False
 
     def open(self) -> None:

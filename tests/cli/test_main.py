@@ -1,14 +1,21 @@
 """The command as a whole: every subcommand explains itself, and asking for help loads nothing else."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from starlette.responses import Response
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from searchr1.cli.faults import EXTRAS, told
 from searchr1.cli.main import app, main
+from searchr1.cli.train import closing_line
+from searchr1_client import __version__
+from tests.evaluation.gateway.fake_gateway import FakeGateway, refusal
 
 HEAVY = ("fastapi", "httpx", "numpy", "searchr1_client", "tokenizers", "torch", "uvicorn", "vllm")
 
@@ -59,6 +66,105 @@ def test_the_page_names_every_command_that_does_something() -> None:
     assert {command for command in commands if f"`searchr1 {command}`" not in page} == set()
 
 
+def test_the_version_is_told() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"searchr1 {__version__}\n")
+
+
+def test_every_package_of_an_extra_is_known_by_it() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    lines = [line for extra in EXTRAS.values() for line in project["optional-dependencies"][extra]]
+    packages = {re.split(r"[>=\[]", line)[0].lower().replace("-", "_") for line in lines}
+    imported = {"pystemmer": "Stemmer", "pyyaml": "yaml", "tavily_python": "tavily"}
+    assert {imported.get(package, package) for package in packages} == set(EXTRAS)
+
+
+@pytest.mark.parametrize("package", sorted(EXTRAS))
+def test_a_package_that_is_missing_is_one_line(package: str) -> None:
+    message = told(ModuleNotFoundError(f"No module named '{package}.inner'", name=f"{package}.inner"))
+    assert message == f"this needs {package}, which is not installed: pip install '.[{EXTRAS[package]}]'"
+    assert told(ModuleNotFoundError("No module named 'searchr1.bug'", name="searchr1.bug")) is None
+    assert told(ValueError("a bug")) is None
+
+
+LINE = '{"id": "a", "question": "q", "golden_answers": ["x"]}\n'
+COMMANDS = {
+    "ask": (["ask", "q"], 3),
+    "eval": (["eval", "--dataset", "q.jsonl"], 1),
+    "export": (["export", "--output", "out.jsonl"], 1),
+}
+ENVIRONMENTS = [
+    {"ALL_PROXY": "socks5://127.0.0.1:1"},
+    {"all_proxy": "socks://127.0.0.1:1/"},
+    {"HTTPS_PROXY": "http://h:port"},
+    {"NO_PROXY": "localhost,::1,fe80::/10", "HTTP_PROXY": "http://127.0.0.1:1"},
+    {"SSL_CERT_FILE": "/nonexistent"},
+]
+AWAY, HERE = "http://gateway.invalid:8000", "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda environment: " ".join(environment))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_environment_that_cannot_be_used_is_one_line(
+    command: str,
+    environment: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "q.jsonl").write_text(LINE)
+    monkeypatch.chdir(tmp_path)
+    words, code = COMMANDS[command]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for url, says in ((AWAY, next(iter(environment))), (HERE, "answers at")):
+        monkeypatch.setattr("sys.argv", ["searchr1", *words, "--url", url])
+        with pytest.raises(SystemExit) as left:
+            main()
+        ended = left.value.code
+        told_lines = capsys.readouterr().err.splitlines() + ([ended] if isinstance(ended, str) else [])
+        assert (1 if isinstance(ended, str) else ended) == code
+        [line] = [line for line in told_lines if says in line]
+        assert "Traceback" not in "".join(told_lines)
+        assert "cannot be written" not in line
+
+
+@pytest.mark.parametrize("status", [400, 418, 503])
+@pytest.mark.parametrize("command", ["eval", "export"])
+def test_servers_do_not_steer_the_terminal(
+    command: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "\x1b]0;title\x07\x1b[2J\rgone \x9b31m\u202eevil\u2066"
+    server = FakeGateway(None)  # type: ignore[arg-type]
+    monkeypatch.setattr("searchr1.evaluation.gateway.asker.MAX_ATTEMPTS", 1)
+    monkeypatch.setattr("searchr1.export.gateway.MAX_ATTEMPTS", 1)
+
+    async def refused(_: dict[str, object]) -> Response:
+        return refusal(status, hostile, param="seed")
+
+    server.handler, server.models = refused, lambda: refusal(status, hostile)
+    (tmp_path / "q.jsonl").write_text(LINE)
+    monkeypatch.chdir(tmp_path)
+    with server.serve():
+        monkeypatch.setattr("sys.argv", ["searchr1", *COMMANDS[command][0], "--url", server.url])
+        with pytest.raises(SystemExit) as left:
+            main()
+    shown = "".join(capsys.readouterr()) + str(left.value.code)
+    assert left.value.code not in (0, None)
+    assert not set(shown) & set("\x1b\x07\r\x9b\u202e\u2066")
+
+
+def test_settings_that_are_no_json_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEARCHR1_TENANT_KEYS", '{"secret-key": ')
+    monkeypatch.setattr("sys.argv", ["searchr1", "serve", "--model", "m", "--retriever", "http://127.0.0.1:1/retrieve"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert isinstance(left.value.code, str)
+    assert left.value.code.startswith("searchr1: a setting is wrong")
+    assert "tenant_keys" in left.value.code.lower()
+    assert "secret" not in left.value.code
+
+
 @pytest.mark.process
 def test_help_loads_only_what_it_shows() -> None:
     program = (
@@ -98,3 +204,14 @@ def test_a_wrong_setting_is_one_line_that_names_it(
     assert left.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"searchr1: a setting is wrong: {message}")
+
+
+def test_a_training_run_ends_with_its_scores_and_what_to_do_next(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "eval_em": 0.25}\n{"step": 1}\n{"step": 2, "eval_em": 0.5}\n')
+    line = closing_line(2, tmp_path, "index:x")
+    assert line == (
+        f"2 steps done, EM 0.250 before and 0.500 after. Serve the checkpoint with: "
+        f"searchr1 serve --model {tmp_path / 'checkpoint'} --retriever index:x"
+    )
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    assert "EM" not in closing_line(2, tmp_path, "index:x")

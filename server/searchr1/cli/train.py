@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Annotated, Any
@@ -50,6 +51,18 @@ def train_run(
         asyncio.run(stoppable())
     except asyncio.CancelledError:
         raise SystemExit(128 + signal.SIGTERM) from None
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(closing_line(config.num_steps, config.out_dir, config.retriever))
+
+
+def closing_line(num_steps: int, out_dir: Path, retriever: str) -> str:
+    """Return what a run ended with: its steps, its first and last exact match, and how to serve its checkpoint."""
+    from searchr1.trainer.metrics import FILE, read_metrics
+
+    scores = [score for record in read_metrics(out_dir / FILE) if (score := record.get("eval_em")) is not None]
+    scored = f", EM {scores[0]:.3f} before and {scores[-1]:.3f} after" if len(scores) > 1 else ""
+    serve = f"searchr1 serve --model {out_dir / 'checkpoint'} --retriever {retriever}"
+    return f"{num_steps} steps done{scored}. Serve the checkpoint with: {serve}"
 
 
 @train_app.command("plot")
