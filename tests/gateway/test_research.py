@@ -90,7 +90,7 @@ async def test_a_failed_search_is_an_event_and_an_empty_result() -> None:
         body = (await stage.client.post("/v1/research", json={**QUESTION, "stream": True})).text
         events = [json.loads(d) for d in sse_payloads(body)]
         failed = next(e for e in events if e["type"] == "search.failed")
-        assert failed["error"] == {"code": "timeout", "message": "the retriever took too long"}
+        assert failed["error"] == {"code": "timeout", "message": "The search took too long."}
         assert events[-1]["status"] == "completed"
         tail = stage.services.tokenizer.encode("\n\n<information></information>\n\n")
         assert list(stage.engine.prompts[1][-len(tail) :]) == tail

@@ -214,24 +214,23 @@ async def test_a_run_at_the_end_of_the_grace_gets_its_last_event(
     assert "CancelledError" not in caplog.text
 
 
-async def test_a_reader_that_takes_nothing_does_not_keep_the_process(
+async def test_a_connection_that_does_not_end_does_not_keep_the_process(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(process, "LAST_WORDS_S", 0.2)
-    engine = StageEngine(["<think> " + "word " * 200_000])
-    async with serving(monkeypatch, engine, drain_s=0, shutdown_grace_s=0.2, max_run_tokens=10**6) as server:
+    monkeypatch.setattr(process, "LAST_WORDS_S", 0.1)
+    monkeypatch.setattr(process, "stop_runs", lambda _: 0)  # As if the last words did not get through.
+    engine = StageEngine(hold=asyncio.Event())
+    async with serving(monkeypatch, engine, drain_s=0, shutdown_grace_s=0.1) as server:
         await server.until(lambda answer: answer.status_code == 200)
-        _, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(server.url).port)
-        content = json.dumps({"question": QUESTION, "stream": True}).encode()
-        head = (
-            f"POST /v1/research HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}"
-        )
-        writer.write(head.encode() + b"\r\n\r\n" + content)
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        body = {"question": QUESTION, "stream": True}
+        asking = asyncio.create_task(server.client.post("/v1/research", json=body))
         await eventually(lambda: engine.num_open == 1)
         os.kill(os.getpid(), signal.SIGTERM)
         await server.task
-        writer.transport.abort()
+        with pytest.raises(httpx.RemoteProtocolError):
+            await asking
+        await server.client.aclose()
+    assert engine.num_open == 0
     assert "Traceback" not in caplog.text
 
 

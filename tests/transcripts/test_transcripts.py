@@ -72,7 +72,7 @@ def test_what_the_runs_amount_to() -> None:
     assert [step.invalid for step in runs["exhausted"].steps] == ["no_action", "no_action"]
     assert runs["exhausted"].answer is None
     assert runs["engine_failed"].error is not None
-    assert runs["engine_failed"].error.message == "the engine died"
+    assert runs["engine_failed"].error.code == "engine_error"
     assert runs["cancelled"].steps[0].reasoning == "I need Mali."
 
 

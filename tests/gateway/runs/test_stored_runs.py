@@ -165,7 +165,7 @@ async def test_a_failed_search_is_replayed_as_failed() -> None:
         told = await ask(stage)
         retriever.outcome = Found((MALI,))
         replayed = await stage.client.post("/v1/research/replay", json={"run_id": told["id"]})
-        assert replayed.json()["steps"][0]["search_error"]["message"] == "too slow"
+        assert replayed.json()["steps"][0]["search_error"]["code"] == "unavailable"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from searchr1_client.events import KnownEvent, Trajectory, Usage
 
 logger = logging.getLogger(__name__)
 
+_TEXT = (ThinkDelta, AnswerDelta)
 _OWN_REFUSALS = frozenset({"budget", "not_cached"})
 """Kinds of failed searches that are no trouble of a provider."""
 
@@ -64,7 +65,7 @@ class RunDrive:
                         self._waiting = asyncio.current_task()
                         async for event in driving:
                             self._waiting = None
-                            if isinstance(event, ThinkDelta | AnswerDelta):
+                            if isinstance(event, _TEXT):
                                 self._first_text_s = self._first_text_s or self._duration_s()
                             else:
                                 self._note(event)
