@@ -40,7 +40,7 @@ QUESTION = "Which currency is used in Mali?"
 ANSWER = "West African CFA franc"
 SEARCH = {"type": "web_search"}
 TOOLS: list[Any] = [
-    {"type": "function", "name": "f", "parameters": {"type": "object", "maximum": 2**63}, "strict": True},
+    {"type": "function", "name": "f", "parameters": {"type": "object", "maximum": 2**70}, "strict": True},
     {"type": "function", "name": "bare"},
     {"type": "custom", "name": "f"},
     {"type": "mcp", "server_label": "x", "server_url": "https://mcp.example"},

@@ -30,8 +30,8 @@ def _penalize(logits: torch.Tensor, ids: Sequence[int], num_prompt_ids: int, sha
         logits[seen] = torch.where(found > 0, found / shaping.repetition_penalty, found * shaping.repetition_penalty)
     if shaping.frequency_penalty or shaping.presence_penalty:
         sampled = torch.tensor(ids[num_prompt_ids:], dtype=torch.long, device=logits.device)
-        tokens, counts = sampled.unique(return_counts=True)
-        logits[tokens] -= shaping.frequency_penalty * counts + shaping.presence_penalty
+        counts = torch.bincount(sampled, minlength=len(logits))
+        logits.sub_(shaping.frequency_penalty * counts + shaping.presence_penalty * (counts > 0))
 
 
 def _cut(logits: torch.Tensor, shaping: Shaping, temperature: float) -> None:

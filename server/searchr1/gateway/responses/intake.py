@@ -23,6 +23,9 @@ from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.settings import Settings
 from searchr1_client.events import Run
 
+_NESTED_ROOM = 200
+"""Levels that are left below Python's bound for what is written around a part of the request."""
+
 FindRun = Callable[[str], Awaitable[tuple[RunMeta, Run]]]
 """Finds a stored response by its id. Raises ``RunNotFoundError``."""
 
@@ -195,12 +198,16 @@ def _repeated(value: Any, param: str) -> Any:
     """Return the JSON that a response can repeat of what a client sent.
 
     Raises:
-        ApiError: it can't be written again: half of a surrogate pair, a number of more than 64 bits.
+        ApiError: it can't be written again: half of a surrogate pair, or lists in lists without end.
     """
+    nested = value
+    for _ in range(_NESTED_ROOM):
+        nested = [nested]
     try:
+        msgspec.json.encode(nested)
         return msgspec.json.decode(msgspec.json.encode(value))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        message = f"'{param}': It holds text that is not valid Unicode, or a number that is too large."
+    except (ValueError, RecursionError) as error:
+        message = f"'{param}': It holds text that is not valid Unicode, or is nested too deeply."
         raise invalid(message, param=param) from error
 
 
