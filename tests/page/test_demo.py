@@ -1,15 +1,10 @@
-"""The page on the demo: a real model, real searches, a real browser.
-
-With ``SEARCHR1_SCREENSHOTS=docs/images`` the test also writes the four pictures of the guide there.
-"""
+"""The page on the demo: a real model, real searches, a real browser."""
 
 import asyncio
-import os
-from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, expect
 
 from tests.engines.helpers import metric
 from tests.support.demo_server import Demo
@@ -34,16 +29,6 @@ async def test_a_question_is_answered_with_its_sources(demo: Demo, browser: Brow
         await expect(page.locator("mark").first).to_contain_text("West African CFA franc", ignore_case=True)
         assert await visited.axe() == []
         assert visited.complaints == []
-        if folder := os.environ.get("SEARCHR1_SCREENSHOTS"):
-            await take_pictures(page, Path(folder), theme)
-
-
-async def take_pictures(page: Page, folder: Path, theme: Theme) -> None:
-    """Write the page as it stands, in a window and on a phone."""
-    for name, width, height in (("page", 1280, 760), ("page-phone", 360, 720)):
-        await page.set_viewport_size({"width": width, "height": height})
-        await page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-        await page.screenshot(path=folder / f"{name}-{theme}.png")
 
 
 async def test_stop_frees_the_engine(demo: Demo, browser: Browser) -> None:

@@ -90,26 +90,26 @@ async def test_the_history_is_bounded(stage: Stage, browser: Browser) -> None:
         assert stored[-1]["runs"][0]["question"] == "Question 48?"
 
 
-@pytest.mark.parametrize(
-    "stored",
-    [
-        "{not json",
-        "null",
-        '"text"',
-        "{}",
-        "[1, null, {}]",
-        '[{"asked_at": "soon", "runs": []}]',
-        '[{"asked_at": 1, "runs": [{"id": 1, "question": null}]}]',
-        '[{"asked_at": 1e400, "runs": [{"id": "run_1", "question": "Q"}]}]',
-        '[{"asked_at": 1e300, "runs": [{"id": "run_1", "question": "Q"}]}]',
-    ],
-)
-async def test_a_broken_history_is_an_empty_one(stage: Stage, browser: Browser, stored: str) -> None:
+BROKEN = [
+    "{not json",
+    "null",
+    '"text"',
+    "{}",
+    "[1, null, {}]",
+    '[{"asked_at": "soon", "runs": []}]',
+    '[{"asked_at": 1, "runs": [{"id": 1, "question": null}]}]',
+    '[{"asked_at": 1e400, "runs": [{"id": "run_1", "question": "Q"}]}]',
+    '[{"asked_at": 1e300, "runs": [{"id": "run_1", "question": "Q"}]}]',
+]
+
+
+async def test_a_broken_history_is_an_empty_one(stage: Stage, browser: Browser) -> None:
     async with visit(browser, stage.url) as visited:
         page = visited.page
-        await page.evaluate(STORE, stored)
-        await page.reload()
-        await expect(page.locator("#history-empty")).to_be_visible()
+        for stored in BROKEN:
+            await page.evaluate(STORE, stored)
+            await page.reload()
+            await expect(page.locator("#history-empty")).to_be_visible()
         await visited.ask(QUESTION)
         await expect(page.locator(".thread-title")).to_have_text([QUESTION])
         assert visited.complaints == []

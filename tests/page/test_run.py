@@ -38,7 +38,8 @@ async def test_a_run_shows_its_answer_its_sources_its_steps_and_its_figures(brow
         summary = page.locator(".steps > summary")
         await expect(summary).to_contain_text("1 search, 3 passages read · ")
         await expect(page.locator(".steps")).not_to_have_attribute("open", "")
-        places = [await page.locator(part).bounding_box() for part in (".asked", ".answer", ".source", ".steps")]
+        parts = (".asked", ".answer", ".source.cited", ".steps")
+        places = [await page.locator(part).bounding_box() for part in parts]
         tops = [place["y"] for place in places if place is not None]
         assert len(tops) == 4
         assert tops == sorted(tops)
@@ -58,25 +59,24 @@ async def test_a_run_shows_its_answer_its_sources_its_steps_and_its_figures(brow
         assert visited.complaints == []
 
 
-@pytest.mark.parametrize(
-    ("outcome", "expected"),
-    [
-        (Found((MALI,), cache="miss", provider="index"), "1 passage · index · "),
-        (Found((MALI,), cache="hit", age_s=3, provider="tavily"), "1 passage · tavily · from the cache, 3 s old"),
-        (Found((), cache="miss", provider="index"), "0 passages · index · "),
-        (SearchFailed("timeout", "the provider took too long"), "failed · "),
-    ],
-    ids=["miss", "hit", "nothing", "failed"],
-)
-async def test_a_search_says_where_its_passages_came_from_and_no_more(
-    browser: Browser, outcome: SearchOutcome, expected: str
-) -> None:
-    async with running_stage(retriever=StageRetriever(outcome)) as stage, visit(browser, stage.url) as visited:
+OUTCOMES: list[tuple[SearchOutcome, str]] = [
+    (Found((MALI,), cache="miss", provider="index"), "1 passage · index · "),
+    (Found((MALI,), cache="hit", age_s=3, provider="tavily"), "1 passage · tavily · from the cache, 3 s old"),
+    (Found((), cache="miss", provider="index"), "0 passages · index · "),
+    (SearchFailed("timeout", "the provider took too long"), "failed · "),
+]
+
+
+async def test_a_search_says_where_its_passages_came_from_and_no_more(stage: Stage, browser: Browser) -> None:
+    async with visit(browser, stage.url) as visited:
         page = visited.page
-        await visited.ask(QUESTION)
-        await page.get_by_text("Details", exact=True).click()
-        await expect(page.locator(".searches .facts")).to_contain_text(expected)
-        assert "miss" not in await page.locator(".run").inner_text()
+        for i, (outcome, expected) in enumerate(OUTCOMES):
+            stage.retriever.outcome = outcome
+            await visited.ask(QUESTION)
+            await expect(page.locator(".details > summary")).to_have_count(i + 1)
+            await page.locator(".details > summary").last.click()
+            await expect(page.locator(".searches .facts").last).to_contain_text(expected)
+        assert "miss" not in await page.locator(".runs").inner_text()
         assert visited.complaints == []
 
 
@@ -165,31 +165,44 @@ URLS = [
 ]
 
 
-@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-async def test_hostile_text_stays_text_wherever_it_stands(browser: Browser, text: str) -> None:
-    evil = Passage(id="1", title=text, text=f"{text} {ANSWER}", url="https://example.org/?q=<script>", score=1)
-    thought = f"<think> {text} </think>"
-    engine = StageEngine([f"{thought}<search> {text} </search>", f"{thought}\n<answer> {ANSWER} {text} </answer>"])
-    retriever = StageRetriever(Found((evil,), provider=text))
-    settings = {"page_about": text, "page_examples": [text], "served_name": text}
+async def test_hostile_text_stays_text_wherever_it_stands(browser: Browser) -> None:
+    everything = " ".join(HOSTILE.values())
+    evil = tuple(
+        Passage(id=str(i), title=text, text=f"{text} {ANSWER}", url=url, score=1)
+        for i, text in enumerate(HOSTILE.values())
+        for url in (None, f"https://example.org/?{i}=<script>")
+    )
+    thought = f"<think> {everything} </think>"
+    engine = StageEngine(
+        [f"{thought}<search> {everything} </search>", f"{thought}\n<answer> {ANSWER} {everything} </answer>"]
+    )
     async with (
-        running_stage(engine=engine, retriever=retriever, **settings) as stage,
+        running_stage(
+            engine=engine,
+            retriever=StageRetriever(Found(evil, provider=everything)),
+            page_about=everything[:500],
+            page_examples=list(HOSTILE.values()),
+            served_name=everything,
+            top_k=20,
+            max_top_k=20,
+            max_completion_tokens=2000,
+            max_run_tokens=10_000,
+        ) as stage,
         visit(browser, stage.url) as visited,
     ):
         page = visited.page
         await expect(page.locator("#about")).to_be_visible()
-        await visited.ask(f"{text}?")
-        await expect(page.locator(".actions")).to_be_visible()
-        for fold in await page.locator(".run details").all():
-            await fold.evaluate("fold => { fold.open = true; }")
-        for where in (".asked", ".answer", ".source .title", ".source .snippet", ".query", ".thread-title"):
-            await expect(page.locator(where).first).to_be_attached()
-        made = "script, img, iframe, svg, b:not(mark b), [onload], [onerror], [href^=javascript i]"
-        assert await page.locator(f".runs :is({made}), #history :is({made}), #about :is({made})").count() == 0
-        assert await page.title() != "owned"
-        await page.reload()
-        await expect(page.locator(".actions")).to_be_visible()
-        assert await page.title() != "owned"
+        await visited.ask(f"{everything}?")
+        for _ in range(2):
+            await expect(page.locator(".actions")).to_be_visible()
+            for fold in await page.locator(".run details").all():
+                await fold.evaluate("fold => { fold.open = true; }")
+            for where in (".asked", ".answer", ".source .title", ".source .snippet", ".query", ".thread-title"):
+                await expect(page.locator(where).first).to_be_attached()
+            made = "script, img, iframe, svg, [onload], [onerror], [href^=javascript i]"
+            assert await page.locator(f":is(.runs, #history, #about) :is({made})").count() == 0
+            assert await page.title() != "owned"
+            await page.reload()
         assert visited.complaints == []
 
 
@@ -353,18 +366,16 @@ WORDS = {
 
 
 @pytest.mark.parametrize("words", WORDS.values(), ids=WORDS)
-@pytest.mark.parametrize("width", [320, 360])
-async def test_a_narrow_window_is_wide_enough(browser: Browser, width: int, words: str) -> None:
+async def test_a_narrow_window_is_wide_enough(browser: Browser, words: str) -> None:
     long = Passage(id="1", title=words, text=f"{words} {ANSWER}", url=f"https://{'long.' * 40}example/", score=1)
-    about = "About " + words
     async with (
         running_stage(
             retriever=StageRetriever(Found((long, NAMED_ONLY), provider="p" * 80)),
             served_name="m" * 60,
-            page_about=about[:500],
+            page_about=f"About {words}"[:500],
             page_examples=[words],
         ) as stage,
-        visit(browser, stage.url, width=width, height=568) as visited,
+        visit(browser, stage.url, width=320, height=568) as visited,
     ):
         page = visited.page
         await expect(page.locator("#about")).to_be_visible()
@@ -373,7 +384,10 @@ async def test_a_narrow_window_is_wide_enough(browser: Browser, width: int, word
         await expect(page.locator(".actions")).to_be_visible()
         for fold in await page.locator(".run details").all():
             await fold.evaluate("fold => { fold.open = true; }")
-        assert not await visited.overflows()
+        for width in (320, 360, 1280):
+            await page.set_viewport_size({"width": width, "height": 568})
+            assert not await visited.overflows()
+        await page.set_viewport_size({"width": 320, "height": 568})
         assert await visited.axe() == []
         await page.get_by_role("button", name="History and settings").click()
         await expect(page.locator(".thread-title")).to_be_in_viewport()
