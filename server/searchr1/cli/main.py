@@ -16,7 +16,6 @@ from searchr1.cli.retriever import retriever_app
 from searchr1.cli.serve import serve
 from searchr1.cli.train import train_app
 from searchr1.printable import one_line
-from searchr1_client._version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(serve)
@@ -32,6 +31,8 @@ app.add_typer(demo_app, name="demo")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from searchr1_client import __version__  # which takes the time that `--help` should not
+
         typer.echo(f"searchr1 {__version__}")
         raise typer.Exit
 
