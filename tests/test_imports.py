@@ -182,6 +182,7 @@ EXTRAS = {
     "searchr1.evaluation": ("server", "demo", "train"),
     "searchr1.retrieval.index.encoder": ("server", "dense"),
     "searchr1.data": ("server", "data"),
+    "searchr1.json_texts": ("server", "data"),
     "searchr1.export.verl": ("server", "data", "train"),
     "searchr1.export": ("server", "data"),
     "searchr1": ("server",),

@@ -18,7 +18,6 @@ from searchr1.cli.serve import serve
 from searchr1.cli.train import train_app
 from searchr1.errors import ConfigurationError
 from searchr1.printable import one_line
-from searchr1_client._version import __version__
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(serve)
@@ -38,6 +37,8 @@ WRONG_USE = 2
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from searchr1_client import __version__  # which takes the time that `--help` should not
+
         typer.echo(f"searchr1 {__version__}")
         raise typer.Exit
 
