@@ -1,6 +1,7 @@
 """The examples of docs/guides/sdk.md: they run as they stand but for the server's address, and their types hold."""
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.conftest import running_stage
+from tests.gateway.conftest import ADMIN_KEY, running_stage
 
 PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "sdk.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
@@ -29,7 +30,10 @@ async def test_the_examples_run(number: int, tmp_path: Path) -> None:
         script = tmp_path / "example.py"
         script.write_text(EXAMPLES[number].replace("http://127.0.0.1:8080", stage.url), encoding="utf-8")
         example = await asyncio.create_subprocess_exec(
-            sys.executable, "-W", "error", script, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *(sys.executable, "-W", "error", script),
+            env=os.environ | {"SEARCHR1_API_KEY": ADMIN_KEY},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
         out, err = await example.communicate()
     assert err.decode() == ""

@@ -10,7 +10,7 @@ import pytest
 import searchr1_client as sdk
 from searchr1.errors import EngineError
 from searchr1_client.events import AnswerCompleted, RunCompleted, SearchCompleted
-from tests.gateway.conftest import MODEL, Stage, StageEngine, eventually, running_stage
+from tests.gateway.conftest import ADMIN_KEY, MODEL, Stage, StageEngine, eventually, running_stage
 
 T = TypeVar("T")
 QUESTION = "Which currency is used in Mali?"
@@ -27,7 +27,7 @@ async def in_thread(stage: Stage, use: Callable[[sdk.SearchR1], T]) -> T:
     """Return what ``use`` gives of a sync client."""
 
     def work() -> T:
-        with sdk.SearchR1(base_url=stage.url) as client:
+        with sdk.SearchR1(base_url=stage.url, api_key=ADMIN_KEY) as client:
             return use(client)
 
     return await asyncio.to_thread(work)
@@ -87,7 +87,7 @@ async def wire(stage: Stage) -> AsyncIterator[Wire]:
 
 
 async def test_a_question_from_its_asking_to_its_deletion(stage: Stage) -> None:
-    async with sdk.AsyncSearchR1(base_url=stage.url) as client:
+    async with sdk.AsyncSearchR1(base_url=stage.url, api_key=ADMIN_KEY) as client:
         asked = await client.research.create(QUESTION, max_turns=2)
         assert (asked.answer, asked.status, asked.trajectory) == (ANSWER, "completed", None)
         stored = await client.research.retrieve(asked.id)

@@ -126,6 +126,8 @@ async def test_a_script_is_replayed_over_and_over(tmp_path: Path) -> None:
     ],
 )
 def test_the_servers_settings_name_the_kind(given: dict[str, Any], kind: str, urls: tuple[str, ...]) -> None:
-    settings = Settings(model="m", retriever="none", max_context_tokens=300, max_prompt_tokens=200, max_completion_tokens=20, **given)
+    settings = Settings(
+        model="m", retriever="none", max_context_tokens=300, max_prompt_tokens=200, max_completion_tokens=20, **given
+    )
     config = settings.engine_config()
     assert (config.kind, config.urls, config.model, config.max_model_len) == (kind, urls, "m", 320)

@@ -101,9 +101,19 @@ def test_another_key_is_told_so(served: tuple[Stage, list[Run]], tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_server_without_keys_says_how_to_list_its_runs(tmp_path: Path) -> None:
+    with threaded_stage() as stage:
+        with pytest.raises(GatewayError, match=r"no API keys.*Name a run by its id.*SEARCHR1_API_KEYS"):
+            exported(stage.url, tmp_path / "out.jsonl", api_key=None)
+
+
 def test_a_run_that_goes_on_is_skipped(tmp_path: Path) -> None:
     engine = StageEngine(hold=asyncio.Event())
-    with threaded_stage(engine=engine) as stage, httpx.Client(base_url=stage.url, timeout=30) as http:
+    own = {"Authorization": f"Bearer {KEY}"}
+    with (
+        threaded_stage(engine=engine, api_keys=KEY) as stage,
+        httpx.Client(base_url=stage.url, timeout=30, headers=own) as http,
+    ):
         with http.stream("POST", "/v1/research", json={"question": "Q", "stream": True}) as response:
             run_id = response.headers["x-run-id"]
             _until_listed(http, run_id)

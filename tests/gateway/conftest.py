@@ -27,6 +27,8 @@ from searchr1.tokenizer import Tokenizer
 from tests.support.redis_server import RedisServer, run_redis
 
 MODEL = "test-model"
+ADMIN_KEY = "the-admin-key-of-the-stage"
+"""Key by which a stage without API keys lists its runs; its own client sends it."""
 MALI = Passage(id="1", title='"Mali"', text="Mali uses the West African CFA franc.", score=2.5)
 SEARCH_TURN = "<think> I need Mali. </think>\n<search> currency of Mali </search>"
 ANSWER_TURN = "<think> Found it. </think>\n<answer> West African CFA franc </answer>"
@@ -116,7 +118,10 @@ async def running_stage(
 ) -> AsyncIterator[Stage]:
     """Serve on an ephemeral port until the block ends."""
     engine, retriever = engine or StageEngine(), retriever or StageRetriever()
-    given = {"model": MODEL, "retriever": "index:none", "port": 0, **settings}
+    is_keyless = not {"api_keys", "tenant_keys", "admin_key"} & settings.keys()
+    admin = {"admin_key": ADMIN_KEY} if is_keyless else {}
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"} if is_keyless else {}
+    given = {"model": MODEL, "retriever": "index:none", "port": 0, **admin, **settings}
     config = Settings.model_validate(given)
     tokenizer = byte_tokenizer()
     search = SearchLayer(retriever, budgets=budgets)
@@ -135,7 +140,7 @@ async def running_stage(
             await asyncio.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=30, headers=headers) as client:
             yield Stage(client, engine, retriever, services, url)
     finally:
         server.should_exit = True

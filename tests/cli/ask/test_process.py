@@ -24,7 +24,7 @@ import pytest
 import searchr1_client as sdk
 from searchr1.errors import EngineError
 from searchr1_client.events import Run, RunStarted, parse_event
-from tests.gateway.conftest import Stage, StageEngine
+from tests.gateway.conftest import ADMIN_KEY, Stage, StageEngine
 from tests.gateway.threaded import threaded_stage
 
 pytestmark = pytest.mark.process
@@ -93,7 +93,7 @@ def has_read_all(process: subprocess.Popen[str], url: str) -> bool:
 
 def stored(stage: Stage) -> list[Run]:
     """All runs that the gateway keeps, newest first."""
-    with sdk.SearchR1(base_url=stage.url) as client:
+    with sdk.SearchR1(base_url=stage.url, api_key=ADMIN_KEY) as client:
         return [client.research.retrieve(run.id) for run in client.research.list().data]
 
 
