@@ -116,12 +116,10 @@ class Readiness:
 
         A run store that is down costs no answer, and a run goes on without passages: both are told, and no more.
         """
-        ready = self.engine.ok and not self.is_stopping
-        told = {"status": "ready" if ready else "not_ready"}
-        if not ready:
-            told["reason"] = "stopping" if self.is_stopping else self.engine.reason
+        reason = "stopping" if self.is_stopping else self.engine.reason if self._asked.is_set() else "starting"
+        told = {"status": "not_ready", "reason": reason} if reason else {"status": "ready"}
         told |= {"engine": self.engine.word, "retriever": self._metrics.search.providers.word, "store": self.store.word}
-        return ready, told
+        return not reason, told
 
     async def _watch_engine(self) -> None:
         while True:
