@@ -108,9 +108,11 @@ LAYERS = {
         "searchr1.tokenizer",
     ),
     "searchr1.retry_after": (),
+    "searchr1.http_server": (),
     "searchr1.retrieval": (
         "searchr1.errors",
         "searchr1.files",
+        "searchr1.http_server",
         "searchr1.identity",
         "searchr1.json_texts",
         "searchr1.loop.types",
