@@ -87,3 +87,14 @@ async def test_while_a_run_goes_on_the_next_question_can_be_typed_but_not_asked(
         await expect(page.locator(".actions")).to_be_visible()
         await page.get_by_label("Your question").press("Enter")
         await expect(page.locator(".asked")).to_have_text([QUESTION, "And in Niger?"])
+
+
+async def test_a_question_that_is_refused_comes_back_to_be_changed(browser: Browser) -> None:
+    async with running_stage(max_question_chars=40) as stage, visit(browser, stage.url) as visited:
+        page = visited.page
+        await visited.ask("Why? " * 20)
+        await expect(page.locator(".note-problem")).to_be_visible()
+        await expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+        await expect(page.get_by_label("Your question")).to_have_value(("Why? " * 20).strip())
+        await visited.ask(QUESTION)
+        await expect(page.locator(".answer-text")).to_be_visible()

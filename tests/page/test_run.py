@@ -192,7 +192,7 @@ async def test_hostile_text_stays_text_wherever_it_stands(browser: Browser) -> N
     ):
         page = visited.page
         await expect(page.locator("#about")).to_be_visible()
-        await visited.ask(f"{everything}?")
+        await visited.ask(f"{everything}?".replace("\0", ""))  # A question with it is refused.
         for _ in range(2):
             await expect(page.locator(".actions")).to_be_visible()
             for fold in await page.locator(".run details").all():

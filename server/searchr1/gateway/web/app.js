@@ -30,6 +30,7 @@ const thread = new Thread(byId("runs"), {
     historyList.show();
   },
   onKeyNeeded: (error, again) => keyForm.refused(error, again),
+  onRefused: (question) => box.offer(question),
   remembered: questionOf,
   runTtlS: () => info?.run_ttl_s ?? null,
 });

@@ -54,6 +54,12 @@ export class AskBox {
     this.#field.placeholder = text;
   }
 
+  /** Put a question back to be changed, unless another one is being typed. */
+  offer(question) {
+    if (this.#field.value === "") this.#field.value = question;
+    this.#fit();
+  }
+
   focus() {
     this.#field.focus({ preventScroll: true });
   }

@@ -6,6 +6,9 @@ import { RunConnection } from "./connection.js";
 import { span } from "./format.js";
 import { RunView } from "./view.js";
 
+/** The question itself is at fault: asking it again would not help. */
+const WRONG_STATUSES = new Set([400, 413]);
+
 /** The ids of the runs that the page's address names. */
 export function runsInAddress() {
   return new URLSearchParams(location.search).getAll("run");
@@ -27,8 +30,9 @@ export class Thread {
   /**
    * `hooks`: `announce(text)`; `key()`, the API key or null; `onChange()` when a run begins or ends, or others are
    * shown; `onAsked(runs)` when the server has taken a question, with all runs `{ id, question }` of the thread;
-   * `onKeyNeeded(error, again)` where the server wants a(nother) key; `remembered(runId)`, a run's question if it was
-   * asked in this browser, or null; `runTtlS()`, seconds that runs are kept, or null.
+   * `onKeyNeeded(error, again)` where the server wants a(nother) key; `onRefused(question)` where it finds fault with
+   * the question; `remembered(runId)`, a run's question if it was asked in this browser, or null; `runTtlS()`, seconds
+   * that runs are kept, or null.
    */
   constructor(root, hooks) {
     this.#root = root;
@@ -163,7 +167,10 @@ export class Thread {
     } else if (error instanceof ApiError && error.code === "run_not_found" && connection.runId !== null) {
       view.failed(this.#goneMessage(), known ? { "Ask again": again } : {}, { problem: false });
     } else if (error instanceof ApiError && connection.runId !== null) view.failed(describe(error), {});
-    else if (error instanceof ApiError) view.failed(describe(error), { Retry: again });
+    else if (error instanceof ApiError && WRONG_STATUSES.has(error.status)) {
+      view.failed(describe(error), {});
+      this.#hooks.onRefused(entry.question);
+    } else if (error instanceof ApiError) view.failed(describe(error), { Retry: again });
     else if (error.name === "ConnectionError" && connection.runId !== null) {
       view.failed(error.message, { Reconnect: () => this.#reopen(entry) });
     } else if (error.name === "ConnectionError") view.failed(error.message, { Retry: again });
