@@ -102,9 +102,9 @@ def test_another_key_is_told_so(served: tuple[Stage, list[Run]], tmp_path: Path)
 
 
 def test_a_server_without_keys_says_how_to_list_its_runs(tmp_path: Path) -> None:
-    with threaded_stage() as stage:
-        with pytest.raises(GatewayError, match=r"no API keys.*Name a run by its id.*SEARCHR1_API_KEYS"):
-            exported(stage.url, tmp_path / "out.jsonl", api_key=None)
+    refusal = r"no API keys.*Name a run by its id.*SEARCHR1_API_KEYS"
+    with threaded_stage() as stage, pytest.raises(GatewayError, match=refusal):
+        exported(stage.url, tmp_path / "out.jsonl", api_key=None)
 
 
 def test_a_run_that_goes_on_is_skipped(tmp_path: Path) -> None:
