@@ -223,7 +223,7 @@ def test_a_prompt_begins_with_bos_where_that_is_wanted(
     tmp_path: Path, add_bos: AddBos, says: bool | None, template: str | None, rendered: str
 ) -> None:
     config = {"bos_token": BOS, "add_bos_token": says, "chat_template": template}
-    given = {name: value for name, value in config.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in config.items() if value is not None}
     tokenizer = Tokenizer.load(str(write_folder(tmp_path, **given)), add_bos=add_bos)
     assert tokenizer.render("hi").startswith(rendered)
     assert tokenizer.render("hi").count(BOS) == rendered.count(BOS)

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import pytest_asyncio
@@ -17,7 +18,7 @@ from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from searchr1.errors import EngineUnavailableError
 from searchr1.tokenizer import Tokenizer
 from tests.engines.helpers import PROMPT, complete, said, write_noisy_copy
-from tests.gateway.conftest import Stage, running_stage
+from tests.gateway.conftest import Stage, StageEngine, running_stage
 from tests.support.checkpoints import DAMAGES, HARMLESS, damaged_copy
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(900)]
@@ -44,7 +45,7 @@ async def engine() -> AsyncIterator[VllmInProcessEngine]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(engine: VllmInProcessEngine) -> AsyncIterator[Stage]:
-    async with running_stage(engine=engine, admin_key="root") as running:
+    async with running_stage(engine=cast("StageEngine", engine), admin_key="root") as running:
         running.services.tokenizer = Tokenizer.load(str(CHECKPOINT))
         running.services.served_from = str(CHECKPOINT)
         yield running

@@ -20,6 +20,7 @@ import msgspec
 from searchr1.engines.base import Chunk, EngineHealth, SamplingParams
 from searchr1.engines.silence import SilenceWatch
 from searchr1.engines.vllm.address import ServerAddress
+from searchr1.engines.vllm.exchange import Lane, is_passing, start_of_body
 from searchr1.engines.vllm.progress import progress_of
 from searchr1.engines.vllm.stream import CompletionReader, error_of_status, event_decoder, message_of
 from searchr1.errors import EngineError, EngineUnavailableError
@@ -154,7 +155,7 @@ class VllmHttpEngine:
             "X-Request-Id": f"{session}-{secrets.token_hex(4)}",
             "X-Session-ID": session,
         }
-        lane = _Lane()
+        lane = Lane()
         with self._silence.watching(lane.fail):
             try:
                 async with await lane.begin(self._post(self._body(prompt_ids, params, priority), headers)) as response:
@@ -244,8 +245,8 @@ class VllmHttpEngine:
         try:
             async with self._http.get(self.base_url + path, timeout=timeout, allow_redirects=False) as response:
                 if response.status != 200:
-                    return response.status, await _start_of_body(response, _MAX_ERROR_BYTES)
-                body = await _start_of_body(response, max_bytes + 1)
+                    return response.status, await start_of_body(response, _MAX_ERROR_BYTES)
+                body = await start_of_body(response, max_bytes + 1)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise self._unavailable(error) from error
         if len(body) > max_bytes:
@@ -354,7 +355,7 @@ class VllmHttpEngine:
     async def _refused(self, response: aiohttp.ClientResponse) -> EngineError:
         try:
             async with asyncio.timeout(self._timeouts.probe_s):
-                body = await _start_of_body(response, _MAX_ERROR_BYTES)
+                body = await start_of_body(response, _MAX_ERROR_BYTES)
         except (aiohttp.ClientError, OSError):
             body = b"(the body did not come)"
         return self._refusal(response.status, body, retry_after_s(response.headers.get("Retry-After")))
@@ -365,51 +366,7 @@ class VllmHttpEngine:
 
     def _unavailable(self, error: Exception) -> EngineUnavailableError:
         text = f"the engine at {self.base_url}: {str(error) or type(error).__name__}"
-        return EngineUnavailableError(text, passing=_is_passing(error))
-
-
-class _Lane:
-    """An open completion, as far as it can be ended from outside: while it is sent, and while it is read."""
-
-    __slots__ = ("_response", "_scope", "error")
-
-    def __init__(self) -> None:
-        self.error: EngineUnavailableError | None = None
-        self._scope: asyncio.Timeout | None = None
-        self._response: aiohttp.ClientResponse | None = None
-
-    async def begin(self, sending: Any) -> aiohttp.ClientResponse:
-        """Await the response's head."""
-        async with asyncio.timeout(None) as self._scope:
-            self._response = await sending
-        self._scope = None
-        assert self._response is not None
-        return self._response
-
-    def fail(self, error: EngineUnavailableError) -> None:
-        """Have the task that reads the completion raise ``error``."""
-        self.error = error
-        if self._response is not None:
-            self._response.content.set_exception(error)
-        elif self._scope is not None:
-            self._scope.reschedule(asyncio.get_running_loop().time())
-
-
-def _is_passing(error: Exception) -> bool:
-    """Return whether a connection was refused, closed or reset: a server that restarts, or an idle connection's end."""
-    closed = (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError, aiohttp.ClientPayloadError, ConnectionError)
-    return isinstance(error, closed) and not isinstance(error, (TimeoutError, aiohttp.ClientSSLError))
-
-
-async def _start_of_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """Return at most the first ``max_bytes`` of a body; what follows is not read."""
-    body = bytearray()
-    async for data in response.content.iter_any():
-        body += data
-        if len(body) >= max_bytes:
-            response.close()
-            break
-    return bytes(body[:max_bytes])
+        return EngineUnavailableError(text, passing=is_passing(error))
 
 
 class _Model(msgspec.Struct, frozen=True):

@@ -83,8 +83,8 @@ class CompletionReader:
         self._bytes_left = _LINE_BYTES + _STREAM_BYTES_PER_ID * num_ids
         self._num_prompt_ids = num_prompt_ids
         self._max_tokens = max_tokens
+        self._ids_left = max_tokens
         self._logprobs = logprobs
-        self._num_ids = 0
         self._last: Chunk | None = None
         self._usage: _Usage | None = None
 
@@ -121,9 +121,10 @@ class CompletionReader:
             raise EngineError("the engine's stream ended before its completion did")
         num_cached_tokens = None
         if usage is not None:
-            if usage.completion_tokens is not None and usage.completion_tokens != self._num_ids:
+            num_ids = self._max_tokens - self._ids_left
+            if usage.completion_tokens is not None and usage.completion_tokens != num_ids:
                 raise EngineError(
-                    f"the engine says that it sampled {usage.completion_tokens} tokens, and sent {self._num_ids}"
+                    f"the engine says that it sampled {usage.completion_tokens} tokens, and sent {num_ids}"
                 )
             if usage.prompt_tokens_details is not None:
                 num_cached_tokens = usage.prompt_tokens_details.cached_tokens
@@ -145,12 +146,13 @@ class CompletionReader:
 
     def _chunk(self, choice: _Choice[int]) -> Chunk:
         ids = choice.token_ids
-        if ids is None:
+        if ids:
+            self._ids_left -= len(ids)
+            if self._ids_left < 0:
+                raise EngineError(f"the engine sent more than the {self._max_tokens} tokens that it was asked for")
+        elif ids is None:
             raise EngineError("the engine sent text without token ids: it is too old, or no vLLM")
-        self._num_ids += len(ids)
-        if self._num_ids > self._max_tokens:
-            raise EngineError(f"the engine sent more than the {self._max_tokens} tokens that it was asked for")
-        if choice.text and not self._num_ids:
+        elif choice.text and self._ids_left == self._max_tokens:
             raise EngineError("the engine sent text before any token id")
         finish = None
         if choice.finish_reason is not None and (finish := _FINISH.get(choice.finish_reason)) is None:
