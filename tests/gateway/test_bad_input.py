@@ -93,8 +93,9 @@ async def test_a_body_over_the_limit_is_refused_even_without_its_length() -> Non
             yield b" " * 1024
 
     async with running_stage(max_body_bytes=16_384) as stage:
-        told = await stage.client.post("/v1/research", content=b" " * 20_000)
-        untold = await stage.client.post("/v1/research", content=chunks())
+        headers = {"content-type": "application/json"}
+        told = await stage.client.post("/v1/research", content=b" " * 20_000, headers=headers)
+        untold = await stage.client.post("/v1/research", content=chunks(), headers=headers)
         for response in (told, untold):
             assert response.status_code == 413
             assert response.json()["error"]["code"] == "request_too_large"
@@ -136,7 +137,8 @@ async def test_keys_guard_the_api_and_not_the_probes() -> None:
 async def test_a_body_that_does_not_arrive_is_given_up() -> None:
     async with running_stage(body_timeout_s=0.2) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(stage.url.rpartition(":")[2]))
-        writer.write(b"POST /v1/research HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        head = b"POST /v1/research HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100"
+        writer.write(head + b"\r\n\r\n{")
         answer = await reader.readuntil(b"}}")
         assert answer.startswith(b"HTTP/1.1 408")
         assert b'"request_timeout"' in answer

@@ -6,7 +6,6 @@ import resource
 
 import pytest
 
-from searchr1.http_server import bounds as bounds_module
 from searchr1.http_server.bounds import HttpBounds, connections_that_fit
 from tests.gateway.conftest import eventually
 
@@ -189,7 +188,7 @@ def test_connections_fit_into_the_files_that_may_be_open(
     soft: int, hard: int, expected: int, raised: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits: list[tuple[int, int]] = []
-    monkeypatch.setattr(bounds_module.resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(bounds_module.resource, "setrlimit", lambda _, new: limits.append(new))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.append(new))
     assert connections_that_fit(1000, 100) == expected
     assert limits == ([] if raised is None else [(raised, hard)])

@@ -38,7 +38,7 @@ async def test_an_upgrade_is_declined_and_the_request_answered(
     framing, content = BODIES[body]
     headers = UPGRADES[upgrade] + framing if first == "upgrade" else framing + UPGRADES[upgrade]
     request = b"POST /a?b=c HTTP/1.1\r\n" + HOST + headers + b"X-Own: 1\r\n\r\n" + content
-    middle = request.index(b"pgrade") + 2
+    middle = request.lower().index(b"pgrade") + 2
     async with running(EchoApp()) as port, connected(port) as peer:
         for packets in (
             [request],

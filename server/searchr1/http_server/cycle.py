@@ -1,7 +1,7 @@
 """One request and its answer on the wire: framing that each HTTP version knows, and an end that loses no answer."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_RE,
@@ -99,7 +99,7 @@ class Cycle(RequestResponseCycle):
 
 def answer(status: int, body: bytes, *headers: tuple[bytes, bytes]) -> bytes:
     """Return a whole answer of JSON after which the connection closes."""
-    lines = [cast(bytes, STATUS_LINE[status])]
+    lines = [STATUS_LINE[status]]
     length = b"%d" % len(body)
     closing = ((b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close"))
     lines += [b"%b: %b\r\n" % header for header in (*headers, *closing)]
