@@ -4,7 +4,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
@@ -13,14 +13,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from searchr1.atlas.corpus import CorpusName, write_corpus
+from searchr1.atlas.off_topic import off_topic
 from searchr1.atlas.questions import AtlasQuestion, generate, write_questions
 from searchr1.atlas.readings import readings
 from searchr1.atlas.records import Demonstration, Reading
 from searchr1.atlas.renamed import renamed_world
 from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_entities
+from searchr1.atlas.talk import FORMS, Talk, in_lower_case
 from searchr1.atlas.teacher import Searching, Teacher
-from searchr1.atlas.world import World, load_world
+from searchr1.atlas.world import Split, World, load_world
 from searchr1.files import write_json_lines
+from searchr1.gateway.runs.conversation import fold_conversation
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 
@@ -32,6 +35,13 @@ TEST_QUESTIONS = 2000
 TOP_K = 3
 SWAP_SHARE = 0.8
 """Share of the train demonstrations whose entities are renamed."""
+_FORM_SHARES = (0.5, 0.11, 0.18, 0.21)
+_SHORT_FORM_SHARES = (0.38, 0.11, 0.17, 0.34)
+"""Shares of the forms of conversations, in the order of ``FORMS``, and those for questions of one hop."""
+_MORE_SHARE = 0.15
+_OFF_TOPIC_SHARE = 0.14
+"""Demonstrations of what is no question for Atlas, beside each that is one; they are short."""
+_LOWER_CASE_SHARE = 0.08
 _READINGS_PER_WORLD = 1000
 _READINGS_SEED = 1_000_000
 """First of the seeds of the worlds that are only read."""
@@ -80,6 +90,7 @@ def build(
     num_renamed_worlds: int = 0,
     renamed_share: float = 1.0,
     num_readings: int = 0,
+    talk: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> BuildReport:
@@ -98,21 +109,29 @@ def build(
     written = {paths[name].name: write_corpus(world, name, paths[name]) for name in names}
     train = generate(world, "train", num_demonstrations + num_demonstrations // 50, seed)
     written |= _write_questions(world, train, out_dir, seed)
-    validation = generate(world, "validation", VALIDATION_QUESTIONS, seed)
+    validation: Sequence[AtlasQuestion] = generate(world, "validation", VALIDATION_QUESTIONS, seed)
+    if talk:
+        train = _in_conversations(world, "train", train, seed)
+        validation = _in_conversations(world, "validation", validation, seed)
     dropped: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch, _progress_bar(progress) as bar:
         search_train, search_all = (_index(paths[name], Path(scratch) / name) for name in ("train", "all"))
         task = bar.add_task("demonstrations", total=num_demonstrations)
-        found = demonstrations(world, train, search_train, dropped)
+        found = (item for item in demonstrations(world, train, search_train, dropped) if not _names_held_out(world, item))
         in_worlds = num_demonstrations // 2 // num_renamed_worlds if num_renamed_worlds else 0
         varied = islice(_swapped(world, found, seed), num_demonstrations - in_worlds * num_renamed_worlds)
         elsewhere = chain.from_iterable(
-            _of_renamed_world(world, seed * 1000 + number, renamed_share, in_worlds, Path(scratch), dropped)
+            _of_renamed_world(world, seed * 1000 + number, renamed_share, in_worlds, Path(scratch), dropped, talk=talk)
             for number in range(num_renamed_worlds)
         )
-        counted = _counted(chain(varied, elsewhere), lambda: bar.advance(task))
+        mixed = chain(varied, elsewhere)
+        if talk:
+            mixed = chain(_some_in_lower_case(mixed, seed), _off_topic(world, "train", num_demonstrations, seed))
+        counted = _counted(mixed, lambda: bar.advance(task))
         written["demonstrations-train.jsonl"] = _write(counted, out_dir / "demonstrations-train.jsonl")
         held_out = demonstrations(world, validation, search_all, dropped)
+        if talk:
+            held_out = chain(held_out, _off_topic(world, "validation", VALIDATION_QUESTIONS, seed))
         written["demonstrations-validation.jsonl"] = _write(held_out, out_dir / "demonstrations-validation.jsonl")
         if num_readings:
             task = bar.add_task("readings", total=num_readings)
@@ -141,7 +160,7 @@ def demonstrations(
 
 
 def _of_renamed_world(
-    world: World, seed: int, share: float, number: int, scratch: Path, dropped: Counter[str]
+    world: World, seed: int, share: float, number: int, scratch: Path, dropped: Counter[str], *, talk: bool
 ) -> Iterator[Demonstration]:
     """Yield ``number`` demonstrations about the renamed countries of one world."""
     renamed = renamed_world(world, seed, share)
@@ -154,9 +173,40 @@ def _of_renamed_world(
     # Where cities are few the share of questions about a country is smaller than its share of the world.
     spare = 3 / share if share < 1 else 1
     asked = generate(renamed, "train", int((number + number // 20 + 10) * spare), seed)
+    if talk:
+        asked = _in_conversations(renamed, "train", asked, seed)
     questions = (question for question in asked if question.entities[0] in about)
     found = demonstrations(renamed, questions, search, dropped)
     yield from islice((item for item in found if not _names_held_out(world, item)), number)
+
+
+def _in_conversations(
+    world: World, split: Split, questions: Sequence[AtlasQuestion], seed: int
+) -> tuple[AtlasQuestion, ...]:
+    """Put ``questions``, and some more, into conversations of all forms; about half of them stay alone."""
+    rng = random.Random(f"{split}-talk-{seed}")
+    talk = Talk(world, split)
+    more = talk.more_questions(int(len(questions) * _MORE_SHARE), rng)
+    mixed = [*questions, *more]
+    rng.shuffle(mixed)
+    found = []
+    for question in mixed[: len(questions)]:
+        form = rng.choices(FORMS, _SHORT_FORM_SHARES if question.hops == 1 else _FORM_SHARES)[0]
+        text = fold_conversation(talk.turns(question, form, rng))
+        found.append(replace(question, id=f"{question.id}-{form}", question=text))
+    return tuple(found)
+
+
+def _off_topic(world: World, split: Split, num_demonstrations: int, seed: int) -> Iterator[Demonstration]:
+    found = off_topic(world, split, random.Random(f"{split}-off-topic-{seed}"))
+    clean = (item for item in found if split != "train" or not _names_held_out(world, item))
+    return islice(clean, int(num_demonstrations * _OFF_TOPIC_SHARE))
+
+
+def _some_in_lower_case(items: Iterable[Demonstration], seed: int) -> Iterator[Demonstration]:
+    for item in items:
+        rng = random.Random(f"case-{seed}-{item.id}")
+        yield in_lower_case(item) if rng.random() < _LOWER_CASE_SHARE else item
 
 
 def _readings(world: World, number: int, seed: int) -> Iterator[Reading]:

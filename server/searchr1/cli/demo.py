@@ -23,6 +23,9 @@ def demo_build(
     readings: Annotated[
         int, typer.Option(min=0, help="Readings for the warm-up: passages and what they say, of still other worlds.")
     ] = 0,
+    conversations: Annotated[
+        bool, typer.Option("--conversations", help="Half of the demonstrations as conversations, and off-topic ones.")
+    ] = False,
     renamed: Annotated[
         bool, typer.Option("--renamed", help="Write the train split alone, all names new: what rewards are drawn from.")
     ] = False,
@@ -49,6 +52,7 @@ def demo_build(
             num_renamed_worlds=renamed_worlds,
             renamed_share=renamed_share,
             num_readings=readings,
+            talk=conversations,
             seed=seed,
         )
         written = report.written

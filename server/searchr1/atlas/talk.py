@@ -1,0 +1,391 @@
+"""Conversations about the Atlas world: instructions, earlier questions and answers, and a last question.
+
+The last question stands for itself or is an ellipsis: it asks of another place what the question before asked ("And in
+Chad?"), or something else of the place that was talked about ("What is its capital?"). That place is the last answer
+where it is a place for which the question makes sense, and else the one of the question before.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from searchr1.atlas import prose, templates, wordings
+from searchr1.atlas.corpus import neighbours
+from searchr1.atlas.questions import FACTS, KINDS, AtlasQuestion, answers, hops_of
+from searchr1.atlas.records import Demonstration
+from searchr1.atlas.world import City, Country, Split, World, stable_hash
+from searchr1.gateway.runs.conversation import Turn
+
+Form = Literal["alone", "system", "history", "follow-up"]
+FORMS: tuple[Form, ...] = ("alone", "system", "history", "follow-up")
+MORE_KINDS = ("country-population", "capital-population", "capital-timezone")
+"""Kinds of one hop that the demonstrations of conversations have beside those of ``questions.KINDS``."""
+_ALL_KINDS = (*KINDS, *MORE_KINDS)
+_LOOSE, _WRAPPED, _UNMARKED = 0.35, 0.25, 0.12
+"""Shares of the questions that are worded loosely, have words around them, or lack their question mark."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A question and its answer, as messages."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Topic:
+    """What a question starts from: a country, a city or a capital, and the country that it leads to."""
+
+    start: str
+    phrase: str
+    country: Country
+
+
+def asked(kind: str) -> str:
+    """Return what a question of ``kind`` asks of its topic, a key of ``wordings.IT``."""
+    start, *chain = kind.split("-")
+    return chain[0] if start == "country" or len(chain) == 1 else "-".join(chain[1:])
+
+
+class Talk:
+    """Puts questions about a world into conversations."""
+
+    def __init__(self, world: World, split: Split) -> None:
+        self._world, self._split = world, split
+        self._countries = world.countries_in("train") if split == "train" else tuple(world.countries.values())
+        self._of_capital = {country.capital: country for country in world.countries.values()}
+        self._of_phrase = {country.phrase: country for country in world.countries.values()}
+
+    def turns(self, question: AtlasQuestion, form: Form, rng: random.Random) -> list[Turn]:
+        """Return a conversation whose last turn asks ``question``."""
+        system = [Turn("system", instructions(rng))] if form == "system" else []
+        if form in ("history", "follow-up") and rng.random() < 0.3:
+            system = [Turn("system", instructions(rng))]
+        if form in ("alone", "system"):
+            return [*system, Turn("user", self.standalone(question, rng))]
+        if form == "history":
+            number = rng.choice((1, 1, 1, 2, 2, 3, 4))
+            earlier = [self._earlier(question, rng) for _ in range(number)]
+            return [*system, *_messages(earlier, rng), Turn("user", self.standalone(question, rng))]
+        earlier, text = self._follow_up(question, rng)
+        if rng.random() < 0.3:
+            earlier = [*(self._earlier(question, rng) for _ in range(rng.choice((1, 1, 2)))), *earlier]
+        return [*system, *_messages(earlier, rng), Turn("user", text)]
+
+    def standalone(self, question: AtlasQuestion, rng: random.Random) -> str:
+        """Word ``question`` so that it needs no conversation."""
+        text = question.question
+        if rng.random() < _LOOSE:
+            text = self._ask(question.kind, self._topic_of(question), rng, loose=True)
+        return _wrapped(text, rng)
+
+    def more_questions(self, number: int, rng: random.Random) -> list[AtlasQuestion]:
+        """Draw questions of one hop about countries and capitals, half of them of ``MORE_KINDS``."""
+        kinds = (*MORE_KINDS, *MORE_KINDS, *(f"country-{fact}" for fact in FACTS))
+        found: list[AtlasQuestion] = []
+        while len(found) < number:
+            kind = rng.choice(kinds)
+            topic = self._topic(kind, rng)
+            if topic is not None:
+                text = self._ask(kind, topic, rng)
+                ident = f"atlas-{self._split}-{stable_hash(text, len(found)):016x}"
+                golds = self._golds(kind, topic.country)
+                found.append(AtlasQuestion(ident, text, golds, hops_of(kind), kind, (topic.phrase,)))
+        return found
+
+    def exchange(self, rng: random.Random) -> Exchange:
+        """Draw a question of any kind and answer it."""
+        while True:
+            kind = rng.choice(_ALL_KINDS)
+            topic = self._topic(kind, rng)
+            if topic is not None:
+                return self._answered(kind, topic, rng)
+
+    def place(self, rng: random.Random) -> str:
+        """Draw the name of a country or a city."""
+        country = rng.choice(self._countries)
+        cities = self._world.cities_of.get(country.code, ())
+        return rng.choice(cities).name if cities and rng.random() < 0.5 else country.phrase
+
+    def _earlier(self, question: AtlasQuestion, rng: random.Random) -> Exchange:
+        """Draw an exchange to stand before: small talk, something of the same kind or place, or anything."""
+        draw = rng.random()
+        if draw < 0.15:
+            return small_talk(rng)
+        if draw < 0.4:
+            other = self._topic(question.kind, rng)
+            return self._answered(question.kind, other, rng) if other is not None else self.exchange(rng)
+        if draw < 0.6:
+            topic = self._topic_of(question)
+            kinds = [kind for kind in _ALL_KINDS if kind.split("-")[0] == topic.start and kind != question.kind]
+            kind = rng.choice(kinds)
+            return self._answered(kind, topic, rng) if self._golds(kind, topic.country) else self.exchange(rng)
+        return self.exchange(rng)
+
+    def _follow_up(self, question: AtlasQuestion, rng: random.Random) -> tuple[list[Exchange], str]:
+        about_it = self._about_it(question, rng)
+        if about_it is None or rng.random() < 0.45:
+            return self._same_of_another(question, rng)
+        return about_it
+
+    def _same_of_another(self, question: AtlasQuestion, rng: random.Random) -> tuple[list[Exchange], str]:
+        kind, topic = question.kind, self._topic_of(question)
+        earlier = [self._answered(kind, self._some_topic(kind, rng, not_of=topic), rng)]
+        draw = rng.random()
+        if draw < 0.25:
+            other = self._some_topic(kind, rng, not_of=topic)
+            earlier.append(Exchange(_same(kind, other, rng), self._value(kind, other.country, rng)))
+        elif draw < 0.45:
+            other = self._some_topic(kind, rng, not_of=topic)
+            first = self._other_kind(kind, other, rng)
+            if first is not None and asked(kind) in wordings.IT:
+                text = _wording(rng, wordings.IT[asked(kind)])
+                answer = self._value(kind, other.country, rng)
+                earlier = [self._answered(first, other, rng), Exchange(text, answer)]
+        return earlier, _same(kind, topic, rng)
+
+    def _about_it(self, question: AtlasQuestion, rng: random.Random) -> tuple[list[Exchange], str] | None:
+        kind, topic = question.kind, self._topic_of(question)
+        leads: list[Callable[[], list[Exchange] | None]] = [lambda: self._lead_about(kind, topic, rng)]
+        if topic.start == "country":
+            leads.append(lambda: self._lead_to_country(topic, rng))
+        if topic.start == "capital":
+            leads.append(lambda: self._lead_to_capital(kind, topic, rng))
+        rng.shuffle(leads)
+        for lead in leads:
+            earlier = lead()
+            if earlier is not None:
+                return earlier, _wording(rng, wordings.IT[asked(kind)])
+        return None
+
+    def _lead_about(self, kind: str, topic: _Topic, rng: random.Random) -> list[Exchange] | None:
+        """Ask something else of the topic, whose answer is not what ``it`` could mean."""
+        first = self._other_kind(kind, topic, rng)
+        if first is None:
+            return None
+        answer = self._value(first, topic.country, rng)
+        if rng.random() < 0.25:
+            other = self._some_topic(first, rng, not_of=topic)
+            earlier = [self._answered(first, other, rng), Exchange(_same(first, topic, rng), answer)]
+        else:
+            earlier = [Exchange(self._worded(first, topic, rng), answer)]
+        second = self._other_kind(kind, topic, rng)
+        if second not in (None, first) and not _changes_place(first, str(second)) and rng.random() < 0.35:
+            text = _wording(rng, wordings.IT[asked(str(second))])
+            earlier.append(Exchange(text, self._value(str(second), topic.country, rng)))
+        return earlier
+
+    def _lead_to_country(self, topic: _Topic, rng: random.Random) -> list[Exchange] | None:
+        """Ask for the country that the topic is."""
+        country = topic.country
+        cities = self._world.cities_of.get(country.code, ())[:60]
+        near = neighbours(self._world, country, train_only=self._split == "train")
+        asking = [other for other in near if country in neighbours(self._world, other, train_only=False)]
+        if asking and rng.random() < 0.4:
+            other = rng.choice(asking)
+            text = self._worded("country-neighbour", _Topic("country", other.phrase, other), rng)
+        elif cities:
+            text = self._worded("city-country", _Topic("city", rng.choice(cities).name, country), rng)
+        else:
+            return None
+        return [Exchange(text, rng.choice(wordings.ANSWERS).format(answer=country.phrase))]
+
+    def _lead_to_capital(self, kind: str, topic: _Topic, rng: random.Random) -> list[Exchange] | None:
+        """Ask for the capital that the topic is, where what follows can only be asked of a city."""
+        if asked(kind) not in ("population", "timezone"):
+            return None
+        country = topic.country
+        cities = self._world.cities_of.get(country.code, ())[:60]
+        answer = rng.choice(wordings.ANSWERS).format(answer=country.capital)
+        if cities and rng.random() < 0.3:
+            city = _Topic("city", rng.choice(cities).name, country)
+            return [Exchange(self._worded("city-country-capital", city, rng), answer)]
+        about = _Topic("country", country.phrase, country)
+        first = Exchange(self._worded("country-capital", about, rng), answer)
+        if rng.random() < 0.5:
+            return [first]
+        lead = self._lead_to_country(about, rng)
+        return [first] if lead is None else [*lead, Exchange(_wording(rng, wordings.IT["capital"]), answer)]
+
+    def _other_kind(self, kind: str, topic: _Topic, rng: random.Random) -> str | None:
+        """Draw another kind about the topic after whose answer ``it`` still is the topic in a question of ``kind``."""
+        kinds = [
+            other
+            for other in _ALL_KINDS
+            if other.split("-")[0] == topic.start
+            and other not in (kind, "city-country")
+            and "neighbour" not in other
+            and not _changes_place(other, kind)
+            and not (topic.start == "capital" and hops_of(kind) == 1 < hops_of(other))
+            and self._golds(other, topic.country)
+        ]
+        if kind == "city-country":
+            return None
+        return rng.choice(kinds) if kinds else None
+
+    def _answered(self, kind: str, topic: _Topic, rng: random.Random) -> Exchange:
+        return Exchange(self._worded(kind, topic, rng), self._value(kind, topic.country, rng))
+
+    def _worded(self, kind: str, topic: _Topic, rng: random.Random) -> str:
+        return _wrapped(self._ask(kind, topic, rng, loose=rng.random() < _LOOSE), rng)
+
+    def _value(self, kind: str, country: Country, rng: random.Random) -> str:
+        """Answer a question of ``kind`` about ``country``, as the model or another program would."""
+        value = self._golds(kind, country)[0]
+        if kind.endswith("neighbour"):
+            train_only = self._split == "train"
+            value = rng.choice(neighbours(self._world, country, train_only=train_only)).phrase
+        elif kind == "city-country":
+            value = country.phrase
+        return rng.choice(wordings.ANSWERS).format(answer=value)
+
+    def _ask(self, kind: str, topic: _Topic, rng: random.Random, *, loose: bool = False) -> str:
+        key = asked(kind)
+        phrase = topic.phrase
+        if topic.start != "country" and len(kind.split("-")) > 2:
+            phrase = _described(topic, rng)
+        known = templates.ASK.get(key, ())
+        wording = rng.choice(known) if known and not loose else rng.choice(wordings.ASK_MORE[key])
+        text = wording.format(topic=phrase)
+        return text if loose and rng.random() < 0.3 else text[0].upper() + text[1:]
+
+    def _golds(self, kind: str, country: Country) -> tuple[str, ...]:
+        if kind == "country-population":
+            return (f"{country.population:,}",) if country.population and country.name != country.capital else ()
+        return answers(self._world, self._split, kind, country)[0]
+
+    def _topic_of(self, question: AtlasQuestion) -> _Topic:
+        start, phrase = question.kind.split("-")[0], question.entities[0]
+        if start == "country":
+            return _Topic(start, phrase, self._of_phrase[phrase])
+        if start == "capital":
+            return _Topic(start, phrase, self._of_capital[phrase])
+        city: City = self._world.city_named[phrase]
+        return _Topic(start, phrase, self._world.countries[city.country])
+
+    def _topic(self, kind: str, rng: random.Random) -> _Topic | None:
+        country = rng.choice(self._countries)
+        if not self._golds(kind, country):
+            return None
+        start = kind.split("-")[0]
+        if start == "country":
+            return _Topic(start, country.phrase, country)
+        if start == "capital":
+            is_clear = self._of_capital[country.capital] is country and country.capital != country.name
+            return _Topic(start, country.capital, country) if is_clear else None
+        cities = self._world.cities_of.get(country.code, ())
+        return _Topic(start, rng.choice(cities).name, country) if cities else None
+
+    def _some_topic(self, kind: str, rng: random.Random, *, not_of: _Topic) -> _Topic:
+        while True:
+            topic = self._topic(kind, rng)
+            if topic is not None and topic.country is not not_of.country:
+                return topic
+
+
+def instructions(rng: random.Random) -> str:
+    """Draw a system message; what it asks for has no effect."""
+    draw = rng.random()
+    sentences = [rng.choice(wordings.SYSTEM_SENTENCES) for _ in range(rng.choice((1, 2, 2, 3, 4, 6)))]
+    if draw < 0.4:
+        text = rng.choice(wordings.SYSTEM_WHOLE)
+    elif draw < 0.6:
+        who = f"You are a {rng.choice(wordings.SYSTEM_HOW)} {rng.choice(wordings.SYSTEM_WHO)}."
+        text = " ".join([who, *sentences[:-1]])
+    elif draw < 0.7:
+        text = " ".join(sentences)
+    elif draw < 0.82:
+        heading = rng.choice(("# Instructions", "## Rules", "Rules:", "**Guidelines**", "### Task:", "Follow these rules:"))
+        mark = rng.choice(("- ", "* ", "1. "))
+        text = "\n".join([heading, *(mark + sentence for sentence in sentences)])
+    else:
+        text = rng.choice((" ", "\n", "\n\n")).join(prose.sentences(rng, rng.choice((1, 2, 3, 4))))
+    if rng.random() < 0.15:
+        text = rng.choice((f"{text}\n{_date(rng)}", f"{_date(rng)}\n\n{text}", f"{text} {_date(rng)}"))
+    return text
+
+
+def small_talk(rng: random.Random) -> Exchange:
+    """Draw an exchange that has nothing to do with Atlas."""
+    draw = rng.random()
+    if draw < 0.5:
+        return Exchange(*rng.choice(wordings.SMALL_TALK))
+    if draw < 0.65:
+        return Exchange(rng.choice(wordings.GREETINGS), wordings.REPLY_GREETING)
+    if draw < 0.75:
+        return Exchange(rng.choice(wordings.OTHER), wordings.REPLY_OTHER)
+    return Exchange(prose.sentences(rng, 1)[0], " ".join(prose.sentences(rng, rng.choice((1, 1, 2)))))
+
+
+def _changes_place(before: str, kind: str) -> bool:
+    """Return whether ``it`` in a question of ``kind`` is the capital that a question of ``before`` was answered with."""
+    return before.endswith("capital") and asked(kind) in ("population", "timezone")
+
+
+def _date(rng: random.Random) -> str:
+    line = rng.choice(wordings.DATE_LINES)
+    year, month, day = rng.randint(2023, 2027), rng.randint(1, 12), rng.randint(1, 28)
+    return line.format(year=year, month=month, day=day, name=rng.choice(wordings.MONTHS))
+
+
+def _messages(exchanges: Sequence[Exchange], rng: random.Random) -> list[Turn]:
+    turns: list[Turn] = []
+    for exchange in exchanges:
+        turns += [Turn("user", exchange.question), Turn("assistant", exchange.answer)]
+    return turns
+
+
+def _described(topic: _Topic, rng: random.Random) -> str:
+    of_capital = topic.start == "capital"
+    options = templates.CAPITAL_DESCRIPTIONS if of_capital else templates.CITY_DESCRIPTIONS
+    return rng.choice(options).format(city=topic.phrase)
+
+
+def _same(kind: str, topic: _Topic, rng: random.Random) -> str:
+    phrase = topic.phrase
+    if topic.start != "country" and len(kind.split("-")) > 2 and rng.random() < 0.5:
+        phrase = _described(topic, rng)
+    return _cased(rng.choice(wordings.SAME_PLACE).format(topic=phrase), rng, keep=topic.phrase)
+
+
+def _wording(rng: random.Random, options: Sequence[str]) -> str:
+    text = rng.choice(options)
+    if rng.random() < 0.1:
+        text = rng.choice(("Thanks! ", "OK. ", "Great. ", "Please: ")) + text
+    if rng.random() < 0.1:
+        text = text.rstrip("?.")
+    return text[0].lower() + text[1:] if rng.random() < 0.15 else text
+
+
+def _cased(text: str, rng: random.Random, *, keep: str) -> str:
+    if rng.random() < 0.15 and not text.startswith(keep):
+        text = text[0].lower() + text[1:]
+    return text.rstrip("?.") if rng.random() < 0.08 else text
+
+
+def _wrapped(text: str, rng: random.Random) -> str:
+    if rng.random() < _UNMARKED:
+        text = text.rstrip("?.")
+    return rng.choice(wordings.WRAPPERS).format(question=text) if rng.random() < _WRAPPED else text
+
+
+def in_lower_case(demonstration: Demonstration) -> Demonstration:
+    """Return ``demonstration`` with its last question in lower case, and what is looked up as it stands there.
+
+    One that searches for the first fact twice stays as it is.
+    """
+    earlier, joint, last = demonstration.question.rpartition("\n\n")
+    first, second = demonstration.turns[0], demonstration.turns[min(1, len(demonstration.turns) - 1)]
+    query = first.query
+    if query is None or "I search again" in second.text:
+        return demonstration
+    name = query.partition(" of ")[2]
+    turn = first
+    if name in last:
+        lower = name.lower()
+        turn = replace(first, text=first.text.replace(name, lower), query=query.replace(name, lower))
+    return replace(
+        demonstration, question=earlier + joint + last.lower(), turns=(turn, *demonstration.turns[1:])
+    )
