@@ -6,8 +6,8 @@ where it is a place for which the question makes sense, and else the one of the 
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from searchr1.atlas import prose, templates, wordings
@@ -22,8 +22,6 @@ FORMS: tuple[Form, ...] = ("alone", "system", "history", "follow-up")
 MORE_KINDS = ("country-population", "capital-population", "capital-timezone")
 """Kinds of one hop that the demonstrations of conversations have beside those of ``questions.KINDS``."""
 _ALL_KINDS = (*KINDS, *MORE_KINDS)
-_LOOSE, _WRAPPED, _UNMARKED = 0.35, 0.25, 0.12
-"""Shares of the questions that are worded loosely, have words around them, or lack their question mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +30,23 @@ class Exchange:
 
     question: str
     answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How people write, and what they write."""
+
+    loose: float = 0.35
+    """Share of the questions that are worded loosely."""
+    wrapped: float = 0.25
+    """Share that have words around them."""
+    unmarked: float = 0.12
+    """Share of all messages that lack their question mark."""
+    careless: float = 0.12
+    """Share of the ellipses that begin in lower case, or have a word before them."""
+    answers: Sequence[str] = wordings.ANSWERS
+    same_place: Sequence[str] = wordings.SAME_PLACE
+    it: Mapping[str, Sequence[str]] = field(default_factory=lambda: wordings.IT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +67,8 @@ def asked(kind: str) -> str:
 class Talk:
     """Puts questions about a world into conversations."""
 
-    def __init__(self, world: World, split: Split) -> None:
-        self._world, self._split = world, split
+    def __init__(self, world: World, split: Split, style: Style | None = None) -> None:
+        self._world, self._split, self._style = world, split, style or Style()
         self._countries = world.countries_in("train") if split == "train" else tuple(world.countries.values())
         self._of_capital = {country.capital: country for country in world.countries.values()}
         self._of_phrase = {country.phrase: country for country in world.countries.values()}
@@ -68,18 +83,18 @@ class Talk:
         if form == "history":
             number = rng.choice((1, 1, 1, 2, 2, 3, 4))
             earlier = [self._earlier(question, rng) for _ in range(number)]
-            return [*system, *_messages(earlier, rng), Turn("user", self.standalone(question, rng))]
+            return [*system, *_messages(earlier), Turn("user", self.standalone(question, rng))]
         earlier, text = self._follow_up(question, rng)
         if rng.random() < 0.3:
             earlier = [*(self._earlier(question, rng) for _ in range(rng.choice((1, 1, 2)))), *earlier]
-        return [*system, *_messages(earlier, rng), Turn("user", text)]
+        return [*system, *_messages(earlier), Turn("user", text)]
 
     def standalone(self, question: AtlasQuestion, rng: random.Random) -> str:
         """Word ``question`` so that it needs no conversation."""
         text = question.question
-        if rng.random() < _LOOSE:
+        if rng.random() < self._style.loose:
             text = self._ask(question.kind, self._topic_of(question), rng, loose=True)
-        return _wrapped(text, rng)
+        return self._wrapped(text, rng)
 
     def more_questions(self, number: int, rng: random.Random) -> list[AtlasQuestion]:
         """Draw questions of one hop about countries and capitals, half of them of ``MORE_KINDS``."""
@@ -136,15 +151,15 @@ class Talk:
         draw = rng.random()
         if draw < 0.25:
             other = self._some_topic(kind, rng, not_of=topic)
-            earlier.append(Exchange(_same(kind, other, rng), self._value(kind, other.country, rng)))
+            earlier.append(Exchange(self._same(kind, other, rng), self._value(kind, other.country, rng)))
         elif draw < 0.45:
             other = self._some_topic(kind, rng, not_of=topic)
             first = self._other_kind(kind, other, rng)
             if first is not None and asked(kind) in wordings.IT:
-                text = _wording(rng, wordings.IT[asked(kind)])
+                text = self._it(kind, rng)
                 answer = self._value(kind, other.country, rng)
                 earlier = [self._answered(first, other, rng), Exchange(text, answer)]
-        return earlier, _same(kind, topic, rng)
+        return earlier, self._same(kind, topic, rng)
 
     def _about_it(self, question: AtlasQuestion, rng: random.Random) -> tuple[list[Exchange], str] | None:
         kind, topic = question.kind, self._topic_of(question)
@@ -157,7 +172,7 @@ class Talk:
         for lead in leads:
             earlier = lead()
             if earlier is not None:
-                return earlier, _wording(rng, wordings.IT[asked(kind)])
+                return earlier, self._it(kind, rng)
         return None
 
     def _lead_about(self, kind: str, topic: _Topic, rng: random.Random) -> list[Exchange] | None:
@@ -168,12 +183,12 @@ class Talk:
         answer = self._value(first, topic.country, rng)
         if rng.random() < 0.25:
             other = self._some_topic(first, rng, not_of=topic)
-            earlier = [self._answered(first, other, rng), Exchange(_same(first, topic, rng), answer)]
+            earlier = [self._answered(first, other, rng), Exchange(self._same(first, topic, rng), answer)]
         else:
             earlier = [Exchange(self._worded(first, topic, rng), answer)]
         second = self._other_kind(kind, topic, rng)
         if second not in (None, first) and not _changes_place(first, str(second)) and rng.random() < 0.35:
-            text = _wording(rng, wordings.IT[asked(str(second))])
+            text = self._it(str(second), rng)
             earlier.append(Exchange(text, self._value(str(second), topic.country, rng)))
         return earlier
 
@@ -190,7 +205,7 @@ class Talk:
             text = self._worded("city-country", _Topic("city", rng.choice(cities).name, country), rng)
         else:
             return None
-        return [Exchange(text, rng.choice(wordings.ANSWERS).format(answer=country.phrase))]
+        return [Exchange(text, rng.choice(self._style.answers).format(answer=country.phrase))]
 
     def _lead_to_capital(self, kind: str, topic: _Topic, rng: random.Random) -> list[Exchange] | None:
         """Ask for the capital that the topic is, where what follows can only be asked of a city."""
@@ -198,7 +213,7 @@ class Talk:
             return None
         country = topic.country
         cities = self._world.cities_of.get(country.code, ())[:60]
-        answer = rng.choice(wordings.ANSWERS).format(answer=country.capital)
+        answer = rng.choice(self._style.answers).format(answer=country.capital)
         if cities and rng.random() < 0.3:
             city = _Topic("city", rng.choice(cities).name, country)
             return [Exchange(self._worded("city-country-capital", city, rng), answer)]
@@ -207,7 +222,7 @@ class Talk:
         if rng.random() < 0.5:
             return [first]
         lead = self._lead_to_country(about, rng)
-        return [first] if lead is None else [*lead, Exchange(_wording(rng, wordings.IT["capital"]), answer)]
+        return [first] if lead is None else [*lead, Exchange(self._it("country-capital", rng), answer)]
 
     def _other_kind(self, kind: str, topic: _Topic, rng: random.Random) -> str | None:
         """Draw another kind about the topic after whose answer ``it`` still is the topic in a question of ``kind``."""
@@ -229,7 +244,7 @@ class Talk:
         return Exchange(self._worded(kind, topic, rng), self._value(kind, topic.country, rng))
 
     def _worded(self, kind: str, topic: _Topic, rng: random.Random) -> str:
-        return _wrapped(self._ask(kind, topic, rng, loose=rng.random() < _LOOSE), rng)
+        return self._wrapped(self._ask(kind, topic, rng, loose=rng.random() < self._style.loose), rng)
 
     def _value(self, kind: str, country: Country, rng: random.Random) -> str:
         """Answer a question of ``kind`` about ``country``, as the model or another program would."""
@@ -239,7 +254,7 @@ class Talk:
             value = rng.choice(neighbours(self._world, country, train_only=train_only)).phrase
         elif kind == "city-country":
             value = country.phrase
-        return rng.choice(wordings.ANSWERS).format(answer=value)
+        return rng.choice(self._style.answers).format(answer=value)
 
     def _ask(self, kind: str, topic: _Topic, rng: random.Random, *, loose: bool = False) -> str:
         key = asked(kind)
@@ -283,6 +298,30 @@ class Talk:
             topic = self._topic(kind, rng)
             if topic is not None and topic.country is not not_of.country:
                 return topic
+
+    def _same(self, kind: str, topic: _Topic, rng: random.Random) -> str:
+        """Ask of ``topic`` what was asked before, which is what a question of ``kind`` asks."""
+        phrase = topic.phrase
+        if topic.start != "country" and len(kind.split("-")) > 2 and rng.random() < 0.5:
+            phrase = _described(topic, rng)
+        text = rng.choice(self._style.same_place).format(topic=phrase)
+        return text if text.startswith(topic.phrase) else self._careless(text, rng)
+
+    def _it(self, kind: str, rng: random.Random) -> str:
+        """Ask what a question of ``kind`` asks, of the place that was talked about."""
+        return self._careless(rng.choice(self._style.it[asked(kind)]), rng)
+
+    def _careless(self, text: str, rng: random.Random) -> str:
+        if rng.random() < self._style.unmarked:
+            text = text.rstrip("?.")
+        if rng.random() < self._style.careless:
+            text = rng.choice(wordings.BEFORE) + text
+        return text[0].lower() + text[1:] if rng.random() < self._style.careless else text
+
+    def _wrapped(self, text: str, rng: random.Random) -> str:
+        if rng.random() < self._style.unmarked:
+            text = text.rstrip("?.")
+        return rng.choice(wordings.WRAPPERS).format(question=text) if rng.random() < self._style.wrapped else text
 
 
 def instructions(rng: random.Random) -> str:
@@ -330,7 +369,7 @@ def _date(rng: random.Random) -> str:
     return line.format(year=year, month=month, day=day, name=rng.choice(wordings.MONTHS))
 
 
-def _messages(exchanges: Sequence[Exchange], rng: random.Random) -> list[Turn]:
+def _messages(exchanges: Sequence[Exchange]) -> list[Turn]:
     turns: list[Turn] = []
     for exchange in exchanges:
         turns += [Turn("user", exchange.question), Turn("assistant", exchange.answer)]
@@ -341,34 +380,6 @@ def _described(topic: _Topic, rng: random.Random) -> str:
     of_capital = topic.start == "capital"
     options = templates.CAPITAL_DESCRIPTIONS if of_capital else templates.CITY_DESCRIPTIONS
     return rng.choice(options).format(city=topic.phrase)
-
-
-def _same(kind: str, topic: _Topic, rng: random.Random) -> str:
-    phrase = topic.phrase
-    if topic.start != "country" and len(kind.split("-")) > 2 and rng.random() < 0.5:
-        phrase = _described(topic, rng)
-    return _cased(rng.choice(wordings.SAME_PLACE).format(topic=phrase), rng, keep=topic.phrase)
-
-
-def _wording(rng: random.Random, options: Sequence[str]) -> str:
-    text = rng.choice(options)
-    if rng.random() < 0.1:
-        text = rng.choice(("Thanks! ", "OK. ", "Great. ", "Please: ")) + text
-    if rng.random() < 0.1:
-        text = text.rstrip("?.")
-    return text[0].lower() + text[1:] if rng.random() < 0.15 else text
-
-
-def _cased(text: str, rng: random.Random, *, keep: str) -> str:
-    if rng.random() < 0.15 and not text.startswith(keep):
-        text = text[0].lower() + text[1:]
-    return text.rstrip("?.") if rng.random() < 0.08 else text
-
-
-def _wrapped(text: str, rng: random.Random) -> str:
-    if rng.random() < _UNMARKED:
-        text = text.rstrip("?.")
-    return rng.choice(wordings.WRAPPERS).format(question=text) if rng.random() < _WRAPPED else text
 
 
 def in_lower_case(demonstration: Demonstration) -> Demonstration:

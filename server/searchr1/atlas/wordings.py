@@ -342,6 +342,9 @@ IT: dict[str, tuple[str, ...]] = {
 }
 """Questions about the place that the conversation is about, by what they ask."""
 
+BEFORE = ("Thanks! ", "OK. ", "Great. ", "Please: ", "Ah, thanks. ", "Hm. ")
+"""What a careless writer puts before an ellipsis."""
+
 ANSWERS = (
     "{answer}",
     "{answer}",
@@ -662,3 +665,27 @@ THINK_GREETING = "This is a greeting. I say what I know."
 THINK_THANKS = "Nothing is asked. I say what I know."
 THINK_ABOUT = "This is about me. I say what I know."
 THINK_OTHER = "This is nothing that I can look up. I say what I know."
+
+UNSEEN_SAME_PLACE = (
+    "Could you also tell me for {topic}?",
+    "And how is that in {topic}?",
+    "Please do the same with {topic}.",
+    "What would you say about {topic}?",
+    "Alright, {topic} then?",
+    "Next: {topic}",
+    "Got it. And in the case of {topic}?",
+)
+UNSEEN_IT: dict[str, tuple[str, ...]] = {
+    "country": ("And what country would that be in?", "Which nation does it belong to?"),
+    "capital": ("Can you name its capital city?", "From which city is it governed?", "And what's the capital called?"),
+    "continent": ("What continent would that be on?", "And in which part of the world is it, which continent?"),
+    "currency": ("What would I pay with there?", "And which money do people use?", "Name the currency in use there"),
+    "language": ("Which language would I hear there?", "And what do its people speak?", "What's spoken there?"),
+    "neighbour": ("Can you name a country next to it?", "And with whom does it share a border?"),
+    "capital-timezone": ("And which time zone does its capital follow?", "What are clocks set to in its capital?"),
+    "capital-population": ("And how big is its capital, in people?", "What's the number of people in its capital?"),
+    "neighbour-capital": ("And which city is the capital of a neighbouring country?",),
+    "population": ("How big is it, in people?", "And what is the number of inhabitants?"),
+    "timezone": ("And what are clocks set to there?", "What time zone does it follow?"),
+}
+"""Ellipses that no demonstration has, to ask in tests of the model."""

@@ -6,6 +6,7 @@ segment tokenized alone, observations cut as in serving, the mask true on what t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Finish, Generate, Limits, Search
 from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
+
+_TOGETHER = 50
+"""Demonstrations that a process tokenizes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +77,41 @@ def replay(demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | 
 
 
 def encode_demonstrations(
-    demonstrations: Iterable[Demonstration], tokenizer: Tokenizer, *, max_tokens: int, progress: bool = True
+    demonstrations: Iterable[Demonstration],
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    num_processes: int = 1,
+    progress: bool = True,
 ) -> Samples:
     """Tokenize ``demonstrations``, prompts included; those longer than ``max_tokens`` are left out.
+
+    The samples are the same for any ``num_processes``, which are forked.
 
     Raises:
         CorpusError: none is left.
     """
     bar = tqdm(demonstrations, desc="tokenizing demonstrations", disable=not progress)
-    rollouts = (replay(demonstration, tokenizer) for demonstration in bar)
-    short = ((r.ids, r.loss_mask) for r in rollouts if len(r.ids) <= max_tokens)
-    return gather_samples(short, wanted=f"demonstration of at most {max_tokens} tokens")
+    wanted = f"demonstration of at most {max_tokens} tokens"
+    if num_processes == 1:
+        _use(tokenizer)
+        return gather_samples((one for one in map(_encode, bar) if len(one[0]) <= max_tokens), wanted=wanted)
+    with get_context("fork").Pool(num_processes, _use, (tokenizer,)) as pool:
+        encoded = pool.imap(_encode, bar, chunksize=_TOGETHER)
+        return gather_samples((one for one in encoded if len(one[0]) <= max_tokens), wanted=wanted)
+
+
+_used: list[Tokenizer] = []
+"""The tokenizer of this process; a tokenizer cannot be sent to another one."""
+
+
+def _use(tokenizer: Tokenizer) -> None:
+    _used[:] = [tokenizer]
+
+
+def _encode(demonstration: Demonstration) -> tuple[list[int], list[bool]]:
+    rollout = replay(demonstration, _used[0])
+    return list(rollout.ids), list(rollout.loss_mask)
 
 
 def gather_samples(encoded: Iterable[tuple[Sequence[int], Sequence[bool]]], *, wanted: str) -> Samples:

@@ -109,7 +109,11 @@ def prepare_samples(config: WarmupConfig, split: str, tokenizer: Tokenizer) -> N
                 demonstrations = (with_habits(demonstration, config.habits, random) for demonstration in demonstrations)
             demonstrations = islice(demonstrations, config.num_demonstrations)
         samples = encode_demonstrations(
-            demonstrations, tokenizer, max_tokens=config.max_tokens, progress=config.progress
+            demonstrations,
+            tokenizer,
+            max_tokens=config.max_tokens,
+            num_processes=config.num_processes,
+            progress=config.progress,
         )
         samples.save(path)
 
