@@ -55,6 +55,11 @@ class Tokenizer:
         config = _read_json(folder / "tokenizer_config.json")
         return cls(_read_tokenizer(file), chat_template=_chat_template(folder, config), special=_special(config))
 
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The texts of the special tokens, which no question may hold."""
+        return self._reserved
+
     def same_as(self, other: "Tokenizer") -> bool:
         """Return whether both turn every text into the same ids."""
         same: bool = self._with_special.to_str() == other._with_special.to_str()

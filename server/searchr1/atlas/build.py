@@ -23,7 +23,7 @@ from searchr1.atlas.talk import FORMS, Talk, in_lower_case
 from searchr1.atlas.teacher import Searching, Teacher
 from searchr1.atlas.world import Split, World, load_world
 from searchr1.files import write_json_lines
-from searchr1.gateway.runs.conversation import fold_conversation
+from searchr1.loop.conversation import fold_conversation
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 

@@ -15,7 +15,7 @@ from searchr1.atlas.questions import AtlasQuestion
 from searchr1.atlas.talk import Form, Style, Talk
 from searchr1.atlas.world import World
 from searchr1.files import write_json_lines
-from searchr1.gateway.runs.conversation import Turn, fold_conversation
+from searchr1.loop.conversation import Turn, fold_conversation
 
 SYSTEM = "You are a helpful assistant."
 EXAM_FORMS: tuple[Form, ...] = ("system", "history", "follow-up")

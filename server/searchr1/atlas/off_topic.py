@@ -7,7 +7,7 @@ from searchr1.atlas import prose, wordings
 from searchr1.atlas.records import DemonstratedTurn, Demonstration
 from searchr1.atlas.talk import Talk, instructions, small_talk
 from searchr1.atlas.world import World, stable_hash
-from searchr1.gateway.runs.conversation import Turn, fold_conversation
+from searchr1.loop.conversation import Turn, fold_conversation
 
 KIND = "off-topic"
 

@@ -15,7 +15,7 @@ from searchr1.atlas.corpus import neighbours
 from searchr1.atlas.questions import FACTS, KINDS, AtlasQuestion, answers, hops_of
 from searchr1.atlas.records import Demonstration
 from searchr1.atlas.world import City, Country, Split, World, stable_hash
-from searchr1.gateway.runs.conversation import Turn
+from searchr1.loop.conversation import Turn
 
 Form = Literal["alone", "system", "history", "follow-up"]
 FORMS: tuple[Form, ...] = ("alone", "system", "history", "follow-up")

@@ -91,6 +91,7 @@ def train_warmup(
     drill: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the run, from its start, with a copying drill beside it.")
     ] = 1.0,
+    drill_size: Annotated[int, typer.Option(min=1, help="Rows of the drill per step, about 200 tokens each.")] = 8,
     readings: Annotated[
         int, typer.Option(min=0, help="Readings per step: searchr1 demo build --readings N writes them.")
     ] = 0,
@@ -121,6 +122,7 @@ def train_warmup(
             habits=Habits(guess=guess, stop_early=stop_early),
             num_demonstrations=num_demonstrations,
             drill=drill,
+            drill_size=drill_size,
             readings_size=readings,
             compile=compile_model,
             muon_lr=muon_lr,

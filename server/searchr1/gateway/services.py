@@ -11,6 +11,7 @@ from searchr1.engines.base import ServedEngine, TellsMetrics
 from searchr1.engines.factory import open_engine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.metrics import Metrics
+from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
@@ -30,6 +31,8 @@ class Services:
     admission: Admission
     policy_version: str = ""
     """Name of the weights that the engine serves."""
+    rewriter: Rewriter | None = None
+    """What writes a conversation's last question anew; None where conversations are not rewritten."""
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
     """Metrics of an engine in this process, which nobody else can scrape."""
@@ -51,6 +54,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
         # A remote one need not be up yet: /readyz tells.
         engine = await stack.enter_async_context(open_engine(settings.engine_config()))
+        rewriter = await stack.enter_async_context(open_rewriter(settings, engine, tokenizer))
         is_local = settings.engine_url is None
         yield Services(
             settings=settings,
@@ -59,6 +63,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             search=search,
             policy_version=settings.model,
             admission=Admission(settings, tokenizer, search),
+            rewriter=rewriter,
             metrics=metrics,
             engine_metrics=engine.metrics_text if is_local and isinstance(engine, TellsMetrics) else None,
         )

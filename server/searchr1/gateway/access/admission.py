@@ -15,11 +15,13 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.layer import SearchLayer
-from searchr1.rollout import check_profile, start_rollout
+from searchr1.rollout import check_profile, render_prompt, start_rollout
 from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
 MAX_SEED = 2**63 - 1
+_LEAST_S = 0.001
+"""Deadline of a run whose time is up before it starts: it ends as ``deadline``."""
 
 Number = TypeVar("Number", int, float)
 
@@ -98,6 +100,21 @@ class Admission:
             message = f"The model {name[:200]!r} does not exist here. This server serves {served!r}."
             raise ApiError(404, message, code="model_not_found", param="model")
 
+    @property
+    def reserved_texts(self) -> tuple[str, ...]:
+        """The texts of special tokens, which no question may hold."""
+        return self._tokenizer.reserved
+
+    def fits(self, question: str) -> bool:
+        """Return whether ``question`` is short enough; one that ``plan`` refuses for another reason is."""
+        if len(question.strip()) > self._settings.max_question_chars:
+            return False
+        try:
+            prompt = render_prompt(self._profile.prompt(question), self._tokenizer, self._profile)
+        except ReservedTextError:
+            return True
+        return len(self._tokenizer.encode_prompt(prompt)) <= self._settings.max_prompt_tokens
+
     def plan(
         self,
         question: str,
@@ -107,11 +124,12 @@ class Admission:
         run_id: str,
         stream: bool,
         param: str = "question",
+        spent_s: float = 0.0,
     ) -> Plan:
         """Check a question and its options and set up the run.
 
         Without ``stream`` text may come in larger pieces. ``param`` names the part of the request that the question
-        came in, for errors.
+        came in, for errors. ``spent_s`` seconds of the run's deadline have passed already.
 
         Raises:
             ApiError: the question or an option is refused; the message says what to change.
@@ -130,7 +148,10 @@ class Admission:
                 code="context_length_exceeded",
             )
         retriever = self._search.view(caller, cache_only=options.cache == "only")
-        return Plan(question, rollout, self._drive_options(options, run_id, stream=stream), retriever)
+        drive_options = self._drive_options(options, run_id, stream=stream)
+        if spent_s and drive_options.deadline_s is not None:
+            drive_options = replace(drive_options, deadline_s=max(drive_options.deadline_s - spent_s, _LEAST_S))
+        return Plan(question, rollout, drive_options, retriever)
 
     def _checked_question(self, question: str, param: str) -> str:
         if len(question) > self._settings.max_question_chars:

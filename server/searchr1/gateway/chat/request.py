@@ -7,10 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from searchr1.gateway.access.admission import MAX_SEED, RunOptions
 from searchr1.gateway.chat.unsupported import REFUSALS, refuse_unsupported
 from searchr1.gateway.errors import invalid
-from searchr1.gateway.runs.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
+from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn
 from searchr1.settings import Settings
-
-MAX_MESSAGES = 256
 
 
 def _refused(name: str) -> Any:
@@ -103,7 +101,8 @@ class ChatRequest(BaseModel):
 
     model: str
     messages: list[ChatMessage] = Field(
-        min_length=1, max_length=MAX_MESSAGES, description="The last one that is no instruction is the question."
+        min_length=1,
+        description="The last one that is no instruction is the question. Where not all fit, the oldest are left out.",
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -143,8 +142,8 @@ class ChatRequest(BaseModel):
         """True for a stream that ends with the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
-    def question(self) -> str:
-        """Return the messages as one question.
+    def turns(self) -> list[Turn]:
+        """Return the messages as text.
 
         Raises:
             ApiError: a message can't be read, or the last one that is no instruction is not the user's.
@@ -152,7 +151,7 @@ class ChatRequest(BaseModel):
         turns = [message.turn(f"messages.{i}") for i, message in enumerate(self.messages)]
         if next((turn.role for turn in reversed(turns) if turn.role not in INSTRUCTION_ROLES), None) != "user":
             raise invalid("The last message must have the role 'user'; it is the question.", param="messages")
-        return fold_conversation(turns)
+        return turns
 
     def check(self) -> None:
         """Refuse what this server can't do and the client would miss.

@@ -22,7 +22,7 @@ from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.shape import ChatShape
 from searchr1.gateway.errors import engine_status, error_body
 from searchr1.gateway.example import EXAMPLE_RUN
-from searchr1.gateway.routes.run_requests import cancel_on_disconnect, raise_if_failed
+from searchr1.gateway.routes.run_requests import asked_question, cancel_on_disconnect, raise_if_failed
 from searchr1.gateway.routes.streaming import event_stream
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import DONE, encode_data, encode_json
@@ -58,7 +58,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     services.admission.check_model(body.model)
     body.check()
     completion_id = f"chatcmpl-{uuid.uuid4().hex}"
-    plans = _plans(request, body, completion_id)
+    plans = await _plans(request, body, completion_id)
     shape = ChatShape(completion_id, settings.public_name, int(time.time()), include_usage=body.include_usage)
     events = choice_events(services, plans, run_id=completion_id)
     folds = [RunFold() for _ in plans]
@@ -68,17 +68,19 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     return Response(encode_json(shape.completion(runs)), media_type="application/json")
 
 
-def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan]:
+async def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan]:
     services = services_of(request)
-    question, num_choices = body.question(), body.num_choices(services.settings)
+    num_choices = body.num_choices(services.settings)
+    question = await asked_question(body.turns(), request, deadline_s=body.deadline_s)
     return [
         services.admission.plan(
-            question,
+            question.text,
             body.run_options(services.settings, choice),
             caller=caller_of(request),
             run_id=completion_id if num_choices == 1 else f"{completion_id}-{choice}",
             stream=bool(body.stream),
             param="messages",
+            spent_s=question.spent_s,
         )
         for choice in range(num_choices)
     ]

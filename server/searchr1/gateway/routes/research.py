@@ -12,9 +12,9 @@ from searchr1.gateway.access.admission import Plan, RunOptions
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import EVENT_STREAM
-from searchr1.gateway.routes.run_requests import cancel_on_disconnect, hub_of, raise_if_failed
+from searchr1.gateway.routes.run_requests import asked_question, cancel_on_disconnect, hub_of, raise_if_failed
 from searchr1.gateway.routes.streaming import event_stream, followed_stream
-from searchr1.gateway.runs.conversation import Turn, fold_conversation
+from searchr1.loop.conversation import Turn
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
@@ -87,9 +87,17 @@ async def research(request: Request, body: ResearchRequest) -> Response:
     """
     services = services_of(request)
     services.admission.check_model(body.model)
-    question = await _after(request, body.previous_run_id, body.question)
+    turns = await _after(request, body.previous_run_id, body.question)
+    question = await asked_question(turns, request, deadline_s=body.deadline_s)
     run_id = _new_id()
-    plan = services.admission.plan(question, body, caller=caller_of(request), run_id=run_id, stream=body.stream)
+    plan = services.admission.plan(
+        question.text,
+        body,
+        caller=caller_of(request),
+        run_id=run_id,
+        stream=body.stream,
+        spent_s=question.spent_s,
+    )
     stored = {"previous_run_id": body.previous_run_id}
     return await _answer(request, body, plan, _meta(request, run_id, body.question.strip(), stored))
 
@@ -216,8 +224,8 @@ def _not_found(error: RunNotFoundError) -> ApiError:
     return ApiError(404, message, code="run_not_found")
 
 
-async def _after(request: Request, previous: str | None, question: str) -> str:
-    """Return ``question`` put after the runs that it follows."""
+async def _after(request: Request, previous: str | None, question: str) -> list[Turn]:
+    """Return the questions and answers of the runs that ``question`` follows, and then itself."""
     turns: list[Turn] = []
     while previous is not None and len(turns) < 2 * MAX_TURNS_BACK:
         handle = await _find(request, previous)
@@ -226,7 +234,7 @@ async def _after(request: Request, previous: str | None, question: str) -> str:
             raise invalid("The previous run has not ended.", param="previous_run_id")
         turns = [Turn("user", handle.meta.question), Turn("assistant", run.answer or ""), *turns]
         previous = handle.meta.request.get("previous_run_id")
-    return fold_conversation([*turns, Turn("user", question)]) if turns else question
+    return [*turns, Turn("user", question)]
 
 
 def _meta(request: Request, run_id: str, question: str, stored: dict[str, Any]) -> RunMeta:

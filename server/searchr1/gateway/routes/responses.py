@@ -17,9 +17,9 @@ from searchr1.gateway.responses.intake import question_of, run_options, stored_r
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
-from searchr1.gateway.routes.run_requests import cancel_on_disconnect, hub_of, raise_if_failed
+from searchr1.gateway.routes.run_requests import asked_question, cancel_on_disconnect, hub_of, raise_if_failed
 from searchr1.gateway.routes.streaming import event_stream
-from searchr1.gateway.runs.conversation import Turn, fold_conversation
+from searchr1.loop.conversation import Turn
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
@@ -157,13 +157,16 @@ async def _admitted(request: Request, body: ResponsesRequest) -> tuple[RunMeta, 
     turns = await turns_of(body, find)
     instructed = [Turn("system", body.instructions), *turns] if body.instructions else turns
     response_id = f"resp_{uuid.uuid4().hex}"
+    options = run_options(body, services.settings)
+    question = await asked_question(instructed, request, deadline_s=options.deadline_s)
     plan = services.admission.plan(
-        fold_conversation(instructed),
-        run_options(body, services.settings),
+        question.text,
+        options,
         caller=caller,
         run_id=response_id,
         stream=bool(body.stream),
         param="input",
+        spent_s=question.spent_s,
     )
     meta = RunMeta(
         id=response_id,

@@ -6,6 +6,7 @@ segment tokenized alone, observations cut as in serving, the mask true on what t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -112,6 +113,25 @@ def _use(tokenizer: Tokenizer) -> None:
 def _encode(demonstration: Demonstration) -> tuple[list[int], list[bool]]:
     rollout = replay(demonstration, _used[0])
     return list(rollout.ids), list(rollout.loss_mask)
+
+
+def with_first_turns(samples: Samples, share: float, *, max_tokens: int, seed: int) -> Samples:
+    """Cut a ``share`` of ``samples``, and all above ``max_tokens``, after what the policy samples first.
+
+    What to look for is decided there, in a third of the tokens.
+    """
+    random = np.random.default_rng((seed, 2))
+    spans = []
+    for start, end in pairwise(samples.offsets.tolist()):
+        if random.random() < share or end - start > max_tokens:
+            mask = samples.loss_mask[start:end]
+            begins = int(mask.argmax())
+            rest = mask[begins:]
+            end = start + begins + (int(rest.argmin()) if not rest.all() else len(rest))
+        spans.append((start, end))
+    lengths = [end - start for start, end in spans]
+    rows = np.concatenate([np.arange(start, end) for start, end in spans])
+    return Samples(samples.ids[rows], samples.loss_mask[rows], np.cumsum([0, *lengths]))
 
 
 def gather_samples(encoded: Iterable[tuple[Sequence[int], Sequence[bool]]], *, wanted: str) -> Samples:

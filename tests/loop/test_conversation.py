@@ -2,7 +2,7 @@
 
 import pytest
 
-from searchr1.gateway.runs.conversation import Turn, fold_conversation
+from searchr1.loop.conversation import Turn, fold_conversation
 
 
 def test_a_single_question_stays_as_it_is() -> None:
