@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from searchr1.atlas.corpus import CorpusName, write_corpus
+from searchr1.atlas.exam import EXAM_FORMS, exam, write_exam
 from searchr1.atlas.off_topic import off_topic
 from searchr1.atlas.questions import AtlasQuestion, generate, write_questions
 from searchr1.atlas.readings import readings
@@ -32,6 +33,8 @@ SearchBatch = Callable[[list[str]], list[list[Passage]]]
 
 VALIDATION_QUESTIONS = 1000
 TEST_QUESTIONS = 2000
+EXAM_QUESTIONS = 500
+"""Test questions, the first ones, that are also asked in conversations."""
 TOP_K = 3
 SWAP_SHARE = 0.8
 """Share of the train demonstrations whose entities are renamed."""
@@ -61,6 +64,8 @@ class BuildReport:
 
 def build_world(out_dir: Path, *, num_train_questions: int = 20_000, seed: int = 0) -> dict[str, int]:
     """Write ``corpus.jsonl`` and ``questions-{train,validation,test}.jsonl``; return the lines by file name.
+
+    The first test questions are in ``questions-test-{system,history,follow-up}.jsonl`` too, each in a conversation.
 
     This is all that serving and evaluating need; it takes seconds. Validation and test questions do not depend on
     ``num_train_questions``.
@@ -279,12 +284,17 @@ def _counted(items: Iterable[Item], on_item: Callable[[], None]) -> Iterator[Ite
 
 
 def _write_questions(world: World, train: Sequence[AtlasQuestion], out_dir: Path, seed: int) -> dict[str, int]:
+    test = generate(world, "test", TEST_QUESTIONS, seed)
     splits = {
         "questions-train.jsonl": train,
         "questions-validation.jsonl": generate(world, "validation", VALIDATION_QUESTIONS, seed),
-        "questions-test.jsonl": generate(world, "test", TEST_QUESTIONS, seed),
+        "questions-test.jsonl": test,
     }
-    return {name: write_questions(questions, out_dir / name) for name, questions in splits.items()}
+    written = {name: write_questions(questions, out_dir / name) for name, questions in splits.items()}
+    for form in EXAM_FORMS:
+        name = f"questions-test-{form}.jsonl"
+        written[name] = write_exam(exam(world, test[:EXAM_QUESTIONS], form, seed=seed), out_dir / name)
+    return written
 
 
 def _write(items: Iterable[Demonstration | Reading], path: Path) -> int:

@@ -100,7 +100,7 @@ InputItem = Annotated[
 ]
 
 
-Items = Annotated[list[InputItem], Field(min_length=1, max_length=MAX_ITEMS)]
+Items = Annotated[list[InputItem], Field(min_length=1)]
 
 
 def _items(given: Any) -> Any:

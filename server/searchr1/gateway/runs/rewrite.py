@@ -7,6 +7,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Protocol
 
 import aiohttp
+import msgspec
 
 from searchr1.engines.base import Engine, SamplingParams
 from searchr1.errors import ConfigurationError, EngineError
@@ -113,9 +114,19 @@ async def open_rewriter(settings: Settings, engine: Engine, tokenizer: Tokenizer
             yield HttpRewriter(settings.rewrite_url, settings.rewrite_model or "", http)
 
 
-def _content(raw: bytes) -> str:
-    import msgspec
+class _Message(msgspec.Struct):
+    content: str | None = None
 
+
+class _Choice(msgspec.Struct):
+    message: _Message
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_Choice]
+
+
+def _content(raw: bytes) -> str:
     try:
         answer = msgspec.json.decode(raw, type=_Answer)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
