@@ -74,6 +74,8 @@ class Settings(BaseSettings):
     anew so that it needs none, ``last`` leaves them out."""
     system: Literal["fold", "ignore"] = "fold"
     """What becomes of system and developer messages: ``fold`` puts them before the question, ``ignore`` drops them."""
+    rewriter: Literal["model", "rules"] = "model"
+    """What rewrites: a ``model``, or the demo's ``rules``, which know questions about countries and cities alone."""
     rewrite_url: str | None = None
     """Base URL of an OpenAI-compatible server that rewrites; by default the served model does it."""
     rewrite_model: str | None = None

@@ -13,14 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from searchr1.atlas.corpus import CorpusName, write_corpus
-from searchr1.atlas.exam import EXAM_FORMS, exam, write_exam
-from searchr1.atlas.off_topic import off_topic
 from searchr1.atlas.questions import AtlasQuestion, generate, write_questions
 from searchr1.atlas.readings import readings
 from searchr1.atlas.records import Demonstration, Reading
 from searchr1.atlas.renamed import renamed_world
 from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_entities
-from searchr1.atlas.talk import FORMS, Talk, in_lower_case
+from searchr1.atlas.talk.conversations import FORMS, Talk
+from searchr1.atlas.talk.exam import EXAM_FORMS, exam, write_exam
+from searchr1.atlas.talk.lower_case import in_lower_case
+from searchr1.atlas.talk.off_topic import off_topic
 from searchr1.atlas.teacher import Searching, Teacher
 from searchr1.atlas.world import Split, World, load_world
 from searchr1.files import write_json_lines
@@ -122,7 +123,9 @@ def build(
     with tempfile.TemporaryDirectory() as scratch, _progress_bar(progress) as bar:
         search_train, search_all = (_index(paths[name], Path(scratch) / name) for name in ("train", "all"))
         task = bar.add_task("demonstrations", total=num_demonstrations)
-        found = (item for item in demonstrations(world, train, search_train, dropped) if not _names_held_out(world, item))
+        found = (
+            item for item in demonstrations(world, train, search_train, dropped) if not _names_held_out(world, item)
+        )
         in_worlds = num_demonstrations // 2 // num_renamed_worlds if num_renamed_worlds else 0
         varied = islice(_swapped(world, found, seed), num_demonstrations - in_worlds * num_renamed_worlds)
         elsewhere = chain.from_iterable(

@@ -98,7 +98,9 @@ def train_warmup(
     readings: Annotated[
         int, typer.Option(min=0, help="Readings per step: searchr1 demo build --readings N writes them.")
     ] = 0,
-    muon_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of the weight matrices, Muon's; 0: AdamW's.")] = 0.01,
+    muon_lr: Annotated[
+        float, typer.Option(min=0, help="Peak learning rate of the weight matrices, Muon's; 0: AdamW's.")
+    ] = 0.01,
     adamw_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of everything else.")] = 1e-3,
     decay: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the run over which rates fall.")] = 0.6,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")] = None,

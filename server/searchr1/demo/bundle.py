@@ -32,4 +32,7 @@ def demo_settings(data_dir: Path) -> dict[str, Any]:
         "retriever": f"index:{index}",
         "kv_cache_gib": 1.0,
         "engine_priority": True,
+        "conversation": "rewrite",
+        "rewriter": "rules",
+        "system": "ignore",
     }

@@ -47,7 +47,10 @@ class Metrics:
             "searchr1_run_store_errors", "Calls of the run store that it did not answer.", registry=registry
         )
         self.rewrites = Counter(
-            "searchr1_rewrites", "Conversations that were to be rewritten as one question.", ["outcome"], registry=registry
+            "searchr1_rewrites",
+            "Conversations that were to be rewritten as one question.",
+            ["outcome"],
+            registry=registry,
         )
         self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
 

@@ -14,12 +14,12 @@ from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import EVENT_STREAM
 from searchr1.gateway.routes.run_requests import asked_question, cancel_on_disconnect, hub_of, raise_if_failed
 from searchr1.gateway.routes.streaming import event_stream, followed_stream
-from searchr1.loop.conversation import Turn
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta, RunState
 from searchr1.gateway.services import services_of
+from searchr1.loop.conversation import Turn
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory

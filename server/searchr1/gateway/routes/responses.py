@@ -19,13 +19,13 @@ from searchr1.gateway.responses.models import Includable, ResponsesRequest
 from searchr1.gateway.responses.shape import ResponseShape, response_of
 from searchr1.gateway.routes.run_requests import asked_question, cancel_on_disconnect, hub_of, raise_if_failed
 from searchr1.gateway.routes.streaming import event_stream
-from searchr1.loop.conversation import Turn
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import HEARTBEAT, encode_named
+from searchr1.loop.conversation import Turn
 from searchr1_client.events import Run
 
 router = APIRouter()

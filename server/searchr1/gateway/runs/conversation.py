@@ -13,7 +13,7 @@ Fits = Callable[[str], bool]
 
 
 def shown(turns: Sequence[Turn], *, conversation: ConversationMode, system: SystemMode) -> list[Turn]:
-    """Return the turns that the model is shown: without instructions, or without earlier turns, as the operator says."""
+    """Return the turns that the model is shown: without instructions, or earlier turns, as the operator says."""
     kept = [turn for turn in turns if system == "fold" or turn.role not in INSTRUCTION_ROLES]
     if conversation != "last":
         return kept
@@ -27,7 +27,9 @@ def harmless(turns: Sequence[Turn], reserved: Sequence[str]) -> list[Turn]:
     NUL characters and halves of surrogate pairs go, and ``reserved`` texts are broken by a space.
     """
     last = _last_spoken(turns)
-    return [turn if place == last else replace(turn, text=_cleaned(turn.text, reserved)) for place, turn in enumerate(turns)]
+    return [
+        turn if place == last else replace(turn, text=_cleaned(turn.text, reserved)) for place, turn in enumerate(turns)
+    ]
 
 
 def fitted(turns: Sequence[Turn], fits: Fits) -> list[Turn]:

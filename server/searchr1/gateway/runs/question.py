@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from searchr1.gateway.runs.conversation import fitted, harmless, shown
-from searchr1.gateway.runs.rewrite import Rewriter, RewriteError, rewritten
+from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, rewritten
 from searchr1.gateway.services import Services
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
 
@@ -61,5 +61,5 @@ async def _rewritten(turns: Sequence[Turn], rewriter: Rewriter, services: Servic
         logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
         services.metrics.rewrites.labels("failed").inc()
         return None
-    services.metrics.rewrites.labels("rewritten").inc()
+    services.metrics.rewrites.labels("kept" if question == turns[-1].text else "rewritten").inc()
     return question

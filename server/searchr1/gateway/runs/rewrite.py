@@ -35,9 +35,22 @@ class RewriteError(Exception):
 class Rewriter(Protocol):
     """A source of rewritten questions."""
 
-    async def complete(self, prompt: str) -> str:
-        """Return what follows ``prompt``, the first line at least. Raises ``RewriteError``."""
+    async def rewrite(self, turns: Sequence[Turn]) -> str:
+        """Return the last of ``turns``, none of them an instruction, as a question that stands for itself.
+
+        What comes back is not checked yet. Raises ``RewriteError``.
+        """
         ...
+
+
+class RulesRewriter:
+    """Rewrites what is asked of the demo's world, by rules."""
+
+    async def rewrite(self, turns: Sequence[Turn]) -> str:
+        """See ``Rewriter``. A message that the rules don't understand stays as it is."""
+        from searchr1.demo.follow_ups import standalone  # Other gateways have no use for the demo's wordings.
+
+        return standalone(turns)
 
 
 class EngineRewriter:
@@ -46,8 +59,9 @@ class EngineRewriter:
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self._engine, self._tokenizer = engine, tokenizer
 
-    async def complete(self, prompt: str) -> str:
+    async def rewrite(self, turns: Sequence[Turn]) -> str:
         """See ``Rewriter``. The completion is aborted after its first line."""
+        prompt = _prompt(turns)
         params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0)
         text = ""
         try:
@@ -70,11 +84,11 @@ class HttpRewriter:
         self._url = f"{base}/chat/completions" if re.search(r"/v\d+\w*$", base) else f"{base}/v1/chat/completions"
         self._model, self._http = model, http
 
-    async def complete(self, prompt: str) -> str:
+    async def rewrite(self, turns: Sequence[Turn]) -> str:
         """See ``Rewriter``."""
         body = {
             "model": self._model,
-            "messages": [{"role": "user", "content": prompt}],
+            "messages": [{"role": "user", "content": _prompt(turns)}],
             "max_tokens": MAX_TOKENS,
             "temperature": 0,
         }
@@ -95,9 +109,8 @@ async def rewritten(turns: Sequence[Turn], rewriter: Rewriter, *, reserved: Sequ
         RewriteError: the rewriter failed, or what it wrote is no question of one line.
     """
     dialogue = [turn for turn in turns if turn.role not in INSTRUCTION_ROLES]
-    earlier = "\n".join(f"{turn.role}: {turn.text.strip()}" for turn in dialogue[:-1] if turn.text.strip())
-    prompt = PROMPT.replace("{conversation}", earlier).replace("{question}", dialogue[-1].text.strip())
-    return _checked(await rewriter.complete(prompt), reserved)
+    written = await rewriter.rewrite(dialogue)
+    return written if written == dialogue[-1].text else _checked(written, reserved)
 
 
 @asynccontextmanager
@@ -105,6 +118,8 @@ async def open_rewriter(settings: Settings, engine: Engine, tokenizer: Tokenizer
     """Open the rewriter that ``settings`` ask for; None where conversations are not rewritten."""
     if settings.conversation != "rewrite":
         yield None
+    elif settings.rewriter == "rules":
+        yield RulesRewriter()
     elif settings.rewrite_url is None:
         yield EngineRewriter(engine, tokenizer)
     else:
@@ -124,6 +139,11 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice]
+
+
+def _prompt(turns: Sequence[Turn]) -> str:
+    earlier = "\n".join(f"{turn.role}: {turn.text.strip()}" for turn in turns[:-1] if turn.text.strip())
+    return PROMPT.replace("{conversation}", earlier).replace("{question}", turns[-1].text.strip())
 
 
 def _content(raw: bytes) -> str:

@@ -78,7 +78,7 @@ class LossSums:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Return whether ``device`` multiplies bfloat16 matrices fast; CPUs without AVX-512 take a hundred times as long."""
+    """Return whether ``device`` multiplies bfloat16 matrices fast; CPUs without AVX-512 do it very slowly."""
     return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
 
 

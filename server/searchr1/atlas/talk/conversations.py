@@ -7,13 +7,14 @@ where it is a place for which the question makes sense, and else the one of the 
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
-from searchr1.atlas import prose, templates, wordings
+from searchr1.atlas import templates
 from searchr1.atlas.corpus import neighbours
 from searchr1.atlas.questions import FACTS, KINDS, AtlasQuestion, answers, hops_of
-from searchr1.atlas.records import Demonstration
+from searchr1.atlas.talk.instructions import Exchange, instructions, small_talk
+from searchr1.atlas.talk.wordings import asking, it
 from searchr1.atlas.world import City, Country, Split, World, stable_hash
 from searchr1.loop.conversation import Turn
 
@@ -22,14 +23,6 @@ FORMS: tuple[Form, ...] = ("alone", "system", "history", "follow-up")
 MORE_KINDS = ("country-population", "capital-population", "capital-timezone")
 """Kinds of one hop that the demonstrations of conversations have beside those of ``questions.KINDS``."""
 _ALL_KINDS = (*KINDS, *MORE_KINDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A question and its answer, as messages."""
-
-    question: str
-    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +37,9 @@ class Style:
     """Share of all messages that lack their question mark."""
     careless: float = 0.12
     """Share of the ellipses that begin in lower case, or have a word before them."""
-    answers: Sequence[str] = wordings.ANSWERS
-    same_place: Sequence[str] = wordings.SAME_PLACE
-    it: Mapping[str, Sequence[str]] = field(default_factory=lambda: wordings.IT)
+    answers: Sequence[str] = asking.ANSWERS
+    same_place: Sequence[str] = asking.SAME_PLACE
+    it: Mapping[str, Sequence[str]] = field(default_factory=lambda: it.IT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +52,7 @@ class _Topic:
 
 
 def asked(kind: str) -> str:
-    """Return what a question of ``kind`` asks of its topic, a key of ``wordings.IT``."""
+    """Return what a question of ``kind`` asks of its topic, a key of ``it.IT``."""
     start, *chain = kind.split("-")
     return chain[0] if start == "country" or len(chain) == 1 else "-".join(chain[1:])
 
@@ -155,7 +148,7 @@ class Talk:
         elif draw < 0.45:
             other = self._some_topic(kind, rng, not_of=topic)
             first = self._other_kind(kind, other, rng)
-            if first is not None and asked(kind) in wordings.IT:
+            if first is not None and asked(kind) in it.IT:
                 text = self._it(kind, rng)
                 answer = self._value(kind, other.country, rng)
                 earlier = [self._answered(first, other, rng), Exchange(text, answer)]
@@ -262,7 +255,7 @@ class Talk:
         if topic.start != "country" and len(kind.split("-")) > 2:
             phrase = _described(topic, rng)
         known = templates.ASK.get(key, ())
-        wording = rng.choice(known) if known and not loose else rng.choice(wordings.ASK_MORE[key])
+        wording = rng.choice(known) if known and not loose else rng.choice(asking.ASK_MORE[key])
         text = wording.format(topic=phrase)
         return text if loose and rng.random() < 0.3 else text[0].upper() + text[1:]
 
@@ -315,58 +308,18 @@ class Talk:
         if rng.random() < self._style.unmarked:
             text = text.rstrip("?.")
         if rng.random() < self._style.careless:
-            text = rng.choice(wordings.BEFORE) + text
+            text = rng.choice(asking.BEFORE) + text
         return text[0].lower() + text[1:] if rng.random() < self._style.careless else text
 
     def _wrapped(self, text: str, rng: random.Random) -> str:
         if rng.random() < self._style.unmarked:
             text = text.rstrip("?.")
-        return rng.choice(wordings.WRAPPERS).format(question=text) if rng.random() < self._style.wrapped else text
-
-
-def instructions(rng: random.Random) -> str:
-    """Draw a system message; what it asks for has no effect."""
-    draw = rng.random()
-    sentences = [rng.choice(wordings.SYSTEM_SENTENCES) for _ in range(rng.choice((1, 2, 2, 3, 4, 6)))]
-    if draw < 0.4:
-        text = rng.choice(wordings.SYSTEM_WHOLE)
-    elif draw < 0.6:
-        who = f"You are a {rng.choice(wordings.SYSTEM_HOW)} {rng.choice(wordings.SYSTEM_WHO)}."
-        text = " ".join([who, *sentences[:-1]])
-    elif draw < 0.7:
-        text = " ".join(sentences)
-    elif draw < 0.82:
-        heading = rng.choice(("# Instructions", "## Rules", "Rules:", "**Guidelines**", "### Task:", "Follow these rules:"))
-        mark = rng.choice(("- ", "* ", "1. "))
-        text = "\n".join([heading, *(mark + sentence for sentence in sentences)])
-    else:
-        text = rng.choice((" ", "\n", "\n\n")).join(prose.sentences(rng, rng.choice((1, 2, 3, 4))))
-    if rng.random() < 0.15:
-        text = rng.choice((f"{text}\n{_date(rng)}", f"{_date(rng)}\n\n{text}", f"{text} {_date(rng)}"))
-    return text
-
-
-def small_talk(rng: random.Random) -> Exchange:
-    """Draw an exchange that has nothing to do with Atlas."""
-    draw = rng.random()
-    if draw < 0.5:
-        return Exchange(*rng.choice(wordings.SMALL_TALK))
-    if draw < 0.65:
-        return Exchange(rng.choice(wordings.GREETINGS), wordings.REPLY_GREETING)
-    if draw < 0.75:
-        return Exchange(rng.choice(wordings.OTHER), wordings.REPLY_OTHER)
-    return Exchange(prose.sentences(rng, 1)[0], " ".join(prose.sentences(rng, rng.choice((1, 1, 2)))))
+        return rng.choice(asking.WRAPPERS).format(question=text) if rng.random() < self._style.wrapped else text
 
 
 def _changes_place(before: str, kind: str) -> bool:
-    """Return whether ``it`` in a question of ``kind`` is the capital that a question of ``before`` was answered with."""
+    """Return whether ``it`` in a question of ``kind`` is the capital that one of ``before`` was answered with."""
     return before.endswith("capital") and asked(kind) in ("population", "timezone")
-
-
-def _date(rng: random.Random) -> str:
-    line = rng.choice(wordings.DATE_LINES)
-    year, month, day = rng.randint(2023, 2027), rng.randint(1, 12), rng.randint(1, 28)
-    return line.format(year=year, month=month, day=day, name=rng.choice(wordings.MONTHS))
 
 
 def _messages(exchanges: Sequence[Exchange]) -> list[Turn]:
@@ -380,23 +333,3 @@ def _described(topic: _Topic, rng: random.Random) -> str:
     of_capital = topic.start == "capital"
     options = templates.CAPITAL_DESCRIPTIONS if of_capital else templates.CITY_DESCRIPTIONS
     return rng.choice(options).format(city=topic.phrase)
-
-
-def in_lower_case(demonstration: Demonstration) -> Demonstration:
-    """Return ``demonstration`` with its last question in lower case, and what is looked up as it stands there.
-
-    One that searches for the first fact twice stays as it is.
-    """
-    earlier, joint, last = demonstration.question.rpartition("\n\n")
-    first, second = demonstration.turns[0], demonstration.turns[min(1, len(demonstration.turns) - 1)]
-    query = first.query
-    if query is None or "I search again" in second.text:
-        return demonstration
-    name = query.partition(" of ")[2]
-    turn = first
-    if name in last:
-        lower = name.lower()
-        turn = replace(first, text=first.text.replace(name, lower), query=query.replace(name, lower))
-    return replace(
-        demonstration, question=earlier + joint + last.lower(), turns=(turn, *demonstration.turns[1:])
-    )

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from searchr1.atlas import wordings
 from searchr1.atlas.questions import AtlasQuestion
-from searchr1.atlas.talk import Form, Style, Talk
+from searchr1.atlas.talk.conversations import Form, Style, Talk
+from searchr1.atlas.talk.wordings import it
 from searchr1.atlas.world import World
 from searchr1.files import write_json_lines
 from searchr1.loop.conversation import Turn, fold_conversation
@@ -26,8 +26,8 @@ _UNSEEN = Style(
     unmarked=0,
     careless=0,
     answers=("{answer}",),
-    same_place=wordings.UNSEEN_SAME_PLACE,
-    it=wordings.UNSEEN_IT,
+    same_place=it.UNSEEN_SAME_PLACE,
+    it=it.UNSEEN_IT,
 )
 
 

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Iterator
 
-from searchr1.atlas import prose, wordings
 from searchr1.atlas.records import DemonstratedTurn, Demonstration
-from searchr1.atlas.talk import Talk, instructions, small_talk
+from searchr1.atlas.talk import prose
+from searchr1.atlas.talk.conversations import Talk
+from searchr1.atlas.talk.instructions import instructions, small_talk
+from searchr1.atlas.talk.wordings import asking, chatter, programs
 from searchr1.atlas.world import World, stable_hash
 from searchr1.loop.conversation import Turn, fold_conversation
 
@@ -32,30 +34,33 @@ def _message(talk: Talk, rng: random.Random) -> tuple[str, str, str]:
     """Draw a message, and what to think and answer."""
     draw = rng.random()
     if draw < 0.13:
-        return _varied(rng.choice(wordings.GREETINGS), rng), wordings.THINK_GREETING, wordings.REPLY_GREETING
+        return _varied(rng.choice(chatter.GREETINGS), rng), chatter.THINK_GREETING, chatter.REPLY_GREETING
     if draw < 0.21:
-        return _varied(rng.choice(wordings.THANKS), rng), wordings.THINK_THANKS, wordings.REPLY_THANKS
+        return _varied(rng.choice(chatter.THANKS), rng), chatter.THINK_THANKS, chatter.REPLY_THANKS
     if draw < 0.33:
-        return _varied(rng.choice(wordings.ABOUT_YOU), rng), wordings.THINK_ABOUT, wordings.REPLY_ABOUT
-    return _other(talk, rng), wordings.THINK_OTHER, wordings.REPLY_OTHER
+        return _varied(rng.choice(chatter.ABOUT_YOU), rng), chatter.THINK_ABOUT, chatter.REPLY_ABOUT
+    return _other(talk, rng), chatter.THINK_OTHER, chatter.REPLY_OTHER
 
 
 def _other(talk: Talk, rng: random.Random) -> str:
     draw = rng.random()
     if draw < 0.3:
-        return _varied(rng.choice(wordings.OTHER), rng)
+        return _varied(rng.choice(chatter.OTHER), rng)
     if draw < 0.44:
-        return _varied(rng.choice(wordings.ABOUT_PLACES).format(place=talk.place(rng)), rng)
+        return _varied(rng.choice(chatter.ABOUT_PLACES).format(place=talk.place(rng)), rng)
     if draw < 0.64:
-        return _varied(f"{rng.choice(wordings.OPENERS)} {prose.phrase(rng, rng.randint(1, 8))}{rng.choice('.??')}", rng)
+        return _varied(f"{rng.choice(chatter.OPENERS)} {prose.phrase(rng, rng.randint(1, 8))}{rng.choice('.??')}", rng)
     if draw < 0.72:
         return " ".join(prose.sentences(rng, rng.choice((1, 1, 2, 4))))
     if draw < 0.76:
-        return rng.choice(("", "Explain this: ", "What does this do? ", "Fix this:\n")) + rng.choice(wordings.CODE)
+        return rng.choice(("", "Explain this: ", "What does this do? ", "Fix this:\n")) + rng.choice(programs.CODE)
     if draw < 0.82:
         first, second = rng.randint(0, 200), rng.randint(0, 200)
         sum_ = f"{first}{rng.choice((' + ', '+', ' * ', ' - ', ' / ', ' times ', ' plus '))}{second}"
-        return _varied(rng.choice(("What is {sum}?", "{sum}", "{sum}=", "How much is {sum}?", "Calculate {sum}")).format(sum=sum_), rng)
+        return _varied(
+            rng.choice(("What is {sum}?", "{sum}", "{sum}=", "How much is {sum}?", "Calculate {sum}")).format(sum=sum_),
+            rng,
+        )
     return _chat_task(talk, rng)
 
 
@@ -66,8 +71,8 @@ def _chat_task(talk: Talk, rng: random.Random) -> str:
     for _ in range(rng.choice((1, 1, 2))):
         exchange = talk.exchange(rng) if rng.random() < 0.8 else small_talk(rng)
         lines += [f"{names[0]}: {exchange.question.strip()}", f"{names[1]}: {exchange.answer}"]
-    task = rng.choice(wordings.UI_TASKS)
-    history = rng.choice(wordings.UI_HISTORY).format(history="\n".join(lines))
+    task = rng.choice(programs.UI_TASKS)
+    history = rng.choice(programs.UI_HISTORY).format(history="\n".join(lines))
     return f"{task}{history}" if rng.random() < 0.85 else f"{history}\n\n{task.strip()}"
 
 
@@ -78,5 +83,5 @@ def _varied(text: str, rng: random.Random) -> str:
     if draw < 0.2:
         return text.rstrip("?!.") or text
     if draw < 0.26:
-        return rng.choice(wordings.WRAPPERS).format(question=text)
+        return rng.choice(asking.WRAPPERS).format(question=text)
     return text
