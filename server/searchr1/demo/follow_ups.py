@@ -32,20 +32,26 @@ _BACK = re.compile(
     r"neighbou?rs?|country|nation|time ?zone|money))\b"
 )
 _FILLERS = frozenset(
-    "a about again ah alright also and as be but can case could do for got great hm how i if in instead is it me next now of"
-    " ok okay on one please question same say so tell thank thanks that then to too try us well what what's with would you"
-    " your also, how's know like want need".split()
+    re.findall(
+        r"\S+",
+        "a about again ah alright also and as be but can case could do for got great hm how how's i if in instead "
+        "is it know like me need next now of ok okay on one please question same say so tell thank thanks that then to "
+        "too try us want well what what's with would you your",
+    )
 )
 _CUE = re.compile(
-    r"^\W*(?:\w+[!.,]\s+)*(and|what about|how about|same|the same|now|also|then|next|ok|okay|alright|thanks|great|in|for|"
-    r"can you|could you|please|got it|what would|try)\b",
+    r"^\W*(?:\w+[!.,]\s+)*(and|what about|how about|same|the same|now|also|then|next|ok|okay|alright|thanks|great|in|"
+    r"for|can you|could you|please|got it|what would|try)\b",
     re.IGNORECASE,
 )
 _PRONOUN_TOPICS = re.compile(
-    r"(?i:it|that|this|there|them|(?:that|this|the) (?:country|city|place|nation|capital|state))|.*\b(?:it|its|their|them)\b.*"
+    r"(?i:it|that|this|there|them|(?:that|this|the) (?:country|city|place|nation|capital|state))|"
+    r".*\b(?:it|its|their|them)\b.*"
 )
 _ANSWER_LEADS = re.compile(r"^(?:.*\b(?:is|are|in|it's|borders)\b:?|answer:|that's)\s+", re.IGNORECASE | re.DOTALL)
 _PLACE_WORDS = 6
+_MOST_CHARS = 250
+"""Longer messages are no follow-ups, nor are those of several lines."""
 _OF_COUNTRIES = frozenset(("capital", "continent", "currency", "language", "neighbour", "population")) | {
     "capital-timezone",
     "capital-population",
@@ -66,7 +72,7 @@ class _Talk:
 def standalone(turns: Sequence[Turn]) -> str:
     """Return the last of ``turns``, which are no instructions, as a question that stands for itself."""
     talk: _Talk | None = None
-    dialogue = [turn for turn in turns if turn.role not in INSTRUCTION_ROLES and turn.text.strip()]
+    dialogue = [turn for turn in turns if turn.role not in INSTRUCTION_ROLES]
     for turn in dialogue[:-1]:
         if turn.role == "user":
             _, talk = _resolve(turn.text, talk)
@@ -77,6 +83,8 @@ def standalone(turns: Sequence[Turn]) -> str:
 
 def _resolve(text: str, talk: _Talk | None) -> tuple[str, _Talk | None]:
     """Return ``text`` as a whole question, and what the conversation is about after it."""
+    if not text.strip() or len(text) > _MOST_CHARS or "\n" in text.strip():
+        return text, talk
     whole = _parsed(text)
     if whole is not None:
         return text, whole
@@ -136,7 +144,9 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
         for key, texts in table.items():
             for text in texts:
                 before, after = (re.escape(part) for part in text.rstrip("?.").split("{topic}"))
-                found.append((key, re.compile(rf"(?:|.*[:.!,]\s){before}(?P<topic>.+?){after}", re.IGNORECASE | re.DOTALL)))
+                found.append(
+                    (key, re.compile(rf"(?:|.*[:.!,]\s){before}(?P<topic>.+?){after}", re.IGNORECASE | re.DOTALL))
+                )
     return tuple(found)
 
 
@@ -183,7 +193,8 @@ def _description_in(text: str) -> str | None:
 @cache
 def _descriptions() -> tuple[re.Pattern[str], ...]:
     """Return the forms of descriptions within a text; a name has capitals, and small words between them."""
-    name = r"[^\W\d_a-z][\w'’.-]*(?:[ -](?:(?:de|da|do|del|la|el|of|an|der|the|am|sur|en|ye|al)[ -])*[^\W\d_a-z][\w'’.-]*)*"
+    word = r"[^\W\d_a-z][\w'’.-]*"
+    name = rf"{word}(?:[ -](?:(?:de|da|do|del|la|el|of|an|der|the|am|sur|en|ye|al)[ -])*{word})*"
     forms = (*templates.CITY_DESCRIPTIONS, *templates.CAPITAL_DESCRIPTIONS)
     parts = [[re.escape(part) for part in form.split("{city}")] for form in forms]
     return tuple(re.compile(f"{before}{name}{after}") for before, after in parts)
@@ -192,7 +203,7 @@ def _descriptions() -> tuple[re.Pattern[str], ...]:
 def _new_place(text: str) -> str | None:
     """Return the place that is left of ``text`` without its fillers; None where it is no ellipsis."""
     has_cue = _CUE.match(text) is not None
-    words = text.strip().strip("*\"").split()
+    words = text.strip().strip('*"').split()
     while words and _bare(words[0]) in _FILLERS | {"the"}:
         if _bare(words[0]) == "the" and len(words) > 1 and _bare(words[1]) not in _FILLERS:
             break
@@ -210,12 +221,12 @@ def _new_place(text: str) -> str | None:
 
 
 def _bare(word: str) -> str:
-    return word.strip(",.!?:;*\"").lower()
+    return word.strip(',.!?:;*"').lower()
 
 
 def _names(text: str) -> bool:
     """Return whether a word other than the first begins with a capital, or the first does and is no filler."""
-    words = text.strip().strip("*\"").split()
+    words = text.strip().strip('*"').split()
     return any(word[:1].isupper() and _bare(word) not in _FILLERS for word in words[1:]) or (
         bool(words) and words[0][:1].isupper() and _is_name(words)
     )
@@ -223,7 +234,9 @@ def _names(text: str) -> bool:
 
 def _is_name(words: Sequence[str]) -> bool:
     """Return whether words that begin with a capital are a name, and no sentence: all but small ones have capitals."""
-    return all(word[:1].isupper() or _bare(word) in ("of", "and", "the", "de", "la", "da", "del", "do") for word in words)
+    return all(
+        word[:1].isupper() or _bare(word) in ("of", "and", "the", "de", "la", "da", "del", "do") for word in words
+    )
 
 
 @cache
@@ -237,8 +250,8 @@ def _is_chatter(text: str) -> bool:
 
 
 def _place_of(answer: str) -> str:
-    """Return the place that an answer names: the whole of a short one, and what follows the last ``is`` of a sentence."""
+    """Return the place that an answer names: a short one itself, of a sentence what follows its last ``is``."""
     line = answer.strip().split("\n")[0]
-    line = re.sub(r"\s*\[\d+\]", "", line).strip("*\" ")
+    line = re.sub(r"\s*\[\d+\]", "", line).strip('*" ')
     line = re.split(r"(?<=\w)[.!] ", line)[0].rstrip(".!")
-    return _ANSWER_LEADS.sub("", line).strip("*\" ")
+    return _ANSWER_LEADS.sub("", line).strip('*" ')
