@@ -1,4 +1,4 @@
-"""Scores a served demo on the test questions in conversations: alone, with a system message, after another one, elliptical.
+"""Scores a served demo in conversations: questions alone, with a system message, after another one, elliptical.
 
     .venv/bin/searchr1 serve --demo
     .venv/bin/python loadtests/conversations.py --url http://127.0.0.1:8000
@@ -44,7 +44,7 @@ async def ask(client: httpx.AsyncClient, model: str, messages: list[dict[str, st
     response.raise_for_status()
     completion = response.json()
     usage = completion.get("usage") or {}
-    return completion["choices"][0]["message"]["content"] or "", usage.get("num_search_queries") or 0
+    return completion["choices"][0]["message"]["content"] or "", usage.get("num_searches") or 0
 
 
 async def main(url: str, folder: Path, limit: int, concurrency: int) -> None:

@@ -44,7 +44,7 @@ def test_every_form_has_its_shape(talk: Talk, questions: Sequence[AtlasQuestion]
         assert [turn.role for turn in talk.turns(question, "alone", rng)] == ["user"]
         assert [turn.role for turn in talk.turns(question, "system", rng)] == ["system", "user"]
         for form in ("history", "follow-up"):
-            roles = [turn.role for turn in talk.turns(question, form, rng)]  # type: ignore[arg-type]
+            roles = [turn.role for turn in talk.turns(question, form, rng)]
             spoken = roles[1:] if roles[0] == "system" else roles
             assert spoken == ["user", "assistant"] * (len(spoken) // 2) + ["user"]
             assert len(spoken) >= 3

@@ -7,7 +7,7 @@ place of the question before. A message that they don't understand stays as it i
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -49,6 +49,8 @@ _PRONOUN_TOPICS = re.compile(
     r".*\b(?:it|its|their|them)\b.*"
 )
 _ANSWER_LEADS = re.compile(r"^(?:.*\b(?:is|are|in|it's|borders)\b:?|answer:|that's)\s+", re.IGNORECASE | re.DOTALL)
+_TASK = re.compile(r"###|chat_history|chat history|\bconversation\b", re.IGNORECASE)
+"""What tells the tasks of chat programs: titles, tags, follow-ups."""
 _PLACE_WORDS = 6
 _MOST_CHARS = 250
 """Longer messages are no follow-ups, nor are those of several lines."""
@@ -79,6 +81,24 @@ def standalone(turns: Sequence[Turn]) -> str:
         elif talk is not None:
             talk = _Talk(talk.key, talk.topic, _place_of(turn.text))
     return _resolve(dialogue[-1].text, talk)[0]
+
+
+def for_the_demo(turns: Sequence[Turn]) -> str:
+    """Return the last of ``turns`` as a question that stands for itself, or one of the demo's three plain messages.
+
+    The model is taught what to say to these. Whatever names nothing that its world can be asked becomes one of them.
+    """
+    text = standalone(turns)
+    bare = text.strip().lower().rstrip("?!. ")
+    if _TASK.search(text) is not None:
+        return chatter.PLAIN_OTHER
+    if not bare or _parsed(text) is not None:
+        return text
+    if bare in _bare_texts(chatter.GREETINGS):
+        return chatter.PLAIN_GREETING
+    if bare in _bare_texts(chatter.THANKS):
+        return chatter.PLAIN_THANKS
+    return chatter.PLAIN_OTHER if _is_chatter(text) or _asked(text) is None else text
 
 
 def _resolve(text: str, talk: _Talk | None) -> tuple[str, _Talk | None]:
@@ -214,7 +234,7 @@ def _new_place(text: str) -> str | None:
     is_described = place != _described(place)
     if not place or (len(words) > _PLACE_WORDS and not is_described) or re.search(r"[.!?;:]\s", place):
         return None
-    is_name = is_described or _names(place)
+    is_name = is_described or _is_name(place.split())
     if has_cue:
         return place if is_name or len(words) <= 2 else None
     return place if is_name and text.rstrip().endswith("?") and len(words) <= _PLACE_WORDS else None
@@ -240,13 +260,14 @@ def _is_name(words: Sequence[str]) -> bool:
 
 
 @cache
-def _chatter() -> frozenset[str]:
-    texts: Iterable[str] = (*chatter.GREETINGS, *chatter.THANKS, *chatter.ABOUT_YOU, *chatter.OTHER)
+def _bare_texts(texts: Sequence[str]) -> frozenset[str]:
     return frozenset(text.lower().rstrip("?!. ") for text in texts)
 
 
 def _is_chatter(text: str) -> bool:
-    return text.strip().lower().rstrip("?!. ") in _chatter()
+    bare = text.strip().lower().rstrip("?!. ")
+    kinds = (chatter.GREETINGS, chatter.THANKS, chatter.ABOUT_YOU, chatter.OTHER)
+    return any(bare in _bare_texts(texts) for texts in kinds)
 
 
 def _place_of(answer: str) -> str:

@@ -57,7 +57,7 @@ def asked(stage: Stage, number: int = -1) -> str:
 
 
 @asynccontextmanager
-async def rewriting_stage(engine: StageEngine, **settings: object) -> AsyncIterator[Stage]:
+async def rewriting_stage(engine: StageEngine, **settings: Any) -> AsyncIterator[Stage]:
     async with running_stage(engine=engine, conversation="rewrite", **settings) as stage:
         services = stage.services
         async with open_rewriter(services.settings, engine, services.tokenizer) as rewriter:
@@ -268,3 +268,23 @@ async def test_a_long_chat_is_never_dead(ask: Any, messages: list[dict[str, str]
         await ask(stage, messages)
         assert asked(stage, 0).endswith("\n\nAnd its currency?")
         assert len(stage.engine.prompts[0]) <= stage.services.settings.max_prompt_tokens
+
+
+@pytest.mark.parametrize("ask", [by_chat, by_responses])
+@pytest.mark.parametrize(
+    ("text", "question", "outcome"),
+    [
+        ("And its currency?", "Which currency is used in Mali?", "rewritten"),
+        ("And Lima?", "Which country is Lima in?", "rewritten"),
+        ("What is the capital of Chad?", "What is the capital of Chad?", "kept"),
+        ("hi there!", "Hello?", "rewritten"),
+        ("Who wrote Hamlet?", "What can you do?", "rewritten"),
+    ],
+)
+async def test_the_rules_rewrite_without_a_completion(ask: Any, text: str, question: str, outcome: str) -> None:
+    async with rewriting_stage(StageEngine(), rewriter="rules", system="ignore") as stage:
+        messages = [SYSTEM, {"role": "user", "content": "Which country is Timbuktu in?"}, CHAT[1]]
+        await ask(stage, [*messages, {"role": "user", "content": text}])
+        assert asked(stage, 0) == question
+        assert len(stage.engine.prompts) == 2
+        assert rewrites(stage) == {outcome: 1.0}

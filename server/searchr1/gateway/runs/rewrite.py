@@ -35,6 +35,11 @@ class RewriteError(Exception):
 class Rewriter(Protocol):
     """A source of rewritten questions."""
 
+    @property
+    def takes_single(self) -> bool:
+        """True if a message is rewritten even where nothing stands before it."""
+        ...
+
     async def rewrite(self, turns: Sequence[Turn]) -> str:
         """Return the last of ``turns``, none of them an instruction, as a question that stands for itself.
 
@@ -44,17 +49,21 @@ class Rewriter(Protocol):
 
 
 class RulesRewriter:
-    """Rewrites what is asked of the demo's world, by rules."""
+    """Rewrites what is asked of the demo's world, by rules, and messages without a conversation before them too."""
+
+    takes_single = True
 
     async def rewrite(self, turns: Sequence[Turn]) -> str:
         """See ``Rewriter``. A message that the rules don't understand stays as it is."""
-        from searchr1.demo.follow_ups import standalone  # Other gateways have no use for the demo's wordings.
+        from searchr1.demo.follow_ups import for_the_demo  # Other gateways have no use for the demo's wordings.
 
-        return standalone(turns)
+        return for_the_demo(turns)
 
 
 class EngineRewriter:
     """Rewrites with the model that is served."""
+
+    takes_single = False
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self._engine, self._tokenizer = engine, tokenizer
@@ -65,7 +74,7 @@ class EngineRewriter:
         params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0)
         text = ""
         try:
-            ids = self._tokenizer.encode_prompt(self._tokenizer.render(prompt))
+            ids = tuple(self._tokenizer.encode_prompt(self._tokenizer.render(prompt)))
             async with aclosing(self._engine.generate(ids, params, session=f"rewrite_{uuid.uuid4().hex}")) as chunks:
                 async for chunk in chunks:
                     text += chunk.text
@@ -78,6 +87,8 @@ class EngineRewriter:
 
 class HttpRewriter:
     """Rewrites with any server that speaks OpenAI's chat completions, at ``url``."""
+
+    takes_single = False
 
     def __init__(self, url: str, model: str, http: aiohttp.ClientSession) -> None:
         base = url.rstrip("/")
