@@ -47,6 +47,8 @@ _SHORT_FORM_SHARES = (0.38, 0.11, 0.17, 0.34)
 _MORE_SHARE = 0.15
 _OFF_TOPIC_SHARE = 0.14
 """Demonstrations of what is no question for Atlas, beside each that is one; they are short."""
+_PLAIN_SHARE = 0.45
+"""Plain messages beside each question, where there are no conversations."""
 _LOWER_CASE_SHARE = 0.08
 _READINGS_PER_WORLD = 1000
 _READINGS_SEED = 1_000_000
@@ -213,7 +215,7 @@ def _off_topic(
     world: World, split: Split, num_demonstrations: int, seed: int, forms: TalkForms
 ) -> Iterator[Demonstration]:
     if forms == "alone":
-        return islice(plain_messages(split), int(num_demonstrations * _OFF_TOPIC_SHARE))
+        return islice(plain_messages(split), int(num_demonstrations * _PLAIN_SHARE))
     found = off_topic(world, split, random.Random(f"{split}-off-topic-{seed}"))
     clean = (item for item in found if split != "train" or not _names_held_out(world, item))
     return islice(clean, int(num_demonstrations * _OFF_TOPIC_SHARE))
