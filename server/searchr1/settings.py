@@ -97,6 +97,20 @@ class Settings(BaseSettings):
 
     profile: str = "search-r1"
     """The format that the model was trained on: its tags, texts and answers; see ``docs/reference/loop.md``."""
+    conversation: Literal["last", "fold", "rewrite"] = "fold"
+    """What becomes of earlier messages: ``fold`` puts them before the question, ``rewrite`` has the question written
+    anew so that it needs none, ``last`` leaves them out."""
+    system: Literal["fold", "ignore"] = "fold"
+    """What becomes of system and developer messages: ``fold`` puts them before the question, ``ignore`` drops them."""
+    rewriter: Literal["model", "rules"] = "model"
+    """What rewrites: a ``model``, or the demo's ``rules``, which know questions about countries and cities alone."""
+    rewrite_url: str | None = None
+    """Base URL of an OpenAI-compatible server that rewrites; by default the served model does it."""
+    rewrite_model: str | None = None
+    """The model that ``rewrite_url`` is asked for."""
+    rewrite_api_key: SecretStr | None = None
+    rewrite_timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds that a rewriting may take; then the conversation is folded. They count towards the run's deadline."""
     sanitize: bool = True
     """Neutralize tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
@@ -233,6 +247,14 @@ class Settings(BaseSettings):
     @as_value_error()
     def _check_profile(cls, value: str) -> str:
         return profile_named(value).name
+
+    @model_validator(mode="after")
+    def _check_rewriting(self) -> Self:
+        if self.rewrite_url is not None and not re.match(r"https?://[^/]", self.rewrite_url):
+            raise ValueError("rewrite_url must begin with http:// or https:// and name a host")
+        if self.rewrite_url is not None and self.rewrite_model is None:
+            raise ValueError("rewrite_url needs rewrite_model, the name of the model there")
+        return self
 
     @model_validator(mode="after")
     @as_value_error()

@@ -99,6 +99,11 @@ class Tokenizer:
             vocab_size=_vocab_size(_read_json(folder / "config.json")),
         )
 
+    @property
+    def reserved(self) -> tuple[str, ...]:
+        """The texts of the special tokens, which no question may hold."""
+        return self._reserved
+
     def same_as(self, other: "Tokenizer") -> bool:
         """Return whether both turn every text into the same ids."""
         same: bool = self._with_special.to_str() == other._with_special.to_str()

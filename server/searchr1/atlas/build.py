@@ -4,10 +4,10 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,23 +18,41 @@ from searchr1.atlas.readings import readings
 from searchr1.atlas.records import Demonstration, Reading
 from searchr1.atlas.renamed import renamed_world
 from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_entities
+from searchr1.atlas.talk.conversations import FORMS, Talk
+from searchr1.atlas.talk.exam import EXAM_FORMS, exam, write_exam
+from searchr1.atlas.talk.lower_case import in_lower_case
+from searchr1.atlas.talk.off_topic import off_topic, plain_messages
 from searchr1.atlas.teacher import Searching, Teacher
-from searchr1.atlas.world import World, load_world
+from searchr1.atlas.world import Split, World, load_world
 from searchr1.files import write_json_lines
+from searchr1.loop.conversation import fold_conversation
 from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 from searchr1.retrieval.index.terms import TermSettings
 
+TalkForms = Literal["alone", "all"]
+"""Questions alone, in people's words, and three plain messages; or conversations of all forms too."""
 Item = TypeVar("Item")
 SearchBatch = Callable[[list[str]], list[list[Passage]]]
 
 VALIDATION_QUESTIONS = 1000
 TEST_QUESTIONS = 2000
+EXAM_QUESTIONS = 500
+"""Test questions, the first ones, that are also asked in conversations."""
 TOP_K = 3
 TERMS = TermSettings(analyzer=1)
 """Search terms of the demo's indexes: its checkpoint was trained on what they find."""
 SWAP_SHARE = 0.8
 """Share of the train demonstrations whose entities are renamed."""
+_FORM_SHARES = (0.5, 0.11, 0.18, 0.21)
+_SHORT_FORM_SHARES = (0.38, 0.11, 0.17, 0.34)
+"""Shares of the forms of conversations, in the order of ``FORMS``, and those for questions of one hop."""
+_MORE_SHARE = 0.15
+_OFF_TOPIC_SHARE = 0.14
+"""Demonstrations of what is no question for Atlas, beside each that is one; they are short."""
+_PLAIN_SHARE = 0.45
+"""Plain messages beside each question, where there are no conversations."""
+_LOWER_CASE_SHARE = 0.08
 _READINGS_PER_WORLD = 1000
 _READINGS_SEED = 1_000_000
 """First of the seeds of the worlds that are only read."""
@@ -54,6 +72,8 @@ class BuildReport:
 
 def build_world(out_dir: Path, *, num_train_questions: int = 20_000, seed: int = 0) -> dict[str, int]:
     """Write ``corpus.jsonl`` and ``questions-{train,validation,test}.jsonl``; return the lines by file name.
+
+    The first test questions are in ``questions-test-{system,history,follow-up}.jsonl`` too, each in a conversation.
 
     This is all that serving and evaluating need; it takes seconds. Validation and test questions do not depend on
     ``num_train_questions``.
@@ -83,6 +103,7 @@ def build(
     num_renamed_worlds: int = 0,
     renamed_share: float = 1.0,
     num_readings: int = 0,
+    talk: TalkForms | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> BuildReport:
@@ -101,21 +122,31 @@ def build(
     written = {paths[name].name: write_corpus(world, name, paths[name]) for name in names}
     train = generate(world, "train", num_demonstrations + num_demonstrations // 50, seed)
     written |= _write_questions(world, train, out_dir, seed)
-    validation = generate(world, "validation", VALIDATION_QUESTIONS, seed)
+    validation: Sequence[AtlasQuestion] = generate(world, "validation", VALIDATION_QUESTIONS, seed)
+    if talk:
+        train = _in_conversations(world, "train", train, seed, talk)
+        validation = _in_conversations(world, "validation", validation, seed, talk)
     dropped: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch, _progress_bar(progress) as bar:
         search_train, search_all = (_index(paths[name], Path(scratch) / name) for name in ("train", "all"))
         task = bar.add_task("demonstrations", total=num_demonstrations)
-        found = demonstrations(world, train, search_train, dropped)
+        found = (
+            item for item in demonstrations(world, train, search_train, dropped) if not _names_held_out(world, item)
+        )
         in_worlds = num_demonstrations // 2 // num_renamed_worlds if num_renamed_worlds else 0
         varied = islice(_swapped(world, found, seed), num_demonstrations - in_worlds * num_renamed_worlds)
         elsewhere = chain.from_iterable(
-            _of_renamed_world(world, seed * 1000 + number, renamed_share, in_worlds, Path(scratch), dropped)
+            _of_renamed_world(world, seed * 1000 + number, renamed_share, in_worlds, Path(scratch), dropped, talk=talk)
             for number in range(num_renamed_worlds)
         )
-        counted = _counted(chain(varied, elsewhere), lambda: bar.advance(task))
+        mixed = chain(varied, elsewhere)
+        if talk:
+            mixed = chain(_some_in_lower_case(mixed, seed), _off_topic(world, "train", num_demonstrations, seed, talk))
+        counted = _counted(mixed, lambda: bar.advance(task))
         written["demonstrations-train.jsonl"] = _write(counted, out_dir / "demonstrations-train.jsonl")
         held_out = demonstrations(world, validation, search_all, dropped)
+        if talk:
+            held_out = chain(held_out, _off_topic(world, "validation", VALIDATION_QUESTIONS, seed, talk))
         written["demonstrations-validation.jsonl"] = _write(held_out, out_dir / "demonstrations-validation.jsonl")
         if num_readings:
             task = bar.add_task("readings", total=num_readings)
@@ -144,7 +175,7 @@ def demonstrations(
 
 
 def _of_renamed_world(
-    world: World, seed: int, share: float, number: int, scratch: Path, dropped: Counter[str]
+    world: World, seed: int, share: float, number: int, scratch: Path, dropped: Counter[str], *, talk: TalkForms | None
 ) -> Iterator[Demonstration]:
     """Yield ``number`` demonstrations about the renamed countries of one world."""
     renamed = renamed_world(world, seed, share)
@@ -157,9 +188,46 @@ def _of_renamed_world(
     # Where cities are few the share of questions about a country is smaller than its share of the world.
     spare = 3 / share if share < 1 else 1
     asked = generate(renamed, "train", int((number + number // 20 + 10) * spare), seed)
+    if talk:
+        asked = _in_conversations(renamed, "train", asked, seed, talk)
     questions = (question for question in asked if question.entities[0] in about)
     found = demonstrations(renamed, questions, search, dropped)
     yield from islice((item for item in found if not _names_held_out(world, item)), number)
+
+
+def _in_conversations(
+    world: World, split: Split, questions: Sequence[AtlasQuestion], seed: int, forms: TalkForms
+) -> tuple[AtlasQuestion, ...]:
+    """Word ``questions``, and some more, as people do, and put half of them into conversations if all are wanted."""
+    rng = random.Random(f"{split}-talk-{seed}")
+    talk = Talk(world, split)
+    more = talk.more_questions(int(len(questions) * _MORE_SHARE), rng)
+    mixed = [*questions, *more]
+    rng.shuffle(mixed)
+    found = []
+    for question in mixed[: len(questions)]:
+        form = rng.choices(FORMS, _SHORT_FORM_SHARES if question.hops == 1 else _FORM_SHARES)[0]
+        if forms == "alone":
+            form = "alone"
+        text = fold_conversation(talk.turns(question, form, rng))
+        found.append(replace(question, id=f"{question.id}-{form}", question=text))
+    return tuple(found)
+
+
+def _off_topic(
+    world: World, split: Split, num_demonstrations: int, seed: int, forms: TalkForms
+) -> Iterator[Demonstration]:
+    if forms == "alone":
+        return islice(plain_messages(split), int(num_demonstrations * _PLAIN_SHARE))
+    found = off_topic(world, split, random.Random(f"{split}-off-topic-{seed}"))
+    clean = (item for item in found if split != "train" or not _names_held_out(world, item))
+    return islice(clean, int(num_demonstrations * _OFF_TOPIC_SHARE))
+
+
+def _some_in_lower_case(items: Iterable[Demonstration], seed: int) -> Iterator[Demonstration]:
+    for item in items:
+        rng = random.Random(f"case-{seed}-{item.id}")
+        yield in_lower_case(item) if rng.random() < _LOWER_CASE_SHARE else item
 
 
 def _readings(world: World, number: int, seed: int) -> Iterator[Reading]:
@@ -232,12 +300,17 @@ def _counted(items: Iterable[Item], on_item: Callable[[], None]) -> Iterator[Ite
 
 
 def _write_questions(world: World, train: Sequence[AtlasQuestion], out_dir: Path, seed: int) -> dict[str, int]:
+    test = generate(world, "test", TEST_QUESTIONS, seed)
     splits = {
         "questions-train.jsonl": train,
         "questions-validation.jsonl": generate(world, "validation", VALIDATION_QUESTIONS, seed),
-        "questions-test.jsonl": generate(world, "test", TEST_QUESTIONS, seed),
+        "questions-test.jsonl": test,
     }
-    return {name: write_questions(questions, out_dir / name) for name, questions in splits.items()}
+    written = {name: write_questions(questions, out_dir / name) for name, questions in splits.items()}
+    for form in EXAM_FORMS:
+        name = f"questions-test-{form}.jsonl"
+        written[name] = write_exam(exam(world, test[:EXAM_QUESTIONS], form, seed=seed), out_dir / name)
+    return written
 
 
 def _write(items: Iterable[Demonstration | Reading], path: Path) -> int:

@@ -141,7 +141,8 @@ def swap_bystanders(
             continue
         renamed[name] = _new_name(known.types[name], rng, pool, text, set(renamed.values()))
     rename = _renaming(renamed)
-    return replace(demonstration, turns=tuple(_rename_turn(turn, rename) for turn in demonstration.turns))
+    turns = tuple(_rename_turn(turn, rename) for turn in demonstration.turns)
+    return replace(demonstration, question=rename(demonstration.question), turns=turns)
 
 
 def _strings(value: object) -> list[str]:
@@ -153,6 +154,8 @@ def _strings(value: object) -> list[str]:
 
 
 def _renaming(renamed: Mapping[str, str]) -> Callable[[str], str]:
+    if not renamed:
+        return lambda text: text
     longest_first = sorted(renamed, key=len, reverse=True)
     pattern = re.compile(rf"(?<![\w/-])(?:{'|'.join(map(re.escape, longest_first))})(?![\w/-])")
     return lambda text: pattern.sub(lambda match: renamed[match.group()], text)

@@ -164,7 +164,7 @@ class Teacher:
         text = passage.text
         if fact in ("continent", "neighbour"):
             text = text.replace(country.phrase, "").replace(country.name, "")
-        places = [(_at(text, value), -len(value), value) for value in self._values(fact, country)]
+        places = [(_at(text, value), -len(value), value) for value in self._values(fact, entity, country)]
         stated = [place for place in places if place[0] >= 0]
         return min(stated)[2] if stated else None
 
@@ -172,7 +172,7 @@ class Teacher:
         """Quote ``passage`` up to the sentence that gives ``fact``."""
         return quoted(passage, lambda text: self.read(fact, entity, replace(passage, text=text)) is not None)
 
-    def _values(self, fact: str, country: Country) -> Sequence[str]:
+    def _values(self, fact: str, entity: Entity, country: Country) -> Sequence[str]:
         if fact == "country":
             return (country.phrase,)
         if fact == "capital":
@@ -185,6 +185,8 @@ class Teacher:
             return country.languages
         if fact == "neighbour":
             return [self._world.countries[code].phrase for code in country.neighbours]
+        if fact == "population" and entity.title == country.name and entity.phrase != country.capital:
+            return (f"{country.population:,}",)
         city = self._world.capital_city(country)
         if city is None:
             return ()

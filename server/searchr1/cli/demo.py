@@ -1,10 +1,19 @@
 """``searchr1 demo``: the bundled demo world, Atlas."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from searchr1.cli.options import DATA, DataDir
+
+
+class TalkForm(StrEnum):
+    """What demonstrations of talk there are beside single questions."""
+
+    ALONE = "alone"
+    ALL = "all"
+
 
 demo_app = typer.Typer(no_args_is_help=True, help="The bundled demo world, Atlas.")
 
@@ -23,6 +32,10 @@ def demo_build(
     readings: Annotated[
         int, typer.Option(min=0, help="Readings for the warm-up: passages and what they say, of still other worlds.")
     ] = 0,
+    talk: Annotated[
+        TalkForm | None,
+        typer.Option(help="Word questions as people do, and add what is no question; with all, conversations too."),
+    ] = None,
     renamed: Annotated[
         bool, typer.Option("--renamed", help="Write the train split alone, all names new: what rewards are drawn from.")
     ] = False,
@@ -49,6 +62,7 @@ def demo_build(
             num_renamed_worlds=renamed_worlds,
             renamed_share=renamed_share,
             num_readings=readings,
+            talk=None if talk is None else talk.value,
             seed=seed,
         )
         written = report.written

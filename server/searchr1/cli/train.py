@@ -101,14 +101,21 @@ def train_warmup(
         float, typer.Option(min=0, max=1, help="Share of hops, but the last, at which a demonstration stops.")
     ] = 0.0,
     num_demonstrations: Annotated[int | None, typer.Option(min=1, help="Demonstrations to train on; all.")] = None,
+    first_turns: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of demonstrations cut after their first turn.")
+    ] = 0.0,
     drill: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the run, from its start, with a copying drill beside it.")
     ] = 1.0,
+    drill_size: Annotated[int, typer.Option(min=1, help="Rows of the drill per step, about 200 tokens each.")] = 8,
     readings: Annotated[
         int, typer.Option(min=0, help="Readings per step: searchr1 demo build --readings N writes them.")
     ] = 0,
-    muon_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of the weight matrices.")] = 0.01,
+    muon_lr: Annotated[
+        float, typer.Option(min=0, help="Peak learning rate of the weight matrices, Muon's; 0: AdamW's.")
+    ] = 0.01,
     adamw_lr: Annotated[float, typer.Option(min=0, help="Peak learning rate of everything else.")] = 1e-3,
+    decay: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the run over which rates fall.")] = 0.6,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps of the whole run.")] = None,
     max_minutes: Annotated[float | None, typer.Option(min=0.1, help="Minutes of training in all.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Demonstrations per step.")] = 16,
@@ -133,11 +140,14 @@ def train_warmup(
             start=start,
             habits=Habits(guess=guess, stop_early=stop_early),
             num_demonstrations=num_demonstrations,
+            first_turns=first_turns,
             drill=drill,
+            drill_size=drill_size,
             readings_size=readings,
             compile=compile_model,
             muon_lr=muon_lr,
             adamw_lr=adamw_lr,
+            decay=decay,
             max_steps=max_steps,
             max_minutes=max_minutes,
             batch_size=batch_size,

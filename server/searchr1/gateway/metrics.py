@@ -54,6 +54,12 @@ class Metrics:
             ["field"],
             registry=registry,
         )
+        self.rewrites = Counter(
+            "searchr1_rewrites",
+            "Conversations that were to be rewritten as one question.",
+            ["outcome"],
+            registry=registry,
+        )
         self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
         self.runs_failed = Counter("searchr1_runs_failed", "Failed runs by code.", ["code"], registry=registry)
         self.engine_up = Gauge("searchr1_engine_up", "1 while the engine says that it is well.", registry=registry)

@@ -16,6 +16,7 @@ from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.logs import BurstLog
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Readiness
+from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
@@ -43,6 +44,8 @@ class Services:
     served_from: str = ""
     """The folder or hub name that these weights were loaded from."""
     reload_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    rewriter: Rewriter | None = None
+    """What writes a conversation's last question anew; None where conversations are not rewritten."""
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
     """Metrics of an engine in this process, which nobody else can scrape."""
@@ -72,6 +75,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
         # A remote one need not be up yet: /readyz tells.
         engine = await stack.enter_async_context(open_engine(settings.engine_config(tokenizer.vocab_size)))
+        rewriter = await stack.enter_async_context(open_rewriter(settings, engine, tokenizer))
         is_local = settings.engine_url is None
         yield Services(
             settings=settings,
@@ -81,6 +85,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             policy_version=settings.model,
             served_from=settings.model,
             admission=Admission(settings, tokenizer, search),
+            rewriter=rewriter,
             metrics=metrics,
             engine_metrics=engine.metrics_text if is_local and isinstance(engine, TellsMetrics) else None,
         )

@@ -220,7 +220,7 @@ BAD_MESSAGES: list[tuple[str, list[dict[str, Any]], str, str]] = [
     ("instructions alone", [{"role": "system", "content": "Be brief."}], "messages", "invalid_value"),
     ("assistant alone", [{"role": "assistant", "content": "It is"}], "messages", "invalid_value"),
     ("unknown role", [{"role": "wizard", "content": "It is"}], "messages.0.role", "invalid_value"),
-    ("too long as one", [{"role": "user", "content": "x" * 600}, QUESTION], "messages", "string_too_long"),
+    ("too long", [QUESTION, {"role": "user", "content": "x" * 600}], "messages", "string_too_long"),
     (
         "image",
         [

@@ -6,7 +6,7 @@ import pytest
 from searchr1.atlas.records import Demonstration, read_demonstrations
 from searchr1.errors import CorpusError
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.warmup.demonstrations import Samples, encode_demonstrations, replay
+from searchr1.trainer.warmup.demonstrations import Samples, encode_demonstrations, replay, with_first_turns
 
 
 def test_mask_covers_exactly_the_sampled_tokens(demonstration: Demonstration, tokenizer: Tokenizer) -> None:
@@ -47,3 +47,39 @@ def test_long_demonstrations_are_left_out(data_dir: Path, tokenizer: Tokenizer) 
         encode_demonstrations(
             read_demonstrations(data_dir / "demonstrations-train.jsonl"), tokenizer, max_tokens=10, progress=False
         )
+
+
+def test_more_processes_tokenize_the_same_samples(data_dir: Path, tokenizer: Tokenizer) -> None:
+    source = data_dir / "demonstrations-train.jsonl"
+    one, two = (
+        encode_demonstrations(
+            read_demonstrations(source), tokenizer, max_tokens=4000, num_processes=number, progress=False
+        )
+        for number in (1, 2)
+    )
+    assert (one.ids == two.ids).all()
+    assert (one.loss_mask == two.loss_mask).all()
+    assert (one.offsets == two.offsets).all()
+
+
+@pytest.mark.parametrize(("share", "max_tokens"), [(1.0, 10_000), (0.0, 1)])
+def test_cut_samples_end_after_what_is_sampled_first(
+    data_dir: Path, tokenizer: Tokenizer, share: float, max_tokens: int
+) -> None:
+    demonstrations = list(read_demonstrations(data_dir / "demonstrations-train.jsonl"))
+    whole = encode_demonstrations(demonstrations, tokenizer, max_tokens=4000, progress=False)
+    cut = with_first_turns(whole, share, max_tokens=max_tokens, seed=0)
+    assert len(cut) == len(whole)
+    for number, demonstration in enumerate(demonstrations):
+        ids, mask = (array[cut.offsets[number] : cut.offsets[number + 1]] for array in (cut.ids, cut.loss_mask))
+        assert (ids == whole.ids[whole.offsets[number] :][: len(ids)]).all()
+        assert tokenizer.decode(tuple(ids[mask].tolist())) == demonstration.turns[0].text
+
+
+def test_samples_that_are_not_cut_stay_whole(data_dir: Path, tokenizer: Tokenizer) -> None:
+    demonstrations = list(read_demonstrations(data_dir / "demonstrations-train.jsonl"))
+    whole = encode_demonstrations(demonstrations, tokenizer, max_tokens=4000, progress=False)
+    same = with_first_turns(whole, 0.0, max_tokens=4000, seed=0)
+    assert (same.ids == whole.ids).all()
+    some = with_first_turns(whole, 0.5, max_tokens=4000, seed=0)
+    assert len(whole.ids) > len(some.ids) > len(with_first_turns(whole, 1.0, max_tokens=4000, seed=0).ids)

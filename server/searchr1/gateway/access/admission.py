@@ -16,7 +16,7 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.layer import SearchLayer
-from searchr1.rollout import check_profile, start_rollout
+from searchr1.rollout import check_profile, render_prompt, start_rollout
 from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
@@ -28,6 +28,8 @@ _NEWEST_SHARE = 0.1
 _SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 30.0
 _MAX_REFUSED_PER_SLOT = 4
 """Bound of the refused requests that are taken to come back."""
+_LEAST_S = 0.001
+"""Deadline of a run whose time is up before it starts: it ends as ``deadline``."""
 
 Number = TypeVar("Number", int, float)
 
@@ -130,6 +132,21 @@ class Admission:
             message = f"The model {name[:200]!r} does not exist here. This server serves {served!r}."
             raise ApiError(404, message, code="model_not_found", param="model")
 
+    @property
+    def reserved_texts(self) -> tuple[str, ...]:
+        """The texts of special tokens, which no question may hold."""
+        return self._tokenizer.reserved
+
+    def fits(self, question: str) -> bool:
+        """Return whether ``question`` is short enough; one that ``plan`` refuses for another reason is."""
+        if len(question.strip()) > self._settings.max_question_chars:
+            return False
+        try:
+            prompt = render_prompt(self._profile.prompt(question), self._tokenizer, self._profile)
+        except ReservedTextError:
+            return True
+        return len(self._tokenizer.encode_prompt(prompt)) <= self._settings.max_prompt_tokens
+
     def plan(
         self,
         question: str,
@@ -140,11 +157,13 @@ class Admission:
         stream: bool,
         param: str = "question",
         shaping: Shaping = UNSHAPED,
+        spent_s: float = 0.0,
     ) -> Plan:
         """Check a question and its options and set up the run.
 
         Without ``stream`` text may come in larger pieces. ``shaping`` is for the engine. ``param`` names the part of
-        the request that the question came in, for errors.
+        the request that the question came in, for errors. ``spent_s`` seconds of the run's deadline have passed
+        already.
 
         Raises:
             ApiError: the question or an option is refused; the message says what to change.
@@ -164,6 +183,8 @@ class Admission:
             )
         retriever = self._search.view(caller, cache_only=options.cache == "only")
         drive_options = self._drive_options(options, run_id, stream=stream, shaping=shaping)
+        if spent_s and drive_options.deadline_s is not None:
+            drive_options = replace(drive_options, deadline_s=max(drive_options.deadline_s - spent_s, _LEAST_S))
         return Plan(question, rollout, drive_options, retriever)
 
     def _checked_question(self, question: str, param: str) -> str:

@@ -57,7 +57,9 @@ class ChatRequest(RunFields):
 
     model: str
     messages: list[ChatMessage] = Field(
-        min_length=1, max_length=MAX_MESSAGES, description="The last one of the user's is the question."
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="The last one of the user's is the question. Where not all fit, the oldest are left out.",
     )
     stream: bool | None = None
     stream_options: StreamOptions | None = None

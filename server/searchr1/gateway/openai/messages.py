@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from searchr1.gateway.errors import ApiError, invalid
-from searchr1.gateway.runs.conversation import INSTRUCTION_ROLES, Turn
+from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn
 
 MAX_MESSAGES = 2048
 """Messages or items of one request; what they hold is bounded by the size of the body."""

@@ -13,7 +13,7 @@ import msgspec
 
 from searchr1.gateway.errors import invalid
 from searchr1.gateway.openai.messages import Message
-from searchr1.gateway.runs.conversation import Turn
+from searchr1.loop.conversation import Turn
 
 
 class _Compacted(msgspec.Struct, frozen=True):

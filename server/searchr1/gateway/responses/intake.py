@@ -17,9 +17,9 @@ from searchr1.gateway.responses.input import read_input
 from searchr1.gateway.responses.items import Json
 from searchr1.gateway.responses.models import CompactRequest, ResponsesRequest
 from searchr1.gateway.responses.shape import key_of
-from searchr1.gateway.runs.conversation import Turn
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.store.base import RunMeta
+from searchr1.loop.conversation import Turn
 from searchr1.settings import Settings
 from searchr1_client.events import Run
 

@@ -28,12 +28,12 @@ from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
     IndexedEvents,
+    asked_question,
     begun_events,
     cancel_on_disconnect,
     raise_if_failed,
 )
 from searchr1.gateway.routes.streaming import event_stream
-from searchr1.gateway.runs.conversation import fold_conversation
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import DONE, encode_data, encode_json
 from searchr1_client.events import Run, RunFailed
@@ -67,7 +67,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     services.admission.check_model(body.model)
     body.check()
     completion_id = f"chatcmpl-{uuid.uuid4().hex}"
-    plans = _plans(request, body, completion_id)
+    plans = await _plans(request, body, completion_id)
     shape = ChatShape(completion_id, settings.public_name, int(time.time()), include_usage=body.include_usage)
     events = choice_events(services, plans, run_id=completion_id)
     if body.stops:
@@ -88,18 +88,20 @@ async def completions() -> Response:
     raise ApiError(404, "This server answers chat only: use POST /v1/chat/completions.", code="not_found")
 
 
-def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan]:
+async def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan]:
     services = services_of(request)
-    question, num_choices = fold_conversation(body.conversation.turns), body.num_choices(services.settings)
+    num_choices = body.num_choices(services.settings)
+    question = await asked_question(body.conversation.turns, request, deadline_s=body.deadline_s)
     return [
         services.admission.plan(
-            question,
+            question.text,
             body.run_options(services.settings, choice),
             caller=caller_of(request),
             run_id=completion_id if num_choices == 1 else f"{completion_id}-{choice}",
             stream=bool(body.stream),
             param="messages",
             shaping=body.shaping,
+            spent_s=question.spent_s,
         )
         for choice in range(num_choices)
     ]

@@ -15,19 +15,20 @@ from searchr1.gateway.openapi import EVENT_STREAM
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
+    asked_question,
     begun_stream,
     cancel_on_disconnect,
     hub_of,
     raise_if_failed,
 )
 from searchr1.gateway.routes.streaming import followed_stream
-from searchr1.gateway.runs.conversation import Turn, fold_conversation
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta, RunState, RunUnreadableError
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import one_line
+from searchr1.loop.conversation import Turn
 from searchr1.loop.types import Passage
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
 from searchr1.retrieval.received import shortened
@@ -99,9 +100,17 @@ async def research(request: Request, body: ResearchRequest) -> Response:
     """
     services = services_of(request)
     services.admission.check_model(body.model)
-    question = await _after(request, body.previous_run_id, body.question)
+    turns = await _after(request, body.previous_run_id, body.question)
+    question = await asked_question(turns, request, deadline_s=body.deadline_s)
     run_id = _new_id()
-    plan = services.admission.plan(question, body, caller=caller_of(request), run_id=run_id, stream=body.stream)
+    plan = services.admission.plan(
+        question.text,
+        body,
+        caller=caller_of(request),
+        run_id=run_id,
+        stream=body.stream,
+        spent_s=question.spent_s,
+    )
     stored = {"previous_run_id": body.previous_run_id}
     return await _answer(request, body, plan, _meta(request, run_id, body.question.strip(), stored))
 
@@ -232,8 +241,8 @@ def _not_found(error: RunNotFoundError) -> ApiError:
     return ApiError(404, message, code="run_not_found")
 
 
-async def _after(request: Request, previous: str | None, question: str) -> str:
-    """Return ``question`` put after the runs that it follows."""
+async def _after(request: Request, previous: str | None, question: str) -> list[Turn]:
+    """Return the questions and answers of the runs that ``question`` follows, and then itself."""
     turns: list[Turn] = []
     while previous is not None and len(turns) < 2 * MAX_TURNS_BACK:
         handle = await _find(request, previous)
@@ -244,7 +253,7 @@ async def _after(request: Request, previous: str | None, question: str) -> str:
         previous = handle.meta.request.get("previous_run_id")
         if not isinstance(previous, str | None):
             raise RunUnreadableError(handle.meta.id, "its state is damaged, or of another release")
-    return fold_conversation([*turns, Turn("user", question)]) if turns else question
+    return [*turns, Turn("user", question)]
 
 
 def _meta(request: Request, run_id: str, question: str, stored: dict[str, Any]) -> RunMeta:

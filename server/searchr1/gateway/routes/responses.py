@@ -30,19 +30,20 @@ from searchr1.gateway.responses.shape import ResponseShape, response_of
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
+    asked_question,
     begun_stream,
     cancel_on_disconnect,
     hub_of,
     raise_if_failed,
 )
 from searchr1.gateway.routes.streaming import event_stream
-from searchr1.gateway.runs.conversation import Turn, fold_conversation
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta, RunUnreadableError
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import HEARTBEAT, JsonResponse, encode_named
+from searchr1.loop.conversation import Turn
 from searchr1_client.events import Run, Usage
 
 router = APIRouter(route_class=GuardedRoute)
@@ -86,7 +87,7 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     services.admission.check_model(body.model)
     body.check()
     asked = await read_asked(body, _finder(request))
-    meta, plan = _admitted(request, body, asked)
+    meta, plan = await _admitted(request, body, asked)
     response = await _answer(request, body, meta, plan)
     ignored = (*body.offered.ignored, *(("input",) if asked.conversation.is_cut else ()))
     return telling_ignored(response, ignored, services.metrics)
@@ -207,19 +208,22 @@ def _finder(request: Request) -> FindRun:
     return find
 
 
-def _admitted(request: Request, body: ResponsesRequest, asked: Asked) -> tuple[RunMeta, Plan]:
+async def _admitted(request: Request, body: ResponsesRequest, asked: Asked) -> tuple[RunMeta, Plan]:
     services, caller = services_of(request), caller_of(request)
     turns = asked.conversation.turns
     instructed = [Turn("system", body.instructions), *turns] if body.instructions else turns
     response_id = f"resp_{uuid.uuid4().hex}"
+    options = run_options(body, services.settings)
+    question = await asked_question(instructed, request, deadline_s=options.deadline_s)
     plan = services.admission.plan(
-        fold_conversation(instructed),
-        run_options(body, services.settings),
+        question.text,
+        options,
         caller=caller,
         run_id=response_id,
         stream=bool(body.stream),
         param="input",
         shaping=body.shaping,
+        spent_s=question.spent_s,
     )
     meta = RunMeta(
         id=response_id,

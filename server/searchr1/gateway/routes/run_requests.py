@@ -1,7 +1,7 @@
 """Runs behind HTTP: the hub that serves a request, a client that leaves, and runs that fail or can't be had."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import TypeVar
 
 from fastapi import Depends, FastAPI, Request
@@ -16,8 +16,10 @@ from searchr1.gateway.routes.streaming import resumed_stream
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.question import AskedQuestion, question_of
 from searchr1.gateway.runs.store.base import RunUnreadableError
 from searchr1.gateway.services import Services, services_of
+from searchr1.loop.conversation import Turn
 from searchr1_client.events import KnownEvent, Run, RunFailed, RunStarted
 
 T = TypeVar("T")
@@ -89,6 +91,18 @@ async def cancel_on_disconnect(work: Coroutine[None, None, T], request: Request)
         for task in (working, leaving):
             task.cancel()
         await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def asked_question(turns: Sequence[Turn], request: Request, *, deadline_s: float | None) -> AskedQuestion:
+    """Return the question that a conversation comes to; see ``question_of``.
+
+    Raises:
+        NoSlotError: it is to be rewritten, and no slot is free.
+        ClientDisconnect: the client left meanwhile.
+    """
+    services = services_of(request)
+    finding = question_of(turns, services, deadline_s=deadline_s)
+    return await (finding if services.rewriter is None else cancel_on_disconnect(finding, request))
 
 
 async def _disconnected(request: Request) -> None:

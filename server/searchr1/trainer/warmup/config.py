@@ -37,8 +37,12 @@ class WarmupConfig:
     """Longer demonstrations are left out."""
     num_demonstrations: int | None = None
     """Demonstrations of the training file that are used, from its start; None: all."""
+    first_turns: float = 0.0
+    """Share of the training demonstrations that end after their first turn; longer ones than ``max_whole_tokens`` do
+    too, where it is above 0. A policy that can read already learns most per token there: what is asked."""
+    max_whole_tokens: int = 800
     muon_lr: float = 0.01
-    """Peak learning rate of the weight matrices."""
+    """Peak learning rate of the weight matrices; 0 gives them to AdamW."""
     adamw_lr: float = 1e-3
     """Peak learning rate of embedding, norms and biases."""
     warmup: float = 0.02

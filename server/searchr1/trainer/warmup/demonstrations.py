@@ -6,6 +6,8 @@ segment tokenized alone, observations cut as in serving, the mask true on what t
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,9 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Finish, Generate, Limits, Search
 from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
+
+_TOGETHER = 50
+"""Demonstrations that a process tokenizes at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +78,60 @@ def replay(demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | 
 
 
 def encode_demonstrations(
-    demonstrations: Iterable[Demonstration], tokenizer: Tokenizer, *, max_tokens: int, progress: bool = True
+    demonstrations: Iterable[Demonstration],
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    num_processes: int = 1,
+    progress: bool = True,
 ) -> Samples:
     """Tokenize ``demonstrations``, prompts included; those longer than ``max_tokens`` are left out.
+
+    The samples are the same for any ``num_processes``, which are forked.
 
     Raises:
         CorpusError: none is left.
     """
     bar = tqdm(demonstrations, desc="tokenizing demonstrations", disable=not progress)
-    rollouts = (replay(demonstration, tokenizer) for demonstration in bar)
-    short = ((r.ids, r.loss_mask) for r in rollouts if len(r.ids) <= max_tokens)
-    return gather_samples(short, wanted=f"demonstration of at most {max_tokens} tokens")
+    wanted = f"demonstration of at most {max_tokens} tokens"
+    if num_processes == 1:
+        _use(tokenizer)
+        return gather_samples((one for one in map(_encode, bar) if len(one[0]) <= max_tokens), wanted=wanted)
+    with get_context("fork").Pool(num_processes, _use, (tokenizer,)) as pool:
+        encoded = pool.imap(_encode, bar, chunksize=_TOGETHER)
+        return gather_samples((one for one in encoded if len(one[0]) <= max_tokens), wanted=wanted)
+
+
+_used: list[Tokenizer] = []
+"""The tokenizer of this process; a tokenizer cannot be sent to another one."""
+
+
+def _use(tokenizer: Tokenizer) -> None:
+    _used[:] = [tokenizer]
+
+
+def _encode(demonstration: Demonstration) -> tuple[list[int], list[bool]]:
+    rollout = replay(demonstration, _used[0])
+    return list(rollout.ids), list(rollout.loss_mask)
+
+
+def with_first_turns(samples: Samples, share: float, *, max_tokens: int, seed: int) -> Samples:
+    """Cut a ``share`` of ``samples``, and all above ``max_tokens``, after what the policy samples first.
+
+    What to look for is decided there, in a third of the tokens.
+    """
+    random = np.random.default_rng((seed, 2))
+    spans = []
+    for start, end in pairwise(samples.offsets.tolist()):
+        if random.random() < share or end - start > max_tokens:
+            mask = samples.loss_mask[start:end]
+            begins = int(mask.argmax())
+            rest = mask[begins:]
+            end = start + begins + (int(rest.argmin()) if not rest.all() else len(rest))
+        spans.append((start, end))
+    lengths = [end - start for start, end in spans]
+    rows = np.concatenate([np.arange(start, end) for start, end in spans])
+    return Samples(samples.ids[rows], samples.loss_mask[rows], np.cumsum([0, *lengths]))
 
 
 def gather_samples(encoded: Iterable[tuple[Sequence[int], Sequence[bool]]], *, wanted: str) -> Samples:

@@ -77,6 +77,11 @@ class LossSums:
     """Samples in the batch."""
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether ``device`` multiplies bfloat16 matrices fast; CPUs without AVX-512 do it very slowly."""
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in ("DEFAULT", "AVX2")
+
+
 def masked_loss(model: Qwen2ForCausalLM, batch: TokenBatch, device: torch.device) -> LossSums:
     """Return the cross-entropy on the sampled tokens; logits are computed for these positions and no others.
 
@@ -84,7 +89,7 @@ def masked_loss(model: Qwen2ForCausalLM, batch: TokenBatch, device: torch.device
     """
     ids = batch.ids.to(device)
     targets_at = batch.loss_mask[:, 1:].to(device)
-    with torch.autocast(device.type, torch.bfloat16):
+    with torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device)):
         hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[targets_at]
         logits = model.lm_head(hidden).float()
     targets = ids[:, 1:][targets_at]

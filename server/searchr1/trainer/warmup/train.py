@@ -40,7 +40,7 @@ from searchr1.trainer.warmup.bpe import (
     train_tokenizer,
 )
 from searchr1.trainer.warmup.config import WarmupConfig
-from searchr1.trainer.warmup.demonstrations import Samples, encode_demonstrations
+from searchr1.trainer.warmup.demonstrations import Samples, encode_demonstrations, with_first_turns
 from searchr1.trainer.warmup.drill import drill_batch
 from searchr1.trainer.warmup.growth import start_from
 from searchr1.trainer.warmup.initialize import start_with_induction
@@ -109,8 +109,16 @@ def prepare_samples(config: WarmupConfig, split: str, tokenizer: Tokenizer) -> N
                 demonstrations = (with_habits(demonstration, config.habits, random) for demonstration in demonstrations)
             demonstrations = islice(demonstrations, config.num_demonstrations)
         samples = encode_demonstrations(
-            demonstrations, tokenizer, max_tokens=config.max_tokens, progress=config.progress
+            demonstrations,
+            tokenizer,
+            max_tokens=config.max_tokens,
+            num_processes=config.num_processes,
+            progress=config.progress,
         )
+        if split == "train" and config.first_turns:
+            samples = with_first_turns(
+                samples, config.first_turns, max_tokens=config.max_whole_tokens, seed=config.seed
+            )
         samples.save(path)
 
 

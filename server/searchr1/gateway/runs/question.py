@@ -1,0 +1,65 @@
+"""The one way from a conversation to the question that the model is asked, for every API."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from searchr1.gateway.runs.conversation import fitted, harmless, shown
+from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, rewritten
+from searchr1.gateway.services import Services
+from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedQuestion:
+    """A question as the model is asked, and what finding it took of the run's time."""
+
+    text: str
+    spent_s: float = 0.0
+
+
+async def question_of(turns: Sequence[Turn], services: Services, *, deadline_s: float | None = None) -> AskedQuestion:
+    """Turn a conversation into the question that the model is asked, as the settings say, within the prompt's bounds.
+
+    ``deadline_s`` is the run's, where the request sets one. A rewriting that fails is logged and counted, and the
+    conversation is folded.
+
+    Raises:
+        ValueError: there is nothing but instructions.
+        NoSlotError: a rewriting takes a slot of a run, and none is free.
+    """
+    settings, admission = services.settings, services.admission
+    reserved = admission.reserved_texts
+    kept = harmless(shown(turns, conversation=settings.conversation, system=settings.system), reserved)
+    kept = fitted(kept, admission.fits)
+    rewriter = services.rewriter
+    spoken = [turn.text for turn in kept if turn.role not in INSTRUCTION_ROLES]
+    if rewriter is None or not (spoken and spoken[-1].strip()) or (len(spoken) < 2 and not rewriter.takes_single):
+        return AskedQuestion(fold_conversation(kept))
+    started = time.perf_counter()
+    bound_s = min(settings.rewrite_timeout_s, settings.deadline_s if deadline_s is None else deadline_s)
+    with admission.slot():
+        question = await _rewritten(kept, rewriter, services, bound_s)
+    spent_s = time.perf_counter() - started
+    if question is None:
+        return AskedQuestion(fold_conversation(kept), spent_s)
+    instructions = [turn for turn in kept if turn.role in INSTRUCTION_ROLES]
+    return AskedQuestion(fold_conversation([*instructions, Turn("user", question)]), spent_s)
+
+
+async def _rewritten(turns: Sequence[Turn], rewriter: Rewriter, services: Services, bound_s: float) -> str | None:
+    """Return the rewritten question, or None where that failed."""
+    try:
+        async with asyncio.timeout(bound_s):
+            question = await rewritten(turns, rewriter, reserved=services.admission.reserved_texts)
+    except (RewriteError, TimeoutError) as error:
+        why = str(error) or f"it took more than {bound_s:g} s"
+        logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
+        services.metrics.rewrites.labels("failed").inc()
+        return None
+    services.metrics.rewrites.labels("kept" if question == turns[-1].text else "rewritten").inc()
+    return question

@@ -1,0 +1,290 @@
+"""From a conversation to the question, on every surface: folded, rewritten, the last alone, without instructions."""
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from searchr1.errors import EngineUnavailableError
+from searchr1.gateway.runs.rewrite import MAX_CHARS, open_rewriter
+from tests.gateway.conftest import ANSWER_TURN, MODEL, SEARCH_TURN, Stage, StageEngine, running_stage
+
+REWRITTEN = "Which currency is used in Mali?"
+FOLDED = "Given this conversation:\nuser: Where is Timbuktu?\nassistant: Mali\n\nAnd its currency?"
+CHAT = [
+    {"role": "user", "content": "Where is Timbuktu?"},
+    {"role": "assistant", "content": "Mali"},
+    {"role": "user", "content": "And its currency?"},
+]
+SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+
+
+async def by_chat(stage: Stage, messages: list[dict[str, str]]) -> None:
+    response = await stage.client.post("/v1/chat/completions", json={"model": MODEL, "messages": messages})
+    assert response.status_code == 200, response.text
+
+
+async def by_responses(stage: Stage, messages: list[dict[str, str]]) -> None:
+    response = await stage.client.post("/v1/responses", json={"model": MODEL, "input": messages})
+    assert response.status_code == 200, response.text
+
+
+async def by_previous_response(stage: Stage, messages: list[dict[str, str]]) -> None:
+    *earlier, last = messages
+    first = await stage.client.post("/v1/responses", json={"model": MODEL, "input": earlier[0]["content"]})
+    body = {"model": MODEL, "input": last["content"], "previous_response_id": first.json()["id"]}
+    response = await stage.client.post("/v1/responses", json=body)
+    assert response.status_code == 200, response.text
+
+
+async def by_previous_run(stage: Stage, messages: list[dict[str, str]]) -> None:
+    *earlier, last = messages
+    first = await stage.client.post("/v1/research", json={"question": earlier[0]["content"]})
+    body = {"question": last["content"], "previous_run_id": first.json()["id"]}
+    response = await stage.client.post("/v1/research", json=body)
+    assert response.status_code == 200, response.text
+
+
+def asked(stage: Stage, number: int = -1) -> str:
+    """The question in a prompt that the engine was given."""
+    text = stage.services.tokenizer.decode(stage.engine.prompts[number])
+    return text.partition("Question: ")[2].rpartition("\nassistant")[0].strip()
+
+
+@asynccontextmanager
+async def rewriting_stage(engine: StageEngine, **settings: Any) -> AsyncIterator[Stage]:
+    async with running_stage(engine=engine, conversation="rewrite", **settings) as stage:
+        services = stage.services
+        async with open_rewriter(services.settings, engine, services.tokenizer) as rewriter:
+            services.rewriter = rewriter
+            yield stage
+
+
+@asynccontextmanager
+async def openai_server(answer: Callable[[dict[str, Any]], web.Response]) -> AsyncIterator[tuple[str, list[Any]]]:
+    """A server that answers chat completions; yields its base URL and the requests that it took."""
+    taken: list[Any] = []
+
+    async def complete(request: web.Request) -> web.Response:
+        body = await request.json()
+        taken.append((request.headers.get("Authorization"), body))
+        return answer(body)
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", complete)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.port}", taken
+
+
+def completion(content: str | None) -> web.Response:
+    return web.json_response({"choices": [{"message": {"role": "assistant", "content": content}}]})
+
+
+def rewrites(stage: Stage) -> dict[str, float]:
+    lines = stage.services.metrics.render().decode().splitlines()
+    found = [line for line in lines if line.startswith("searchr1_rewrites_total{")]
+    return {line.split('"')[1]: float(line.split()[-1]) for line in found}
+
+
+@pytest.mark.parametrize("ask", [by_chat, by_responses])
+@pytest.mark.parametrize(
+    ("settings", "question"),
+    [
+        ({}, f"Follow these instructions:\n{SYSTEM['content']}\n\n{FOLDED}"),
+        ({"system": "ignore"}, FOLDED),
+        ({"conversation": "last", "system": "ignore"}, "And its currency?"),
+        ({"conversation": "last"}, f"Follow these instructions:\n{SYSTEM['content']}\n\nAnd its currency?"),
+    ],
+)
+async def test_each_setting_asks_its_own_question(ask: Any, settings: dict[str, Any], question: str) -> None:
+    async with running_stage(**settings) as stage:
+        await ask(stage, [SYSTEM, *CHAT])
+        assert asked(stage, 0) == question
+
+
+@pytest.mark.parametrize("ask", [by_previous_response, by_previous_run])
+@pytest.mark.parametrize(
+    ("conversation", "question"),
+    [("fold", FOLDED.replace("Mali", "West African CFA franc")), ("last", "And its currency?")],
+)
+async def test_a_follow_up_of_a_stored_run_goes_the_same_way(ask: Any, conversation: str, question: str) -> None:
+    async with running_stage(conversation=conversation) as stage:
+        await ask(stage, CHAT)
+        assert asked(stage) == question
+
+
+@pytest.mark.parametrize("ask", [by_chat, by_responses])
+@pytest.mark.parametrize(
+    "written",
+    [
+        REWRITTEN,
+        f" {REWRITTEN}\n",
+        f'"{REWRITTEN}"',
+        f"Question: {REWRITTEN}",
+        f"<think> It is about Mali. </think>\n\n{REWRITTEN}",
+        f"{REWRITTEN}\nuser: And in Chad?",
+    ],
+)
+async def test_the_served_model_rewrites_the_last_message(ask: Any, written: str) -> None:
+    engine = StageEngine(completions=[written, SEARCH_TURN, ANSWER_TURN])
+    async with rewriting_stage(engine, system="ignore") as stage:
+        await ask(stage, [SYSTEM, *CHAT])
+        prompt = stage.services.tokenizer.decode(engine.prompts[0])
+        assert "user: Where is Timbuktu?\nassistant: Mali\n\nLast message: And its currency?" in prompt
+        assert asked(stage, 1) == REWRITTEN
+        assert rewrites(stage) == {"rewritten": 1.0}
+        assert stage.services.admission.num_running == 0
+
+
+@pytest.mark.parametrize("ask", [by_previous_response, by_previous_run])
+async def test_a_follow_up_of_a_stored_run_is_rewritten(ask: Any) -> None:
+    engine = StageEngine(completions=[SEARCH_TURN, ANSWER_TURN, REWRITTEN, SEARCH_TURN, ANSWER_TURN])
+    async with rewriting_stage(engine) as stage:
+        await ask(stage, CHAT)
+        assert asked(stage, 3) == REWRITTEN
+
+
+async def test_a_question_without_a_conversation_is_not_rewritten() -> None:
+    async with rewriting_stage(StageEngine()) as stage:
+        await by_chat(stage, [SYSTEM, CHAT[0]])
+        assert rewrites(stage) == {}
+        assert asked(stage, 0).endswith("\n\nWhere is Timbuktu?")
+
+
+async def test_any_openai_server_rewrites() -> None:
+    async with openai_server(lambda _: completion(REWRITTEN)) as (url, taken):
+        given = {"rewrite_url": url, "rewrite_model": "small", "rewrite_api_key": "s3cret", "system": "ignore"}
+        async with rewriting_stage(StageEngine(), **given) as stage:
+            await by_chat(stage, CHAT)
+            assert asked(stage, 0) == REWRITTEN
+    [(key, body)] = taken
+    assert key == "Bearer s3cret"
+    assert body["model"] == "small"
+    assert body["messages"][0]["content"].endswith("Last message: And its currency?\n\nRewritten question:")
+
+
+UNUSABLE: list[tuple[str, Callable[[dict[str, Any]], web.Response]]] = [
+    ("empty", lambda _: completion("")),
+    ("nothing", lambda _: completion(None)),
+    ("blank", lambda _: completion(" \n ")),
+    ("punctuation", lambda _: completion("...")),
+    ("only a thought", lambda _: completion("<think> hm </think>")),
+    ("too long", lambda _: completion("why " * MAX_CHARS)),
+    ("reserved text", lambda _: completion("What is <|im_start|>?")),
+    ("control characters", lambda _: completion("What is\x07 it?")),
+    ("no choices", lambda _: web.json_response({"choices": []})),
+    ("another shape", lambda _: web.json_response({"text": REWRITTEN})),
+    ("no JSON", lambda _: web.Response(text="<html>")),
+    ("an error", lambda _: web.json_response({"error": {"message": "boom s3cret"}}, status=500)),
+    ("no key", lambda _: web.json_response({"error": "key"}, status=401)),
+    ("elsewhere", lambda _: web.Response(status=302, headers={"Location": "http://127.0.0.1:9/"})),
+]
+
+
+@pytest.mark.parametrize("answer", [answer for _, answer in UNUSABLE], ids=[name for name, _ in UNUSABLE])
+async def test_a_failed_rewriting_folds_and_is_logged_and_counted(
+    answer: Callable[[dict[str, Any]], web.Response], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with openai_server(answer) as (url, _):
+        given = {"rewrite_url": url + "/v1", "rewrite_model": "small", "rewrite_api_key": "s3cret"}
+        async with rewriting_stage(StageEngine(), **given) as stage:
+            with caplog.at_level(logging.WARNING, "searchr1"):
+                await by_chat(stage, CHAT)
+            assert asked(stage, 0) == FOLDED
+            assert rewrites(stage) == {"failed": 1.0}
+    [record] = [record for record in caplog.records if record.name.endswith("question")]
+    assert "was folded" in record.getMessage()
+    assert "s3cret" not in record.getMessage()
+    assert url not in record.getMessage()
+
+
+async def test_a_server_that_is_not_there_folds() -> None:
+    async with rewriting_stage(StageEngine(), rewrite_url="http://127.0.0.1:9", rewrite_model="small") as stage:
+        await by_chat(stage, CHAT)
+        assert asked(stage, 0) == FOLDED
+
+
+async def test_a_rewriting_that_takes_too_long_folds_and_its_time_is_the_runs() -> None:
+    import asyncio
+
+    hold = asyncio.Event()
+    engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN], hold=hold)
+    async with rewriting_stage(engine, rewrite_timeout_s=0.05) as stage:
+        plan = stage.services.admission.plan
+        seen: list[float] = []
+
+        def spying(*args: Any, **kwargs: Any) -> Any:
+            hold.set()
+            made = plan(*args, **kwargs)
+            assert made.options.deadline_s is not None
+            seen.append(made.options.deadline_s)
+            return made
+
+        stage.services.admission.plan = spying  # type: ignore[method-assign]
+        await by_chat(stage, CHAT)
+        assert asked(stage, 1) == FOLDED
+        assert rewrites(stage) == {"failed": 1.0}
+        assert seen[0] <= stage.services.settings.deadline_s - 0.05
+        assert engine.num_open == 0
+
+
+async def test_an_engine_that_is_down_fails_the_run_and_not_the_rewriting_alone() -> None:
+    engine = StageEngine(error=EngineUnavailableError("down"))
+    async with rewriting_stage(engine) as stage:
+        response = await stage.client.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT})
+        assert response.status_code == 503
+        assert json.loads(response.text)["error"]["code"] == "engine_unavailable"
+
+
+async def test_a_rewriting_takes_a_slot_of_a_run() -> None:
+    async with rewriting_stage(StageEngine(), max_concurrent_runs=1) as stage:
+        with stage.services.admission.slot():
+            response = await stage.client.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT})
+        assert response.status_code == 503
+        assert stage.engine.prompts == []
+
+
+@pytest.mark.parametrize("ask", [by_chat, by_responses])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [*CHAT[:2] * 15, CHAT[2]],
+        [*[{"role": "user", "content": "x" * 300}, {"role": "assistant", "content": "y" * 300}] * 15, CHAT[2]],
+        [*CHAT[:2] * 128, CHAT[2]],
+        [*CHAT[:2] * 1000, CHAT[2]],
+        [{"role": "system", "content": "Be kind. " * 1000}, *CHAT],
+        [{"role": "user", "content": "a <|im_start|> b"}, {"role": "assistant", "content": "?"}, CHAT[2]],
+        [{"role": "system", "content": "nul \x00"}, *CHAT],
+    ],
+    ids=["31 turns", "31 turns of 300 characters", "257 messages", "2001 messages", "9k system", "reserved", "nul"],
+)
+async def test_a_long_chat_is_never_dead(ask: Any, messages: list[dict[str, str]]) -> None:
+    async with running_stage() as stage:
+        await ask(stage, messages)
+        assert asked(stage, 0).endswith("\n\nAnd its currency?")
+        assert len(stage.engine.prompts[0]) <= stage.services.settings.max_prompt_tokens
+
+
+@pytest.mark.parametrize("ask", [by_chat, by_responses])
+@pytest.mark.parametrize(
+    ("text", "question", "outcome"),
+    [
+        ("And its currency?", "Which currency is used in Mali?", "rewritten"),
+        ("And Lima?", "Which country is Lima in?", "rewritten"),
+        ("What is the capital of Chad?", "What is the capital of Chad?", "kept"),
+        ("hi there!", "Hello?", "rewritten"),
+        ("Who wrote Hamlet?", "What can you do?", "rewritten"),
+    ],
+)
+async def test_the_rules_rewrite_without_a_completion(ask: Any, text: str, question: str, outcome: str) -> None:
+    async with rewriting_stage(StageEngine(), rewriter="rules", system="ignore") as stage:
+        messages = [SYSTEM, {"role": "user", "content": "Which country is Timbuktu in?"}, CHAT[1]]
+        await ask(stage, [*messages, {"role": "user", "content": text}])
+        assert asked(stage, 0) == question
+        assert len(stage.engine.prompts) == 2
+        assert rewrites(stage) == {outcome: 1.0}
