@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -227,5 +228,8 @@ def test_the_commands_errors_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["searchr1", "export", "--output", str(tmp_path / "x.csv")])
-    with pytest.raises(SystemExit, match=r"^searchr1: --output .*x\.csv must end in"):
+    with pytest.raises(SystemExit) as left:
         cli.main()
+    assert left.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert re.search(r"^searchr1: --output .*x\.csv must end in", line)
