@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from searchr1.atlas.build import build, build_world, demonstrations
+from searchr1.atlas.build import TalkForms, build, build_world, demonstrations
 from searchr1.atlas.corpus import Entry
 from searchr1.atlas.questions import generate
 from searchr1.atlas.renamed import renamed_world
@@ -31,6 +31,9 @@ def test_a_build_searches_a_real_index_and_writes_whole_files(tmp_path: Path, wo
         "questions-train.jsonl",
         "questions-validation.jsonl",
         "questions-test.jsonl",
+        "questions-test-system.jsonl",
+        "questions-test-history.jsonl",
+        "questions-test-follow-up.jsonl",
         "demonstrations-train.jsonl",
         "demonstrations-validation.jsonl",
     }  # fmt: skip
@@ -131,3 +134,21 @@ def test_flags_that_would_do_nothing_are_refused(tmp_path: Path, flags: tuple[st
     assert done.exit_code == 1
     assert message in str(done.exception)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("talk", ["alone", "all"])
+def test_talk_is_built_from_the_train_split_alone(tmp_path: Path, world: World, talk: TalkForms) -> None:
+    written = build(tmp_path, num_demonstrations=100, num_renamed_worlds=1, talk=talk, seed=1, progress=False).written
+    train = rows_of(tmp_path / "demonstrations-train.jsonl")
+    assert len(train) == written["demonstrations-train.jsonl"]
+    assert all(not world.held_out.occurs_in(part) for row in train for part in texts(row))
+    off_topic = [row for row in train if row["kind"] == "off-topic"]
+    assert off_topic
+    assert all(len(row["turns"]) == 1 for row in off_topic)
+    in_conversation = [row for row in train if "Given this conversation:\n" in row["question"]]
+    assert bool(in_conversation) == (talk == "all")
+    for form in ("system", "history", "follow-up"):
+        papers = rows_of(tmp_path / f"questions-test-{form}.jsonl")
+        assert len(papers) == 500
+        assert all(paper["messages"][-1]["role"] == "user" for paper in papers)
