@@ -327,7 +327,7 @@ async def test_an_error_in_the_block_cancels_the_run_and_passes(error: type[Base
 async def test_a_stream_has_one_key_over_all_its_retries(read: Read, method: str, what: str, key: str | None) -> None:
     # Nothing of the run was read before the second answer: it is the call itself that is sent again.
     server = Server(httpx.ConnectError("refused"), refusal(503, **{"retry-after": "0"}), stream(sse(*EVENTS)))
-    reading = await read(server, method, what, idempotency_key=key)
+    reading = await read(server, what, method=method, idempotency_key=key)
     assert reading.error is None
     sent = {request.headers["idempotency-key"] for request in server.requests}
     assert len(server.requests) == 3

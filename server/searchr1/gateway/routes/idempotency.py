@@ -58,10 +58,9 @@ async def require_room_or_known_key(request: Request) -> None:
         ApiError: the engine is known to be in a state that no run would survive, or the key is malformed.
         NoSlotError: no slot is free.
     """
-    key, services = _key_of(request), services_of(request)
-    is_full = not (services.readiness.takes_runs and services.admission.has_room)
+    key = _key_of(request)
     # Not asked of every request: with Redis, it costs a round trip.
-    if key is not None and is_full and await hub_of(request).keys.knows(_name(request, key)):
+    if key is not None and not _has_room(request) and await hub_of(request).keys.knows(_name(request, key)):
         return
     await require_room(request)
 
@@ -130,6 +129,11 @@ def _key_of(request: Request) -> str | None:
         message = f"'{HEADER}' must be one key of 1 to {MAX_KEY_CHARS} printable ASCII characters, such as a UUID."
         raise invalid(message, param=HEADER)
     return key
+
+
+def _has_room(request: Request) -> bool:
+    services = services_of(request)
+    return services.readiness.takes_runs and services.admission.has_room
 
 
 def _name(request: Request, key: str) -> str:
