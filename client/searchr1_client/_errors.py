@@ -93,7 +93,7 @@ class PayloadTooLargeError(APIStatusError):
 
 
 class UnprocessableEntityError(APIStatusError):
-    """422. This server says 400 instead; a proxy before it may not."""
+    """422: an idempotency key came with another request before (``idempotency_key_reused``)."""
 
 
 class RateLimitError(APIStatusError):

@@ -1,6 +1,7 @@
 """Calls as data: each one's method, path, body and the type of its answer."""
 
 import re
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypedDict, TypeVar
@@ -13,6 +14,9 @@ from searchr1_client.events import Run, RunDeleted, RunList
 
 T = TypeVar("T", bound=BaseModel)
 
+IDEMPOTENCY_KEY = "Idempotency-Key"
+
+_KEY = re.compile(r"[ -~]{1,255}")
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
@@ -65,13 +69,19 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def create_call(question: str, options: RunOptions, *, stream: bool = False) -> Call[Run]:
-    """Return the call that asks a question."""
-    return Call("POST", "/v1/research", Run, {"question": question, "stream": stream, **given(options)})
+def create_call(question: str, options: RunOptions, *, key: str | None = None, stream: bool = False) -> Call[Run]:
+    """Return the call that asks a question. Sent again, it starts no second run: see ``key_headers``."""
+    body = {"question": question, "stream": stream, **given(options)}
+    return Call("POST", "/v1/research", Run, body, headers=key_headers(key))
 
 
 def replay_call(
-    run: str | Run, options: ReplayOptions, *, on_miss: Literal["fail", "search"], stream: bool = False
+    run: str | Run,
+    options: ReplayOptions,
+    *,
+    on_miss: Literal["fail", "search"],
+    key: str | None = None,
+    stream: bool = False,
 ) -> Call[Run]:
     """Return the call that runs a stored run, or one that carries its ``trajectory``, again.
 
@@ -82,7 +92,7 @@ def replay_call(
         raise InvalidArgumentError("the run has no trajectory; research.retrieve(run.id) has it once the run has ended")
     what = {"run_id": run} if isinstance(run, str) else {"run": run.model_dump(mode="json")}
     body = {**what, "on_miss": on_miss, "stream": stream, **given(options)}
-    return Call("POST", "/v1/research/replay", Run, body)
+    return Call("POST", "/v1/research/replay", Run, body, headers=key_headers(key))
 
 
 def retrieve_call(run_id: str) -> Call[Run]:
@@ -114,6 +124,17 @@ def list_call(limit: int, after: str | None) -> Call[RunList]:
 def models_call() -> Call[ModelList]:
     """Return the call that lists the served models."""
     return Call("GET", "/v1/models", ModelList)
+
+
+def key_headers(key: str | None) -> dict[str, str]:
+    """Return the header by which the server knows a call that is sent again: ``key``, or a random one.
+
+    Raises:
+        InvalidArgumentError: ``key`` is not 1 to 255 printable ASCII characters.
+    """
+    if key is not None and _KEY.fullmatch(key) is None:
+        raise InvalidArgumentError("an idempotency key is 1 to 255 printable ASCII characters, such as a UUID")
+    return {IDEMPOTENCY_KEY: str(uuid.uuid4()) if key is None else key}
 
 
 def is_run_id(text: str) -> bool:

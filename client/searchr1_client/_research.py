@@ -29,13 +29,22 @@ class RawResearch:
     def __init__(self, transport: SyncTransport) -> None:
         self._transport = transport
 
-    def create(self, question: str, **options: Unpack[RunOptions]) -> RawResponse[Run]:
+    def create(
+        self, question: str, *, idempotency_key: str | None = None, **options: Unpack[RunOptions]
+    ) -> RawResponse[Run]:
         """See ``Research.create``."""
-        return self._transport.call(create_call(question, options))
+        return self._transport.call(create_call(question, options, key=idempotency_key))
 
-    def replay(self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]) -> RawResponse[Run]:
+    def replay(
+        self,
+        run: str | Run,
+        *,
+        on_miss: OnMiss = "fail",
+        idempotency_key: str | None = None,
+        **options: Unpack[ReplayOptions],
+    ) -> RawResponse[Run]:
         """See ``Research.replay``."""
-        return self._transport.call(replay_call(run, options, on_miss=on_miss))
+        return self._transport.call(replay_call(run, options, on_miss=on_miss, key=idempotency_key))
 
     def retrieve(self, run_id: str) -> RawResponse[Run]:
         """See ``Research.retrieve``."""
@@ -62,15 +71,25 @@ class Research:
         self.with_raw_response = RawResearch(transport)
         """Twin of this object whose methods return the HTTP answer as well."""
 
-    def create(self, question: str, **options: Unpack[RunOptions]) -> Run:
-        """Ask a question and wait for the whole run. A run that the engine fails is an ``InternalServerError``."""
-        return self.with_raw_response.create(question, **options).parse()
+    def create(self, question: str, *, idempotency_key: str | None = None, **options: Unpack[RunOptions]) -> Run:
+        """Ask a question and wait for the whole run. A run that the engine fails is an ``InternalServerError``.
+
+        A call that is sent again starts no second run: it carries ``idempotency_key``, or a random one. Give your own,
+        1 to 255 printable ASCII characters, to repeat a question yourself, say after a crash.
+        """
+        return self.with_raw_response.create(question, idempotency_key=idempotency_key, **options).parse()
 
     def stream(
-        self, question: str, *, reconnect: bool = True, cancel_on_exit: bool = True, **options: Unpack[RunOptions]
+        self,
+        question: str,
+        *,
+        reconnect: bool = True,
+        cancel_on_exit: bool = True,
+        idempotency_key: str | None = None,
+        **options: Unpack[RunOptions],
     ) -> ResearchStream:
         """Ask a question and follow the run as it happens. Use the result as a context manager."""
-        call = create_call(question, options, stream=True)
+        call = create_call(question, options, key=idempotency_key, stream=True)
         return self._streaming(call, reconnect, cancel_on_exit)
 
     def resume(
@@ -80,12 +99,19 @@ class Research:
         call = events_call(run_id, after)
         return self._streaming(call, reconnect, cancel_on_exit, run_id, after)
 
-    def replay(self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]) -> Run:
+    def replay(
+        self,
+        run: str | Run,
+        *,
+        on_miss: OnMiss = "fail",
+        idempotency_key: str | None = None,
+        **options: Unpack[ReplayOptions],
+    ) -> Run:
         """Run a stored run (its id), or one that holds its ``trajectory``, again, with the searches of its record.
 
         ``on_miss`` says what becomes of a query that the record lacks: its search fails, or is made.
         """
-        return self.with_raw_response.replay(run, on_miss=on_miss, **options).parse()
+        return self.with_raw_response.replay(run, on_miss=on_miss, idempotency_key=idempotency_key, **options).parse()
 
     def stream_replay(
         self,
@@ -94,10 +120,11 @@ class Research:
         on_miss: OnMiss = "fail",
         reconnect: bool = True,
         cancel_on_exit: bool = True,
+        idempotency_key: str | None = None,
         **options: Unpack[ReplayOptions],
     ) -> ResearchStream:
         """Replay a run as ``replay`` does, and follow it as ``stream`` does."""
-        call = replay_call(run, options, on_miss=on_miss, stream=True)
+        call = replay_call(run, options, on_miss=on_miss, key=idempotency_key, stream=True)
         return self._streaming(call, reconnect, cancel_on_exit)
 
     def retrieve(self, run_id: str) -> Run:
@@ -135,15 +162,22 @@ class AsyncRawResearch:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    async def create(self, question: str, **options: Unpack[RunOptions]) -> RawResponse[Run]:
+    async def create(
+        self, question: str, *, idempotency_key: str | None = None, **options: Unpack[RunOptions]
+    ) -> RawResponse[Run]:
         """See ``Research.create``."""
-        return await self._transport.call(create_call(question, options))
+        return await self._transport.call(create_call(question, options, key=idempotency_key))
 
     async def replay(
-        self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]
+        self,
+        run: str | Run,
+        *,
+        on_miss: OnMiss = "fail",
+        idempotency_key: str | None = None,
+        **options: Unpack[ReplayOptions],
     ) -> RawResponse[Run]:
         """See ``Research.replay``."""
-        return await self._transport.call(replay_call(run, options, on_miss=on_miss))
+        return await self._transport.call(replay_call(run, options, on_miss=on_miss, key=idempotency_key))
 
     async def retrieve(self, run_id: str) -> RawResponse[Run]:
         """See ``Research.retrieve``."""
@@ -170,15 +204,21 @@ class AsyncResearch:
         self.with_raw_response = AsyncRawResearch(transport)
         """Twin of this object whose methods return the HTTP answer as well."""
 
-    async def create(self, question: str, **options: Unpack[RunOptions]) -> Run:
+    async def create(self, question: str, *, idempotency_key: str | None = None, **options: Unpack[RunOptions]) -> Run:
         """See ``Research.create``."""
-        return (await self.with_raw_response.create(question, **options)).parse()
+        return (await self.with_raw_response.create(question, idempotency_key=idempotency_key, **options)).parse()
 
     def stream(
-        self, question: str, *, reconnect: bool = True, cancel_on_exit: bool = True, **options: Unpack[RunOptions]
+        self,
+        question: str,
+        *,
+        reconnect: bool = True,
+        cancel_on_exit: bool = True,
+        idempotency_key: str | None = None,
+        **options: Unpack[RunOptions],
     ) -> AsyncResearchStream:
         """See ``Research.stream``. Nothing is sent before the result's context is entered."""
-        call = create_call(question, options, stream=True)
+        call = create_call(question, options, key=idempotency_key, stream=True)
         return self._streaming(call, reconnect, cancel_on_exit)
 
     def resume(
@@ -188,9 +228,18 @@ class AsyncResearch:
         call = events_call(run_id, after)
         return self._streaming(call, reconnect, cancel_on_exit, run_id, after)
 
-    async def replay(self, run: str | Run, *, on_miss: OnMiss = "fail", **options: Unpack[ReplayOptions]) -> Run:
+    async def replay(
+        self,
+        run: str | Run,
+        *,
+        on_miss: OnMiss = "fail",
+        idempotency_key: str | None = None,
+        **options: Unpack[ReplayOptions],
+    ) -> Run:
         """See ``Research.replay``."""
-        return (await self.with_raw_response.replay(run, on_miss=on_miss, **options)).parse()
+        return (
+            await self.with_raw_response.replay(run, on_miss=on_miss, idempotency_key=idempotency_key, **options)
+        ).parse()
 
     def stream_replay(
         self,
@@ -199,10 +248,11 @@ class AsyncResearch:
         on_miss: OnMiss = "fail",
         reconnect: bool = True,
         cancel_on_exit: bool = True,
+        idempotency_key: str | None = None,
         **options: Unpack[ReplayOptions],
     ) -> AsyncResearchStream:
         """See ``Research.stream_replay``."""
-        call = replay_call(run, options, on_miss=on_miss, stream=True)
+        call = replay_call(run, options, on_miss=on_miss, key=idempotency_key, stream=True)
         return self._streaming(call, reconnect, cancel_on_exit)
 
     async def retrieve(self, run_id: str) -> Run:

@@ -1,8 +1,7 @@
 """Retries: which failed calls are sent again, and after how long.
 
 Only a request that got no answer, or one that says "later", is sent again: once an answer's first byte is there,
-nothing is. A question that is asked again may run twice on the server; the first of the two has lost its reader, so
-the server ends it.
+nothing is. A question that is asked again starts no second run: it carries its idempotency key again.
 """
 
 import random

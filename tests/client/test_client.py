@@ -1,6 +1,7 @@
 """Calls, options, retries and raw answers of both clients, against answers that the test writes down."""
 
 import asyncio
+import uuid
 from functools import partial
 from typing import Any
 
@@ -266,3 +267,45 @@ async def test_a_cancelled_call_is_not_tried_again() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert calls == 1
+
+
+OF_NEW_RUNS = [("research.create", "Why?"), ("research.replay", RUN_ID)]
+
+
+def keys_sent(server: Server) -> list[str]:
+    return [request.headers["idempotency-key"] for request in server.requests]
+
+
+@pytest.mark.parametrize(("path", "what"), OF_NEW_RUNS)
+async def test_a_call_has_one_key_over_all_its_retries(both: Both, path: str, what: str) -> None:
+    server = Server(REFUSED, refusal(503), ok(RUN), ok(RUN))
+    await both(server, path, what)
+    await both(server, path, what)
+    first, *again, other = keys_sent(server)
+    assert set(again) == {first}
+    assert other != first
+    assert uuid.UUID(first).version == 4
+
+
+@pytest.mark.parametrize(("path", "what"), OF_NEW_RUNS)
+async def test_a_key_of_the_callers_own_is_sent(both: Both, path: str, what: str) -> None:
+    server = Server(refusal(500), ok(RUN))
+    await both(server, path, what, idempotency_key="order-17")
+    assert keys_sent(server) == ["order-17"] * 2
+    assert b"order-17" not in server.requests[0].content
+
+
+@pytest.mark.parametrize(("path", "what"), OF_NEW_RUNS)
+@pytest.mark.parametrize("key", ["", "k" * 256, "clé", "a\nb", "a\r\nx: y", "\x7f", "k\n"])
+async def test_a_malformed_key_is_not_sent(both: Both, path: str, what: str, key: str) -> None:
+    server = Server()
+    with pytest.raises(sdk.InvalidArgumentError, match="idempotency key"):
+        await both(server, path, what, idempotency_key=key)
+    assert server.requests == []
+
+
+async def test_calls_that_start_no_run_have_no_key(both: Both) -> None:
+    server = Server(ok(RUN), ok(MODELS))
+    await both(server, "research.retrieve", RUN_ID)
+    await both(server, "models.list")
+    assert not any("idempotency-key" in request.headers for request in server.requests)

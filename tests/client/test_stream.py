@@ -320,3 +320,16 @@ async def test_an_error_in_the_block_cancels_the_run_and_passes(error: type[Base
     with pytest.raises(error), server.client().research.stream("Why?"):
         raise error
     assert (len(server.cancels), answer.is_closed) == (1, True)
+
+
+@pytest.mark.parametrize(("method", "what"), [("stream", "Why?"), ("stream_replay", RUN_ID)])
+@pytest.mark.parametrize("key", [None, "order-17"])
+async def test_a_stream_has_one_key_over_all_its_retries(read: Read, method: str, what: str, key: str | None) -> None:
+    # Nothing of the run was read before the second answer: it is the call itself that is sent again.
+    server = Server(httpx.ConnectError("refused"), refusal(503, **{"retry-after": "0"}), stream(sse(*EVENTS)))
+    reading = await read(server, what, method=method, idempotency_key=key)
+    assert reading.error is None
+    sent = {request.headers["idempotency-key"] for request in server.requests}
+    assert len(server.requests) == 3
+    assert len(sent) == 1
+    assert key is None or sent == {key}

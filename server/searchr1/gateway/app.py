@@ -78,7 +78,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
             allow_methods=["GET", "POST", "DELETE"],
             # OpenAI's client sends a dozen of its own. Keys travel in ``Authorization``, never in cookies.
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-run-id", "retry-after", "x-searchr1-ignored"],
+            expose_headers=["x-request-id", "x-run-id", "retry-after", "x-searchr1-ignored", "idempotent-replayed"],
         )
     app.add_middleware(PlainPaths)
     if settings.access_log:

@@ -93,6 +93,11 @@ class Admission:
         """Number of runs that hold a slot now."""
         return self._num_running
 
+    @property
+    def has_room(self) -> bool:
+        """True while a slot is free."""
+        return self._num_running < self._settings.max_concurrent_runs
+
     @contextmanager
     def slot(self) -> Iterator[None]:
         """Hold one of the ``max_concurrent_runs`` slots.
@@ -116,7 +121,7 @@ class Admission:
         Raises:
             NoSlotError: none is free.
         """
-        if self._num_running >= self._settings.max_concurrent_runs:
+        if not self.has_room:
             self._num_refused = min(self._num_refused + 1, _MAX_REFUSED_PER_SLOT * self._settings.max_concurrent_runs)
             raise NoSlotError(self._slot_in_s())
 

@@ -1,7 +1,7 @@
 """``/v1/research``: runs as native events or as one JSON object, and stored runs to follow, cancel and replay."""
 
 import time
-import uuid
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -13,8 +13,8 @@ from searchr1.gateway.access.auth import caller_of, check_may_list
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import EVENT_STREAM
 from searchr1.gateway.routes.guarded import GuardedRoute
+from searchr1.gateway.routes.idempotency import REPLAYED, ROOM_OR_KNOWN_KEY, Key, started_once
 from searchr1.gateway.routes.run_requests import (
-    ROOM,
     asked_question,
     begun_stream,
     cancel_on_disconnect,
@@ -24,7 +24,8 @@ from searchr1.gateway.routes.run_requests import (
 from searchr1.gateway.routes.streaming import followed_stream
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
-from searchr1.gateway.runs.hub import scope_of
+from searchr1.gateway.runs.hub import OnDisconnect, scope_of
+from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import RunMeta, RunState, RunUnreadableError
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import one_line
@@ -87,39 +88,59 @@ class ReplayRequest(RunRequest):
         return self
 
 
+Admitted = Callable[[str], Awaitable[tuple[Plan, RunMeta]]]
+"""Checker of a request, for the run that has the id it is given. Raises ``ApiError`` for one that is refused."""
+
 _RUN: dict[int | str, dict[str, Any]] = {200: {"content": EVENT_STREAM, "description": "The run, or its events."}}
 _EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": EVENT_STREAM, "description": "The run's events."}}
 
 
-@router.post("/v1/research", response_model=Run, responses=_RUN, dependencies=ROOM, summary="Ask a question")
-async def research(request: Request, body: ResearchRequest) -> Response:
+@router.post(
+    "/v1/research", response_model=Run, responses=_RUN, dependencies=ROOM_OR_KNOWN_KEY, summary="Ask a question"
+)
+async def research(request: Request, body: ResearchRequest, idempotency_key: Key = None) -> Response:
     """Run the question to its end. With ``stream``, events arrive as they happen.
 
     The run's id is in ``x-run-id``. A stream whose reader is gone can be resumed for a while, then
     the run is cancelled.
     """
-    services = services_of(request)
-    services.admission.check_model(body.model)
-    turns = await _after(request, body.previous_run_id, body.question)
-    question = await asked_question(turns, request, deadline_s=body.deadline_s)
-    run_id = _new_id()
-    plan = services.admission.plan(
-        question.text,
-        body,
-        caller=caller_of(request),
-        run_id=run_id,
-        stream=body.stream,
-        spent_s=question.spent_s,
-    )
-    stored = {"previous_run_id": body.previous_run_id}
-    return await _answer(request, body, plan, _meta(request, run_id, body.question.strip(), stored))
+
+    async def admitted(run_id: str) -> tuple[Plan, RunMeta]:
+        admission = services_of(request).admission
+        admission.check_model(body.model)
+        turns = await _after(request, body.previous_run_id, body.question)
+        question = await asked_question(turns, request, deadline_s=body.deadline_s)
+        plan = admission.plan(
+            question.text,
+            body,
+            caller=caller_of(request),
+            run_id=run_id,
+            stream=body.stream,
+            spent_s=question.spent_s,
+        )
+        stored = {"previous_run_id": body.previous_run_id}
+        return plan, _meta(request, run_id, body.question.strip(), stored)
+
+    return await _answer(request, body, admitted, comes_again=idempotency_key is not None)
 
 
 @router.post(
-    "/v1/research/replay", response_model=Run, responses=_RUN, dependencies=ROOM, summary="Run a stored run again"
+    "/v1/research/replay",
+    response_model=Run,
+    responses=_RUN,
+    dependencies=ROOM_OR_KNOWN_KEY,
+    summary="Run a stored run again",
 )
-async def replay(request: Request, body: ReplayRequest) -> Response:
+async def replay(request: Request, body: ReplayRequest, idempotency_key: Key = None) -> Response:
     """Run a question again with its searches answered from the record. Greedy runs then repeat token by token."""
+
+    async def admitted(run_id: str) -> tuple[Plan, RunMeta]:
+        return await _replay_admitted(request, body, run_id)
+
+    return await _answer(request, body, admitted, comes_again=idempotency_key is not None)
+
+
+async def _replay_admitted(request: Request, body: ReplayRequest, run_id: str) -> tuple[Plan, RunMeta]:
     services = services_of(request)
     if body.run is not None:
         old = body.run
@@ -132,14 +153,13 @@ async def replay(request: Request, body: ReplayRequest) -> Response:
     if len(old.question) > services.settings.max_question_chars:
         raise invalid("The run's question is too long.", param="run.question", code="string_too_long")
     options = _options(body, old.trajectory)
-    run_id = _new_id()
     plan = services.admission.plan(
         old.trajectory.question, options, caller=caller_of(request), run_id=run_id, stream=body.stream
     )
     live = plan.retriever if body.on_miss == "search" else None
     frozen = FrozenRetriever(_searches(old.trajectory, services.settings), live)
     plan = Plan(plan.question, plan.rollout, plan.options, frozen)
-    return await _answer(request, body, plan, _meta(request, run_id, old.question, {"replay_of": old.id[:128]}))
+    return plan, _meta(request, run_id, old.question, {"replay_of": old.id[:128]})
 
 
 @router.get("/v1/research", summary="List stored runs")
@@ -209,16 +229,31 @@ async def delete(request: Request, run_id: RunId) -> RunDeleted:
     return RunDeleted(id=run_id)
 
 
-async def _answer(request: Request, body: RunRequest, plan: Plan, meta: RunMeta) -> Response:
+async def _answer(request: Request, body: RunRequest, admitted: Admitted, *, comes_again: bool) -> Response:
+    """Start a run, or find the one of the request's key, and answer it.
+
+    ``comes_again`` is true for a client that may send the request again when it loses the answer: a run that is
+    stored then waits for it, as for the reader of a stream.
+    """
     hub = hub_of(request)
-    if body.stream:
-        handle = hub.start(plan, meta, on_disconnect="grace" if body.store else "cancel", store=body.store)
-        response: Response = await begun_stream(request, handle, handle.frames())
+    on_disconnect: OnDisconnect = "grace" if body.store and (body.stream or comes_again) else "cancel"
+
+    async def begin(run_id: str) -> LiveRun:
+        return hub.start(*await admitted(run_id), on_disconnect=on_disconnect, store=body.store)
+
+    shared = body.store and services_of(request).settings.store_runs
+    started = await started_once(request, begin, shared=shared)
+    run = started.run
+    if not body.stream:
+        whole = raise_if_failed(await cancel_on_disconnect(run.to_end(), request))
+        response = _json(whole.model_copy(update={"trajectory": None}))
+    elif isinstance(run, LiveRun):
+        response = await begun_stream(request, run, run.frames())
     else:
-        handle = hub.start(plan, meta, on_disconnect="cancel", store=body.store)
-        run = raise_if_failed(await cancel_on_disconnect(handle.to_end(), request))
-        response = _json(run.model_copy(update={"trajectory": None}))
-    response.headers["x-run-id"] = meta.id
+        response = followed_stream(run.frames(), heartbeat_s=services_of(request).settings.heartbeat_s)
+    response.headers["x-run-id"] = run.meta.id
+    if started.is_replayed:
+        response.headers[REPLAYED] = "true"
     return response
 
 
@@ -301,10 +336,6 @@ def _searches(trajectory: Trajectory, settings: Settings) -> list[FrozenSearch]:
         )
         for search in trajectory.searches
     ]
-
-
-def _new_id() -> str:
-    return f"run_{uuid.uuid4().hex}"
 
 
 def _json(run: Run) -> Response:

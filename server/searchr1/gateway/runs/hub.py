@@ -19,6 +19,7 @@ from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.runs.drive import RunDrive
 from searchr1.gateway.runs.errors import RunNotFoundError, RunsUnreachableError
 from searchr1.gateway.runs.handle import RunHandle
+from searchr1.gateway.runs.idempotency import IdempotencyKeys
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import (
     Command,
@@ -78,6 +79,8 @@ class RunHub:
         self._failing: set[Operation] = set()
         self._inbox: asyncio.Task[None] | None = None
         self._closing = False
+        self.keys = IdempotencyKeys(store, ttl_s=services.settings.run_ttl_s, on_failure=self._unanswered)
+        """Idempotency keys and the runs that they started."""
 
     async def __aenter__(self) -> "RunHub":
         self._inbox = asyncio.create_task(self._serve_inbox())
@@ -234,8 +237,11 @@ class RunHub:
         return state
 
     def _unreachable(self, error: RunStoreError) -> RunsUnreachableError:
-        self._store_failed("heartbeat", error)  # Whose next beat tells whether it is over.
+        self._unanswered(error)
         return RunsUnreachableError("Stored runs can't be reached just now; try again shortly.")
+
+    def _unanswered(self, error: RunStoreError) -> None:
+        self._store_failed("heartbeat", error)  # Whose next beat tells whether it is over.
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)

@@ -217,3 +217,32 @@ async def test_a_redis_that_is_gone_is_an_error_of_the_store() -> None:
         with pytest.raises(RunStoreError, match="does not answer"):
             await call
     await store.aclose()
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize("kind", REDIS_KINDS)
+async def test_a_claim_stands_until_it_is_released(urls: dict[str, str], kind: str) -> None:
+    one, other = redis_store(urls[kind]), redis_store(urls[kind])
+    try:
+        assert await one.claimed("n") is None
+        assert await one.claim("n", b"1") == b"1"
+        assert await other.claim("n", b"2") == b"1"
+        assert await other.claimed("n") == b"1"
+        await other.release("n", b"2")
+        assert await other.claim("n", b"2") == b"1"
+        await one.release("n", b"1")
+        assert await other.claim("n", b"2") == b"2"
+    finally:
+        await one.aclose()
+        await other.aclose()
+
+
+@pytest.mark.redis
+async def test_a_claim_expires(urls: dict[str, str]) -> None:
+    store = redis_store(urls["redis"], ttl_s=0.05)
+    try:
+        await store.claim("brief", b"1")
+        await asyncio.sleep(0.1)
+        assert await store.claim("brief", b"2") == b"2"
+    finally:
+        await store.aclose()

@@ -161,6 +161,18 @@ class RunStore(Protocol):
         """Send a command to a run's owner. It may be lost."""
         ...
 
+    async def claim(self, name: str, value: bytes) -> bytes:
+        """Put ``value`` under ``name`` where nothing stands; return what stands then. It expires as a run does."""
+        ...
+
+    async def claimed(self, name: str) -> bytes | None:
+        """Return what ``claim`` put under ``name``; None where nothing stands."""
+        ...
+
+    async def release(self, name: str, value: bytes) -> None:
+        """Take ``value`` from under ``name``; what else stands there stays."""
+        ...
+
     async def aclose(self) -> None:
         """Close the connections."""
         ...

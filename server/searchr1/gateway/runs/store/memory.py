@@ -111,6 +111,17 @@ class MemoryRunStore:
     async def send_to_owner(self, meta: RunMeta, command: Command) -> None:
         """See ``RunStore.send_to_owner``. Every run that goes on is this process's own, so nothing is sent."""
 
+    async def claim(self, name: str, value: bytes) -> bytes:
+        """See ``RunStore.claim``. There is no other replica, and this one's ``IdempotencyKeys`` know its own claims."""
+        return value
+
+    async def claimed(self, name: str) -> bytes | None:
+        """See ``RunStore.claimed``. No other replica claims anything."""
+        return None
+
+    async def release(self, name: str, value: bytes) -> None:
+        """See ``RunStore.release``. Nothing is held here."""
+
     async def aclose(self) -> None:
         """Do nothing: there are no connections."""
 

@@ -4,6 +4,7 @@
 plus one, so that a reader's position is its last ``seq``. An append that is repeated with more events leaves some of
 them in two entries: readers skip what they have.
 ``:state`` and ``:record`` hold the rest. The braces put all keys of a run into one slot of a Cluster.
+``sr1:claim:NAME`` is the claim of an idempotency key.
 ``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` is a replica's lease; in ``:inbox`` it finds
 the messages of other replicas about its runs.
 """
@@ -51,7 +52,10 @@ _MAX_ENTRIES = 20_000
 _MAX_BLOCKED = 32
 """Reads that may wait on a connection of their own: half of a pool. Further ones look again every so often."""
 _POLL_S = 0.25
-_RUN, _RUNS, _REPLICA = "sr1:run:", "sr1:runs:", "sr1:replica:"
+_MAX_CLAIM_BYTES = 4096
+_CLAIM_TRIES = 3
+"""Claims may be given up or expire between a try to make one and the look at what stands."""
+_RUN, _RUNS, _REPLICA, _CLAIM = "sr1:run:", "sr1:runs:", "sr1:replica:", "sr1:claim:"
 
 _APPEND = """
 local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
@@ -70,6 +74,9 @@ the version.
 0 means that Redis lacks events before these, or the run: it was restarted, it failed over, or it evicts keys.
 XADD is the first to write: a full Redis refuses only a script's first write.
 """
+
+_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+"""KEYS: the claim. ARGV: the value that it must have."""
 
 
 class RedisRunStore:
@@ -199,6 +206,24 @@ class RedisRunStore:
         inbox = f"{_REPLICA}{meta.replica}:inbox"
         await _answer(self._client.rpush(inbox, f"{command} {meta.id}"))
         await _answer(self._client.pexpire(inbox, round(LEASE_S * 1000)))
+
+    async def claim(self, name: str, value: bytes) -> bytes:
+        """See ``RunStore.claim``."""
+        for _ in range(_CLAIM_TRIES):
+            if await _answer(self._client.set(_CLAIM + name, value, px=self._ttl_ms, nx=True)):
+                return value
+            if (standing := await self.claimed(name)) is not None:
+                return standing
+        raise RunStoreError("the run store neither takes nor gives a claim")
+
+    async def claimed(self, name: str) -> bytes | None:
+        """See ``RunStore.claimed``. One that is too long to be a claim is cut."""
+        data = await _answer(self._client.getrange(_CLAIM + name, 0, _MAX_CLAIM_BYTES))
+        return cast(bytes, data) or None
+
+    async def release(self, name: str, value: bytes) -> None:
+        """See ``RunStore.release``."""
+        await _answer(self._client.eval(_RELEASE, 1, _CLAIM + name, value))
 
     async def aclose(self) -> None:
         """See ``RunStore.aclose``."""
