@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from fastapi import Request
 
-from searchr1.engines.base import ServedEngine, TellsMetrics
+from searchr1.engines.base import Engine, ServedEngine, TellsMetrics
 from searchr1.engines.factory import open_engine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.metrics import Metrics
@@ -36,6 +36,8 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
     """Metrics of an engine in this process, which nobody else can scrape."""
+    run_engine: Engine | None = None
+    """What runs are driven with where that is not the engine itself."""
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
 
@@ -55,6 +57,11 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         # A remote one need not be up yet: /readyz tells.
         engine = await stack.enter_async_context(open_engine(settings.engine_config()))
         rewriter = await stack.enter_async_context(open_rewriter(settings, engine, tokenizer))
+        run_engine: Engine = engine
+        if settings.conversation == "rewrite" and settings.rewriter == "rules":
+            from searchr1.demo.plain_replies import PlainReplies  # Other gateways have no use for the demo's wordings.
+
+            run_engine = PlainReplies(engine, tokenizer, settings.loop_profile())
         is_local = settings.engine_url is None
         yield Services(
             settings=settings,
@@ -66,6 +73,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             rewriter=rewriter,
             metrics=metrics,
             engine_metrics=engine.metrics_text if is_local and isinstance(engine, TellsMetrics) else None,
+            run_engine=run_engine,
         )
 
 

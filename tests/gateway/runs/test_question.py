@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from searchr1.demo.plain_replies import PlainReplies
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.runs.rewrite import MAX_CHARS, open_rewriter
 from tests.gateway.conftest import ANSWER_TURN, MODEL, SEARCH_TURN, Stage, StageEngine, running_stage
@@ -288,3 +289,31 @@ async def test_the_rules_rewrite_without_a_completion(ask: Any, text: str, quest
         assert asked(stage, 0) == question
         assert len(stage.engine.prompts) == 2
         assert rewrites(stage) == {outcome: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("text", "reply"),
+    [
+        ("Hello", "Hello! I answer questions about countries and cities"),
+        ("Thank you!", "You are welcome! I answer questions about countries and cities"),
+        ("Who wrote Hamlet?", "I answer questions about countries and cities"),
+        ("What is 2+2?", "I answer questions about countries and cities"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_is_no_question_for_the_demo_is_answered_in_one_turn(text: str, reply: str, stream: bool) -> None:
+    async with rewriting_stage(StageEngine(), rewriter="rules", system="ignore") as stage:
+        services = stage.services
+        services.run_engine = PlainReplies(services.engine, services.tokenizer, services.settings.loop_profile())
+        body = {"model": MODEL, "messages": [SYSTEM, {"role": "user", "content": text}], "stream": stream}
+        response = await stage.client.post("/v1/chat/completions", json=body)
+        assert response.status_code == 200
+        assert reply in response.text
+        run = (await stage.client.post("/v1/research", json={"question": text})).json()
+        assert run["status"] == "completed"
+        assert run["answer"].startswith(reply)
+        assert run["usage"]["searches"] == 0
+        assert stage.engine.prompts == []
+        assert stage.retriever.queries == []
+        await by_chat(stage, [{"role": "user", "content": "Which currency is used in Mali?"}])
+        assert len(stage.engine.prompts) == 2

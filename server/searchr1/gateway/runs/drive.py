@@ -44,7 +44,7 @@ class RunDrive:
             try:
                 yield mapper.started()
                 async with aclosing(
-                    drive(plan.rollout, services.engine, plan.retriever, plan.options, stats)
+                    drive(plan.rollout, services.run_engine or services.engine, plan.retriever, plan.options, stats)
                 ) as driving:
                     async for event in driving:
                         if first_text_s is None and isinstance(event, ThinkDelta | AnswerDelta):
