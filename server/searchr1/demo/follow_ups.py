@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from searchr1.atlas import templates
-from searchr1.atlas.talk.wordings import asking, chatter
+from searchr1.atlas.talk.wordings import chatter, phrasings
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn
 
 _KEYWORDS = (
@@ -125,7 +125,7 @@ def _resolve(text: str, talk: _Talk | None) -> tuple[str, _Talk | None]:
 
 
 def _worded(talk: _Talk) -> tuple[str, _Talk]:
-    options = templates.ASK.get(talk.key) or asking.ASK_MORE[talk.key]
+    options = templates.ASK.get(talk.key) or phrasings.ASK_MORE[talk.key]
     return options[0].format(topic=talk.topic), talk
 
 
@@ -160,7 +160,7 @@ def _asked(text: str) -> str | None:
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     """Return the forms of whole questions, each with what it asks."""
     found = []
-    for table in (templates.ASK, asking.ASK_MORE):
+    for table in (templates.ASK, phrasings.ASK_MORE):
         for key, texts in table.items():
             for text in texts:
                 before, after = (re.escape(part) for part in text.rstrip("?.").split("{topic}"))
@@ -183,7 +183,7 @@ def _parsed(text: str) -> _Talk | None:
 
 @cache
 def _endings() -> tuple[str, ...]:
-    ends = {wrapper.split("{question}")[1].strip() for wrapper in asking.WRAPPERS}
+    ends = {wrapper.split("{question}")[1].strip() for wrapper in phrasings.WRAPPERS}
     return tuple(sorted((end for end in ends if end), key=len, reverse=True))
 
 
