@@ -47,7 +47,7 @@ async def ask(client: httpx.AsyncClient, model: str, messages: list[dict[str, st
     return completion["choices"][0]["message"]["content"] or "", usage.get("num_searches") or 0
 
 
-async def main(url: str, folder: Path, limit: int, concurrency: int) -> None:
+async def main(url: str, folder: Path, forms: list[str], limit: int, concurrency: int) -> None:
     """Ask everything and print the scores."""
     async with httpx.AsyncClient(base_url=url, timeout=600) as client:
         model = (await client.get("/v1/models")).json()["data"][0]["id"]
@@ -58,7 +58,7 @@ async def main(url: str, folder: Path, limit: int, concurrency: int) -> None:
                 answer, _ = await ask(client, model, row["messages"])
             return exact_match(answer, row["golden_answers"])
 
-        for form in FORMS:
+        for form in forms:
             right = await asyncio.gather(*(score(row) for row in questions(folder, form, limit)))
             print(f"{form:10} {len(right):4} questions  EM {sum(right) / len(right):.3f}", flush=True)
         for text in CHATTER:
@@ -70,7 +70,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--folder", type=Path, default=Path("data/atlas"))
+    parser.add_argument("--forms", nargs="*", choices=FORMS, default=FORMS)
     parser.add_argument("--limit", type=int, default=500)
     parser.add_argument("--concurrency", type=int, default=32)
     args = parser.parse_args()
-    asyncio.run(main(args.url, args.folder, args.limit, args.concurrency))
+    asyncio.run(main(args.url, args.folder, args.forms, args.limit, args.concurrency))

@@ -12,7 +12,7 @@ from searchr1.atlas.talk.conversations import MORE_KINDS, Style, Talk, asked
 from searchr1.atlas.talk.exam import EXAM_FORMS, SYSTEM, exam
 from searchr1.atlas.talk.lower_case import in_lower_case
 from searchr1.atlas.talk.off_topic import KIND, off_topic
-from searchr1.atlas.talk.wordings import asking, it
+from searchr1.atlas.talk.wordings import it, phrasings
 from searchr1.atlas.teacher import Teacher
 from searchr1.atlas.world import World
 from searchr1.loop.conversation import fold_conversation
@@ -33,9 +33,9 @@ def talk(world: World) -> Talk:
 
 @pytest.mark.parametrize("kind", [*KINDS, *MORE_KINDS])
 def test_whatever_can_be_asked_can_be_asked_loosely_and_of_it(kind: str) -> None:
-    for tables in (asking.ASK_MORE, it.IT, it.UNSEEN_IT):
+    for tables in (phrasings.ASK_MORE, it.IT, it.UNSEEN_IT):
         assert tables[asked(kind)]
-    assert all("{topic}" in wording for wording in asking.ASK_MORE[asked(kind)])
+    assert all("{topic}" in wording for wording in phrasings.ASK_MORE[asked(kind)])
 
 
 def test_every_form_has_its_shape(talk: Talk, questions: Sequence[AtlasQuestion]) -> None:
@@ -127,7 +127,7 @@ def test_an_exam_asks_the_same_of_the_same(world: World, form: str) -> None:
     trained = {text for texts in it.IT.values() for text in texts}
     unseen = {text for texts in it.UNSEEN_IT.values() for text in texts}
     assert not trained & unseen
-    assert not set(asking.SAME_PLACE) & set(it.UNSEEN_SAME_PLACE)
+    assert not set(phrasings.SAME_PLACE) & set(it.UNSEEN_SAME_PLACE)
     for paper in papers:
         row = paper.to_row()
         assert row["golden_answers"] == paper.asked.golden_answers

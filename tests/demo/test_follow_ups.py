@@ -6,7 +6,7 @@ from searchr1.atlas.questions import generate
 from searchr1.atlas.talk.conversations import asked
 from searchr1.atlas.talk.exam import exam
 from searchr1.atlas.world import load_world
-from searchr1.demo.follow_ups import for_the_demo, standalone
+from searchr1.demo.follow_ups import standalone
 from searchr1.loop.conversation import Turn
 
 CURRENCY = ("Which currency is used in Mali?", "West African CFA franc")
@@ -137,36 +137,6 @@ def test_nearly_all_of_an_exam_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("Hello", "Hello"),
-        ("hi there", "Hello"),
-        ("Good morning!", "Hello"),
-        ("thanks", "Thanks!"),
-        ("Thank you!", "Thanks!"),
-        ("Who are you?", "What can you do?"),
-        ("What languages do you speak?", "What can you do?"),
-        ("What is 2+2?", "What can you do?"),
-        ("Who wrote Hamlet?", "What can you do?"),
-        ("Who won the world cup in 2018?", "What can you do?"),
-        ("Who is the president of France?", "What can you do?"),
-        ("Tell me a long story", "What can you do?"),
-        ("import os", "What can you do?"),
-        ("Wie geht es dir?", "What can you do?"),
-        (
-            "### Task:\nSuggest tags.\n<chat_history>\nUSER: What is the capital of Chad?\n</chat_history>",
-            "What can you do?",
-        ),
-        ("Create a title for this conversation: capital of Chad", "What can you do?"),
-    ],
-)
-@pytest.mark.parametrize("before", [(), CAPITAL])
-def test_what_is_no_question_becomes_a_plain_message(before: tuple[str, ...], text: str, message: str) -> None:
-    turns = [Turn(("user", "assistant")[place % 2], said) for place, said in enumerate(before)]
-    assert for_the_demo([*turns, Turn("user", text)]) == message
-
-
-@pytest.mark.parametrize(
     "text",
     [
         "What is the capital of Chad?",
@@ -182,4 +152,4 @@ def test_what_is_no_question_becomes_a_plain_message(before: tuple[str, ...], te
     ],
 )
 def test_what_the_world_can_be_asked_stays_as_it_is(text: str) -> None:
-    assert for_the_demo([Turn("user", text)]) == text
+    assert standalone([Turn("user", text)]) == text

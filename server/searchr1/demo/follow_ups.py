@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from searchr1.atlas import templates
-from searchr1.atlas.talk.wordings import asking, chatter
+from searchr1.atlas.talk.wordings import chatter, phrasings
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn
 
 _KEYWORDS = (
@@ -49,8 +49,6 @@ _PRONOUN_TOPICS = re.compile(
     r".*\b(?:it|its|their|them)\b.*"
 )
 _ANSWER_LEADS = re.compile(r"^(?:.*\b(?:is|are|in|it's|borders)\b:?|answer:|that's)\s+", re.IGNORECASE | re.DOTALL)
-_TASK = re.compile(r"###|chat_history|chat history|\bconversation\b", re.IGNORECASE)
-"""What tells the tasks of chat programs: titles, tags, follow-ups."""
 _PLACE_WORDS = 6
 _MOST_CHARS = 250
 """Longer messages are no follow-ups, nor are those of several lines."""
@@ -83,24 +81,6 @@ def standalone(turns: Sequence[Turn]) -> str:
     return _resolve(dialogue[-1].text, talk)[0]
 
 
-def for_the_demo(turns: Sequence[Turn]) -> str:
-    """Return the last of ``turns`` as a question that stands for itself, or one of the demo's three plain messages.
-
-    The model is taught what to say to these. Whatever names nothing that its world can be asked becomes one of them.
-    """
-    text = standalone(turns)
-    bare = text.strip().lower().rstrip("?!. ")
-    if _TASK.search(text) is not None:
-        return chatter.PLAIN_OTHER
-    if not bare or _parsed(text) is not None:
-        return text
-    if bare in _bare_texts(chatter.GREETINGS):
-        return chatter.PLAIN_GREETING
-    if bare in _bare_texts(chatter.THANKS):
-        return chatter.PLAIN_THANKS
-    return chatter.PLAIN_OTHER if _is_chatter(text) or _asked(text) is None else text
-
-
 def _resolve(text: str, talk: _Talk | None) -> tuple[str, _Talk | None]:
     """Return ``text`` as a whole question, and what the conversation is about after it."""
     if not text.strip() or len(text) > _MOST_CHARS or "\n" in text.strip():
@@ -125,7 +105,7 @@ def _resolve(text: str, talk: _Talk | None) -> tuple[str, _Talk | None]:
 
 
 def _worded(talk: _Talk) -> tuple[str, _Talk]:
-    options = templates.ASK.get(talk.key) or asking.ASK_MORE[talk.key]
+    options = templates.ASK.get(talk.key) or phrasings.ASK_MORE[talk.key]
     return options[0].format(topic=talk.topic), talk
 
 
@@ -160,7 +140,7 @@ def _asked(text: str) -> str | None:
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     """Return the forms of whole questions, each with what it asks."""
     found = []
-    for table in (templates.ASK, asking.ASK_MORE):
+    for table in (templates.ASK, phrasings.ASK_MORE):
         for key, texts in table.items():
             for text in texts:
                 before, after = (re.escape(part) for part in text.rstrip("?.").split("{topic}"))
@@ -183,7 +163,7 @@ def _parsed(text: str) -> _Talk | None:
 
 @cache
 def _endings() -> tuple[str, ...]:
-    ends = {wrapper.split("{question}")[1].strip() for wrapper in asking.WRAPPERS}
+    ends = {wrapper.split("{question}")[1].strip() for wrapper in phrasings.WRAPPERS}
     return tuple(sorted((end for end in ends if end), key=len, reverse=True))
 
 

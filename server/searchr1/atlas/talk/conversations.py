@@ -14,7 +14,7 @@ from searchr1.atlas import templates
 from searchr1.atlas.corpus import neighbours
 from searchr1.atlas.questions import FACTS, KINDS, AtlasQuestion, answers, hops_of
 from searchr1.atlas.talk.instructions import Exchange, instructions, small_talk
-from searchr1.atlas.talk.wordings import asking, it
+from searchr1.atlas.talk.wordings import it, phrasings
 from searchr1.atlas.world import City, Country, Split, World, stable_hash
 from searchr1.loop.conversation import Turn
 
@@ -37,8 +37,8 @@ class Style:
     """Share of all messages that lack their question mark."""
     careless: float = 0.12
     """Share of the ellipses that begin in lower case, or have a word before them."""
-    answers: Sequence[str] = asking.ANSWERS
-    same_place: Sequence[str] = asking.SAME_PLACE
+    answers: Sequence[str] = phrasings.ANSWERS
+    same_place: Sequence[str] = phrasings.SAME_PLACE
     it: Mapping[str, Sequence[str]] = field(default_factory=lambda: it.IT)
 
 
@@ -255,7 +255,7 @@ class Talk:
         if topic.start != "country" and len(kind.split("-")) > 2:
             phrase = _described(topic, rng)
         known = templates.ASK.get(key, ())
-        wording = rng.choice(known) if known and not loose else rng.choice(asking.ASK_MORE[key])
+        wording = rng.choice(known) if known and not loose else rng.choice(phrasings.ASK_MORE[key])
         text = wording.format(topic=phrase)
         return text if loose and rng.random() < 0.3 else text[0].upper() + text[1:]
 
@@ -308,13 +308,13 @@ class Talk:
         if rng.random() < self._style.unmarked:
             text = text.rstrip("?.")
         if rng.random() < self._style.careless:
-            text = rng.choice(asking.BEFORE) + text
+            text = rng.choice(phrasings.BEFORE) + text
         return text[0].lower() + text[1:] if rng.random() < self._style.careless else text
 
     def _wrapped(self, text: str, rng: random.Random) -> str:
         if rng.random() < self._style.unmarked:
             text = text.rstrip("?.")
-        return rng.choice(asking.WRAPPERS).format(question=text) if rng.random() < self._style.wrapped else text
+        return rng.choice(phrasings.WRAPPERS).format(question=text) if rng.random() < self._style.wrapped else text
 
 
 def _changes_place(before: str, kind: str) -> bool:

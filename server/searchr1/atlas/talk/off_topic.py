@@ -8,7 +8,7 @@ from searchr1.atlas.records import DemonstratedTurn, Demonstration
 from searchr1.atlas.talk import prose
 from searchr1.atlas.talk.conversations import Talk
 from searchr1.atlas.talk.instructions import instructions, small_talk
-from searchr1.atlas.talk.wordings import asking, chatter, programs
+from searchr1.atlas.talk.wordings import chatter, phrasings, programs
 from searchr1.atlas.world import World, stable_hash
 from searchr1.loop.conversation import Turn, fold_conversation
 
@@ -91,5 +91,5 @@ def _varied(text: str, rng: random.Random) -> str:
     if draw < 0.2:
         return text.rstrip("?!.") or text
     if draw < 0.26:
-        return rng.choice(asking.WRAPPERS).format(question=text)
+        return rng.choice(phrasings.WRAPPERS).format(question=text)
     return text

@@ -38,7 +38,7 @@ async def question_of(turns: Sequence[Turn], services: Services, *, deadline_s: 
     kept = fitted(kept, admission.fits)
     rewriter = services.rewriter
     spoken = [turn.text for turn in kept if turn.role not in INSTRUCTION_ROLES]
-    if rewriter is None or not (spoken and spoken[-1].strip()) or (len(spoken) < 2 and not rewriter.takes_single):
+    if rewriter is None or len(spoken) < 2 or not spoken[-1].strip():
         return AskedQuestion(fold_conversation(kept))
     started = time.perf_counter()
     bound_s = min(settings.rewrite_timeout_s, settings.deadline_s if deadline_s is None else deadline_s)

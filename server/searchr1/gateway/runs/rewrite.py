@@ -35,11 +35,6 @@ class RewriteError(Exception):
 class Rewriter(Protocol):
     """A source of rewritten questions."""
 
-    @property
-    def takes_single(self) -> bool:
-        """True if a message is rewritten even where nothing stands before it."""
-        ...
-
     async def rewrite(self, turns: Sequence[Turn]) -> str:
         """Return the last of ``turns``, none of them an instruction, as a question that stands for itself.
 
@@ -49,21 +44,17 @@ class Rewriter(Protocol):
 
 
 class RulesRewriter:
-    """Rewrites what is asked of the demo's world, by rules, and messages without a conversation before them too."""
-
-    takes_single = True
+    """Rewrites what is asked of the demo's world, by rules."""
 
     async def rewrite(self, turns: Sequence[Turn]) -> str:
         """See ``Rewriter``. A message that the rules don't understand stays as it is."""
-        from searchr1.demo.follow_ups import for_the_demo  # Other gateways have no use for the demo's wordings.
+        from searchr1.demo.follow_ups import standalone  # Other gateways have no use for the demo's wordings.
 
-        return for_the_demo(turns)
+        return standalone(turns)
 
 
 class EngineRewriter:
     """Rewrites with the model that is served."""
-
-    takes_single = False
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self._engine, self._tokenizer = engine, tokenizer
@@ -87,8 +78,6 @@ class EngineRewriter:
 
 class HttpRewriter:
     """Rewrites with any server that speaks OpenAI's chat completions, at ``url``."""
-
-    takes_single = False
 
     def __init__(self, url: str, model: str, http: aiohttp.ClientSession) -> None:
         base = url.rstrip("/")
