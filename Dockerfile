@@ -1,6 +1,6 @@
 # The gateway in front of a vLLM that runs elsewhere: no torch, no vLLM, no compiler.
 #   docker build -t searchr1-gateway .
-#   docker run -p 8000:8000 -e SEARCHR1_ENGINE_URL=http://vllm:8000 -e SEARCHR1_MODEL=… -e SEARCHR1_RETRIEVER=http://…/retrieve searchr1-gateway
+#   docker run -p 8000:8000 -e SEARCHR1_API_KEYS=… -e SEARCHR1_ENGINE_URL=http://vllm:8000 -e SEARCHR1_MODEL=… -e SEARCHR1_RETRIEVER=http://…/retrieve searchr1-gateway
 FROM python:3.11-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
