@@ -83,4 +83,4 @@ def test_what_was_said_before_can_not_refuse_the_question(text: str, harmless_te
     before = [Turn(role, text) for role in ("system", "user", "assistant", "developer")]
     question = Turn("user", text)
     kept = harmless([*before[:3], question, before[3]], reserved)
-    assert [turn.text for turn in kept] == [harmless_text] * 3 + [text, harmless_text]
+    assert [turn.text for turn in kept] == [text, harmless_text, harmless_text, text, text]

@@ -259,7 +259,7 @@ async def test_a_rewriting_takes_a_slot_of_a_run() -> None:
         [*CHAT[:2] * 1000, CHAT[2]],
         [{"role": "system", "content": "Be kind. " * 1000}, *CHAT],
         [{"role": "user", "content": "a <|im_start|> b"}, {"role": "assistant", "content": "?"}, CHAT[2]],
-        [{"role": "system", "content": "nul \x00"}, *CHAT],
+        [{"role": "user", "content": "nul \x00"}, *CHAT[1:]],
     ],
     ids=["31 turns", "31 turns of 300 characters", "257 messages", "2001 messages", "9k system", "reserved", "nul"],
 )

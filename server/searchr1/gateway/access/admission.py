@@ -146,6 +146,8 @@ class Admission:
         """Return whether ``question`` is short enough; one that ``plan`` refuses for another reason is."""
         if len(question.strip()) > self._settings.max_question_chars:
             return False
+        if any("\ud800" <= c <= "\udfff" for c in question):
+            return True
         try:
             prompt = render_prompt(self._profile.prompt(question), self._tokenizer, self._profile)
         except ReservedTextError:

@@ -22,13 +22,14 @@ def shown(turns: Sequence[Turn], *, conversation: ConversationMode, system: Syst
 
 
 def harmless(turns: Sequence[Turn], reserved: Sequence[str]) -> list[Turn]:
-    """Return ``turns`` with all but the question made acceptable: what was said long ago must not refuse what is asked.
+    """Return ``turns`` with the earlier ones made acceptable: what was said long ago must not refuse what is asked.
 
-    NUL characters and halves of surrogate pairs go, and ``reserved`` texts are broken by a space.
+    NUL characters and halves of surrogate pairs go, and ``reserved`` texts are broken by a space. The question and the
+    instructions stay: these the client can change.
     """
-    last = _last_spoken(turns)
+    kept = (_last_spoken(turns), *(place for place, turn in enumerate(turns) if turn.role in INSTRUCTION_ROLES))
     return [
-        turn if place == last else replace(turn, text=_cleaned(turn.text, reserved)) for place, turn in enumerate(turns)
+        turn if place in kept else replace(turn, text=_cleaned(turn.text, reserved)) for place, turn in enumerate(turns)
     ]
 
 
