@@ -1,5 +1,7 @@
 """What a browser opens: served under the page's policy, with nothing from elsewhere, and open without a key."""
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -38,7 +40,7 @@ async def test_the_framework_serves_no_pages_of_its_own(stage: Stage, path: str)
         ({"store_runs": False}, {"about": None, "examples": [], "needs_key": False, "run_ttl_s": None}),
     ],
 )
-async def test_the_page_is_told_what_it_shows(settings: dict[str, object], expected: dict[str, object]) -> None:
+async def test_the_page_is_told_what_it_shows(settings: dict[str, Any], expected: dict[str, Any]) -> None:
     async with running_stage(**settings) as stage, httpx.AsyncClient(base_url=stage.url) as keyless:
         response = await keyless.get("/page.json")
         assert response.json() == {"model": MODEL, **expected}

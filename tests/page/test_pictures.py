@@ -6,6 +6,7 @@ guide's pictures there.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.async_api import Browser, expect
@@ -58,7 +59,7 @@ async def test_the_demo_from_its_start_to_its_answer(
     browser: Browser, theme: Theme, name: str, width: int, height: int
 ) -> None:
     engine = PacedEngine(completions=SAID)
-    settings = {"served_name": "searchr1-atlas", "page_about": ABOUT, "page_examples": EXAMPLES}
+    settings: dict[str, Any] = {"served_name": "searchr1-atlas", "page_about": ABOUT, "page_examples": EXAMPLES}
     async with (
         running_stage(engine=engine, retriever=Atlas(), **settings) as stage,
         visit(browser, stage.url, theme=theme, width=width, height=height) as visited,
