@@ -6,7 +6,7 @@ import pytest
 
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.openai.messages import Message, read_conversation, role_of, text_of
-from searchr1.gateway.runs.conversation import Turn
+from searchr1.loop.conversation import Turn
 
 QUESTION = "And its currency?"
 

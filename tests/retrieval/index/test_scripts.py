@@ -4,6 +4,7 @@ import itertools
 import json
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -22,7 +23,7 @@ def indexes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LocalIndex]:
     """The passages of all languages together, as they are and in the other normal form, and by the first analyzer."""
     folder = tmp_path_factory.mktemp("languages")
 
-    def built(name: str, form: str, settings: TermSettings) -> LocalIndex:
+    def built(name: str, form: Literal["NFC", "NFD"], settings: TermSettings) -> LocalIndex:
         lines = [
             json.dumps({"id": i, "contents": unicodedata.normalize(form, text)}) for i, text in enumerate(PASSAGES)
         ]
@@ -117,7 +118,8 @@ def test_english_terms_are_those_of_the_first_analyzer() -> None:
 
 def test_an_index_is_asked_by_its_own_analyzer(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"id": "1", "contents": "首都は東京"}\n')
-    for analyzer, found in ((1, []), (2, ["1"])):
+    expected: tuple[tuple[Literal[1, 2], list[str]], ...] = ((1, []), (2, ["1"]))
+    for analyzer, found in expected:
         out = tmp_path / str(analyzer)
         build_index(tmp_path / "c.jsonl", out, progress=False, tokenizer=TermSettings(analyzer=analyzer))
         if analyzer == 1:  # as an index was before there was a second one
