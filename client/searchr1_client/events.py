@@ -265,7 +265,7 @@ class Step(_Wire):
 
 
 class TrajectoryPassage(_Wire):
-    """A passage as the search gave it, cut at the server's bound. ``title`` and ``text`` are what the context was made of."""
+    """A passage as the search gave it, within the server's bound; ``title`` and ``text`` made the model's context."""
 
     id: str
     title: str
