@@ -1,6 +1,7 @@
 """Transports, sync and async: the one place each where requests are sent, and sent again."""
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ ANSWER_TIMEOUT_S = 660.0
 SILENCE_TIMEOUT_S = 120.0
 """Seconds of silence in a stream; the server sends heartbeats far more often."""
 CANCEL_TIMEOUT_S = 3.0
+_HOST = re.compile(r"[^\s%/@]+")
+_LAST_PORT = 65535
 
 
 class NotGiven:
@@ -236,7 +239,7 @@ def check_config(base_url: str, api_key: str | None) -> None:
         url = httpx.URL(base_url)
     except httpx.InvalidURL as error:
         raise SearchR1Error(f"{base_url!r} is not a server's address: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not _HOST.fullmatch(url.host) or (url.port or 0) > _LAST_PORT:
         raise SearchR1Error(f"{base_url!r} is not a server's address; give one such as http://127.0.0.1:8000")
     if api_key and not (api_key.isascii() and api_key.isprintable()):
         raise SearchR1Error("the API key holds characters that can't be sent")

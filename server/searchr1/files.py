@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BufferedWriter, RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.json_texts import json_texts
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
 
 T = TypeVar("T")
 
@@ -69,7 +66,7 @@ class _Guarded(BufferedWriter):
         super().__init__(raw)
         self._path = path
 
-    def write(self, data: "Buffer", /) -> int:
+    def write(self, data: Any, /) -> int:
         with _writing(self._path):
             return super().write(data)
 

@@ -137,7 +137,7 @@ async def test_keys_guard_the_api_and_not_the_probes() -> None:
 async def test_a_body_that_does_not_arrive_is_given_up() -> None:
     async with running_stage(body_timeout_s=0.2) as stage:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(stage.url.rpartition(":")[2]))
-        head = b"POST /v1/research HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100"
+        head = b"POST /v1/research HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100"
         writer.write(head + b"\r\n\r\n{")
         answer = await reader.readuntil(b"}}")
         assert answer.startswith(b"HTTP/1.1 408")

@@ -185,14 +185,15 @@ async def test_head_of_what_streams_does_not_wait_for_it() -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/metrics", "/v1/research", "/docs"])
-async def test_more_slashes_than_needed_are_served_and_never_redirected(path: str, stage: Stage) -> None:
-    plain = await stage.client.get(path)
-    for written in (f"{path}/", f"/{path}", f"{path}//", path.replace("/", "//")):
-        host = {"host": "evil.example"}
-        answer = await stage.client.get(stage.url + written, headers=host, follow_redirects=False)
-        assert answer.status_code == plain.status_code
-        assert "location" not in answer.headers
-        assert answer.headers["content-type"] == plain.headers["content-type"]
+async def test_more_slashes_than_needed_are_served_and_never_redirected(path: str) -> None:
+    host = {"host": "evil.example"}
+    async with running_stage(open=True) as stage:
+        plain = await stage.client.get(path)
+        for written in (f"{path}/", f"/{path}", f"{path}//", path.replace("/", "//")):
+            answer = await stage.client.get(stage.url + written, headers=host, follow_redirects=False)
+            assert answer.status_code == plain.status_code
+            assert "location" not in answer.headers
+            assert answer.headers["content-type"] == plain.headers["content-type"]
 
 
 async def test_posts_to_a_path_with_more_slashes_keep_their_body(stage: Stage) -> None:
@@ -206,7 +207,6 @@ async def test_posts_to_a_path_with_more_slashes_keep_their_body(stage: Stage) -
     [
         ("POST", "/chat/completions", "/v1/chat/completions"),
         ("POST", "/completions", "/v1/chat/completions"),
-        ("POST", "/v1/completions", "/v1/chat/completions"),
         ("POST", "/v1/v1/chat/completions", "/v1/chat/completions"),
         ("POST", "/api/v1/responses", "/v1/responses"),
         ("POST", "/research", "/v1/research"),
@@ -232,6 +232,7 @@ async def test_health_is_ready_under_the_name_that_vllm_gives_it() -> None:
     async with running_stage(engine=engine, api_keys="key") as stage:
         assert [(await stage.client.get(path)).status_code for path in ("/health", "/readyz", "/ping")] == [200] * 3
         engine.is_ready = False
+        await eventually(lambda: not stage.services.readiness.engine.ok)
         ready, health = await stage.client.get("/readyz"), await stage.client.get("/health")
         assert (ready.status_code, health.status_code) == (503, 503)
         assert (await stage.client.get("/ping")).status_code == 200

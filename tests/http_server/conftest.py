@@ -13,7 +13,7 @@ import uvicorn
 from searchr1.http_server.bounds import HttpBounds
 from searchr1.http_server.serving import server_config
 
-HOST = b"Host: here\r\n"
+HOST = b"Host: localhost\r\n"
 
 
 @dataclass

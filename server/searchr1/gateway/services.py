@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from fastapi import Request
 
@@ -22,12 +22,17 @@ from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
 
-if TYPE_CHECKING:
-    from searchr1.gateway.runs.drive import RunDrive
-
 logger = logging.getLogger(__name__)
 
 EngineMetrics = Callable[[], Awaitable[str]]
+
+
+class Stoppable(Protocol):
+    """A run that can be ended because the server stops."""
+
+    def stop(self) -> None:
+        """Have the run end as failed; its next event says so."""
+        ...
 
 
 @dataclass(slots=True)
@@ -52,7 +57,7 @@ class Services:
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
     readiness: Readiness = field(init=False)
-    under_way: "set[RunDrive]" = field(default_factory=set)
+    under_way: set["Stoppable"] = field(default_factory=set)
     """Runs that are being driven, of every API."""
     refusals: BurstLog = field(default_factory=lambda: BurstLog(logger))
 

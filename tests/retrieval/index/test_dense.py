@@ -178,7 +178,7 @@ def test_another_encoder_is_refused(dense_path: Path, encoder_path: Path) -> Non
 
 
 def test_an_index_of_another_kind_is_refused(index_path: Path, dense_path: Path) -> None:
-    with pytest.raises(CorpusError, match="format 1, expected 'dense-1'"):
+    with pytest.raises(CorpusError, match="format 2, expected 'dense-1'"):
         DenseIndex.open(index_path, RandomEncoder())
     with pytest.raises(CorpusError, match="format 'dense-1'"):
         LocalIndex.open(dense_path)

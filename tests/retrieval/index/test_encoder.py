@@ -111,7 +111,7 @@ def test_the_model_may_lie_in_a_folder_of_its_own(folder: Path) -> None:
 
 def test_a_missing_package_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ConfigurationError, match="needs the package onnxruntime"):
+    with pytest.raises(ConfigurationError, match="needs onnxruntime, which is not installed"):
         HuggingFaceEncoder(folder)
 
 
