@@ -258,11 +258,11 @@ async def test_a_run_that_is_left_running_can_be_resumed(stage: Stage) -> None:
             assert (await again.get_final_run()).answer == ANSWER
 
 
-async def test_what_an_engine_fails_is_an_error_or_a_failed_run(stage: Stage) -> None:
+async def test_what_an_engine_fails_before_any_output_is_an_error(stage: Stage) -> None:
     stage.engine.error = EngineError("the engine died")
     async with sdk.AsyncSearchR1(base_url=stage.url, max_retries=0) as client:
         with pytest.raises(sdk.InternalServerError, match="engine failed at this run"):
             await client.research.create(QUESTION)
-        async with client.research.stream(QUESTION) as stream:
-            run = await stream.get_final_run()
-    assert run.status == "failed"
+        with pytest.raises(sdk.InternalServerError, match="engine failed at this run"):
+            async with client.research.stream(QUESTION) as stream:
+                await stream.get_final_run()
