@@ -3,13 +3,12 @@
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
 
 from searchr1.cli import main as cli
-from searchr1.gateway import process
 from searchr1.settings import Settings
 
 SECRET = "hunter2hunter2hunter2"
@@ -26,10 +25,11 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.upper().startswith("SEARCHR1_"):
             monkeypatch.delenv(name)
 
-    def run(_: object) -> None:
+    def run(serving: Coroutine[None, None, None]) -> None:
+        serving.close()
         raise StartedError
 
-    monkeypatch.setattr(process.uvloop, "run", lambda serving: (serving.close(), run(serving)))
+    monkeypatch.setattr("searchr1.gateway.process.uvloop.run", run)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from searchr1.gateway import process
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
 from searchr1.gateway.failures import RUN_FAILURES
-from searchr1.gateway.runs.drive import stop_runs
+from searchr1.gateway.runs.drive import RunDrive, stop_runs
 from searchr1.gateway.services import Services
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
@@ -71,7 +71,9 @@ async def test_a_run_that_is_ended_twice_or_by_two_at_once_ends_once() -> None:
     async with running_stage(engine=StageEngine(hold=asyncio.Event())) as stage:
         asking = asyncio.create_task(stage.client.post("/v1/research", json={"question": QUESTION, "stream": True}))
         await eventually(lambda: stage.engine.num_open == 1)
-        [run_id] = [run._run_id for run in stage.services.under_way]
+        [run] = stage.services.under_way
+        assert isinstance(run, RunDrive)
+        run_id = run._run_id
         stop_runs(stage.services)
         stop_runs(stage.services)
         cancelled = await stage.client.post(f"/v1/research/{run_id}/cancel")

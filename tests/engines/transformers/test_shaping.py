@@ -1,5 +1,7 @@
 """Shaped logits against transformers' own processors, and against the formulas of vLLM's penalties."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import MinPLogitsWarper, RepetitionPenaltyLogitsProcessor, TopKLogitsWarper
@@ -46,7 +48,8 @@ def test_top_k_is_that_of_transformers(top_k: int) -> None:
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("min_p", [0.05, 0.3, 1.0])
 def test_min_p_is_that_of_transformers_at_its_temperature(min_p: float, temperature: float) -> None:
-    warped = MinPLogitsWarper(min_p)(torch.tensor([[0]]), LOGITS[None] / temperature)[0]
+    warper: Any = MinPLogitsWarper(min_p)  # It wants types that no tensor is declared to have.
+    warped = warper(torch.tensor([[0]]), LOGITS[None] / temperature)[0]
     found = shape(temperature, min_p=min_p)
     assert torch.equal(found.isinf(), warped.isinf())
     assert torch.equal(found[~found.isinf()], LOGITS[~found.isinf()])

@@ -144,8 +144,7 @@ async def test_a_deleted_run_of_another_replica_makes_room(pair: tuple[Stage, St
 
 @pytest.fixture
 async def tenants() -> AsyncIterator[Stage]:
-    keys = {"api_keys": ["key-one-long-enough", "key-two-long-enough"]}
-    async with running_stage(**keys) as running:
+    async with running_stage(api_keys=["key-one-long-enough", "key-two-long-enough"]) as running:
         yield running
 
 

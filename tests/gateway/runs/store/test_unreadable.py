@@ -145,7 +145,8 @@ class Kept:
         return f"sr1:run:{{{self.run_id}}}:{part}"
 
     def state(self) -> dict[str, Any]:
-        return json.loads(self.redis.get(self.key("state")))  # type: ignore[arg-type]
+        state: dict[str, Any] = json.loads(self.redis.get(self.key("state")))  # type: ignore[arg-type]
+        return state
 
     def put(self, part: str, data: bytes) -> None:
         self.redis.set(self.key(part), data)
@@ -288,10 +289,10 @@ def test_a_record_that_cannot_be_read(
 def spoil_entry(kept: Kept, change: Callable[[dict[bytes, bytes]], object], *, at: int = -1) -> None:
     """Write a run's log again with one entry changed."""
     log = kept.key("log")
-    entries = kept.redis.xrange(log)
+    entries: Any = kept.redis.xrange(log)
     kept.redis.delete(log)
-    for number, (entry_id, fields) in enumerate(entries):  # type: ignore[arg-type]
-        if number == at % len(entries):  # type: ignore[arg-type]
+    for number, (entry_id, fields) in enumerate(entries):
+        if number == at % len(entries):
             change(fields)
         kept.redis.xadd(log, fields, id=entry_id)
 
@@ -464,5 +465,6 @@ def test_every_part_says_its_version(spoilt: Spoilt) -> None:
     assert kept.state()["meta"]["request"]["store_version"] == 1
     record = json.loads(zlib.decompress(kept.redis.get(kept.key("record"))))  # type: ignore[arg-type]
     assert record["trajectory"]["schema_version"] == 1
-    for _, fields in kept.redis.xrange(kept.key("log")):  # type: ignore[union-attr]
+    entries: Any = kept.redis.xrange(kept.key("log"))
+    for _, fields in entries:
         assert fields[b"v"] == b"1"
