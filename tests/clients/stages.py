@@ -15,7 +15,7 @@ ANSWER = "West African CFA franc"
 QUERY = "currency of Mali"
 URL = "https://atlas.example/mali"
 THOUGHTS = ("I need Mali.", "Found it.")
-FAILURE = "The engine died."
+FAILURE = "The model's engine failed at this run; the server's log has the details."
 
 
 def retriever(*, url: str | None = URL) -> StageRetriever:

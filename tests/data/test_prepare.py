@@ -209,5 +209,5 @@ def test_the_command(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "out.parquet: 6 questions (3 nq, 3 popqa)\n", "")
     assert {row["extra_info"]["split"] for row in rows_of(tmp_path / "out.parquet")} == {"test"}
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert (again.returncode, again.stdout) == (1, "")
+    assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == "searchr1: out.parquet exists. Give --overwrite to replace it, or another --output\n"

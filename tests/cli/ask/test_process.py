@@ -175,7 +175,7 @@ def test_exit_codes_of_a_server_that_refuses_fails_or_is_gone(stage: Stage) -> N
     stage.engine.error = EngineError("the engine died")
     failed = asked(stage.url, QUESTION)
     assert (failed.returncode, failed.stdout) == (5, "")
-    assert "error: the engine died" in failed.stderr
+    assert "error: The model's engine failed at this run" in failed.stderr
     stage.engine.error = None
     stage.engine.completions = ["<think> hm </think>"]
     assert asked(stage.url, QUESTION, "--max-turns", "1").returncode == 1

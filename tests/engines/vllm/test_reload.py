@@ -81,19 +81,20 @@ async def test_good_weights_are_taken_and_those_that_vllm_refuses_are_taken_back
     second = await said(engine)
     assert second != first
     monkeypatch.setattr("searchr1.gateway.reload._check", lambda *_: None)
-    for name in ("one tensor more", "a NaN"):
-        folder = damaged_copy(CHECKPOINT, tmp_path / name, DAMAGES[name])
-        assert await reload(stage, folder) == (500, "reload_rolled_back"), name
-        assert await said(engine) == second
-        assert engine.config.model == str(noisy)
+    # A NaN that got past the check would stay in the KV cache, whatever weights came after it.
+    folder = damaged_copy(CHECKPOINT, tmp_path / "more", DAMAGES["one tensor more"])
+    assert await reload(stage, folder) == (500, "reload_rolled_back")
+    assert await said(engine) == second
+    assert engine.config.model == str(noisy)
     assert await reload(stage, sharded) == (200, "")
     assert await said(engine) == first
 
 
 async def test_a_core_that_stands_still_is_noticed_idle_and_at_work(engine: VllmInProcessEngine) -> None:
     first = await said(engine)
-    core = next(child.pid for child in multiprocessing.active_children() if child.name == "EngineCore")
-    assert core is not None
+    # Other tests may have an engine of theirs, which is older.
+    core = max(child.pid or 0 for child in multiprocessing.active_children() if child.name == "EngineCore")
+    assert core > 0
     for is_working in (False, True):
         working = [asyncio.create_task(complete(engine, ENDLESS, (*PROMPT, i))) for i in range(3 * is_working)]
         await asyncio.sleep(0.5)
