@@ -35,7 +35,7 @@ async def test_the_log_says_why_redis_refuses(
                 client.execute_command("ACL", "SETUSER", "default", "-@all", "+ping")  # type: ignore[no-untyped-call]
 
             def lines() -> list[str]:
-                return [r.getMessage() for r in caplog.records if "The run store fails" in r.getMessage()]
+                return [r.getMessage() for r in caplog.records if r.getMessage().startswith("run store unreachable")]
 
             url = f"redis://{login}127.0.0.1:{server.port}"
             async with running_stage(redis_url=url) as stage:
