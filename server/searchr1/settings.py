@@ -24,7 +24,6 @@ from searchr1.loop.types import Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.registry import key_variable, providers
-from searchr1.tokenizer import AddBos
 
 C = TypeVar("C")
 
@@ -68,7 +67,7 @@ class Settings(BaseSettings):
     priority`` for it."""
     tokenizer: str | None = None
     """A folder or hub name of a tokenizer; by default the model's."""
-    add_bos: AddBos = "auto"
+    add_bos: Literal["auto", "always", "never"] = "auto"
     """Whether a prompt begins with the model's ``<bos>`` where the chat template does not write one: ``always``,
     ``never``, or as the tokenizer's ``add_bos_token`` says where there is no chat template."""
     retriever: str = Field(repr=False)
