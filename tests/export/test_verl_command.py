@@ -124,7 +124,7 @@ def test_without_test_questions_the_training_ones_are_repeated(world: Path) -> N
 
 def test_an_export_is_replaced_only_if_asked(world: Path) -> None:
     out = exported(world)
-    with pytest.raises(ConfigurationError, match="--force"):
+    with pytest.raises(ConfigurationError, match="--overwrite"):
         exported(world)
     exported(world, force=True, reward="sub_em")
     assert 'REWARD = "sub_em"' in (out / "reward.py").read_text("utf-8")
@@ -156,13 +156,14 @@ def test_the_command_takes_other_data_and_retriever(world: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "5 questions to train on, 2 to test on" in done.stdout
     again = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    assert again.returncode == 1
-    assert "--force" in again.stderr
+    assert again.returncode == 2
+    assert "--overwrite" in again.stderr
     assert "Traceback" not in again.stderr
 
 
 def test_the_page_has_every_option() -> None:
     docs = (Path(__file__).parents[2] / "docs" / "guides" / "verl.md").read_text("utf-8")
     command = typer.main.get_command(export_app).commands["verl"]  # type: ignore[attr-defined]
-    options = {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    shown = [parameter for parameter in command.params if not getattr(parameter, "hidden", False)]
+    options = {option for parameter in shown for option in parameter.opts if option.startswith("--")}
     assert {option for option in options if f"`{option}" not in docs} == set()

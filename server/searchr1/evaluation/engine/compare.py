@@ -210,7 +210,9 @@ async def open_tools(settings: Settings) -> AsyncIterator[Tools]:
             search = await stack.enter_async_context(open_search(settings.search()))
             retriever = search.view()
         engine = await stack.enter_async_context(open_engine(settings.engine_config(tokenizer.vocab_size)))
-        if settings.engine_url is not None and not (health := await engine.health()).ok:
+        health = await engine.health()
+        # Questions that fit into a shorter context are answered; the others are told one by one.
+        if settings.engine_url is not None and not health.ok and health.reason != "context_too_short":
             raise EngineUnavailableError(f"the engine can't serve ({health.reason}): {health.detail}")
         yield Tools(engine, retriever, tokenizer)
 
