@@ -8,8 +8,9 @@ import pytest
 from pydantic import SecretStr
 
 from searchr1.gateway.access.auth import check_key, is_admin
-from searchr1.gateway.access.exposure import check_exposure, is_loopback, log_exposure
+from searchr1.gateway.access.exposure import check_exposure, log_exposure
 from searchr1.settings import Settings
+from searchr1.sockets import is_loopback
 from tests.gateway.conftest import running_stage
 
 ADMIN = "an-admin-key-of-the-tests"

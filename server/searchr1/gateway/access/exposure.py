@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Mapping
-from ipaddress import IPv6Address, ip_address
 
 from searchr1.errors import ConfigurationError
 from searchr1.keys import ADEQUATE_CHARS
 from searchr1.settings import Settings
+from searchr1.sockets import is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -48,17 +48,3 @@ def log_exposure(settings: Settings) -> None:
                 name,
                 ADEQUATE_CHARS,
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether ``host``, a name or an address with or without brackets, is this machine and nothing else."""
-    name = host.lower().removeprefix("[").removesuffix("]").removesuffix(".")
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(name)
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped.is_loopback
-    return address.is_loopback

@@ -9,9 +9,9 @@ import re
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from searchr1.gateway.access.exposure import is_loopback
 from searchr1.gateway.errors import ApiError
 from searchr1.settings import Settings
+from searchr1.sockets import is_loopback
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(:\d{1,5})?")
 
