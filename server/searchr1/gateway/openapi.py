@@ -30,8 +30,22 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorBody, "description": description} for status, description in _WHEN.items()
 }
 """Error responses of every route that takes a key."""
+KEY_REUSED: dict[int | str, dict[str, Any]] = {
+    422: {"model": ErrorBody, "description": "The `Idempotency-Key` came with another request before."}
+}
+"""Error response of the routes that take an idempotency key, beside ``ERRORS``."""
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "id": {"type": "string", "description": "Number of the event in its run: what `Last-Event-ID` resumes after."},
+        "event": {"type": "string", "description": "The event's type."},
+        "data": {"type": "string", "description": "The event as JSON."},
+    },
+}
 EVENT_STREAM: dict[str, Any] = {
-    "text/event-stream": {"schema": {"type": "string"}, "example": "id: 0\nevent: run.started\ndata: {…}\n\n"}
+    # Before OpenAPI 3.2 the schema of a stream is that of each event.
+    "text/event-stream": {"schema": _EVENT, "example": {"id": "0", "event": "run.started", "data": "{…}"}}
 }
 """Content of a 200 that may be a stream instead of JSON."""
 _REQUEST_ID = {"description": "Names the request in the server's log.", "schema": {"type": "string"}}
@@ -55,8 +69,7 @@ def describe(app: FastAPI) -> None:
 def _complete(document: dict[str, Any]) -> None:
     for path in document["paths"].values():
         for operation in path.values():
-            # Answered as a 400 in OpenAI's shape.
-            operation["responses"].pop("422", None)
+            _drop_validation_error(operation["responses"])
             for status, response in operation["responses"].items():
                 if status.startswith(("4", "5")) and "content" in response:
                     # The framework gives errors the content type of the route's success.
@@ -64,3 +77,9 @@ def _complete(document: dict[str, Any]) -> None:
                 response.setdefault("headers", {})["x-request-id"] = _REQUEST_ID
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
+
+
+def _drop_validation_error(responses: dict[str, Any]) -> None:
+    """Remove the framework's 422, which the server answers as a 400 in OpenAI's shape; leave one of a route's own."""
+    if "HTTPValidationError" in str(responses.get("422", "")):
+        responses.pop("422")

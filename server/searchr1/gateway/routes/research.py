@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from searchr1.gateway.access.admission import Plan, RunOptions
 from searchr1.gateway.access.auth import caller_of, check_may_list
 from searchr1.gateway.errors import ApiError, invalid
-from searchr1.gateway.openapi import EVENT_STREAM
+from searchr1.gateway.openapi import EVENT_STREAM, KEY_REUSED
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.idempotency import REPLAYED, ROOM_OR_KNOWN_KEY, Key, started_once
 from searchr1.gateway.routes.run_requests import (
@@ -91,7 +91,10 @@ class ReplayRequest(RunRequest):
 Admitted = Callable[[str], Awaitable[tuple[Plan, RunMeta]]]
 """Checker of a request, for the run that has the id it is given. Raises ``ApiError`` for one that is refused."""
 
-_RUN: dict[int | str, dict[str, Any]] = {200: {"content": EVENT_STREAM, "description": "The run, or its events."}}
+_RUN: dict[int | str, dict[str, Any]] = {
+    200: {"content": EVENT_STREAM, "description": "The run, or its events."},
+    **KEY_REUSED,
+}
 _EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": EVENT_STREAM, "description": "The run's events."}}
 
 
