@@ -2,6 +2,7 @@
 folder that can't be used says what is wrong with it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -338,15 +339,46 @@ def test_a_template_that_is_not_utf8(tmp_path: Path) -> None:
         Tokenizer.load(str(tmp_path))
 
 
-def test_a_name_that_the_hub_does_not_give_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub")
+def hub_of(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The hub's client, in an environment that sets nothing of its connections."""
+    for name in os.environ:
+        if name.upper().endswith("_PROXY") or name.startswith("SSL_CERT_"):
+            monkeypatch.delenv(name)
+    return pytest.importorskip("huggingface_hub")
+
+
+@pytest.mark.parametrize("error", [OSError, ImportError, ValueError, RuntimeError, FileNotFoundError])
+def test_a_name_that_the_hub_does_not_give_out(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its libraries raise, for a proxy, a certificate or an answer: one line."""
+    hub = hub_of(monkeypatch)
 
     def refuse(name: str, **_: object) -> str:
-        raise hub.errors.LocalEntryNotFoundError(f"{name} is not cached and the hub can't be reached")
+        raise error(f"{name} can't be reached.\nSee the documentation.")
 
     monkeypatch.setattr(hub, "snapshot_download", refuse)
-    with pytest.raises(ConfigurationError, match=r"org/name is neither a folder nor a model.*can't be reached"):
+    with pytest.raises(ConfigurationError, match=r"org/name is neither a folder nor a model.*can't be reached$"):
         Tokenizer.load("org/name")
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"ALL_PROXY": "socks5://127.0.0.1:1"}, {"HTTPS_PROXY": "http://h:port"}, {"SSL_CERT_FILE": "/nonexistent"}],
+    ids=lambda environment: "".join(environment),
+)
+def test_an_environment_in_which_the_hub_cannot_be_asked_is_told(
+    environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = hub_of(monkeypatch)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "https://hub.invalid")
+    hub.close_session()
+    [name] = environment
+    with pytest.raises(ConfigurationError, match=rf"org/name is neither a folder nor a model.*\(set here: {name}\)$"):
+        Tokenizer.load("org/name")
+    hub.close_session()
 
 
 def test_a_name_on_the_hub_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

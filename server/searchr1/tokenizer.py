@@ -17,6 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RawTokenizer
 
 from searchr1.errors import ConfigurationError, SearchR1Error
+from searchr1.hub_errors import refusal
 from searchr1.loop.types import TokenIds
 
 AddBos = Literal["auto", "always", "never"]
@@ -167,16 +168,15 @@ def _find(name_or_path: str) -> Path:
         raise ConfigurationError(f"{name_or_path}: no such folder")
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise ConfigurationError(
             f"{name_or_path} is not a folder, and huggingface_hub is not installed to look it up"
         ) from error
     try:
         return Path(snapshot_download(name_or_path, allow_patterns=list(_FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # the errors of its HTTP library come through, of its disk, and its own: no common base
         raise ConfigurationError(
-            f"{name_or_path} is neither a folder nor a model that the hub gives out: {error}"
+            f"{name_or_path} is neither a folder nor a model that the hub gives out: {refusal(error)}"
         ) from error
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from searchr1.errors import DatasetError
+from searchr1.hub_errors import refusal
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 
@@ -32,14 +33,9 @@ def snapshot(name: str, patterns: Sequence[str]) -> Path:
     except Exception as error:  # the errors of its HTTP library come through, of its disk, and its own: no common base
         raise DatasetError(
             f"{name} is no file or folder here, and the hub's cache does not hold it; "
-            f"the hub gives: {_first_line(error.__cause__ or error)}. Offline, give the path of its files"
+            f"the hub gives: {refusal(error)}. Offline, give the path of its files"
         ) from error
     return Path(folder)
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error: the hub's go on at length."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(". ")
 
 
 def cached_snapshot(folder: Path) -> Path:

@@ -68,7 +68,10 @@ class Record:
 
     @property
     def failed(self) -> bool:
-        """True where the system failed, not the model: the run scores as wrong, and resuming asks again."""
+        """True where the system failed, not the model: the run scores as wrong, and resuming asks again.
+
+        A run none of whose searches worked is such a one, whatever the model answered.
+        """
         return self.status == "failed"
 
 
@@ -88,26 +91,31 @@ def run_record(question: Question, run: Run, *, options: dict[str, Any], wall_s:
         raise ValueError(f"the run {run.id} has not ended")
     usage = run.usage
     prediction = run.answer
+    errors = [step.search_error.message for step in run.steps if step.search_error is not None]
+    is_blind = _is_blind(usage.searches, len(errors))
+    error = run.error.message if run.error is not None else None
     if extractor == "reference" and run.status != "failed":
         retried = any(step.invalid is not None and step.turn < usage.turns for step in run.steps)
         prediction = reference_answer(question.question, run.answer, retried=retried)
+    if is_blind:
+        prediction, error = None, f"no search worked, the last with: {errors[-1]}"
     return Record(
         **dataclasses.asdict(question),
         options=options,
         extractor=extractor,
-        status=run.status,
+        status="failed" if is_blind else run.status,
         wall_s=wall_s,
         answer=run.answer,
         prediction=prediction,
         exact_match=exact_match(prediction, question.golden_answers),
         sub_exact_match=sub_exact_match(prediction, question.golden_answers),
-        error=run.error.message if run.error is not None else None,
+        error=error,
         model=run.model,
         run_id=run.id,
         queries=tuple(step.query for step in run.steps if step.query is not None),
         turns=usage.turns,
         searches=usage.searches,
-        failed_searches=sum(step.search_error is not None for step in run.steps),
+        failed_searches=len(errors),
         invalid_turns=sum(step.invalid is not None for step in run.steps),
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
@@ -115,6 +123,11 @@ def run_record(question: Question, run: Run, *, options: dict[str, Any], wall_s:
         cached_tokens=usage.cached_tokens,
         duration_ms=usage.duration_ms,
     )
+
+
+def _is_blind(num_searches: int, num_failed: int) -> bool:
+    """Return whether a run searched and no search worked: what the model says without passages is no score of it."""
+    return 0 < num_searches <= num_failed
 
 
 def failed_record(
@@ -144,17 +157,20 @@ def outcome_record(
     prediction = outcome.answer
     if extractor == "reference" and outcome.status != "failed":
         prediction = reference_answer(question.question, outcome.answer, retried=outcome.retried)
+    is_blind, error = _is_blind(outcome.searches, outcome.failed_searches), outcome.error
+    if is_blind:
+        prediction, error = None, error or "no search worked"
     return Record(
         **dataclasses.asdict(question),
         options=options,
         extractor=extractor,
-        status=outcome.status,
+        status="failed" if is_blind else outcome.status,
         wall_s=outcome.duration_s,
         answer=outcome.answer,
         prediction=prediction,
         exact_match=exact_match(prediction, question.golden_answers),
         sub_exact_match=sub_exact_match(prediction, question.golden_answers),
-        error=outcome.error,
+        error=error,
         model=model,
         queries=tuple(outcome.queries),
         turns=outcome.turns,

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from searchr1.gateway.errors import ErrorBody
+from searchr1_client.events import RunStarted
 
 TAGS = [
     {"name": "research", "description": "Runs as native events; stored runs to follow, cancel, replay and export."},
@@ -45,7 +46,10 @@ _EVENT = {
 }
 EVENT_STREAM: dict[str, Any] = {
     # Before OpenAPI 3.2 the schema of a stream is that of each event.
-    "text/event-stream": {"schema": _EVENT, "example": {"id": "0", "event": "run.started", "data": "{…}"}}
+    "text/event-stream": {
+        "schema": _EVENT,
+        "example": {"id": "0", "event": RunStarted.model_fields["type"].default, "data": "{…}"},
+    }
 }
 """Content of a 200 that may be a stream instead of JSON."""
 _REQUEST_ID = {"description": "Names the request in the server's log.", "schema": {"type": "string"}}

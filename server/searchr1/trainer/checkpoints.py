@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from searchr1.errors import ConfigurationError
 from searchr1.files import whole_file
+from searchr1.hub_errors import refusal
 
 STATE = "state.pt"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.part")
@@ -31,9 +32,9 @@ def find_model(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, library_name="searchr1"))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigurationError(f"{name} is no folder here, and the hub does not give it: {reason}") from error
+    except Exception as error:  # the errors of its HTTP library come through, of its disk, and its own: no common base
+        message = f"{name} is no folder here, and the hub does not give it: {refusal(error)}"
+        raise ConfigurationError(message) from error
 
 
 def dtype_of(folder: Path) -> torch.dtype:

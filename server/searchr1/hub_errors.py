@@ -1,0 +1,18 @@
+"""What the Hugging Face hub's client says where it gives nothing, in one line."""
+
+import os
+
+_VARIABLES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""Variables by which connections fail with words that name none of them."""
+
+
+def refusal(error: Exception) -> str:
+    """Return the first line of what the hub's client raised, and the variables that may be why.
+
+    It raises errors of its own, of its HTTP library, for a proxy or a certificate, and of the disk, without a common
+    base. Its texts go on at length. Values of variables are never quoted: they may hold passwords.
+    """
+    said = error.__cause__ or error
+    line = (str(said).strip().splitlines() or [type(said).__name__])[0].rstrip(". ")
+    found = [name for one in _VARIABLES for name in (one, one.lower()) if os.environ.get(name)]
+    return f"{line} (set here: {', '.join(found)})" if found else line
