@@ -27,6 +27,10 @@ TEMPLATES = {
     "absent token": "[{{ unk_token }}{% if unk_token is defined %}no{% endif %}]{{ messages[0]['content'] }}",
     "tools": "{% if tools is not none or documents is not none %}tools{% endif %}{{ messages[0].content }}",
     "json": "{{ messages[0] | tojson }} {{ {'a': '<é>'} | tojson(indent=2) }}",
+    "json, as asked for": (
+        "{{ {'b': '<é>', 'a': 1} | tojson(ensure_ascii=False) }}{{ ['é'] | tojson(true) }}"
+        "{{ {'b': 2, 'a': [1]} | tojson(separators=(',', ':'), sort_keys=true) }}{{ messages[0].content }}"
+    ),
     "loop controls": "{% for x in [1, 2, 3] %}{% if x == 2 %}{% break %}{% endif %}{{ x }}{% endfor %}",
     "the date": "{{ strftime_now('%Y') | length }}",
     "generation blocks": (

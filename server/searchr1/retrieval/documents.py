@@ -57,7 +57,12 @@ def _first_text(document: Mapping[str, Any], names: tuple[str, ...]) -> str | No
     return next((value for name in names if isinstance(value := document.get(name), str)), None)
 
 
+def is_title(title: object) -> bool:
+    """Return whether a field holds a title: a text, or a number, as a year or a film may have."""
+    return isinstance(title, str | int | float) and not isinstance(title, bool)
+
+
 def _title_line(title: object) -> str:
-    line = " ".join(clean_text(title).split()) if isinstance(title, str) else ""
+    line = " ".join(clean_text(str(title)).split()) if is_title(title) else ""
     is_quoted = len(line) > 1 and line[0] == line[-1] == '"'
     return line if is_quoted else f'"{line}"'

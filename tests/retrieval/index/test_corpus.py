@@ -51,6 +51,8 @@ def test_reports_every_byte_read(tmp_path: Path) -> None:
         ({"_id": "a", "title": "", "text": "x"}, CorpusRecord("a", '""\nx')),
         ({"id": "a", "title": None, "text": "x"}, CorpusRecord("a", '""\nx')),
         ({"id": "a", "title": '"T"', "text": "x\ny"}, CorpusRecord("a", '"T"\nx\ny')),
+        ({"id": "a", "title": 1984, "text": "x"}, CorpusRecord("a", '"1984"\nx')),
+        ({"id": "a", "title": ["T"], "text": "x"}, CorpusRecord("a", '""\nx')),
         ({"docid": "a", "passage": "x"}, CorpusRecord("a", '""\nx')),
         ({"id": "a", "content": "x"}, CorpusRecord("a", "x")),
         ({"id": "a", "contents": "x", "title": "T", "text": "y"}, CorpusRecord("a", "x")),

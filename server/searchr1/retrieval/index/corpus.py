@@ -12,7 +12,7 @@ from typing import Any
 
 from searchr1.errors import CorpusError
 from searchr1.json_texts import json_texts
-from searchr1.retrieval.documents import BODY_FIELDS, ID_FIELDS, WHOLE_FIELDS, contents_of, url_of
+from searchr1.retrieval.documents import BODY_FIELDS, ID_FIELDS, WHOLE_FIELDS, contents_of, is_title, url_of
 from searchr1.retrieval.text import clean_text
 
 _SHAPE = '{"id", "contents"} or {"id", "title", "text"}'
@@ -106,7 +106,7 @@ def _kept(value: dict[str, Any]) -> set[str]:
     """Return the fields of which a record keeps something."""
     text = next((name for name in (*WHOLE_FIELDS, *BODY_FIELDS) if isinstance(value.get(name), str)), "")
     kept = {*ID_FIELDS, text, "url"}
-    if text in BODY_FIELDS:
+    if text in BODY_FIELDS and (value.get("title") is None or is_title(value["title"])):
         kept.add("title")
     if not isinstance(value.get("metadata"), dict) or value["metadata"].keys() <= {"url"}:
         kept.add("metadata")
