@@ -155,6 +155,26 @@ def test_servers_do_not_steer_the_terminal(
     assert not set(shown) & set("\x1b\x07\r\x9b\u202e\u2066")
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_key_that_is_wanted_is_asked_for_in_the_commands_words(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = FakeGateway(None)  # type: ignore[arg-type]
+
+    async def refused(_: dict[str, object]) -> Response:
+        return refusal(401, "No API key was given.")
+
+    server.handler, server.models = refused, lambda: refusal(401, "No API key was given.")
+    server.runs = server.models
+    (tmp_path / "q.jsonl").write_text(LINE)
+    monkeypatch.chdir(tmp_path)
+    with server.serve():
+        monkeypatch.setattr("sys.argv", ["searchr1", *COMMANDS[command][0], "--url", server.url])
+        with pytest.raises(SystemExit):
+            main()
+    assert capsys.readouterr().err.endswith("No API key was given. Here: --api-key KEY, or SEARCHR1_API_KEY\n")
+
+
 def test_settings_that_are_no_json_are_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,6 +228,12 @@ def test_a_wrong_setting_is_one_line_that_names_it(
     assert left.value.code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith(f"searchr1: a setting is wrong: {message}")
+
+
+def test_a_training_file_that_is_not_there_is_told_before_torch_is_imported() -> None:
+    done = CliRunner().invoke(app, ["train", "/nowhere/run.yaml"])
+    assert done.exit_code == 2
+    assert "does not exist" in done.output
 
 
 def test_a_training_run_ends_with_its_scores_and_what_to_do_next(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ _PACKAGES = {
 EXTRAS = {package: extra for extra, packages in _PACKAGES.items() for package in packages.split()}
 """The extra of ``pyproject.toml`` that brings a package, by the name under which it is imported."""
 
+HOW_TO_GIVE_A_KEY = "Here: --api-key KEY, or SEARCHR1_API_KEY"
+"""For a server that asks for a key, in the words of every command that asks one."""
+
 
 def told(error: Exception) -> str | None:
     """Return a line that says what to do, or None for an error that is a bug of ours."""
@@ -23,9 +26,12 @@ def told(error: Exception) -> str | None:
     from pydantic_settings import SettingsError
 
     from searchr1.settings import explained
+    from searchr1_client import AuthenticationError
     from searchr1_client import SearchR1Error as ClientError
 
     match error:
+        case SearchR1Error(__cause__=AuthenticationError()):
+            return f"{error} {HOW_TO_GIVE_A_KEY}"
         case SearchR1Error() | ClientError():
             return str(error)
         case ValidationError():

@@ -27,7 +27,10 @@ train_app = typer.Typer(
 
 @train_app.command("run")
 def train_run(
-    file: Annotated[Path, typer.Argument(help="A YAML file, such as configs/atlas-grpo.yaml.")],
+    # Looked for before torch is imported, which takes its time.
+    file: Annotated[
+        Path, typer.Argument(help="A YAML file, such as configs/atlas-grpo.yaml.", exists=True, dir_okay=False)
+    ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another value for a field: optimizer.lr=1e-5. Repeatable.")
     ] = None,

@@ -16,7 +16,7 @@ Handler = Callable[[dict[str, Any]], Awaitable[Response]]
 
 
 class FakeGateway:
-    """Serves ``POST /v1/research`` with ``handler``, keeps what it was sent, and answers ``models`` for /v1/models."""
+    """Serves ``POST /v1/research`` with ``handler`` and keeps what it was sent; lists are ``models`` and ``runs``."""
 
     def __init__(self, handler: Handler) -> None:
         self.handler = handler
@@ -24,6 +24,7 @@ class FakeGateway:
         self.headers: list[dict[str, str]] = []
         self.url = ""
         self.models: Callable[[], Response] = lambda: JSONResponse({"object": "list", "data": []})
+        self.runs: Callable[[], Response] = lambda: Response(status_code=405)
 
     async def research(self, request: Request) -> Response:
         body = await request.json()
@@ -35,6 +36,7 @@ class FakeGateway:
     def serve(self) -> Iterator["FakeGateway"]:
         routes = [
             Route("/v1/research", self.research, methods=["POST"]),
+            Route("/v1/research", lambda _: self.runs()),
             Route("/v1/models", lambda _: self.models()),
         ]
         app = Starlette(routes=routes)

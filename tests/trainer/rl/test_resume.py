@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from searchr1.trainer.rl.config import load_config
+from searchr1.trainer.rl.train import train
 from tests.trainer.rl.tiny_run import TRAIN, finish, records, start, write_tiny_run
 
 pytestmark = pytest.mark.timeout(900)
@@ -64,6 +66,16 @@ def test_killed_at_any_step_it_goes_on_as_if_nothing_had_happened(config: Path, 
     assert records(out_dir) == records(uninterrupted)
     one, two = (load_file(folder / "checkpoint" / "model.safetensors") for folder in (uninterrupted, out_dir))
     assert all(two[name].equal(tensor) for name, tensor in one.items())
+
+
+async def test_a_finished_run_starts_no_engine(
+    config: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("searchr1.trainer.rl.train.open_actor", None)  # Whoever opens one fails.
+    before, state = records(uninterrupted), (uninterrupted / "state.pt").stat().st_mtime_ns
+    await train(load_config(config, {}), progress=False)
+    assert records(uninterrupted) == before
+    assert (uninterrupted / "state.pt").stat().st_mtime_ns == state
 
 
 def test_two_processes_run_as_one_does(config: Path, uninterrupted: Path) -> None:

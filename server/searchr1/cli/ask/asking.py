@@ -14,6 +14,7 @@ from searchr1.cli.ask.output import Output, OutputError
 from searchr1.cli.ask.screen import Screen
 from searchr1.cli.ask.subject import Subject, SubjectKind
 from searchr1.cli.ask.views import OutputFormat, View, view_of
+from searchr1.cli.faults import HOW_TO_GIVE_A_KEY
 from searchr1_client.events import AnswerCompleted, KnownEvent, RunCompleted, RunFailed, UnknownEvent
 
 CANCEL_TIMEOUT_S = 3.0
@@ -179,7 +180,7 @@ def _told(error: sdk.SearchR1Error, url: str) -> str:
         case sdk.APIConnectionError():
             return f"No server answers at {url} ({error.__cause__ or error}). Start one with: searchr1 serve"
         case sdk.AuthenticationError():
-            return f"{error} Here: --api-key KEY, or SEARCHR1_API_KEY"
+            return f"{error} {HOW_TO_GIVE_A_KEY}"
         case sdk.StreamError() if error.run_id is not None:
             return f"{error}. To take the run up again: searchr1 ask --resume {error.run_id}"
         case _:

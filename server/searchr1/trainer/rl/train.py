@@ -42,6 +42,8 @@ _CHANGEABLE = {"out_dir", "num_eval_questions", "eval_every_steps", "save_every_
 async def train(config: TrainConfig, *, progress: bool = True) -> None:
     """Train until ``num_steps`` and leave a servable folder at ``out_dir/checkpoint``.
 
+    A run that has all its steps already is left as it is, without an engine.
+
     Raises:
         ConfigurationError: something in ``config`` can't be had, or ``out_dir`` holds another run.
         DatasetError, CorpusError: questions or passages can't be read.
@@ -55,6 +57,8 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
     run = _Run(config, source, processes, learner, progress=progress)
     run.resume()
     try:
+        if run.step >= config.num_steps:
+            return
         async with AsyncExitStack() as stack:
             actor = await stack.enter_async_context(open_actor(config, source)) if processes.is_first else None
             folder = stack.enter_context(weights_folder(config))
