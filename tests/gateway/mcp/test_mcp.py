@@ -1,6 +1,7 @@
 """``/mcp`` through the protocol's own client: both tools, progress, keys and bounds, and a client that leaves."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,8 +14,17 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent
 from searchr1.errors import EngineUnavailableError
+from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed
-from tests.gateway.conftest import Stage, StageEngine, StageRetriever, eventually, running_stage
+from tests.gateway.conftest import (
+    ANSWER_TURN,
+    SEARCH_TURN,
+    Stage,
+    StageEngine,
+    StageRetriever,
+    eventually,
+    running_stage,
+)
 
 QUESTION = {"question": "Which currency is used in Mali?"}
 ERAS = ["auto", "legacy"]
@@ -157,6 +167,23 @@ async def test_what_is_no_message_gets_an_error(stage: Stage, body: bytes) -> No
     response = await stage.client.post("/mcp", content=body, headers=headers)
     assert response.status_code in (200, 400, 404)
     assert "error" in response.text
+
+
+@pytest.mark.parametrize("tool", ["research", "search"])
+async def test_no_line_break_but_a_newline_is_sent_raw(tool: str) -> None:
+    breaks = "a\u2028b\u2029c\x85dé"
+    passage = Passage(id="1", title=f'"{breaks}"', text=f"West African CFA franc {breaks}", score=1.0)
+    engine = StageEngine([SEARCH_TURN.replace("currency", breaks), ANSWER_TURN.replace("CFA", f"CFA {breaks}")])
+    arguments = {"question": f"q {breaks}"} if tool == "research" else {"query": "q"}
+    params = {"name": tool, "arguments": arguments, "_meta": {"progressToken": 1}}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {"accept": "application/json, text/event-stream"}
+    async with running_stage(engine=engine, retriever=StageRetriever(Found((passage,)))) as stage:
+        answer = await stage.client.post("/mcp", json=call, headers=headers)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert not any(raw in answer.text for raw in "\u2028\u2029\x85")
+    sent = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert breaks in json.dumps(sent, ensure_ascii=False)
 
 
 async def test_a_stream_without_a_question_is_not_held_open(stage: Stage) -> None:
