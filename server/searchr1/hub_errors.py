@@ -1,9 +1,10 @@
 """What the Hugging Face hub's client says where it gives nothing, in one line."""
 
 import os
+import ssl
 
-_VARIABLES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""Variables by which connections fail with words that name none of them."""
+_PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def refusal(error: Exception) -> str:
@@ -14,5 +15,12 @@ def refusal(error: Exception) -> str:
     """
     said = error.__cause__ or error
     line = (str(said).strip().splitlines() or [type(said).__name__])[0].rstrip(". ")
-    found = [name for one in _VARIABLES for name in (one, one.lower()) if os.environ.get(name)]
+    found = [name for one in _blamed(said) for name in (one, one.lower()) if os.environ.get(name)]
     return f"{line} (set here: {', '.join(found)})" if found else line
+
+
+def _blamed(error: BaseException) -> tuple[str, ...]:
+    """Return the variables that an error does not name and may stem from."""
+    if type(error).__module__.startswith("huggingface_hub"):
+        return ()  # It says what it means.
+    return _CERTIFICATES if isinstance(error, FileNotFoundError | ssl.SSLError) else _PROXIES

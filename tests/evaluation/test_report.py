@@ -2,11 +2,14 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
-from searchr1.evaluation.records import Record
+from searchr1.cli.main import app
+from searchr1.evaluation.records import Record, RecordFile
 from searchr1.evaluation.report import CLOSED_BOOK, SEARCH, Report, print_report, summarize, wilson_interval
 
 RECORD = Record(
@@ -73,6 +76,20 @@ def test_kinds_on_request_and_closed_book_beside_it() -> None:
     assert cells(text, "capital")[:2] == ["1", "1.000"]
     assert cells(text, "searches per run") == ["2.50", "0.00"]
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_names_from_files_and_servers_steer_no_terminal(tmp_path: Path) -> None:
+    hostile = "\x1b[2J\x1b]0;t\x07\x9b31m\u202e[red]name"
+    record = replace(RECORD, kind=hostile, model=hostile, data_source=hostile, options={hostile: hostile})
+    records = [record, replace(record, id="2", data_source=f"other{hostile}")]
+    summary = summarize(SEARCH, records, options=GREEDY, extractor="own", num_asked=2, wall_s=0.0)
+    text = printed(Report(hostile, "test", "http://x", summary, None), by_kind=True)
+    with RecordFile(tmp_path / "results.jsonl") as file:
+        for one in records:
+            file.append(one)
+    text += CliRunner().invoke(app, ["eval", "table", str(tmp_path / "results.jsonl")]).output
+    assert text.count("[red]name") >= 7
+    assert not set(text) & set("\x1b\x07\x9b\u202e")
 
 
 def test_a_report_without_a_single_run_is_still_a_report() -> None:

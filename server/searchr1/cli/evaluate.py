@@ -10,7 +10,7 @@ import typer
 from searchr1.cli.options import DATA, URL, ApiKey, Data, DataDir, SkipBad, Url, with_run_options
 from searchr1.evaluation.baselines.formats import BaselineFormat
 from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
-from searchr1.printable import one_line
+from searchr1.printable import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,7 +196,7 @@ def _check_plot(plot: bool) -> None:
 
 
 def _give(made: "ComparisonTable", out: Path | None, plot: bool) -> None:
-    typer.echo(made.to_markdown(), nl=False)
+    typer.echo(printable(made.to_markdown()), nl=False)
     if out is None:
         return
     from searchr1.evaluation.table.files import write_table

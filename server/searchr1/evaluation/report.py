@@ -12,11 +12,12 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from searchr1.data.sets import TITLES
 from searchr1.evaluation.records import Extractor, Record
 from searchr1.files import whole_file
-from searchr1.printable import printable
+from searchr1.printable import one_line, printable
 
 SEARCH = "search"
 CLOSED_BOOK = "closed book"
@@ -186,7 +187,9 @@ def print_report(report: Report, *, by_kind: bool = False, console: Console | No
     main = report.searching
     low, high = main.exact_match_interval
     title = f"{report.dataset} {report.split}" if report.dataset == "atlas" else report.dataset
-    console.print(f"{title}: {main.overall.num_questions} questions, {main.sampling}", highlight=False, markup=False)
+    console.print(
+        f"{one_line(title)}: {main.overall.num_questions} questions, {main.sampling}", highlight=False, markup=False
+    )
     models = printable(", ".join(main.models)) or "unknown (no run came back)"
     console.print(f"model {models}; answers read by the {main.extractor} extractor", highlight=False, markup=False)
     console.print(_scores(report, by_kind=by_kind))
@@ -214,7 +217,8 @@ def _scores(report: Report, *, by_kind: bool) -> Table:
         ]
         if other is not None:
             cells += [f"{other.exact_match:.3f}", f"{other.sub_exact_match:.3f}"]
-        table.add_row(name, *cells)
+        # Names of sets and kinds come from files: they are neither markup nor control codes.
+        table.add_row(Text(one_line(name)), *cells)
 
     row("all", main.overall, closed.overall if closed else None)
     for name, group in main.by_hops.items() if main.by_hops.keys() != {_NO_HOPS} else ():
