@@ -21,7 +21,7 @@ from .clients import ROOT
 
 pytestmark = [
     *(pytest.mark.vllm, pytest.mark.browser, pytest.mark.slow),
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(1800),
 ]
 
 VENV = ROOT / ".venv-open-webui"
