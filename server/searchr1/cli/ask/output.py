@@ -5,7 +5,7 @@ import re
 import sys
 from typing import TextIO
 
-_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+from searchr1.printable import STEERING_IN_JSON
 
 
 class OutputError(Exception):
@@ -30,7 +30,7 @@ class Output:
 
     def json(self, json: str) -> None:
         """Write a JSON text and a newline, with escapes for what the encoding can't spell and what steers terminals."""
-        json = _CONTROLS.sub(_escaped, json)
+        json = STEERING_IN_JSON.sub(_escaped, json)
         try:
             json.encode(self._encoding)
         except UnicodeEncodeError:
