@@ -20,7 +20,7 @@ from searchr1.keys import check_tenants, checked_key, owners, split_keys
 from searchr1.loop.neutralized import neutralized
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.registry import profile_named
-from searchr1.loop.types import Limits
+from searchr1.loop.types import AddBos, Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.registry import key_variable, providers
@@ -67,9 +67,7 @@ class Settings(BaseSettings):
     priority`` for it."""
     tokenizer: str | None = None
     """A folder or hub name of a tokenizer; by default the model's."""
-    add_bos: Literal["auto", "always", "never"] = "auto"
-    """Whether a prompt begins with the model's ``<bos>`` where the chat template does not write one: ``always``,
-    ``never``, or as the tokenizer's ``add_bos_token`` says where there is no chat template."""
+    add_bos: AddBos = "auto"
     retriever: str = Field(repr=False)
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
     retriever_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()

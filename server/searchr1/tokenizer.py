@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension, LoopControlExtension
@@ -17,11 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RawTokenizer
 
 from searchr1.errors import ConfigurationError, SearchR1Error
-from searchr1.loop.types import TokenIds
+from searchr1.loop.types import AddBos, TokenIds
 
-AddBos = Literal["auto", "always", "never"]
-"""Whether a prompt begins with ``<bos>``. ``auto`` is what the tokenizer's ``add_bos_token`` says, and no with a chat
-template, which writes its own."""
 _FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
