@@ -16,7 +16,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RawTokenizer
 
-from searchr1.errors import ConfigurationError, SearchR1Error
+from searchr1.errors import ConfigurationError, SearchR1Error, missing_package
 from searchr1.loop.types import AddBos, TokenIds
 
 _FILES: Final = (
@@ -167,7 +167,7 @@ def _find(name_or_path: str) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
     except ImportError as error:
         raise ConfigurationError(
-            f"{name_or_path} is not a folder, and huggingface_hub is not installed to look it up"
+            missing_package(f"{name_or_path} is not a folder, and looking it up", "huggingface_hub", "server")
         ) from error
     try:
         return Path(snapshot_download(name_or_path, allow_patterns=list(_FILES)))

@@ -82,7 +82,8 @@ def test_every_package_of_an_extra_is_known_by_it() -> None:
 @pytest.mark.parametrize("package", sorted(EXTRAS))
 def test_a_package_that_is_missing_is_one_line(package: str) -> None:
     message = told(ModuleNotFoundError(f"No module named '{package}.inner'", name=f"{package}.inner"))
-    assert message == f"this needs {package}, which is not installed: pip install '.[{EXTRAS[package]}]'"
+    install = f"pip install '.[{EXTRAS[package]}]' in a checkout of searchr1"
+    assert message == f"this needs {package}, which is not installed: {install}"
     assert told(ModuleNotFoundError("No module named 'searchr1.bug'", name="searchr1.bug")) is None
     assert told(ValueError("a bug")) is None
 

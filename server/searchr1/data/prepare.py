@@ -19,7 +19,7 @@ from searchr1.data.seen import Seen, Verdict
 from searchr1.data.sets import set_named
 from searchr1.data.shuffle import shuffled
 from searchr1.data.sources import DATA_DIR, Places, SourceFile, locate
-from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.errors import ConfigurationError, DatasetError, missing_package
 from searchr1.files import BadLines, check_output, whole_file
 
 JSON_LINES, PARQUET = ".jsonl", ".parquet"
@@ -170,7 +170,7 @@ def _writer(config: PrepareConfig, file: BinaryIO) -> _Writer:
     try:
         from searchr1.data.upstream import QuestionParquetWriter
     except ImportError as error:
-        raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install '.[data]'") from error
+        raise ConfigurationError(missing_package(f"a {PARQUET} output", "pyarrow", "data")) from error
     return QuestionParquetWriter(file, split=config.split, verl=config.verl)
 
 
