@@ -3,9 +3,8 @@
 import hashlib
 import hmac
 
-from fastapi.security.utils import get_authorization_scheme_param
-
 from searchr1.gateway.errors import ApiError
+from searchr1.http_server.headers import bearer_token
 from searchr1.identity import ANYONE, Caller
 from searchr1.keys import owners
 from searchr1.settings import Settings
@@ -45,12 +44,6 @@ class ApiKeys:
             former_id = hashlib.sha256(key).hexdigest()[:16]
             self._callers[key] = Caller(tenant=self._owners[key], key_id=_key_id(key), former_key_id=former_id)
         return self._callers[key]
-
-
-def bearer_token(authorization: str | None) -> bytes:
-    """Return the token of an ``Authorization`` header, to be compared with keys; empty where there is none."""
-    scheme, token = get_authorization_scheme_param(authorization)
-    return token.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
 
 
 def _key_id(key: bytes) -> str:

@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from searchr1.gateway.access.api_keys import bearer_token
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.services import services_of
+from searchr1.http_server.headers import bearer_token
 from searchr1.identity import Caller
 from searchr1.settings import Settings
 
