@@ -34,7 +34,7 @@ class ReservedTextError(SearchR1Error):
 
 
 class Tokenizer:
-    """Encodes segments and prompts the way that a checkpoint was trained to read them.
+    """A checkpoint's tokenizer. It encodes segments and prompts the way that the checkpoint was trained to read them.
 
     Args:
         raw: the tokenizer itself.

@@ -100,7 +100,7 @@ class _Writer(Protocol):
 
 
 class QuestionLinesWriter:
-    """Writes one question a line, without the fields that are not known."""
+    """A writer of one question a line, without the fields that are not known."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -37,7 +37,7 @@ access_logger = logging.getLogger("searchr1.access")
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line and its traceback; credentials in URLs and control characters are taken out."""
+    """The format of the log: a line and its traceback, without credentials in URLs and control characters."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -64,7 +64,7 @@ def configure_logging(level: str) -> None:
 
 
 class BurstLog:
-    """Logs the first of many events of a kind at once, and how many followed every ``BURST_S`` seconds."""
+    """A log of the first of many events of a kind at once, and of how many followed every ``BURST_S`` seconds."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger

@@ -13,7 +13,7 @@ class OutputError(Exception):
 
 
 class Output:
-    """Writes whole lines, at once. Raises ``OutputError``."""
+    """Standard output, to which whole lines are written at once. Raises ``OutputError``."""
 
     def __init__(self, stdout: TextIO | None) -> None:
         """Write to ``stdout``; None is what Python gives where standard output was closed before it began."""

@@ -14,7 +14,7 @@ from searchr1.sockets import is_loopback
 
 
 class OwnHosts:
-    """Refuses, with a 421, requests whose ``Host`` is neither this machine nor the name that the server listens on."""
+    """Middleware that refuses, with a 421, a ``Host`` that is neither this machine nor the name that is listened on."""
 
     def __init__(self, app: ASGIApp, *, own: str) -> None:
         self._app = app

@@ -18,7 +18,7 @@ MAX_SNIPPET_CHARS = 1000
 
 
 class EventMapper:
-    """Maps one run's drive events to wire events, each with its number and time.
+    """A map of one run's drive events to wire events, each with its number and time.
 
     It also numbers passages over the whole run and finds those that contain the answer.
     """
