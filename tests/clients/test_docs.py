@@ -35,7 +35,7 @@ def command_of(title: str, language: str, code: str) -> list[str]:
 
 @pytest.mark.parametrize(("title", "language", "code"), EXAMPLES)
 def test_the_examples_run(title: str, language: str, code: str, answering: Stage) -> None:
-    here = code.replace("http://127.0.0.1:8080", answering.url).replace("searchr1-atlas", MODEL)
+    here = code.replace("http://127.0.0.1:8000", answering.url).replace("searchr1-atlas", MODEL)
     done = subprocess.run(
         command_of(title, language, here),
         cwd=NODE_FOLDER,
