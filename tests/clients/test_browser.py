@@ -1,4 +1,4 @@
-"""OpenAI's JavaScript SDK in a page of another origin, in a real Chromium: CORS lets all of it through, where allowed."""
+"""OpenAI's JavaScript SDK in a page of another origin, in a real Chromium: CORS lets it through where allowed."""
 
 import asyncio
 import shutil
