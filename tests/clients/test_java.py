@@ -5,7 +5,6 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -40,7 +39,7 @@ def printed(ask: list[str], url: str, *bodies: str) -> Iterator[tuple[str, list[
     assert lines == []
 
 
-def test_it_asks_to_upgrade(ask: list[str], tmp_path: Path) -> None:
+def test_it_asks_to_upgrade(ask: list[str]) -> None:
     """What the other tests rest on: else they would show nothing of upgrades."""
     heads: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -63,6 +62,7 @@ def test_gets_are_answered(ask: list[str], answering: Stage) -> None:
         assert (status, json.loads(lines[0])["data"][0]["id"]) == ("200 HTTP_1_1", MODEL)
 
 
+@pytest.mark.parametrize("way", ["-Dchunks=false", "-Dchunks=true", "-Dexpect=true"])
 @pytest.mark.parametrize(
     ("path", "asked"),
     [
@@ -72,10 +72,12 @@ def test_gets_are_answered(ask: list[str], answering: Stage) -> None:
     ],
 )
 def test_posts_are_answered_whole_streamed_large_and_refused(
-    ask: list[str], answering: Stage, path: str, asked: dict[str, object]
+    ask: list[str], answering: Stage, path: str, asked: dict[str, object], way: str
 ) -> None:
     whole, stream, bad = (json.dumps({**asked, **more}) for more in ({}, {"stream": True}, {"temperature": "hot"}))
-    answers = list(printed(ask, answering.url + path, whole, stream, " " * 100_000 + whole, bad, whole))
+    answers = list(
+        printed([ask[0], way, *ask[1:]], answering.url + path, whole, stream, " " * 100_000 + whole, bad, whole)
+    )
     assert [status for status, _ in answers] == [f"{code} HTTP_1_1" for code in (200, 200, 200, 400, 200)]
     texts = ["\n".join(lines) for _, lines in answers]
     assert [ANSWER in text for text in texts] == [True, True, True, False, True]
