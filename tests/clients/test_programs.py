@@ -26,8 +26,8 @@ from .table import DOCS
 
 PROGRAMS = ROOT / ".venv-programs"
 SECTION = "Harnesses, load tools and routers"
-TIMEOUT_S = 400
-"""They import for a minute on a busy machine."""
+TIMEOUT_S = 500
+"""They import for a minute, and for five on a crowded machine."""
 BLOCKS = {
     code.split()[1 if language == "console" else 0].rstrip(":"): code.removeprefix("$ ")
     for language, code in re.findall(
@@ -38,6 +38,7 @@ BLOCKS = {
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(2 * TIMEOUT_S),
     pytest.mark.skipif(not (PROGRAMS / ".setup").exists(), reason="the programs are not there: scripts/setup-programs"),
 ]
 
@@ -118,7 +119,7 @@ def test_lm_evaluation_harness_scores_the_answers(stage: Stage, folder: Path, mo
 
 
 @pytest.mark.parametrize("kind", ["", ",request_format=/v1/responses"], ids=["chat", "responses"])
-def test_guidellm_tells_reasoning_from_the_answer(stage: Stage, folder: Path, kind: str) -> None:
+def test_guidellm_measures_without_an_error(stage: Stage, folder: Path, kind: str) -> None:
     run(
         BLOCKS["guidellm"].replace("target=http://127.0.0.1:8080", f"target=http://127.0.0.1:8080{kind}"),
         folder,
@@ -130,7 +131,11 @@ def test_guidellm_tells_reasoning_from_the_answer(stage: Stage, folder: Path, ki
     assert len(requests["successful"]) == runs_of(stage) > 0
     for request in requests["successful"]:
         assert request["output"] == ANSWER
-        assert all(thought in request["reasoning_output"] for thought in THOUGHTS)
+        reasoning = request["reasoning_output"]
+        if kind:
+            assert reasoning is None, "guidellm reads the reasoning of Responses now: tell it in the page"
+        else:
+            assert all(thought in reasoning for thought in THOUGHTS)
         assert request["input_metrics"]["text_tokens"] > 100
         assert request["output_metrics"]["text_tokens"] > 0
 
