@@ -1,5 +1,5 @@
 PYTHON ?= python3.11
-PORT ?= 8080
+PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-fast check clean
@@ -10,7 +10,7 @@ help: ## list the targets
 setup: ## install everything into .venv from requirements/dev.lock (needs Python 3.11; PYTHON=…)
 	@PYTHON="$(PYTHON)" scripts/setup
 
-demo: setup ## serve the demo model on real vLLM at http://127.0.0.1:8080 (PORT=…)
+demo: setup ## serve the demo model on real vLLM at http://127.0.0.1:8000 (PORT=…)
 	@exec .venv/bin/searchr1 serve --demo --port $(PORT)
 
 test: setup ## lint, types and all tests

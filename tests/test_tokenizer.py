@@ -12,7 +12,8 @@ from tokenizers import Tokenizer as RawTokenizer
 from tokenizers.processors import TemplateProcessing
 
 from searchr1.errors import ConfigurationError
-from searchr1.tokenizer import AddBos, ReservedTextError, Tokenizer
+from searchr1.loop.types import AddBos
+from searchr1.tokenizer import ReservedTextError, Tokenizer
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 FIRST_SPECIAL = 256

@@ -108,7 +108,7 @@ class RawResponse(Generic[T]):
 
 
 class SyncTransport:
-    """Sends calls through an ``httpx.Client``."""
+    """A transport that sends calls through an ``httpx.Client``."""
 
     def __init__(self, http: httpx.Client, config: Config) -> None:
         self.http, self.config = http, config
@@ -161,7 +161,7 @@ class SyncTransport:
 
 
 class AsyncTransport:
-    """Sends calls through an ``httpx.AsyncClient``."""
+    """A transport that sends calls through an ``httpx.AsyncClient``."""
 
     def __init__(self, http: httpx.AsyncClient, config: Config, leaving: set[asyncio.Task[None]] | None = None) -> None:
         """``leaving`` holds the tasks that go on though the code that awaited them was cancelled."""

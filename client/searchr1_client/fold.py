@@ -22,7 +22,7 @@ from searchr1_client.events import (
 
 
 class RunFold:
-    """Takes a run's events in order and adds them up to the whole run (as ``functools.reduce`` would)."""
+    """A fold that adds a run's events, in their order, up to the whole run (as ``functools.reduce`` would)."""
 
     def __init__(self, *, created: int = 0) -> None:
         self._created = created

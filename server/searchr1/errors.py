@@ -16,6 +16,11 @@ class ConfigurationError(SearchR1Error):
     """A setting, a path or a combination of both that cannot work. The message says what to change."""
 
 
+def missing_package(what: str, package: str, extra: str) -> str:
+    """Return the message that ``what`` needs a package which is not installed; ``extra`` of this project brings it."""
+    return f"{what} needs {package}, which is not installed: pip install '.[{extra}]' in a checkout of searchr1"
+
+
 @contextmanager
 def as_value_error() -> Iterator[None]:
     """Turn a ``ConfigurationError`` into the ``ValueError`` that pydantic takes for a fault of the field."""

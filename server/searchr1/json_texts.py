@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, cast
 
-from searchr1.errors import SearchR1Error
+from searchr1.errors import SearchR1Error, missing_package
 
 _BOM = b"\xef\xbb\xbf"
 _OTHER_ENCODINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"{\x00": "UTF-16", b"\x00{": "UTF-16"}
@@ -98,7 +98,7 @@ def _from_zstd(raw: IO[bytes], path: Path, fault: type[SearchR1Error]) -> IO[byt
     try:
         import pyarrow as pa  # type: ignore[import-untyped]
     except ImportError as error:
-        raise fault(f"{path} is packed by zstd, which needs pyarrow: pip install '.[data]'") from error
+        raise fault(missing_package(f"{path} is packed by zstd, which", "pyarrow", "data")) from error
     return cast("IO[bytes]", io.BufferedReader(pa.CompressedInputStream(raw, "zstd")))
 
 

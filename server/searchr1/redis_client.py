@@ -77,7 +77,7 @@ def reason_of(error: BaseException) -> str:
 
 
 class Outages:
-    """Tells the log once why something does not work, however often that is noticed, and once that it works again."""
+    """A log that tells once why something does not work, however often it is noticed, and once that it works again."""
 
     def __init__(self, what: str, logger: logging.Logger) -> None:
         self._what, self._logger = what, logger

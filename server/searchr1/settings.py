@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -20,10 +20,11 @@ from searchr1.keys import check_tenants, checked_key, owners, split_keys
 from searchr1.loop.neutralized import neutralized
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.registry import profile_named
-from searchr1.loop.types import Limits
+from searchr1.loop.types import AddBos, Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.registry import key_variable, providers
+from searchr1.settings_keys import ProviderKeys
 
 C = TypeVar("C")
 
@@ -67,9 +68,7 @@ class Settings(BaseSettings):
     priority`` for it."""
     tokenizer: str | None = None
     """A folder or hub name of a tokenizer; by default the model's."""
-    add_bos: Literal["auto", "always", "never"] = "auto"
-    """Whether a prompt begins with the model's ``<bos>`` where the chat template does not write one: ``always``,
-    ``never``, or as the tokenizer's ``add_bos_token`` says where there is no chat template."""
+    add_bos: AddBos = "auto"
     retriever: str = Field(repr=False)
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
     retriever_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
@@ -280,7 +279,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """See ``BaseSettings``. Keys of providers have a source of their own."""
-        keys = _ProviderKeys(settings_cls, getattr(file_secret_settings, "secrets_dir", None))
+        keys = ProviderKeys(settings_cls, getattr(file_secret_settings, "secrets_dir", None))
         return init_settings, env_settings, keys, dotenv_settings, file_secret_settings
 
     @classmethod
@@ -394,30 +393,3 @@ def _explained(where: tuple[int | str, ...], message: str) -> str:
 def _checked(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     """Return usable keys, each once. Raises ``ConfigurationError``."""
     return tuple(map(SecretStr, dict.fromkeys(checked_key(key.get_secret_value()) for key in keys)))
-
-
-class _ProviderKeys(PydanticBaseSettingsSource):
-    """Keys of the providers that take one, from the environment or from the files of a secrets folder."""
-
-    def __init__(self, settings_cls: type[BaseSettings], secrets_dir: Any) -> None:
-        super().__init__(settings_cls)
-        self._secrets_dir = secrets_dir
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Give nothing: there is one value of all keys together."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """Return the field ``provider_keys``, without providers that have no key."""
-        names = [one.name for one in providers().values() if one.key != "none"]
-        variables = {key_variable(name).removeprefix(PREFIX).lower(): name for name in names}
-        optional: Any = (str | None, None)
-        # A class of its own, so that keys are looked up and read as any other setting is.
-        lookup: Any = create_model("_Keys", __base__=_OneByOne, **dict.fromkeys(variables, optional))
-        keys = lookup(_secrets_dir=self._secrets_dir)
-        found = {name: getattr(keys, variable) for variable, name in variables.items()}
-        return {"provider_keys": {name: key for name, key in found.items() if key is not None}}
-
-
-class _OneByOne(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore")

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from jinja2 import Template, TemplateError, nodes
 from jinja2.ext import Extension, LoopControlExtension
@@ -16,13 +16,10 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RawTokenizer
 
-from searchr1.errors import ConfigurationError, SearchR1Error
+from searchr1.errors import ConfigurationError, SearchR1Error, missing_package
 from searchr1.hub_errors import refusal
-from searchr1.loop.types import TokenIds
+from searchr1.loop.types import AddBos, TokenIds
 
-AddBos = Literal["auto", "always", "never"]
-"""Whether a prompt begins with ``<bos>``. ``auto`` is what the tokenizer's ``add_bos_token`` says, and no with a chat
-template, which writes its own."""
 _FILES: Final = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -38,7 +35,7 @@ class ReservedTextError(SearchR1Error):
 
 
 class Tokenizer:
-    """Encodes segments and prompts the way that a checkpoint was trained to read them.
+    """A checkpoint's tokenizer. It encodes segments and prompts the way that the checkpoint was trained to read them.
 
     Args:
         raw: the tokenizer itself.
@@ -170,7 +167,7 @@ def _find(name_or_path: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ConfigurationError(
-            f"{name_or_path} is not a folder, and huggingface_hub is not installed to look it up"
+            missing_package(f"{name_or_path} is not a folder, and looking it up", "huggingface_hub", "server")
         ) from error
     try:
         return Path(snapshot_download(name_or_path, allow_patterns=list(_FILES)))

@@ -82,7 +82,8 @@ def test_every_package_of_an_extra_is_known_by_it() -> None:
 @pytest.mark.parametrize("package", sorted(EXTRAS))
 def test_a_package_that_is_missing_is_one_line(package: str) -> None:
     message = told(ModuleNotFoundError(f"No module named '{package}.inner'", name=f"{package}.inner"))
-    assert message == f"this needs {package}, which is not installed: pip install '.[{EXTRAS[package]}]'"
+    install = f"pip install '.[{EXTRAS[package]}]' in a checkout of searchr1"
+    assert message == f"this needs {package}, which is not installed: {install}"
     assert told(ModuleNotFoundError("No module named 'searchr1.bug'", name="searchr1.bug")) is None
     assert told(ValueError("a bug")) is None
 
@@ -238,10 +239,12 @@ def test_a_training_file_that_is_not_there_is_told_before_torch_is_imported() ->
 
 def test_a_training_run_ends_with_its_scores_and_what_to_do_next(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "eval_em": 0.25}\n{"step": 1}\n{"step": 2, "eval_em": 0.5}\n')
-    line = closing_line(2, tmp_path, "index:x")
+    line = closing_line(tmp_path, "--retriever index:x")
     assert line == (
         f"2 steps done, EM 0.250 before and 0.500 after. Serve the checkpoint with: "
         f"searchr1 serve --model {tmp_path / 'checkpoint'} --retriever index:x"
     )
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
-    assert "EM" not in closing_line(2, tmp_path, "index:x")
+    assert closing_line(tmp_path, "--demo") == (
+        f"1 steps done. Serve the checkpoint with: searchr1 serve --model {tmp_path / 'checkpoint'} --demo"
+    )

@@ -28,7 +28,7 @@ async def test_the_examples_run(number: int, tmp_path: Path) -> None:
     assert len(EXAMPLES) == len(PRINTED)
     async with running_stage() as stage:
         script = tmp_path / "example.py"
-        script.write_text(EXAMPLES[number].replace("http://127.0.0.1:8080", stage.url), encoding="utf-8")
+        script.write_text(EXAMPLES[number].replace("http://127.0.0.1:8000", stage.url), encoding="utf-8")
         example = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error", script),
             env=os.environ | {"SEARCHR1_API_KEY": ADMIN_KEY},

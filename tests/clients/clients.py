@@ -3,12 +3,15 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.gateway.conftest import MODEL
 
@@ -34,6 +37,8 @@ class Client:
     command: tuple[str, ...]
     modes: tuple[str, ...] = ("stream",)
     """Its ways to stream."""
+    needs: str | None = None
+    """A program that has to be on the PATH; where it is not, the client's tests are skipped."""
 
 
 def _python(name: str, program: str, *, modes: tuple[str, ...] = ("stream",), python: Path = PYTHON) -> Client:
@@ -56,8 +61,15 @@ CLIENTS = [
     _python("`litellm`, chat", "litellm_chat", python=CLIENTS_PYTHON),
     _python("`litellm`, responses", "litellm_responses", python=CLIENTS_PYTHON),
     _python("`curl -N`", "curl_chat"),
+    replace(_python("`java.net.http`", "java_chat"), needs="javac"),
     _python("`searchr1_client`", "searchr1_sdk"),
 ]
+
+
+def skip_without(program: str) -> None:
+    """Skip the test where ``program`` is not on the PATH."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
 
 
 @dataclass(frozen=True)
@@ -100,4 +112,6 @@ def left_by(client: Client, url: str, question: str) -> Iterator[None]:
 
 
 def _command(client: Client, *jobs: Job) -> list[str]:
+    if client.needs is not None:
+        skip_without(client.needs)
     return [*client.command, json.dumps([{**asdict(job), "url": f"{job.url}/v1"} for job in jobs])]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from searchr1.engines.base import Chunk, SamplingParams
@@ -23,6 +24,24 @@ def retriever(*, url: str | None = URL) -> StageRetriever:
     mali = Passage(id="1", title='"Mali"', text="Mali uses the West African CFA franc.", url=url, score=2.5)
     niger = Passage(id="2", title='"Niger"', text="Niger lies east of Mali.", url=url and f"{url}/niger", score=1.5)
     return StageRetriever(Found((mali, niger)))
+
+
+@dataclass
+class TurnsEngine(StageEngine):
+    """Searches in the first turn of each run and answers in the second, however many runs there are at once."""
+
+    sessions: list[str] = field(default_factory=list)
+    """The session of each completion."""
+
+    async def generate(
+        self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stream the completion of the run's turn."""
+        of_turn = StageEngine([self.completions[self.sessions.count(session) % 2]])
+        self.sessions.append(session)
+        async with aclosing(of_turn.generate(prompt_ids, params, session=session, priority=priority)) as source:
+            async for chunk in source:
+                yield chunk
 
 
 @dataclass

@@ -23,8 +23,15 @@ def test_the_demo_ignores_instructions_and_resolves_follow_ups_by_rules(data_dir
     assert settings.model == str(CHECKPOINT)
 
 
+def test_a_run_of_the_demo_ends_soon_after_what_its_model_needs(data_dir: Path) -> None:
+    settings = Settings.load(**demo_settings(data_dir))
+    assert (settings.max_completion_tokens, settings.max_run_tokens) == (200, 600)
+
+
 def test_the_environment_chooses_otherwise(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEARCHR1_CONVERSATION", "fold")
     monkeypatch.setenv("SEARCHR1_SYSTEM", "fold")
+    monkeypatch.setenv("SEARCHR1_MAX_RUN_TOKENS", "2500")
     settings = Settings.load(**demo_settings(data_dir))
     assert (settings.conversation, settings.rewriter, settings.system) == ("fold", "rules", "fold")
+    assert settings.max_run_tokens == 2500

@@ -104,6 +104,7 @@ async def visit(
     width: int = 1280,
     height: int = 900,
     touch: bool = False,
+    patience_ms: int = PATIENCE_MS,
 ) -> AsyncIterator[Visit]:
     """Open the page in a profile of its own. At the end it must have called nobody but its server."""
     context = await browser.new_context(
@@ -116,7 +117,7 @@ async def visit(
     )
     try:
         page = await context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
+        page.set_default_timeout(patience_ms)
         visited = Visit(page, url)
         context.on("request", lambda request: visited.requests.append(request.url))
         page.on("pageerror", lambda error: visited.complaints.append(str(error)))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from searchr1.loop.types import Passage
 from searchr1.retrieval.received import MAX_TITLE_CHARS, MAX_URL_CHARS, is_safe_url, received, shortened
-from searchr1.retrieval.text import clean_text, shown_text
+from searchr1.retrieval.text import clean_text
 
 
 @pytest.mark.parametrize(
@@ -86,21 +86,6 @@ def test_no_part_of_a_passage_is_longer_than_its_bound(passage: Passage, lengths
     short = shortened(passage, 50)
     assert (len(short.id), len(short.title), len(short.text)) == lengths
     assert (short is passage) == (short == passage)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("a\tb\nc", "a\tb\nc"),
-        ("\x1b[2Ja\x07b\rc\x00", "[2Jabc"),
-        ("\x9b31mred\x85\x9d0;title\x9c", "31mred0;title"),
-        ("\u202egpj.exe\u202c", "gpj.exe"),
-        ("\u2066a\u2069\u200e\u200f\u061cb", "ab"),
-        ("Où ça? 日本 שלום", "Où ça? 日本 שלום"),
-    ],
-)
-def test_what_is_shown_moves_no_cursor_and_turns_no_text(text: str, shown: str) -> None:
-    assert shown_text(text) == shown
 
 
 @given(st.text(st.characters()))

@@ -205,6 +205,8 @@ async def test_a_server_without_keys_answers_to_its_own_machine(host: str) -> No
             "127.0.0.1.evil.example": 421,
             "localhost.evil.example": 421,
             "10.0.0.1": 421,
+            "127.0.0.1:80@evil.example": 421,
+            "localhost:80:80": 421,
             "": 421,
         }.items():
             answer = await client.post("/retrieve", json={"queries": []}, headers={"host": name})

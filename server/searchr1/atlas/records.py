@@ -49,7 +49,7 @@ class Demonstration:
         return self.id.endswith(RENAMED)
 
     def texts(self) -> Iterator[str]:
-        """Yield every text in it: question, answers, turns, and the titles and texts of passages."""
+        """Yield every text of the demonstration: question, answers, turns, and the titles and texts of passages."""
         yield self.question
         yield from self.golden_answers
         for turn in self.turns:

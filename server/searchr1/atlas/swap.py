@@ -97,7 +97,7 @@ class KnownNames:
 
     @classmethod
     def of(cls, world: World) -> "KnownNames":
-        """Collect them; names that are also words of the templates are left out."""
+        """Collect the names of a world; those that are also words of the templates are left out."""
         types: dict[str, str] = {}
         for city in world.cities_in("train"):
             types[city.name] = "city"

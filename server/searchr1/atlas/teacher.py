@@ -76,7 +76,7 @@ class _Notes:
 
 
 class Teacher:
-    """Turns questions into demonstrations over a world."""
+    """A writer of demonstrations over a world, one for each question."""
 
     def __init__(self, world: World) -> None:
         self._world = world

@@ -70,7 +70,7 @@ def export_verl(
     data: Annotated[str | None, typer.Option(help="Questions to train on, in place of the file's.")] = None,
     eval_data: Annotated[str | None, typer.Option(help="Questions to test on, in place of the file's.")] = None,
     retriever: Annotated[
-        str | None, typer.Option(help="URL of the retriever, in place of the file's: http://127.0.0.1:8000/retrieve.")
+        str | None, typer.Option(help="URL of the retriever, in place of the file's: http://127.0.0.1:8001/retrieve.")
     ] = None,
     data_dir: DataDir = DATA,
     overwrite: Overwrite = False,

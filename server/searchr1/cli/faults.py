@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from searchr1.errors import SearchR1Error
+from searchr1.errors import SearchR1Error, missing_package
 
 _PACKAGES = {
     "server": "uvicorn fastapi starlette msgspec uvloop httptools prometheus_client bm25s numpy numba Stemmer "
@@ -41,6 +41,6 @@ def told(error: Exception) -> str | None:
         case ModuleNotFoundError():
             package = (error.name or "").partition(".")[0]
             extra = EXTRAS.get(package)
-            return None if extra is None else f"this needs {package}, which is not installed: pip install '.[{extra}]'"
+            return None if extra is None else missing_package("this", package, extra)
         case _:
             return None

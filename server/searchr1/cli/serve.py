@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -53,7 +54,6 @@ def serve(
     from searchr1.demo.bundle import build_demo, demo_settings
     from searchr1.environment import check_environment
     from searchr1.errors import ConfigurationError
-    from searchr1.gateway.access.exposure import check_exposure
     from searchr1.gateway.process import serve_forever
     from searchr1.settings import Settings
 
@@ -77,10 +77,7 @@ def serve(
     settings = Settings.load(**given)
     more = dict(_engine_arg(written) for written in engine_arg or ())
     settings = settings.model_copy(update={"engine_args": settings.engine_args | more})
-    check_exposure(settings, os.environ)
-    if demo:
-        build_demo(data_dir)
-    serve_forever(settings)
+    serve_forever(settings, prepare=partial(build_demo, data_dir) if demo else None)
 
 
 def _engine_arg(written: str) -> tuple[str, Any]:

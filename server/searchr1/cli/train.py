@@ -55,17 +55,21 @@ def train_run(
     except asyncio.CancelledError:
         raise SystemExit(128 + signal.SIGTERM) from None
     if os.environ.get("RANK", "0") == "0":
-        typer.echo(closing_line(config.num_steps, config.out_dir, config.retriever))
+        typer.echo(closing_line(config.out_dir, f"--retriever {config.retriever}"))
 
 
-def closing_line(num_steps: int, out_dir: Path, retriever: str) -> str:
-    """Return what a run ended with: its steps, its first and last exact match, and how to serve its checkpoint."""
+def closing_line(out_dir: Path, options: str) -> str:
+    """Return what a run ended with: its steps, its first and last exact match, and how to serve its checkpoint.
+
+    ``options`` are those of ``searchr1 serve`` beside ``--model``.
+    """
     from searchr1.trainer.metrics import FILE, read_metrics
 
-    scores = [score for record in read_metrics(out_dir / FILE) if (score := record.get("eval_em")) is not None]
+    records = read_metrics(out_dir / FILE)
+    scores = [score for record in records if (score := record.get("eval_em")) is not None]
     scored = f", EM {scores[0]:.3f} before and {scores[-1]:.3f} after" if len(scores) > 1 else ""
-    serve = f"searchr1 serve --model {out_dir / 'checkpoint'} --retriever {retriever}"
-    return f"{num_steps} steps done{scored}. Serve the checkpoint with: {serve}"
+    serve = f"searchr1 serve --model {out_dir / 'checkpoint'} {options}"
+    return f"{records[-1]['step']:.0f} steps done{scored}. Serve the checkpoint with: {serve}"
 
 
 @train_app.command("plot")
@@ -159,3 +163,5 @@ def train_warmup(
             seed=seed,
         )
     )
+    world = f" --data-dir {data.parent}" if data.name == "atlas" else ""
+    typer.echo(closing_line(out, f"--demo{world}"))

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from searchr1.errors import DatasetError
+from searchr1.errors import DatasetError, missing_package
 from searchr1.hub_errors import refusal
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
@@ -24,7 +24,9 @@ def snapshot(name: str, patterns: Sequence[str]) -> Path:
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
-        raise DatasetError(f"{name} is not here, and huggingface_hub is not installed to look it up") from error
+        raise DatasetError(
+            missing_package(f"{name} is not here, and looking it up", "huggingface_hub", "server")
+        ) from error
     repo, _, revision = name.partition("@")
     try:
         folder = snapshot_download(

@@ -19,7 +19,7 @@ from searchr1.data.seen import Seen, Verdict
 from searchr1.data.sets import set_named
 from searchr1.data.shuffle import shuffled
 from searchr1.data.sources import DATA_DIR, Places, SourceFile, locate
-from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.errors import ConfigurationError, DatasetError, missing_package
 from searchr1.files import BadLines, check_output, whole_file
 
 JSON_LINES, PARQUET = ".jsonl", ".parquet"
@@ -100,7 +100,7 @@ class _Writer(Protocol):
 
 
 class QuestionLinesWriter:
-    """Writes one question a line, without the fields that are not known."""
+    """A writer of one question a line, without the fields that are not known."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -170,7 +170,7 @@ def _writer(config: PrepareConfig, file: BinaryIO) -> _Writer:
     try:
         from searchr1.data.upstream import QuestionParquetWriter
     except ImportError as error:
-        raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install '.[data]'") from error
+        raise ConfigurationError(missing_package(f"a {PARQUET} output", "pyarrow", "data")) from error
     return QuestionParquetWriter(file, split=config.split, verl=config.verl)
 
 

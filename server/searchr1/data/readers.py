@@ -12,7 +12,7 @@ from searchr1.data.questions import Question, Text
 from searchr1.data.rows import ANSWER_COLUMNS, COLUMNS, QUESTION_COLUMNS, RUN, row_values
 from searchr1.data.sets import set_named
 from searchr1.data.sources import SourceFile
-from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.errors import ConfigurationError, DatasetError, missing_package
 from searchr1.files import first_problem, refused
 from searchr1.json_texts import is_parquet, json_texts
 
@@ -106,7 +106,7 @@ def _open(path: Path) -> "pq.ParquetFile":
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise ConfigurationError(f"{path} is parquet, which needs pyarrow: pip install '.[data]'") from error
+        raise ConfigurationError(missing_package(f"{path} is parquet, which", "pyarrow", "data")) from error
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:

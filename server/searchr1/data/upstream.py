@@ -87,7 +87,10 @@ class ParquetRows:
 
 
 class QuestionParquetWriter:
-    """Writes questions as upstream's rows. ``verl`` spells data sources as verl's own reward does: ``searchR1_nq``."""
+    """A writer of questions as upstream's rows.
+
+    ``verl`` spells data sources as verl's own reward does: ``searchR1_nq``.
+    """
 
     def __init__(self, file: BinaryIO, *, split: str, verl: bool = False) -> None:
         self._prefix = VERL_PREFIX if verl else ""

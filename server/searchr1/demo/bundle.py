@@ -25,11 +25,16 @@ EXAMPLES = (
 def demo_settings(data_dir: Path) -> dict[str, Any]:
     """Return the demo's settings: the bundled checkpoint on the index that ``build_demo`` writes under ``data_dir``.
 
-    What becomes of conversations can be set otherwise in the environment.
+    What becomes of conversations, and how long a run may be, can be set otherwise in the environment.
     """
-    # Chat programs send instructions, and people ask on: the model knows neither, the rules know follow-ups.
-    talk = {"conversation": "rewrite", "rewriter": "rules", "system": "ignore"}
-    chosen = {name: value for name, value in talk.items() if f"SEARCHR1_{name.upper()}" not in os.environ}
+    settings: dict[str, Any] = {
+        # Chat programs send instructions, and people ask on: the model knows neither, the rules know follow-ups.
+        **{"conversation": "rewrite", "rewriter": "rules", "system": "ignore"},
+        # What it was not trained for, such as a request for a chat's title, it goes on about until it is stopped. Its
+        # teacher's longest turn has 121 tokens, and the longest run 384.
+        **{"max_completion_tokens": 200, "max_run_tokens": 600},
+    }
+    chosen = {name: value for name, value in settings.items() if f"SEARCHR1_{name.upper()}" not in os.environ}
     return {
         "model": str(CHECKPOINT),
         "served_name": "searchr1-atlas",

@@ -100,7 +100,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EngineHealth:
-    """What an engine says of itself."""
+    """An engine's word on how it is."""
 
     ok: bool
     """Whether a request would be taken and answered now."""

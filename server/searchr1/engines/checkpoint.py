@@ -82,7 +82,7 @@ _ARCHITECTURE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """Where a tensor is, and what."""
+    """A tensor's place in its file, its type and its shape."""
 
     file: Path
     start: int

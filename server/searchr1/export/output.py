@@ -6,7 +6,7 @@ from searchr1_client.events import Run
 
 
 class Writer(Protocol):
-    """Takes runs one by one."""
+    """A writer that takes runs one by one."""
 
     def write(self, run: Run) -> None:
         """Add a run that has a trajectory."""
@@ -18,7 +18,7 @@ class Writer(Protocol):
 
 
 class RunLinesWriter:
-    """Writes one run a line, as the gateway gives it."""
+    """A writer of one run a line, as the gateway gives it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -67,7 +67,7 @@ def parquet_schema() -> Any:
 
 
 class RunParquetWriter:
-    """Writes runs as rows, a ``Writer``."""
+    """A ``Writer`` of runs as rows."""
 
     def __init__(self, file: BinaryIO, golden: GoldenAnswers, *, data_source: str, split: str) -> None:
         self._golden, self._data_source, self._split = golden, data_source, split

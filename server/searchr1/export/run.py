@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from searchr1.data.golden import GoldenAnswers
-from searchr1.errors import ConfigurationError, DatasetError
+from searchr1.errors import ConfigurationError, DatasetError, missing_package
 from searchr1.export.files import read_runs
 from searchr1.export.gateway import GatewayRuns
 from searchr1.export.output import RunLinesWriter, Writer
@@ -116,7 +116,7 @@ def _writer(config: ExportConfig, golden: GoldenAnswers, file: BinaryIO) -> Writ
     try:
         from searchr1.export.parquet import RunParquetWriter
     except ImportError as error:
-        raise ConfigurationError(f"a {PARQUET} output needs pyarrow: pip install '.[data]'") from error
+        raise ConfigurationError(missing_package(f"a {PARQUET} output", "pyarrow", "data")) from error
     return RunParquetWriter(file, golden, data_source=config.data_source, split=config.split)
 
 

@@ -15,13 +15,14 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from searchr1.printable import BREAKS_A_LINE
+
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request that is served, here or in a task that it began."""
 BURST_S: Final = 10.0
 """Seconds between two lines about the same kind of refusal."""
 
 _CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]+@")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _MAX_PATH_CHARS = 200
 # Their lines below these levels name full URLs, headers or pieces of answers, or say what a line of ours says better.
 _LOUD: Final = {
@@ -36,7 +37,7 @@ access_logger = logging.getLogger("searchr1.access")
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record as one line and its traceback; credentials in URLs and control characters are taken out."""
+    """The format of the log: a line and its traceback, without credentials in URLs and control characters."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -47,7 +48,7 @@ class LineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (its name in the base class)
         """See ``logging.Formatter``."""
-        record.message = _CONTROL.sub(lambda found: ascii(found[0])[1:-1], record.message)
+        record.message = BREAKS_A_LINE.sub(lambda found: ascii(found[0])[1:-1], record.message)
         line = super().formatMessage(record)
         request_id = REQUEST_ID.get()
         return f"{line} [request {request_id}]" if request_id else line
@@ -63,7 +64,7 @@ def configure_logging(level: str) -> None:
 
 
 class BurstLog:
-    """Logs the first of many events of a kind at once, and how many followed every ``BURST_S`` seconds."""
+    """A log of the first of many events of a kind at once, and of how many followed every ``BURST_S`` seconds."""
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger

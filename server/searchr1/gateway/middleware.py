@@ -29,7 +29,7 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestId:
-    """Gives each response an ``x-request-id``: the client's own where it is harmless, else a new one.
+    """Middleware that gives each response an ``x-request-id``: the client's own where it is harmless, else a new one.
 
     Lines of the log carry it too.
     """
@@ -54,7 +54,7 @@ class RequestId:
 
 
 class BugBoundary:
-    """Turns an unexpected exception into a 500 in the shape of every error, and logs it."""
+    """Middleware that turns an unexpected exception into a 500 in the shape of every error, and logs it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -84,7 +84,7 @@ class BugBoundary:
 
 
 class Opening:
-    """Answers 503 ``starting`` until the app's services are open; probes, the page and the API's document pass."""
+    """Middleware that answers 503 ``starting`` until the services are open; probes, page and API document pass."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -12,7 +12,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 import uvloop
@@ -36,14 +36,18 @@ _SAME_SIGNAL_S = 1.0
 """Signals within this time of the first mean no more than it: ``timeout`` and terminals send several."""
 
 
-def serve_forever(settings: Settings) -> None:
+def serve_forever(settings: Settings, *, prepare: Callable[[], None] | None = None) -> None:
     """Serve until a signal. Running requests get ``shutdown_grace_s`` to end.
+
+    ``prepare`` is called before anything opens, and not for settings that are refused.
 
     Raises:
         SearchR1Error: the settings can't work or leave the server open by oversight, the port is taken, or the engine
             does not start.
     """
     check_exposure(settings, os.environ)
+    if prepare is not None:
+        prepare()
     configure_logging(settings.log_level)
     # Streams end with their runs; the default would cut them at the first signal.
     AppStatus.enable_automatic_graceful_drain = False

@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProviderHealth:
-    """What is known of the providers from the searches that they were sent; nothing is asked for its sake."""
+    """The providers' health, as it is known from the searches that they were sent; nothing is asked for its sake."""
 
     def __init__(self) -> None:
         self._failing: dict[str, str] = {}

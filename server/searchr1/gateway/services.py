@@ -13,6 +13,7 @@ from fastapi import Request
 from searchr1.engines.base import ServedEngine, TellsMetrics
 from searchr1.engines.factory import open_engine
 from searchr1.gateway.access.admission import Admission
+from searchr1.gateway.access.api_keys import ApiKeys
 from searchr1.gateway.logs import BurstLog
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Readiness
@@ -56,12 +57,14 @@ class Services:
     """Metrics of an engine in this process, which nobody else can scrape."""
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
+    keys: ApiKeys = field(init=False)
     readiness: Readiness = field(init=False)
     under_way: set["Stoppable"] = field(default_factory=set)
     """Runs that are being driven, of every API."""
     refusals: BurstLog = field(default_factory=lambda: BurstLog(logger))
 
     def __post_init__(self) -> None:
+        self.keys = ApiKeys(self.settings)
         self.readiness = Readiness(self.engine, self.metrics)
 
 

@@ -10,7 +10,7 @@ _RETRY = {"Retry-After": "2"}
 
 
 class BodyBounds:
-    """Refuses bodies over ``max_bytes``, told by their header or found while reading, and ones that take too long.
+    """Middleware that refuses bodies over ``max_bytes``, told by header or found by reading, and slow ones.
 
     It speaks up when somebody reads the body, who has checked by then that the client may send one. Of bodies that have
     not arrived whole, at most ``max_bytes_held`` bytes are kept, all together.

@@ -15,11 +15,11 @@ class Evictable(Protocol):
     """A connection that can be closed at once."""
 
     def evict(self) -> None:
-        """Close it without a word."""
+        """Close the connection without a word."""
 
 
 class Gate:
-    """Counts connections. Those that wait for a request give way to new ones, the longest waiting first."""
+    """The count of a server's connections. Idle ones give way to new ones, the longest waiting first."""
 
     def __init__(self, max_connections: int) -> None:
         self._max = max_connections
@@ -49,7 +49,7 @@ class Gate:
         return not is_extra
 
     def leave(self, connection: Evictable) -> None:
-        """Count it no more."""
+        """Count a connection no more."""
         self._open.discard(connection)
         self._waiting.pop(connection, None)
 
@@ -58,7 +58,7 @@ class Gate:
         self._waiting[connection] = None
 
     def work(self, connection: Evictable) -> None:
-        """Note that its request is being served."""
+        """Note that a connection's request is being served."""
         self._waiting.pop(connection, None)
 
     def _evict(self, connection: Evictable) -> None:
@@ -67,7 +67,7 @@ class Gate:
 
 
 class Seldom:
-    """Logs a warning at most once a minute, with the number of times that it stands for."""
+    """A log of a warning at most once a minute, with the number of times that it stands for."""
 
     def __init__(self, message: str, *values: object) -> None:
         self._message, self._values = message, values

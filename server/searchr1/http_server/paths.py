@@ -25,7 +25,7 @@ class PlainPaths:
 
 
 class HeadAsGet:
-    """Answers HEAD as GET without its body. What GET would stream is not begun to be read."""
+    """Middleware that answers HEAD as GET without its body. What GET would stream is not begun to be read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

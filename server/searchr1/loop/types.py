@@ -12,6 +12,10 @@ Encode = Callable[[str], list[int]]
 Decode = Callable[[TokenIds], str]
 """Token ids to text, special tokens left out."""
 
+AddBos = Literal["auto", "always", "never"]
+"""Whether a prompt begins with ``<bos>`` where the chat template does not write one. ``auto`` is what the tokenizer's
+``add_bos_token`` says where there is no chat template, and else no."""
+
 FinishReason = Literal["stop", "length", "abort"]
 """The reason why a completion ended: a stop string or EOS, the token limit, or the caller."""
 

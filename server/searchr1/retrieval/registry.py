@@ -61,7 +61,7 @@ class OpenRetriever(Retriever, Protocol):
     """A retriever that holds something open."""
 
     async def aclose(self) -> None:
-        """Let go of it."""
+        """Let go of what was opened."""
         ...
 
 

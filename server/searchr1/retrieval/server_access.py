@@ -7,6 +7,7 @@ from fastapi import Request
 from starlette.exceptions import HTTPException
 
 from searchr1.errors import ConfigurationError
+from searchr1.http_server.headers import bearer_token, hostname
 from searchr1.sockets import is_loopback
 
 
@@ -33,18 +34,12 @@ class Access:
             HTTPException: 401 or 421.
         """
         if self._keys:
-            scheme, _, key = request.headers.get("authorization", "").partition(" ")
-            presented = key.strip().encode("utf-8", "surrogateescape") if scheme.lower() == "bearer" else b""
+            presented = bearer_token(request.headers.get("authorization"))
             # All are compared, so that the time tells nothing about which one matched.
             matches = [hmac.compare_digest(presented, own) for own in self._keys]
             if not any(matches):
                 said = "the key is missing or wrong; send 'Authorization: Bearer KEY'"
                 raise HTTPException(401, said, {"WWW-Authenticate": "Bearer"})
-        elif self._is_own and not is_loopback(_hostname(request.headers.get("host", ""))):
+        elif self._is_own and not all(is_loopback(hostname(host) or "") for host in request.headers.getlist("host")):
             # A page of another site, whose name was made to resolve to this machine.
             raise HTTPException(421, "this server has no keys, so it answers to its own machine; call it as localhost")
-
-
-def _hostname(host: str) -> str:
-    """Return a ``Host`` header without its port."""
-    return host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]

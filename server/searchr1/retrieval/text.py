@@ -3,7 +3,6 @@
 import re
 
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f]")
 
 
 def clean_text(text: str) -> str:
@@ -11,14 +10,6 @@ def clean_text(text: str) -> str:
     if text.isascii() and "\x00" not in text:  # a hundred times as fast as the search below
         return text
     return _UNSAFE.sub("\ufffd", text)
-
-
-def shown_text(text: str) -> str:
-    """Return ``text`` without control characters but tab and line feed, and without marks that turn its direction.
-
-    Terminals obey the former, and the latter make text read as another one.
-    """
-    return _UNSEEN.sub("", text)
 
 
 def cut_at_word(text: str, max_chars: int) -> str:

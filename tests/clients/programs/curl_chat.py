@@ -1,77 +1,17 @@
-"""Chat Completions through ``curl -N`` (whole, stream): JSON as it comes."""
+"""Chat Completions through ``curl -N`` (whole, stream)."""
 
-import json
-import subprocess
-from typing import Any
-
-from tests.clients.programs.report import Job, Shown, leave, main
-
-
-class CurlError(Exception):
-    """The server's error, with the status that ``curl --write-out`` prints."""
-
-    def __init__(self, message: str, status_code: int | None = None) -> None:
-        super().__init__(message)
-        self.status_code = status_code
+from tests.clients.programs.raw_chat import StatusError, body_of, show_stream, show_whole
+from tests.clients.programs.report import Job, Shown, main
 
 
 def show(job: Job, shown: Shown) -> None:
     """Ask as the mode says."""
-    body: dict[str, Any] = {"model": job.model, "messages": [{"role": "user", "content": job.question}]}
+    command = ["curl", "-sN", f"{job.url}/chat/completions", "-H", "content-type: application/json", "-d", body_of(job)]
     if job.mode == "whole":
-        answered = subprocess.run(curl(job, body, "--write-out", r"\n%{http_code}"), stdout=subprocess.PIPE, check=True)
-        text, _, status = answered.stdout.decode().rpartition("\n")
-        show_object(raised(json.loads(text), int(status)), shown)
-        return
-    body |= {"stream": True, "stream_options": {"include_usage": True}}
-    with subprocess.Popen(curl(job, body), stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                data = line.decode().removeprefix("data: ").strip()
-                if line.startswith(b"data: ") and data != "[DONE]":
-                    show_object(raised(json.loads(data)), shown)
-                if job.mode == "leave" and shown.reasoning:
-                    break
-        finally:
-            process.terminate()
-    if job.mode == "leave":
-        leave()
-
-
-def curl(job: Job, body: dict[str, Any], *more: str) -> list[str]:
-    """The command line."""
-    address, what = f"{job.url}/chat/completions", json.dumps(body)
-    return ["curl", "-sN", address, "-H", "content-type: application/json", "-d", what, *more]
-
-
-def raised(said: dict[str, Any], status: int | None = None) -> dict[str, Any]:
-    """``said``, unless it is an error."""
-    if "error" in said:
-        raise CurlError(said["error"]["message"], status)
-    return said
-
-
-def show_object(said: dict[str, Any], shown: Shown) -> None:
-    """Show a completion's parts, or those that a chunk adds."""
-    shown.sources += [{"title": one["title"], "url": one["url"]} for one in said.get("search_results", [])]
-    if usage := said.get("usage"):
-        shown.usage = {
-            "input": usage["prompt_tokens"],
-            "output": usage["completion_tokens"],
-            "reasoning": usage["completion_tokens_details"]["reasoning_tokens"],
-            "searches": usage["num_searches"],
-        }
-    for choice in said["choices"]:
-        if "delta" in choice:
-            shown.add_text(choice["delta"].get("content"))
-            shown.add_reasoning(choice["delta"].get("reasoning"))
-        else:
-            shown.text, shown.reasoning = choice["message"]["content"], choice["message"]["reasoning"]
-        for one in (choice.get("delta") or choice["message"]).get("annotations", []):
-            cited = one["url_citation"]
-            shown.citations.append({"title": cited["title"], "url": cited["url"]})
+        show_whole([*command, "--write-out", r"\n%{http_code}"], shown)
+    else:
+        show_stream(command, job, shown)
 
 
 if __name__ == "__main__":
-    main(show, CurlError)
+    main(show, StatusError)

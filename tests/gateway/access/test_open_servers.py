@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from searchr1.gateway.access.auth import check_key, is_admin
+from searchr1.gateway.access.api_keys import ApiKeys
+from searchr1.gateway.access.auth import is_admin
 from searchr1.gateway.access.exposure import check_exposure, log_exposure
 from searchr1.settings import Settings
 from searchr1.sockets import is_loopback
@@ -141,10 +142,11 @@ def test_nothing_matches_no_admin_key(header: str | None) -> None:
 
 def test_a_key_has_the_same_id_wherever_it_is_configured_and_none_that_is_quickly_tried() -> None:
     ids = {
-        check_key(settings(api_keys=keys), "Bearer first").key_id for keys in ("first", "other,first", "first,first,x")
+        ApiKeys(settings(api_keys=keys)).caller("Bearer first").key_id
+        for keys in ("first", "other,first", "first,first,x")
     }
     assert len(ids) == 1
-    other = check_key(settings(api_keys="first,other"), "Bearer other")
+    other = ApiKeys(settings(api_keys="first,other")).caller("Bearer other")
     assert other.key_id not in ids
     assert other.former_key_id not in other.key_id
     assert "other" not in repr(other)

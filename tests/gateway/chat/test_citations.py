@@ -73,11 +73,11 @@ def test_only_passages_of_the_run_that_hold_the_answer_are_cited(case: tuple[str
     for annotation in message.annotations:
         cited = annotation.url_citation
         assert message.content[cited.start_index : cited.end_index] == message.content != ""
-        holders = [p for p in found if (p.title.strip().strip('"'), p.url or "") == (cited.title, cited.url)]
+        holders = [p for p in found if p.title.strip().strip('"') == cited.title and p.url in (None, cited.url)]
         assert any(message.content.lower() in p.text.lower() for p in holders)
-    known = {p.url or p.title.strip().strip('"') for p in found}
-    assert set(payload["citations"]) <= known
-    assert {r["url"] for r in payload["search_results"]} <= {p.url or "" for p in found}
+    urls = {result["url"] for result in payload["search_results"]}
+    assert {url for url in urls if not url.startswith("urn:passage:")} <= {p.url for p in found}
+    assert set(payload["citations"]) == {one.url_citation.url for one in message.annotations} <= urls
     assert "javascript:" not in str(payload["citations"]) + str(payload["search_results"])
     for citation in run.citations:
         passage = next(p for step in run.steps for p in step.passages if p.index == citation.index)

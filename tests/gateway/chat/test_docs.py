@@ -16,7 +16,7 @@ CURL = re.findall(r"```console\n\$ (.*?)```", PAGE, re.DOTALL)
 
 def localized(example: str, stage: Stage) -> str:
     """The example, aimed at the stage."""
-    return example.replace("http://127.0.0.1:8080", stage.url).replace("searchr1-atlas", MODEL)
+    return example.replace("http://127.0.0.1:8000", stage.url).replace("searchr1-atlas", MODEL)
 
 
 async def test_the_python_examples_run(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,8 @@ from tests.gateway.conftest import MODEL, running_stage
 
 ASKED = "Which currency is used in Mali?"
 QUESTION = {"role": "user", "content": ASKED}
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA==", "detail": "auto"}}
+CAT = {"type": "text", "text": "A cat."}
 
 
 def _function(name: str, **properties: Any) -> dict[str, Any]:
@@ -48,6 +50,21 @@ BODIES: dict[str, dict[str, Any]] = {
         "repetition_penalty": 1.05,
         "logprobs": None,
     },
+    "lm-evaluation-harness, few-shot, sampled": {
+        "messages": [
+            {"role": "system", "content": "Answer briefly."},
+            {"role": "user", "content": "Which currency is used in Niger?"},
+            {"role": "assistant", "content": "West African CFA franc"},
+            QUESTION,
+        ],
+        "model": MODEL,
+        "max_tokens": 128,
+        "temperature": 0.7,
+        "stop": ["\n\n"],
+        "seed": 1234,
+        "top_p": 0.9,
+        "top_k": 20,
+    },
     "guidellm": {
         "model": MODEL,
         "messages": [{"role": "user", "content": [{"type": "text", "text": ASKED}]}],
@@ -64,6 +81,52 @@ BODIES: dict[str, dict[str, Any]] = {
         "stream_options": {"include_usage": True},
         "max_completion_tokens": 100,
         "min_tokens": 100,
+    },
+    "aiperf, a later turn": {
+        "messages": [
+            {"role": "user", "content": "Which currency is used in Niger?"},
+            {"role": "assistant", "content": "Found it.West African CFA franc"},
+            QUESTION,
+        ],
+        "model": MODEL,
+        "stream": True,
+        "max_completion_tokens": 200,
+        "ignore_eos": True,
+        "min_tokens": 20,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    },
+    "LibreChat": {
+        "model": MODEL,
+        "user": "6650c0ffee",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "messages": [QUESTION],
+    },
+    "LibreChat, parameters, an image earlier": {
+        "model": MODEL,
+        "temperature": 1,
+        "top_p": 1,
+        "frequency_penalty": 0,
+        "presence_penalty": 0,
+        "stop": ["\n\n"],
+        "user": "6650c0ffee",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "max_tokens": 256,
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "What is it?"}, IMAGE]},
+            {"role": "assistant", "content": "A cat."},
+            QUESTION,
+        ],
+    },
+    "LibreChat agent": {
+        "model": MODEL,
+        "user": "6650c0ffee",
+        "stream": True,
+        "tools": [_function("clock", q={"type": "string"})],
+        "stream_options": {"include_usage": True},
+        "messages": [QUESTION],
     },
     "Open WebUI, native function calling": {
         "stream": True,
@@ -96,6 +159,35 @@ BODIES: dict[str, dict[str, Any]] = {
         "temperature": 1,
         "top_p": 1,
         "tools": [{"type": "web_search"}],
+    },
+    "LobeHub, reasoning, plugins and images": {
+        "model": MODEL,
+        "messages": [
+            {"role": "system", "content": "You are a helpful assistant."},
+            {"role": "user", "content": [{"type": "text", "text": "What is it?"}, IMAGE]},
+            {
+                "role": "assistant",
+                "content": "",
+                "reasoning_content": "I look.",
+                "tool_calls": [{"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+            },
+            {"role": "tool", "tool_call_id": "1", "name": "look", "content": "a cat"},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "So.", "signature": "s"}, CAT]},
+            QUESTION,
+        ],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 1,
+        "top_p": 1,
+        "frequency_penalty": 0,
+        "presence_penalty": 0,
+        "user": "u",
+        "enabledSearch": True,
+        "enabledContextCaching": True,
+        "reasoning_effort": "medium",
+        "verbosity": "low",
+        "thinking": {"type": "enabled", "budget_tokens": 1024},
+        "tools": [_function("lobe-web-browsing____search____builtin", query={"type": "string"})],
     },
     "LangChain agent": {
         "model": MODEL,
@@ -145,6 +237,8 @@ TELLS = {
     "Open WebUI, native function calling": "tools",
     "smolagents ToolCallingAgent": "tools",
     "LangChain agent": "tools",
+    "LibreChat agent": "tools",
+    "LobeHub, reasoning, plugins and images": "tools",
     "SillyTavern": "messages",
     "an agent after its call": "tools, messages",
 }

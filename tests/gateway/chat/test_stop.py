@@ -105,7 +105,7 @@ async def test_the_answer_is_cut_and_the_reasoning_is_not(stop: Any, left: str, 
     (choice,) = completion["choices"]
     assert (choice["message"]["content"], choice["finish_reason"]) == (left, "stop")
     assert choice["message"]["reasoning"] == uncut["choices"][0]["message"]["reasoning"]
-    assert completion["citations"] == (["Mali"] if left else [])
+    assert completion["citations"] == (["urn:passage:Mali"] if left else [])
     ends = [annotation["url_citation"]["end_index"] for annotation in choice["message"]["annotations"]]
     assert ends == ([len(left)] if left else [])
 

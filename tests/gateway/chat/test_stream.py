@@ -59,9 +59,9 @@ async def test_the_chunks_of_an_answer(stage: Stage) -> None:
         delta = chunk["choices"][0]["delta"]
         assert delta == {"reasoning": delta["reasoning"], "reasoning_content": delta["reasoning"]}
     assert answer["choices"][0]["delta"] == {"content": ANSWER}
-    assert answer["citations"] == ["Mali"]
+    assert answer["citations"] == ["urn:passage:Mali"]
     assert answer["search_results"] == [
-        {"title": "Mali", "url": "", "snippet": "Mali uses the West African CFA franc."}
+        {"title": "Mali", "url": "urn:passage:Mali", "snippet": "Mali uses the West African CFA franc."}
     ]
     assert last["choices"][0]["finish_reason"] == "stop"
     assert last["choices"][0]["delta"] == {
@@ -69,7 +69,12 @@ async def test_the_chunks_of_an_answer(stage: Stage) -> None:
         "annotations": [
             {
                 "type": "url_citation",
-                "url_citation": {"start_index": 0, "end_index": len(ANSWER), "title": "Mali", "url": ""},
+                "url_citation": {
+                    "start_index": 0,
+                    "end_index": len(ANSWER),
+                    "title": "Mali",
+                    "url": "urn:passage:Mali",
+                },
             }
         ],
     }

@@ -74,6 +74,25 @@ async def test_search_gives_passages_and_runs_no_model(mode: str) -> None:
     assert stage.engine.prompts == []
 
 
+async def test_both_tools_show_passages_alike_and_without_what_steers_their_reader() -> None:
+    hostile = Passage(
+        id="1", title='"\u202eMa\x1b[2Jli"\u2066', text="Mali uses\x9b31m the \u202eWest African CFA franc.\x07"
+    )
+    one_line = Passage(id="2", title="The West African CFA franc \u2069is used in eight countries.", text="")
+    retriever = StageRetriever(Found((hostile, one_line)))
+    async with running_stage(retriever=retriever) as stage, connected(stage) as client:
+        searched = await client.call_tool("search", {"query": "Mali"})
+        asked = await client.call_tool("research", QUESTION)
+    shown = [
+        ("Ma[2Jli", "Mali uses31m the West African CFA franc."),
+        ("", "The West African CFA franc is used in eight countries."),
+    ]
+    assert [(p["title"], p["text"]) for p in searched.structured_content["passages"]] == shown
+    assert [(p["title"], p["passage"]) for p in asked.structured_content["citations"]] == shown
+    for result in (searched, asked):
+        assert all(char == "\n" or char.isprintable() for char in text_of(result))
+
+
 async def test_results_are_as_the_listed_schemas_say() -> None:
     async with running_stage() as stage, connected(stage) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}

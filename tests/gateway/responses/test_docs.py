@@ -15,7 +15,7 @@ async def test_every_example_runs_alone(stage: Stage, capsys: pytest.CaptureFixt
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert len(blocks) == 3
     for block in blocks:
-        code = block.replace("http://127.0.0.1:8080", stage.url).replace("searchr1-atlas", MODEL)
+        code = block.replace("http://127.0.0.1:8000", stage.url).replace("searchr1-atlas", MODEL)
         await asyncio.to_thread(exec, compile(code, str(PAGE), "exec"), {})
     said = capsys.readouterr().out
     assert "searched: currency of Mali" in said

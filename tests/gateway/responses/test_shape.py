@@ -161,9 +161,12 @@ def test_the_answered_response() -> None:
         "type": "search",
         "query": "currency of Mali",
         "queries": ["currency of Mali"],
-        "sources": [{"type": "url", "url": "https://mali.example"}],
+        "sources": [{"type": "url", "url": "https://mali.example"}, {"type": "url", "url": "urn:passage:Chad"}],
     }
-    assert [result["title"] for result in search["results"]] == ["Mali", "Chad"]
+    assert [(result["title"], result["url"]) for result in search["results"]] == [
+        ("Mali", "https://mali.example"),
+        ("Chad", "urn:passage:Chad"),
+    ]
     assert message["id"] == f"msg_{KEY}"
     [part] = message["content"]
     assert part["text"] == "franc"
@@ -174,7 +177,7 @@ def test_the_answered_response() -> None:
         "title": "Mali",
         "url": "https://mali.example",
     }
-    assert part["annotations"][1]["title"] == "Chad"
+    assert (part["annotations"][1]["title"], part["annotations"][1]["url"]) == ("Chad", "urn:passage:Chad")
     assert response["completed_at"] == response["created_at"] + 2
     usage = response["usage"]
     assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (15, 20, 35)

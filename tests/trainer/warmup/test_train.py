@@ -7,7 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import Qwen2ForCausalLM
+from typer.testing import CliRunner
 
+from searchr1.cli.main import app
 from searchr1.errors import ConfigurationError
 from searchr1.trainer.warmup import train as module
 from searchr1.trainer.warmup.batches import BatchPlan
@@ -40,6 +42,23 @@ def test_a_run_leaves_a_servable_folder_and_its_records(tiny_config: WarmupConfi
     assert model.config.tie_word_embeddings
     assert model.config.eos_token_id == 2
     assert model.dtype == torch.bfloat16
+
+
+def test_the_command_says_at_its_end_where_the_checkpoint_is_and_how_to_serve_it(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def quickly(config: WarmupConfig) -> None:
+        warmup(dataclasses.replace(config, num_validation_samples=2, progress=False))
+
+    monkeypatch.setattr(module, "warmup", quickly)
+    out, data = tmp_path / "run", tmp_path / "atlas"
+    data.symlink_to(data_dir)
+    options = "--max-steps 1 --hidden-size 256 --num-layers 3 --processes 1 --batch-size 2 --drill-size 1"
+    done = CliRunner().invoke(app, ["train", "warmup", "--data", str(data), "--out", str(out), *options.split()])
+    assert done.exit_code == 0, done.output
+    serve = f"searchr1 serve --model {out / 'checkpoint'} --demo --data-dir {tmp_path}"
+    assert done.stdout.splitlines()[-1] == f"1 steps done. Serve the checkpoint with: {serve}"
+    assert (out / "checkpoint" / "model.safetensors").is_file()
 
 
 def test_resuming_gives_the_same_weights_as_never_stopping(

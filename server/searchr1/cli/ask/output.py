@@ -5,7 +5,7 @@ import re
 import sys
 from typing import TextIO
 
-_CONTROLS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+from searchr1.printable import STEERING_IN_JSON
 
 
 class OutputError(Exception):
@@ -13,7 +13,7 @@ class OutputError(Exception):
 
 
 class Output:
-    """Writes whole lines, at once. Raises ``OutputError``."""
+    """Standard output, to which whole lines are written at once. Raises ``OutputError``."""
 
     def __init__(self, stdout: TextIO | None) -> None:
         """Write to ``stdout``; None is what Python gives where standard output was closed before it began."""
@@ -30,7 +30,7 @@ class Output:
 
     def json(self, json: str) -> None:
         """Write a JSON text and a newline, with escapes for what the encoding can't spell and what steers terminals."""
-        json = _CONTROLS.sub(_escaped, json)
+        json = STEERING_IN_JSON.sub(_escaped, json)
         try:
             json.encode(self._encoding)
         except UnicodeEncodeError:

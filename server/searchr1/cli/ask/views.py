@@ -49,7 +49,7 @@ def view_of(format: OutputFormat, output: Output, screen: Screen, *, show_thinki
 
 
 class AnswerView:
-    """Writes the answer."""
+    """The view of those who want the answer alone."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -64,7 +64,7 @@ class AnswerView:
 
 
 class RunView:
-    """Writes the whole run: on one line, or over many for a person at a terminal."""
+    """The view of the whole run: on one line, or over many for a person at a terminal."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -80,7 +80,7 @@ class RunView:
 
 
 class EventsView:
-    """Writes every event."""
+    """The view of every event."""
 
     def __init__(self, output: Output) -> None:
         self._output = output

@@ -5,7 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from searchr1.engines.base import ServedEngine
 from searchr1.engines.factory import EngineConfig, register
-from searchr1.errors import ConfigurationError
+from searchr1.errors import ConfigurationError, missing_package
 
 
 @register("transformers")
@@ -23,7 +23,9 @@ async def open_transformers(config: EngineConfig) -> AsyncIterator[ServedEngine]
 
         from searchr1.engines.transformers.engine import TransformersEngine
     except ImportError as error:
-        raise ConfigurationError("the engine 'transformers' needs the extra `train`") from error
+        raise ConfigurationError(
+            missing_package("the engine 'transformers'", error.name or "torch", "train")
+        ) from error
     dtype = None if config.dtype == "auto" else getattr(torch, config.dtype, None)
     if config.dtype != "auto" and not isinstance(dtype, torch.dtype):
         raise ConfigurationError(f"torch has no dtype {config.dtype!r}")

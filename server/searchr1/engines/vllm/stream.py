@@ -64,7 +64,7 @@ def event_decoder(vocab_size: int | None) -> Callable[[bytes], Event[int]]:
 
 
 class CompletionReader:
-    """Turns the bytes of one response into chunks. Holds the last one back until its token usage has come.
+    """A reader that makes chunks of one response's bytes. It holds the last one back until its token usage has come.
 
     Memory and time are bounded by the length of the prompt and by ``max_tokens``, whatever the server sends.
     """

@@ -2,7 +2,7 @@
 
 from typing import Any, BinaryIO
 
-from searchr1.errors import ConfigurationError
+from searchr1.errors import ConfigurationError, missing_package
 from searchr1.evaluation.table.table import ComparisonTable, Row
 
 
@@ -58,7 +58,9 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError as error:
-        raise ConfigurationError("the plot needs matplotlib: install the extra `train`, or leave --plot out") from error
+        raise ConfigurationError(
+            missing_package("the plot", "matplotlib", "train") + ". Or leave --plot out"
+        ) from error
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -119,7 +119,7 @@ def _readme(config: TrainConfig) -> str:
 Written by `searchr1 export verl` for [verl](https://github.com/verl-project/verl) at commit
 `{VERL_COMMIT[:12]}` (0.10.0.dev); earlier versions name some settings otherwise.
 
-1. In verl's environment: `pip install searchr1`. The rollout in it is the one that `searchr1 serve` runs.
+1. In verl's environment: `pip install .` in a checkout of searchr1. Its rollout is the one that `searchr1 serve` runs.
 2. Have the retriever answer at `{config.retriever}`, from every node.
 3. `NUM_GPUS=8 bash run.sh`. Further arguments are verl's own.
 

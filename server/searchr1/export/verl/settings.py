@@ -34,7 +34,7 @@ def check(config: TrainConfig) -> None:
     if not config.retriever.startswith(("http://", "https://")):
         raise ConfigurationError(
             f"verl's workers reach a retriever by URL, and {config.retriever!r} is none: "
-            "run 'searchr1 retriever serve' and give its address, such as --retriever http://127.0.0.1:8000/retrieve"
+            "run 'searchr1 retriever serve' and give its address, such as --retriever http://127.0.0.1:8001/retrieve"
         )
     if config.open_algorithm().verl_adv_estimator is None:
         raise ConfigurationError(f"verl has no algorithm like {config.algorithm!r}")

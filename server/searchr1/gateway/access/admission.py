@@ -76,7 +76,7 @@ class NoSlotError(Exception):
 
 
 class Admission:
-    """Turns requests into plans, or refuses them with an ``ApiError`` that says what to change."""
+    """The admission of requests: they become plans, or an ``ApiError`` says what to change."""
 
     def __init__(self, settings: Settings, tokenizer: Tokenizer, search: SearchLayer) -> None:
         self._settings = settings

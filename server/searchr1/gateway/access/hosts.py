@@ -4,20 +4,17 @@ A site can have its name resolve to 127.0.0.1 (DNS rebinding); the browser then 
 The name that it was asked for still stands in ``Host``.
 """
 
-import re
-
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from searchr1.gateway.errors import ApiError
+from searchr1.http_server.headers import hostname
 from searchr1.settings import Settings
 from searchr1.sockets import is_loopback
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\s]+)(:\d{1,5})?")
-
 
 class OwnHosts:
-    """Refuses, with a 421, requests whose ``Host`` is neither this machine nor the name that the server listens on."""
+    """Middleware that refuses, with a 421, a ``Host`` that is neither this machine nor the name that is listened on."""
 
     def __init__(self, app: ASGIApp, *, own: str) -> None:
         self._app = app
@@ -34,9 +31,8 @@ class OwnHosts:
         await self._app(scope, receive, send)
 
     def _is_own(self, header: str) -> bool:
-        if (match := _HOST.fullmatch(header.strip())) is None:
-            return False
-        return is_loopback(match[1]) or match[1].lower() == self._own
+        name = hostname(header)
+        return name is not None and (is_loopback(name) or name == self._own)
 
 
 def trusts_its_machine(settings: Settings) -> bool:

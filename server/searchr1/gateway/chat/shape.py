@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from searchr1.gateway.openai.sources import url_of
 from searchr1_client import events as wire
 from searchr1_client.fold import RunFold
 
@@ -72,29 +73,23 @@ class ChatShape:
 
 
 def annotations_of(run: wire.Run) -> list[dict[str, Any]]:
-    """Return a ``url_citation`` over the whole answer for each cited passage.
-
-    Clients require a URL: a passage without one has "".
-    """
+    """Return a ``url_citation`` over the whole answer for each cited passage."""
     end = len(run.answer or "")
     return [
         {
             "type": "url_citation",
-            "url_citation": {"start_index": 0, "end_index": end, "title": c.title, "url": c.url or ""},
+            "url_citation": {"start_index": 0, "end_index": end, "title": c.title, "url": url_of(c)},
         }
         for c in run.citations
     ]
 
 
 def sources_of(runs: Sequence[wire.Run]) -> dict[str, Any]:
-    """Return what was cited and all that searches found, each once, in order.
-
-    A passage without a URL is cited by its title.
-    """
+    """Return what was cited and all that searches found, each once, in order."""
     passages = (passage for run in runs for step in run.steps for passage in step.passages)
-    found = _unique((p.title, p.url or "", p.snippet) for p in passages)
+    found = _unique((p.title, url_of(p), p.snippet) for p in passages)
     return {
-        "citations": _unique(c.url or c.title for run in runs for c in run.citations),
+        "citations": _unique(url_of(c) for run in runs for c in run.citations),
         "search_results": [{"title": title, "url": url, "snippet": snippet} for title, url, snippet in found],
     }
 

@@ -20,7 +20,9 @@ from searchr1.gateway.failures import search_failure
 from searchr1.gateway.routes.run_requests import require_room
 from searchr1.gateway.runs.drive import run_events
 from searchr1.gateway.services import Services, services_of
+from searchr1.gateway.shown import title_and_text
 from searchr1.identity import Caller
+from searchr1.loop.types import Passage
 from searchr1.retrieval.base import SearchFailed
 from searchr1.retrieval.received import received
 from searchr1_client import events as wire
@@ -193,13 +195,15 @@ async def _search(services: Services, caller: Caller, given: SearchInput) -> typ
         outcome = await retriever.search(given.query, top_k, settings.search_timeout_s)
     if isinstance(outcome, SearchFailed):
         raise ToolError(search_failure(outcome.kind))
-    passages = [
-        FoundPassage(title=p.title.strip('"'), url=p.url, text=p.text, score=p.score)
-        for p in received(outcome.passages[:top_k])
-    ]
+    passages = [_found(passage) for passage in received(outcome.passages[:top_k])]
     output = SearchOutput(passages=passages)
     text = "\n\n".join(f"[{n}] {p.title}\n{p.text}" for n, p in enumerate(passages, start=1)) or "Nothing was found."
     return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=output.model_dump())
+
+
+def _found(passage: Passage) -> FoundPassage:
+    title, text = title_and_text(passage)
+    return FoundPassage(title=title, url=passage.url, text=text, score=passage.score)
 
 
 def _parsed(model: type[Input], arguments: dict[str, Any]) -> Input:

@@ -39,7 +39,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Turns whose last one that is no instruction is the user's question."""
+    """A conversation's turns, of which the last one that is no instruction is the user's question."""
 
     turns: list[Turn]
     question: str

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from searchr1.gateway.openai.sources import url_of
 from searchr1_client.events import Citation, Usage, WirePassage
 
 Json = dict[str, Any]
@@ -36,14 +37,14 @@ def summary_part(text: str) -> Json:
 def search_item(
     item_id: str, query: str, passages: Sequence[WirePassage], *, status: str, include: frozenset[str]
 ) -> Json:
-    """Return one search's item. Sources are the URLs of its passages: one without a URL is in the results alone."""
+    """Return one search's item. Sources are the URLs of its passages, each once."""
     action: Json = {"type": "search", "query": query, "queries": [query]}
     item: Json = {"id": item_id, "type": "web_search_call", "status": status, "action": action}
     if status == "completed" and SOURCES in include:
-        urls = dict.fromkeys(p.url for p in passages if p.url)
+        urls = dict.fromkeys(url_of(p) for p in passages)
         action["sources"] = [{"type": "url", "url": url} for url in urls]
     if status == "completed" and RESULTS in include:
-        item["results"] = [{"title": p.title, "url": p.url, "text": p.snippet, "score": p.score} for p in passages]
+        item["results"] = [{"title": p.title, "url": url_of(p), "text": p.snippet, "score": p.score} for p in passages]
     return item
 
 
@@ -58,9 +59,9 @@ def text_part(text: str, annotations: list[Json]) -> Json:
 
 
 def url_citations(answer: str, citations: Sequence[Citation]) -> list[Json]:
-    """Return citations of the whole answer. A passage without a URL is named by its title alone."""
+    """Return citations of the whole answer."""
     return [
-        {"type": "url_citation", "start_index": 0, "end_index": len(answer), "title": c.title, "url": c.url or ""}
+        {"type": "url_citation", "start_index": 0, "end_index": len(answer), "title": c.title, "url": url_of(c)}
         for c in citations
     ]
 

@@ -55,7 +55,10 @@ class _Search:
 
 
 class ResponseShape:
-    """Takes one run's events in order. ``add`` returns a stream's events, ``response`` the object they add up to."""
+    """The shape of a Response, made of one run's events in order.
+
+    ``add`` returns a stream's events, ``response`` the object they add up to.
+    """
 
     def __init__(self, meta: RunMeta, *, include: frozenset[str] | None = None) -> None:
         """``include`` adds to what the request itself included."""

@@ -16,7 +16,7 @@ router = APIRouter(include_in_schema=False)
 
 
 class PageInfo(BaseModel):
-    """What the page tells its reader of the server before any question."""
+    """The facts of the server that the page tells its reader before any question."""
 
     model: str
     about: str | None

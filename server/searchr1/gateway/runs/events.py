@@ -9,16 +9,16 @@ from searchr1.driver import DriveEvent, DriveStats, EngineErrored, PassagesRecei
 from searchr1.errors import EngineError
 from searchr1.gateway.failures import engine_code, run_failure, search_failure
 from searchr1.gateway.runs.record import ms
+from searchr1.gateway.shown import title_and_text
 from searchr1.loop import types as loop
 from searchr1.loop.machine import Rollout
-from searchr1.retrieval.text import shown_text
 from searchr1_client import events as wire
 
 MAX_SNIPPET_CHARS = 1000
 
 
 class EventMapper:
-    """Maps one run's drive events to wire events, each with its number and time.
+    """A map of one run's drive events to wire events, each with its number and time.
 
     It also numbers passages over the whole run and finds those that contain the answer.
     """
@@ -150,9 +150,8 @@ class EventMapper:
     def _number(self, passages: tuple[loop.Passage, ...]) -> list[wire.WirePassage]:
         numbered = []
         for i, p in enumerate(passages, start=1):
-            title, text = _title_and_text(p)
-            index, snippet = self._num_passages + i, shown_text(text)[:MAX_SNIPPET_CHARS]
-            title = shown_text(title).strip()
+            title, text = title_and_text(p)
+            index, snippet = self._num_passages + i, text[:MAX_SNIPPET_CHARS]
             numbered.append(wire.WirePassage(index=index, title=title, url=p.url, snippet=snippet, score=p.score))
         self._num_passages += len(numbered)
         self._searches.append(numbered)
@@ -171,12 +170,3 @@ class EventMapper:
                     for p, m in found
                 ]
         return []
-
-
-def _title_and_text(passage: loop.Passage) -> tuple[str, str]:
-    """Return what users are shown. A single line without the quotes of a title is a text to them."""
-    title = passage.title.strip()
-    is_quoted = len(title) > 1 and title[0] == title[-1] == '"'
-    if passage.text.strip() or is_quoted:
-        return title.strip('"'), passage.text
-    return "", title

@@ -19,7 +19,7 @@ _READ_ELSEWHERE_S = 3.0
 
 
 class LiveRun(RunHandle):
-    """``RunHandle`` of a run of this process.
+    """The ``RunHandle`` of a run of this process.
 
     ``leave_s`` is how long it goes on when its last reader has left; None: to its end.
     """

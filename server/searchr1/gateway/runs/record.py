@@ -13,7 +13,7 @@ def ms(seconds: float) -> float:
 
 
 class Recorder:
-    """Keeps the outcomes of a rollout's searches; everything else is in the rollout itself."""
+    """A keeper of the outcomes of a rollout's searches; everything else is in the rollout itself."""
 
     def __init__(self, rollout: Rollout, options: DriveOptions, stats: DriveStats) -> None:
         self._rollout, self._options, self._stats = rollout, options, stats

@@ -45,7 +45,7 @@ _POLLS_PER_MESSAGE = 20
 
 
 class StoredRun(RunHandle):
-    """``RunHandle`` of a run in the store. Its owner, if it still runs, is reached by messages through the store."""
+    """The ``RunHandle`` of a run in the store. Its owner, if there still is one, gets messages through the store."""
 
     def __init__(self, state: RunState, store: RunStore, note: Note = ignore) -> None:
         """``note`` is told where a stream has to end because the rest of it can't be read."""

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from searchr1.errors import ConfigurationError
+from searchr1.errors import ConfigurationError, missing_package
 from searchr1.retrieval.registry import ProviderSpec
 from searchr1.retrieval.text import clean_text
 
@@ -78,9 +78,7 @@ class HuggingFaceEncoder:
             import onnxruntime  # type: ignore[import-untyped]
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise ConfigurationError(
-                f"an encoder needs {error.name}, which is not installed: pip install '.[dense]'"
-            ) from error
+            raise ConfigurationError(missing_package("an encoder", error.name or "onnxruntime", "dense")) from error
 
         model, tokenizer = _files(path)
         settings = settings or _load_settings(path)

@@ -93,7 +93,7 @@ class Message:
 
 
 class RunStore(Protocol):
-    """Keeps runs. Each method raises ``RunStoreError`` where the store does not answer.
+    """A store that keeps runs. Each method raises ``RunStoreError`` where the store does not answer.
 
     Those that read one run raise ``RunUnreadableError`` where what stands there is none that this release can read.
     """

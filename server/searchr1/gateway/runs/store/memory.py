@@ -31,7 +31,7 @@ class _Kept:
 
 
 class MemoryRunStore:
-    """``RunStore`` over a dictionary. ``clock`` gives seconds."""
+    """A ``RunStore`` over a dictionary. ``clock`` gives seconds."""
 
     def __init__(self, *, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._ttl_s, self._max_bytes, self._clock = ttl_s, max_bytes, clock

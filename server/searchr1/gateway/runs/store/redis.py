@@ -93,7 +93,7 @@ _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL
 
 
 class RedisRunStore:
-    """``RunStore`` over Redis. ``client`` and ``blocking`` come from ``open_redis`` and are closed with the store.
+    """A ``RunStore`` over Redis. ``client`` and ``blocking`` come from ``open_redis`` and are closed with the store.
 
     ``blocking`` is a client of its own, because readers that wait hold a connection each.
     """
