@@ -167,6 +167,14 @@ def test_serve_answers_until_interrupted(index_path: Path) -> None:
         finally:
             process.kill()
     assert answer.json()["result"][0][0]["id"] == "timbuktu"
+    assert "asks for no key: it is open to this machine." in log
+
+
+def test_who_may_ask_is_known_for_the_log() -> None:
+    assert Access("127.0.0.1").reach == "this machine"
+    assert Access("localhost", is_open=True).reach == "this machine"
+    assert Access("0.0.0.0", is_open=True).reach == "everyone who reaches 0.0.0.0"
+    assert Access("0.0.0.0", keys=["key"], is_open=True).reach is None
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ async def _serve(settings: Settings) -> None:
                 gc.collect()
                 gc.freeze()
                 log_exposure(settings)
-                logger.info("Serving %s at http://%s:%s", settings.public_name, host, port)
+                shown = f"[{host}]" if ":" in host else host
+                logger.info("Serving %s at http://%s:%s", settings.public_name, shown, port)
                 await serving
         finally:
             server.should_exit = server.force_exit = True

@@ -185,7 +185,11 @@ async def _serve(config: SearchConfig, host: str, port: int, access: Access, bou
             server = server_config(create_retrieve_app(layer.view(), access=access), bounds)
             url = httpx.URL(scheme="http", host=host, port=listener.getsockname()[1], path="/retrieve")
             # uvicorn names no address when it is given a socket; its logger is the one that Config has set up.
-            logging.getLogger("uvicorn.error").info("Serving %s", url)
+            log = logging.getLogger("uvicorn.error")
+            if access.reach is not None:
+                said = "This server asks for no key: it is open to %s. Set SEARCHR1_RETRIEVER_API_KEYS to close it."
+                log.warning(said, access.reach)
+            log.info("Serving %s", url)
             await uvicorn.Server(server).serve(sockets=[listener])
 
 

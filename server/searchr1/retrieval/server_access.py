@@ -26,6 +26,8 @@ class Access:
             )
         self._keys = [key.encode() for key in keys]
         self._is_own = not keys and not is_open
+        self.reach = None if keys else "this machine" if is_loopback(host) else f"everyone who reaches {host}"
+        """Who may ask without a key; None where nobody may."""
 
     async def check(self, request: Request) -> None:
         """Refuse a request that may not ask. It reads no body.
