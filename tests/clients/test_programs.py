@@ -73,7 +73,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 def run(command: str, folder: Path, url: str) -> str:
     """Run a command of the page to its end against ``url``, and return what it says."""
-    here = command.replace("http://127.0.0.1:8080", url).replace("searchr1-atlas", MODEL)
+    here = command.replace("http://127.0.0.1:8000", url).replace("searchr1-atlas", MODEL)
     done = subprocess.run(
         ["bash", "-c", here],
         cwd=folder,
@@ -121,7 +121,7 @@ def test_lm_evaluation_harness_scores_the_answers(stage: Stage, folder: Path, mo
 @pytest.mark.parametrize("kind", ["", ",request_format=/v1/responses"], ids=["chat", "responses"])
 def test_guidellm_measures_without_an_error(stage: Stage, folder: Path, kind: str) -> None:
     run(
-        BLOCKS["guidellm"].replace("target=http://127.0.0.1:8080", f"target=http://127.0.0.1:8080{kind}"),
+        BLOCKS["guidellm"].replace("target=http://127.0.0.1:8000", f"target=http://127.0.0.1:8000{kind}"),
         folder,
         stage.url,
     )
