@@ -7,7 +7,8 @@ import httpx
 import pytest
 
 from searchr1.errors import EngineOverloadedError, EngineUnavailableError
-from searchr1.retrieval.base import SearchFailed
+from searchr1.loop.types import Passage
+from searchr1.retrieval.base import Found, SearchFailed
 from searchr1_client.events import parse_event
 from searchr1_client.fold import RunFold
 
@@ -64,6 +65,22 @@ async def test_citations_point_at_the_answer_in_a_passage_of_this_run(stage: Sta
     (citation,) = run["citations"]
     passage = next(p for s in run["steps"] for p in s["passages"] if p["index"] == citation["index"])
     assert passage["snippet"][citation["start"] : citation["end"]] == "West African CFA franc"
+
+
+async def test_a_passage_of_one_line_is_shown_and_cited_as_text() -> None:
+    line = "Mali uses the West African CFA franc."
+    for title, text, shown in (
+        (line, "", {"title": "", "snippet": line}),
+        (line, "\n", {"title": "", "snippet": line}),
+        (f'"{line}"', "", {"title": line, "snippet": ""}),
+    ):
+        retriever = StageRetriever(Found((Passage(id="1", title=title, text=text, score=1.0),)))
+        async with running_stage(retriever=retriever) as stage:
+            run = (await stage.client.post("/v1/research", json={"question": "Mali?"})).json()
+        [passage] = run["steps"][0]["passages"]
+        assert {name: passage[name] for name in shown} == shown
+        cited = [line[citation["start"] : citation["end"]] for citation in run["citations"]]
+        assert cited == (["West African CFA franc"] if shown["snippet"] else [])
 
 
 async def test_an_answer_that_no_passage_holds_cites_nothing() -> None:
