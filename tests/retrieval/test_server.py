@@ -168,6 +168,7 @@ def test_serve_answers_until_interrupted(index_path: Path) -> None:
             process.kill()
     assert answer.json()["result"][0][0]["id"] == "timbuktu"
     assert "asks for no key: it is open to this machine." in log
+    assert all(re.match(r"\d{4}-\d\d-\d\d \S+ [A-Z]+ searchr1\.", line) for line in log.splitlines()), log
 
 
 def test_who_may_ask_is_known_for_the_log() -> None:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.errors import ConfigurationError
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.checkpoints import load_state, save_state, write_checkpoint
+from searchr1.trainer.checkpoints import find_model, load_state, save_state, write_checkpoint
 from searchr1.trainer.rl.policy import load_policy
 
 CPU = torch.device("cpu")
@@ -50,3 +50,10 @@ def test_a_state_of_either_version_says_of_which_run_it_is(key: str, tmp_path: P
     assert loaded["step"] == 7
     with pytest.raises(ConfigurationError, match=r"other settings \(lr\)"):
         load_state(tmp_path, {"seed": 1, "lr": 0.1}, CPU)
+
+
+@pytest.mark.parametrize("name", ["runs/weak/checkpoint", "./weak", "/nowhere"])
+def test_a_folder_that_is_not_there_is_not_looked_for_at_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", None)
+    with pytest.raises(ConfigurationError, match=r"no such folder\. `searchr1 train warmup`"):
+        find_model(name)

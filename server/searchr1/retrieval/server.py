@@ -30,6 +30,8 @@ from searchr1.retrieval.server_access import Access
 from searchr1.retrieval.text import clean_text
 from searchr1.sockets import bind
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_TOP_K = 3
 _SLICE = 64
 """Queries that are searched for, and whose passages are encoded, in one go."""
@@ -182,15 +184,21 @@ async def _serve(config: SearchConfig, host: str, port: int, access: Access, bou
     bounds = replace(bounds, max_connections=num_connections, probes=frozenset({"/healthz", "/health"}))
     with bind(host, port) as listener:
         async with open_search(config) as layer:
-            server = server_config(create_retrieve_app(layer.view(), access=access), bounds)
+            _configure_logging()
+            server = server_config(create_retrieve_app(layer.view(), access=access), bounds, log_config=None)
             url = httpx.URL(scheme="http", host=host, port=listener.getsockname()[1], path="/retrieve")
-            # uvicorn names no address when it is given a socket; its logger is the one that Config has set up.
-            log = logging.getLogger("uvicorn.error")
             if access.reach is not None:
                 said = "This server asks for no key: it is open to %s. Set SEARCHR1_RETRIEVER_API_KEYS to close it."
-                log.warning(said, access.reach)
-            log.info("Serving %s", url)
+                logger.warning(said, access.reach)
+            logger.info("Serving %s", url)
             await uvicorn.Server(server).serve(sockets=[listener])
+
+
+def _configure_logging() -> None:
+    """Have every logger write lines of the gateway's form to stderr, unless a program around us has configured it."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("httpcore", "httpx", "uvicorn"):  # They name full URLs, or say what a line of ours says better.
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _parse(body: bytes, limits: RetrieveLimits) -> RetrieveRequest:

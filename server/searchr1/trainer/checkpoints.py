@@ -28,6 +28,8 @@ def find_model(name: str) -> Path:
     """
     if Path(name).is_dir():
         return Path(name)
+    if name.count("/") > 1 or name.startswith(("/", ".", "~")):  # The hub's are NAME or OWNER/NAME.
+        raise ConfigurationError(f"{name}: no such folder. `searchr1 train warmup` writes one: docs/guides/training.md")
     from huggingface_hub import snapshot_download
 
     try:
