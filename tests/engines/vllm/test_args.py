@@ -1,10 +1,13 @@
 """Arguments of vLLM that an operator passes through."""
 
 import pytest
+from typer.testing import CliRunner
 
+from searchr1.cli.main import app
 from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.engines.vllm.args import VllmInProcessConfig, start_llm
 from searchr1.errors import ConfigurationError
+from searchr1.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,23 @@ async def test_an_engine_that_takes_none_says_so(kind: str) -> None:
     with pytest.raises(ConfigurationError, match=f"the engine '{kind}' is none"):
         async with open_engine(EngineConfig(kind, "m", urls=urls, engine_args={"swap_space": 1})):
             pass
+
+
+def test_what_is_given_reaches_the_engine_options_over_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Settings] = []
+    monkeypatch.setattr("searchr1.gateway.process.serve_forever", lambda settings, **_: served.append(settings))
+    monkeypatch.setenv("SEARCHR1_ENGINE_ARGS", '{"tensor_parallel_size": 8, "seed": 1}')
+    words = ["serve", "--model", "m", "--retriever", "index:none", "--engine-arg", "tensor_parallel_size=4"]
+    more = ["--engine-arg", "--quantization=fp8", "--engine-arg", 'hf_overrides={"a": [1]}', "--engine-arg", "x="]
+    done = CliRunner().invoke(app, [*words, *more])
+    assert done.exit_code == 0, done.output
+    expected = {"tensor_parallel_size": 4, "seed": 1, "--quantization": "fp8", "hf_overrides": {"a": [1]}, "x": ""}
+    assert served[0].engine_config().engine_args == expected
+    for wrong in ("tensor_parallel_size", "=4", "--=4", ""):
+        refused = CliRunner().invoke(app, [*words, "--engine-arg", wrong])
+        assert refused.exit_code == 2
+        assert "NAME=VALUE" in refused.output
+    assert len(served) == 1
 
 
 @pytest.mark.vllm
