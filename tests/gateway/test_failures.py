@@ -86,6 +86,8 @@ FAILURES: dict[str, tuple[Exception | None, int, str]] = {
     "bug": (RuntimeError(WORDS), 500, "internal"),
     "silent": (None, 504, "deadline"),
 }
+DEADLINES_S = {"silent": 1, "overloaded": 1}
+"""Deadlines of runs that would wait for them, or ask the engine again until then."""
 
 
 async def everything_told(stage: Stage) -> str:
@@ -107,7 +109,7 @@ async def test_a_run_that_gave_nothing_is_an_error_with_its_status(
 ) -> None:
     error, status, code = FAILURES[failure]
     path, body = SURFACES[surface]
-    async with running_stage(engine=FailingEngine(error), deadline_s=0.2 if failure == "silent" else 60) as stage:
+    async with running_stage(engine=FailingEngine(error), deadline_s=DEADLINES_S.get(failure, 60)) as stage:
         answer = await stage.client.post(path, json=body, headers={"x-request-id": "req-42"})
         told = await everything_told(stage)
         assert stage.services.admission.num_running == 0
@@ -133,7 +135,7 @@ async def test_a_run_that_fails_after_some_output_says_so_where_it_stands(
     path, body = SURFACES[surface]
     num_choices = body.get("n", 1)
     engine = FailingEngine(error, [SEARCH_TURN] * num_choices)
-    async with running_stage(engine=engine, deadline_s=1 if failure == "silent" else 60) as stage:
+    async with running_stage(engine=engine, deadline_s=DEADLINES_S.get(failure, 60)) as stage:
         answer = await stage.client.post(path, json=body)
         told = await everything_told(stage)
     assert SECRET not in answer.text + told
