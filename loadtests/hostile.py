@@ -31,7 +31,7 @@ _MIB = 2**20
 _SLOTS = 4
 _ASKED = {"question": "What is told of Mali?"}
 _KEYLESS = "no-key-of-this-server"
-_BIG = {"question": "x", "metadata": ["y" * 90] * 8900}
+_BIG = {"question": "x", "metadata": ["y" * 90] * 8800}
 """About 828 kB as JSON."""
 
 
@@ -49,16 +49,12 @@ def costs() -> list[Cost]:
     chat = {"model": MODEL, "messages": [{"role": "user", "content": "What is told of Mali?"}]}
     close = "Connection: close"
     return [
-        Cost("401, no body", whole("/v1/research", {}, close, key=_KEYLESS)[:-2], "401 invalid_api_key"),
+        Cost("401, no body", head("/v1/research", "Content-Length: 0", close, key=_KEYLESS), "401 invalid_api_key"),
         Cost("401, 828 kB of JSON", whole("/v1/research", _BIG, close, key=_KEYLESS), "401 invalid_api_key"),
         Cost("503, no slot, native", whole("/v1/research", _ASKED, close), "503 overloaded"),
         Cost("503, no slot, chat", whole("/v1/chat/completions", chat, close), "503 overloaded"),
         Cost("503, no slot, chat, n=4", whole("/v1/chat/completions", {**chat, "n": 4}, close), "503 overloaded"),
-        Cost(
-            "503, no slot, 828 kB of JSON",
-            whole("/v1/research", _BIG, close),
-            "503 overloaded",
-        ),
+        Cost("503, no slot, 828 kB of JSON", whole("/v1/research", _BIG, close), "503 overloaded"),
     ]
 
 
