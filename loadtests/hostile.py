@@ -20,9 +20,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-import psutil
 
 from loadtests.processes import Server, free_port, running
+from loadtests.soak.process import Process
 from loadtests.soak.rough import answered, head, whole
 from loadtests.soak.stack import KEYS, running_gateway
 from tests.engines.vllm.fake_vllm import MODEL, Fault
@@ -72,27 +72,22 @@ async def _send(url: str, cost: Cost) -> None:
 
 async def compare_costs(gateway: Server, rounds: int, number: int) -> None:
     """Print what each kind of refusal costs."""
-    process = psutil.Process(gateway.pid)
+    process = Process(gateway.pid)
     spent: dict[str, list[float]] = {cost.name: [] for cost in costs()}
     for cost in costs():
         await _send(gateway.url, cost)
     for _ in range(rounds):
         for cost in costs():
-            before = _cpu_s(process)
+            before = process.cpu_s
             for _ in range(number):
                 await _send(gateway.url, cost)
-            spent[cost.name].append((_cpu_s(process) - before) / number)
+            spent[cost.name].append((process.cpu_s - before) / number)
     cheapest = spent[costs()[0].name]
     print("| refusal | CPU ms | ratio |")
     print("|---|---|---|")
     for name, own in spent.items():
         ratio = statistics.median(s / base for s, base in zip(own, cheapest, strict=True))
         print(f"| {name} | {1000 * statistics.median(own):.2f} | {ratio:.1f} |", flush=True)
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 @asynccontextmanager
@@ -116,13 +111,13 @@ class Memory:
     """The resident memory of a process: when it was begun with, and its peak since."""
 
     def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
+        self._process = Process(pid)
         self.before = self.peak = self.now
 
     @property
     def now(self) -> int:
         """Bytes."""
-        return int(self._process.memory_info().rss)
+        return self._process.rss_bytes
 
     async def watch(self) -> None:
         """Note the peak until cancelled."""

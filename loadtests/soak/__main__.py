@@ -18,12 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
-import psutil
 from tqdm import tqdm
 
 from loadtests.soak.faults import FAULTS, Troubles
 from loadtests.soak.growth import Sample, growth
 from loadtests.soak.plot import draw
+from loadtests.soak.process import Process
 from loadtests.soak.stack import Stack, running_stack
 from loadtests.soak.tally import Tally
 from loadtests.soak.traffic import Traffic
@@ -40,7 +40,7 @@ _MAX_WAIT_S = 60.0
 class Watch:
     """Samples of the gateway's process."""
 
-    process: psutil.Process
+    process: Process
     redis_port: int
     began: float = field(default_factory=time.monotonic)
     samples: list[Sample] = field(default_factory=list)
@@ -52,10 +52,9 @@ class Watch:
 
     def look(self, *, quiet: bool) -> None:
         """Take a sample."""
-        connections = self.process.net_connections("tcp")
-        num_redis = sum(bool(one.raddr) and one.raddr.port == self.redis_port for one in connections)
-        num_others = self.process.num_fds() - num_redis
-        self.samples.append(Sample(self.elapsed_s, self.process.memory_info().rss, num_others, num_redis, quiet))
+        num_redis = self.process.num_connected_to(self.redis_port)
+        num_others = len(self.process.files()) - num_redis
+        self.samples.append(Sample(self.elapsed_s, self.process.rss_bytes, num_others, num_redis, quiet))
 
     async def keep_looking(self) -> None:
         """Take samples until cancelled."""
@@ -146,7 +145,7 @@ def main() -> None:
         folder = options.logs or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         with running_stack(folder) as stack:
-            watch = Watch(psutil.Process(stack.gateway.pid), stack.redis.port)
+            watch = Watch(Process(stack.gateway.pid), stack.redis.port)
             asyncio.run(soak(stack, options, tally, watch))
         if stack.gateway.left_processes:
             tally.lost.append("the gateway left processes behind")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from loadtests.soak.growth import Sample
 
@@ -17,22 +18,30 @@ def draw(path: Path, samples: Sequence[Sample], faults: Sequence[tuple[str, floa
     from matplotlib import pyplot
 
     figure, (memory, files) = pyplot.subplots(2, 1, figsize=(9, 5), sharex=True, layout="constrained")
-    quiet = [sample for sample in samples if sample.quiet]
-    for axes, value, label in (
-        (memory, lambda sample: sample.rss_bytes / _MIB, "resident memory, MiB"),
-        (files, lambda sample: sample.num_descriptors, "open files"),
-    ):
-        for _, began, ended in faults:
-            axes.axvspan(began / 60, ended / 60, color="#fecaca", linewidth=0)
-        axes.plot([s.at_s / 60 for s in samples], [value(s) for s in samples], color=_GREY, linewidth=0.8)
-        axes.plot([s.at_s / 60 for s in quiet], [value(s) for s in quiet], ".", color=_BLUE, markersize=4)
-        axes.axvline(warm_up_s / 60, color="black", linewidth=0.8, linestyle=":")
-        axes.set_ylim(bottom=0)
-        axes.set_ylabel(label)
-        axes.spines[["top", "right"]].set_visible(False)
+    _one(memory, samples, [sample.rss_bytes / _MIB for sample in samples], faults, warm_up_s)
+    _one(files, samples, [sample.num_descriptors for sample in samples], faults, warm_up_s)
+    memory.set_ylabel("resident memory, MiB")
     files.plot([s.at_s / 60 for s in samples], [s.num_redis for s in samples], color=_GREEN, linewidth=0.8)
     files.set_ylabel("open files (green: Redis)")
     files.set_xlabel("minutes (red: a fault; dots: quiet moments; dotted: warm-up ends)")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _one(
+    axes: Any,
+    samples: Sequence[Sample],
+    values: Sequence[float],
+    faults: Sequence[tuple[str, float, float]],
+    warm_up_s: float,
+) -> None:
+    for _, began, ended in faults:
+        axes.axvspan(began / 60, ended / 60, color="#fecaca", linewidth=0)
+    minutes = [sample.at_s / 60 for sample in samples]
+    axes.plot(minutes, values, color=_GREY, linewidth=0.8)
+    quiet = [number for number, sample in enumerate(samples) if sample.quiet]
+    axes.plot([minutes[n] for n in quiet], [values[n] for n in quiet], ".", color=_BLUE, markersize=4)
+    axes.axvline(warm_up_s / 60, color="black", linewidth=0.8, linestyle=":")
+    axes.set_ylim(0, 1.15 * max(values))
+    axes.spines[["top", "right"]].set_visible(False)
