@@ -53,8 +53,8 @@ class Watch:
     def look(self, *, quiet: bool) -> None:
         """Take a sample."""
         num_redis = self.process.num_connected_to(self.redis_port)
-        num_others = len(self.process.files()) - num_redis
-        self.samples.append(Sample(self.elapsed_s, self.process.rss_bytes, num_others, num_redis, quiet))
+        num_files = len(self.process.files())
+        self.samples.append(Sample(self.elapsed_s, self.process.rss_bytes, num_files, num_redis, quiet))
 
     async def keep_looking(self) -> None:
         """Take samples until cancelled."""
@@ -68,7 +68,8 @@ async def soak(stack: Stack, options: argparse.Namespace, tally: Tally, watch: W
     traffic = Traffic(stack.gateway.url, tally, options.rate)
     faults = itertools.cycle(FAULTS.items())
     total_s = 60 * options.minutes
-    with tqdm(total=round(total_s), unit="s", desc="soak", mininterval=5) as bar:
+    whole_s, told_s = round(total_s), 0
+    with tqdm(total=whole_s, unit="s", desc="soak", mininterval=5) as bar:
         while watch.elapsed_s < total_s:
             looking = asyncio.create_task(watch.keep_looking())
             name, do = next(faults)
@@ -83,7 +84,9 @@ async def soak(stack: Stack, options: argparse.Namespace, tally: Tally, watch: W
             for _ in range(_QUIET_SAMPLES):
                 watch.look(quiet=True)
                 await asyncio.sleep(1)
-            bar.update(min(round(watch.elapsed_s), bar.total) - bar.n)
+            passed_s = min(round(watch.elapsed_s), whole_s)
+            bar.update(passed_s - told_s)
+            told_s = passed_s
 
 
 async def _until_idle(url: str, tally: Tally) -> None:
@@ -116,11 +119,11 @@ def report(tally: Tally, watch: Watch, warm_up_s: float) -> bool:
     rss = f"| {found.rss_before / mib:.1f} MiB | {found.rss_after / mib:.1f} MiB | {found.rss_share:+.1%} |"
     print(f"| resident memory {rss}")
     files = found.descriptors_after - found.descriptors_before
-    print(f"| open files, without Redis | {found.descriptors_before:g} | {found.descriptors_after:g} | {files:+g} |")
+    print(f"| open files | {found.descriptors_before:g} | {found.descriptors_after:g} | {files:+g} |")
     peak = max(watch.samples, key=lambda sample: sample.rss_bytes)
     most = max(sample.num_descriptors for sample in watch.samples)
     redis = max(sample.num_redis for sample in watch.samples)
-    print(f"\nAt most, under load: {peak.rss_bytes / mib:.1f} MiB, {most} open files, {redis} connections to Redis.")
+    print(f"\nAt most, under load: {peak.rss_bytes / mib:.1f} MiB, {most} open files; {redis} connections to Redis.")
     print(
         f"{tally.counts.total()} requests, {len(tally.troubles.spans)} faults: while a fault was felt, "
         f"{tally.in_trouble} were refused or failed in documented words; {len(tally.lost)} were lost."

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import secrets
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from loadtests.soak.stack import KEYS
+from loadtests.soak.stack import KEYS, RESUME_GRACE_S
 from tests.engines.vllm.fake_vllm import MODEL
 
 MALFORMED = frozenset(
@@ -124,6 +125,7 @@ async def resumed(asker: Asker) -> str:
         run = KeptRun(response.headers["x-run-id"], key)
         outcome, last = await _follow(response, -1, stop_at)
         response.close()
+    left_at = time.monotonic()
     if outcome is not None:
         return outcome
     await asyncio.sleep(asker.chance.random() * 2)
@@ -132,8 +134,11 @@ async def resumed(asker: Asker) -> str:
     async with asker.http.get(url, headers=headers) as response:
         if response.status != 200:
             return (await _read(response))[0]
+        away_s = time.monotonic() - left_at
         outcome, _ = await _follow(response, last)
     asker.runs.append(run)  # Only now: others delete what is listed there.
+    if outcome == "stream cancelled" and away_s >= RESUME_GRACE_S:
+        return "came back too late"  # Where the machine is too busy.
     return outcome or "stream without an end"
 
 

@@ -16,9 +16,9 @@ class Sample:
     """Since the soak began."""
     rss_bytes: int
     num_descriptors: int
-    """Open files, but for ``num_redis``."""
+    """Open files, all of them."""
     num_redis: int
-    """Connections to Redis. Their pools are bounded and keep what the busiest moment since the last outage took."""
+    """Connections to Redis. Their pools are bounded, and keep what the busiest moment took: outages fill them."""
     quiet: bool
     """No request was on its way, and kept connections had had time to close."""
 

@@ -17,16 +17,16 @@ from tests.engines.vllm.fake_vllm import MODEL, Fault
 from tests.support.redis_server import RedisServer, run_redis
 
 KEYS = ("alpha-key-of-the-soak", "beta-key-of-the-soak", "acme-key-of-the-soak")
-BODY_TIMEOUT_S = 5.0
+RESUME_GRACE_S = 4.0
 _ENVIRONMENT = {
     "SEARCHR1_API_KEYS": ",".join(KEYS[:2]),
     "SEARCHR1_TENANT_KEYS": json.dumps({"acme": [KEYS[2]]}),
     "SEARCHR1_ADMIN_KEY": "admin-key-of-the-soak",
     # Shorter than the defaults, so that each bound is met many times.
     "SEARCHR1_RUN_TTL_S": "300",
-    "SEARCHR1_BODY_TIMEOUT_S": f"{BODY_TIMEOUT_S:g}",
+    "SEARCHR1_BODY_TIMEOUT_S": "5",
     "SEARCHR1_HEADER_TIMEOUT_S": "5",
-    "SEARCHR1_RESUME_GRACE_S": "3",
+    "SEARCHR1_RESUME_GRACE_S": f"{RESUME_GRACE_S:g}",
     "SEARCHR1_ENGINE_SILENCE_S": "6",
     "SEARCHR1_DEADLINE_S": "20",
     "SEARCHR1_SEARCH_TIMEOUT_S": "5",

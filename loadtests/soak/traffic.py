@@ -41,7 +41,7 @@ def _bytes(send: Callable[[str, random.Random], Awaitable[str]]) -> Callable[[As
 KINDS: dict[str, Kind] = {
     "research": Kind(3, _WHOLE, asking.research),
     "research, stream": Kind(4, _STREAMED, asking.research_stream),
-    "research, resumed": Kind(3, _STREAMED, asking.resumed),
+    "research, resumed": Kind(3, _STREAMED | {"came back too late"}, asking.resumed),
     "research, after another": Kind(0.5, _WHOLE | _STORED, asking.follow_up),
     "replay": Kind(0.5, _WHOLE | _STORED | {"400 invalid_value"}, asking.replay),
     "same key twice": Kind(0.5, frozenset({"one run"}), asking.twice),

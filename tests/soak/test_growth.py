@@ -1,6 +1,7 @@
 """What a soak calls growth, and which outcomes it calls lost."""
 
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,7 +12,7 @@ from loadtests.soak.tally import Tally
 MIB = 2**20
 
 
-def samples(rss: list[float], files: list[int] | None = None) -> list[Sample]:
+def samples(rss: Sequence[float], files: Sequence[int] | None = None) -> list[Sample]:
     """Quiet samples, a minute apart."""
     files = files or [30] * len(rss)
     return [
