@@ -20,7 +20,7 @@ from pathlib import Path
 import aiohttp
 from tqdm import tqdm
 
-from loadtests.soak.faults import FAULTS, Troubles
+from loadtests.soak.faults import BUSY, FAULTS, Troubles
 from loadtests.soak.growth import Sample, growth
 from loadtests.soak.plot import draw
 from loadtests.soak.process import Process
@@ -72,6 +72,7 @@ async def soak(stack: Stack, options: argparse.Namespace, tally: Tally, watch: W
     with tqdm(total=whole_s, unit="s", desc="soak", mininterval=5) as bar:
         while watch.elapsed_s < total_s:
             looking = asyncio.create_task(watch.keep_looking())
+            asking = asyncio.create_task(tally.troubles.watch_engine(f"{stack.engine_url}/health"))
             name, do = next(faults)
             bar.set_postfix_str(f"{name}; {tally.counts.total()} requests, {len(tally.lost)} lost")
             async with asyncio.TaskGroup() as group:
@@ -80,6 +81,7 @@ async def soak(stack: Stack, options: argparse.Namespace, tally: Tally, watch: W
                 with tally.troubles.during(name):
                     await do(stack)
             looking.cancel()
+            asking.cancel()
             await _until_idle(stack.gateway.url, tally)
             for _ in range(_QUIET_SAMPLES):
                 watch.look(quiet=True)
@@ -123,10 +125,11 @@ def report(tally: Tally, watch: Watch, warm_up_s: float) -> bool:
     peak = max(watch.samples, key=lambda sample: sample.rss_bytes)
     most = max(sample.num_descriptors for sample in watch.samples)
     redis = max(sample.num_redis for sample in watch.samples)
+    num_faults = sum(name != BUSY for name, _, _ in tally.troubles.spans)
     print(f"\nAt most, under load: {peak.rss_bytes / mib:.1f} MiB, {most} open files; {redis} connections to Redis.")
     print(
-        f"{tally.counts.total()} requests, {len(tally.troubles.spans)} faults: while a fault was felt, "
-        f"{tally.in_trouble} were refused or failed in documented words; {len(tally.lost)} were lost."
+        f"{tally.counts.total()} requests, {num_faults} faults, the engine late by itself {tally.troubles.num_busy} times: "
+        f"meanwhile {tally.in_trouble} were refused or failed in documented words; {len(tally.lost)} were lost."
     )
     if tally.lost:
         print(tally.told_lost())

@@ -4,8 +4,10 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+
+import aiohttp
 
 from loadtests.soak.stack import Program, Stack
 from tests.engines.vllm.fake_vllm import Fault
@@ -13,8 +15,11 @@ from tests.support.redis_server import RedisServer
 
 Break = Callable[[Stack], Awaitable[None]]
 """Breaks something and mends it."""
+BUSY = "engine late by itself"
 FELT_S = 8.0
 """After a fault has been mended: time for probes, breakers and retries to find that out."""
+_LATE_S = 1.5
+"""For an answer of the engine's; the gateway waits twice as long."""
 
 
 @dataclass
@@ -37,6 +42,35 @@ class Troubles:
     def names_felt(self, since: float, until: float) -> list[str]:
         """Return the faults that something which lasted from ``since`` to ``until`` may have felt."""
         return [name for name, began, ended in self.spans if began <= until and since <= ended + FELT_S]
+
+    async def watch_engine(self, url: str) -> None:
+        """Ask the engine itself each second until cancelled, and note it as a trouble where it answers late.
+
+        On a machine that others use too, it may be kept waiting without any fault of ours. A stopped or dead engine is
+        noted as well, within the fault that did it.
+        """
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as http:
+            while True:
+                asked = asyncio.ensure_future(self._ask(http, url))
+                try:
+                    if not (await asyncio.wait({asked}, timeout=_LATE_S))[0]:
+                        with self.during(BUSY):
+                            await asyncio.wait({asked})
+                finally:
+                    asked.cancel()
+                await asyncio.sleep(1)
+
+    async def _ask(self, http: aiohttp.ClientSession, url: str) -> None:
+        with suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with http.get(url) as response:
+                await response.read()
+
+    @property
+    def num_busy(self) -> int:
+        """How often the engine was late by itself: while no fault was there."""
+        faults = [(began, ended) for name, began, ended in self.spans if name != BUSY]
+        late = [began for name, began, _ in self.spans if name == BUSY]
+        return sum(not any(began - FELT_S <= at <= ended + FELT_S for began, ended in faults) for at in late)
 
 
 def _engine_has(fault: Fault, seconds: float) -> Break:

@@ -80,6 +80,7 @@ class Stack:
 
     gateway: Server
     engine: Program
+    engine_url: str
     retriever: Program
     redis: RedisServer
     fault_file: Path
@@ -105,7 +106,7 @@ def running_stack(folder: Path) -> Iterator[Stack]:
         stack.callback(retriever.stop)
         retriever_url = f"{retriever.start().url}/retrieve"
         gateway = stack.enter_context(running_gateway(folder, engine_url, retriever_url, redis_url=redis.url))
-        yield Stack(gateway, engine, retriever, redis, fault_file)
+        yield Stack(gateway, engine, engine_url, retriever, redis, fault_file)
 
 
 @contextlib.contextmanager

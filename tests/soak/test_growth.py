@@ -1,11 +1,15 @@
 """What a soak calls growth, and which outcomes it calls lost."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
-from loadtests.soak.faults import FELT_S, Troubles
+from loadtests.soak import faults
+from loadtests.soak.faults import BUSY, FELT_S, Troubles
 from loadtests.soak.growth import Sample, growth
 from loadtests.soak.tally import Tally
 
@@ -81,3 +85,33 @@ def test_a_fault_is_felt_for_a_while() -> None:
     assert troubles.names_felt(0, 10) == ["early"]
     assert troubles.names_felt(12 + FELT_S, 100) == ["early"]
     assert troubles.names_felt(12.1 + FELT_S, 100) == []
+
+
+def test_an_engine_that_is_late_by_itself_is_told_apart_from_one_that_is_stopped() -> None:
+    troubles = Troubles([("engine hung", 10.0, 22.0), (BUSY, 12.0, 22.5), (BUSY, 60.0, 63.0)])
+    assert troubles.num_busy == 1
+    assert troubles.names_felt(64, 65) == [BUSY]
+
+
+async def test_an_engine_that_answers_late_is_a_trouble_while_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "_LATE_S", 0.05)
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        asked.set()
+        await may_answer.wait()
+        return web.Response()
+
+    server, troubles = RawTestServer(answer), Troubles()
+    await server.start_server()
+    watching = asyncio.create_task(troubles.watch_engine(str(server.make_url("/health"))))
+    await asked.wait()
+    while not troubles.spans:  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(0.01)
+    assert troubles.spans[0][2] == float("inf")
+    may_answer.set()
+    while troubles.spans[0][2] == float("inf"):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await server.close()

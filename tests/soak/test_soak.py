@@ -27,7 +27,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
     told = ran.stdout + ran.stderr
     assert ran.returncode == 0, told
     assert "| research | " in told
-    assert "1 faults: " in told
+    assert " 1 faults, " in told
     assert plot.read_bytes().startswith(b"\x89PNG")
     commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if os.access(path, os.R_OK)]
     assert [command for command in commands if str(logs).encode() in command] == []
