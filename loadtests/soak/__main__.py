@@ -125,10 +125,11 @@ def report(tally: Tally, watch: Watch, warm_up_s: float) -> bool:
     peak = max(watch.samples, key=lambda sample: sample.rss_bytes)
     most = max(sample.num_descriptors for sample in watch.samples)
     redis = max(sample.num_redis for sample in watch.samples)
+    num_late = tally.troubles.num_busy
     num_faults = sum(name != BUSY for name, _, _ in tally.troubles.spans)
     print(f"\nAt most, under load: {peak.rss_bytes / mib:.1f} MiB, {most} open files; {redis} connections to Redis.")
     print(
-        f"{tally.counts.total()} requests, {num_faults} faults, the engine late by itself {tally.troubles.num_busy} times: "
+        f"{tally.counts.total()} requests, {num_faults} faults, the engine late by itself {num_late} times: "
         f"meanwhile {tally.in_trouble} were refused or failed in documented words; {len(tally.lost)} were lost."
     )
     if tally.lost:
