@@ -70,6 +70,8 @@ class FakeVllm:
     """In the usage of each completion; None leaves it out, as a server without prompt tokens details does."""
     bytes_per_write: int | None = None
     """Cut the stream into writes of this size, to the disregard of events."""
+    pause_s: float = 0.0
+    """Between two writes."""
     answers: dict[str, Answer] = field(default_factory=dict)
     """By path; what is not here is answered as vLLM does."""
     refusals: list[Answer] = field(default_factory=list)
@@ -99,9 +101,9 @@ class FakeVllm:
 
 @asynccontextmanager
 async def serve_fake_vllm(
-    completions: Iterable[str | Sequence[str]], *, encode: Encode, host: str = "127.0.0.1"
+    completions: Iterable[str | Sequence[str]], *, encode: Encode, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[FakeVllm]:
-    """Serve on an ephemeral port until the block ends."""
+    """Serve until the block ends, on a port of its own choice where ``port`` is 0."""
     fake = FakeVllm(iter(completions), encode)
     app = web.Application()
     app.add_routes(
@@ -115,7 +117,7 @@ async def serve_fake_vllm(
     app.router.add_get("/elsewhere", _elsewhere(fake))
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
-    site = web.TCPSite(runner, host, 0)
+    site = web.TCPSite(runner, host, port)
     await site.start()
     fake.url = f"http://{host}:{runner.addresses[0][1]}"
     try:
@@ -172,7 +174,7 @@ async def _stream(fake: FakeVllm, request: web.Request, body: dict[str, Any]) ->
         events.append(_event(body, choices=[], usage=_usage(fake, body, chunks)))
     if fake.fault not in (Fault.DROP, Fault.UNFINISHED, Fault.STALL):
         events.append("[DONE]")
-    await _write(response, "".join(f"data: {event}\n\n" for event in events).encode(), fake.bytes_per_write)
+    await _write(response, "".join(f"data: {event}\n\n" for event in events).encode(), fake)
     if fake.fault is Fault.DROP:
         assert request.transport is not None
         request.transport.abort()
@@ -181,10 +183,11 @@ async def _stream(fake: FakeVllm, request: web.Request, body: dict[str, Any]) ->
     return response
 
 
-async def _write(response: web.StreamResponse, data: bytes, size: int | None) -> None:
-    for start in range(0, len(data), size or len(data)):
-        await response.write(data[start : start + (size or len(data))])
-        await asyncio.sleep(0)
+async def _write(response: web.StreamResponse, data: bytes, fake: FakeVllm) -> None:
+    size = fake.bytes_per_write or len(data)
+    for start in range(0, len(data), size):
+        await response.write(data[start : start + size])
+        await asyncio.sleep(fake.pause_s)
 
 
 def _chunks(fake: FakeVllm, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

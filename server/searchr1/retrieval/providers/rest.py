@@ -12,12 +12,13 @@ import httpx
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import FailureKind, Found, SearchFailed, SearchOutcome
+from searchr1.retrieval.providers.transport import PooledTransport
 from searchr1.retrieval.text import clean_text
 from searchr1.retry_after import retry_after_s
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
-_MAX_CONNECTIONS = 256
-_KEEPALIVE_S = 4.0
+MAX_CONNECTIONS = 256
+KEEPALIVE_S = 4.0
 """Shorter than uvicorn's 5 s, so that we never send on a connection that the server is about to close."""
 _KINDS: Mapping[int, FailureKind] = {408: "timeout", 429: "rate_limited", 504: "timeout"}
 """Statuses whose meaning is not that of their class."""
@@ -99,7 +100,7 @@ class RestApi:
         self._max_body_bytes = max_body_bytes
         self._owns_client = client is None
         self._client = client or httpx.AsyncClient(
-            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS, keepalive_expiry=_KEEPALIVE_S), trust_env=False
+            transport=PooledTransport(max_connections=MAX_CONNECTIONS, keepalive_s=KEEPALIVE_S), trust_env=False
         )
 
     async def within(self, deadline_s: float, work: Awaitable[tuple[Passage, ...]]) -> SearchOutcome:

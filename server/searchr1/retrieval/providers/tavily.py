@@ -12,12 +12,15 @@ import httpx
 
 from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.providers.rest import (
+    KEEPALIVE_S,
     MAX_BODY_BYTES,
+    MAX_CONNECTIONS,
     Reply,
     RestError,
     finite,
     read_body,
 )
+from searchr1.retrieval.providers.transport import PooledTransport
 from searchr1.retrieval.providers.web import MAX_CHARS, WebProvider, WebResult, objects, text_of
 from searchr1.retrieval.registry import ProviderSpec, provider
 from searchr1.retry_after import retry_after_s
@@ -88,11 +91,11 @@ def _result(item: dict[str, object]) -> WebResult:
     )
 
 
-class _Guarded(httpx.AsyncHTTPTransport):
+class _Guarded(PooledTransport):
     """A transport that raises ``RestError`` for any status but 200, and for a body that is over the bound unpacked."""
 
     def __init__(self, max_body_bytes: int) -> None:
-        super().__init__(trust_env=False)
+        super().__init__(max_connections=MAX_CONNECTIONS, keepalive_s=KEEPALIVE_S)
         self._max_body_bytes = max_body_bytes
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

@@ -5,13 +5,13 @@ import asyncio
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any, cast
 
 import pytest
 
 from searchr1.gateway.runs import hub
-from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
+from searchr1.gateway.runs.store.base import LoggedEvent, RunForgottenError, RunMeta, RunState
 from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.gateway.runs.stored import StoredRun
 from searchr1.redis_client import open_redis
@@ -106,6 +106,32 @@ async def test_a_redis_that_forgets_everything_is_told_again(redis: RedisServer,
     assert_whole(await follow(other, run_id))
     assert (await other.client.get(f"/v1/research/{run_id}")).json()["trajectory"] is not None
     assert_everything_expires(redis)
+
+
+@pytest.mark.parametrize("num_commands", [1, 2, 3])
+async def test_a_redis_that_forgets_while_a_run_is_finished_holds_no_part_of_it(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch, num_commands: int
+) -> None:
+    client, num_sent = open_redis(redis.url), 0
+    store = RedisRunStore(client, open_redis(redis.url), ttl_s=60)
+    about = RunMeta("run_1", "research", created=0, model="m", question="?", scope="k:1")
+    execute = client.execute_command
+
+    async def forgetting(*command: Any, **options: Any) -> Any:
+        nonlocal num_sent
+        answer = await execute(*command, **options)
+        num_sent += 1
+        if num_sent == num_commands:
+            order(redis, "FLUSHALL")
+        return answer
+
+    async with aclosing(store):
+        await store.create(about)
+        await store.append(about.id, [LoggedEvent(0, b"{}")])
+        with monkeypatch.context() as patch, suppress(RunForgottenError):
+            patch.setattr(client, "execute_command", forgetting)
+            await store.finish(RunState(about, "completed"), b"{}")
+        assert await store.state(about.id) is None or await store.record(about.id) is not None
 
 
 async def test_a_redis_that_evicts_a_log_is_told_again(redis: RedisServer, pair: tuple[Stage, Stage]) -> None:

@@ -75,6 +75,19 @@ the version.
 XADD is the first to write: a full Redis refuses only a script's first write.
 """
 
+_FINISH = """
+if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+"""KEYS: the record, the log, the state. ARGV: the record, the state, ms.
+
+All or nothing: a Redis that is restarted empty between two commands would be left with a state alone. 0 means that the
+log is gone.
+"""
+
 _RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 """KEYS: the claim. ARGV: the value that it must have."""
 
@@ -110,10 +123,10 @@ class RedisRunStore:
 
     async def finish(self, state: RunState, record: bytes) -> None:
         """See ``RunStore.finish``."""
-        await _answer(self._client.set(_key(state.meta.id, "record"), encode_record(record), px=self._ttl_ms))
-        if not await _answer(self._client.pexpire(_key(state.meta.id, "log"), self._ttl_ms)):
+        keys = [_key(state.meta.id, part) for part in ("record", "log", "state")]
+        values = encode_record(record), encode_state(state), self._ttl_ms
+        if not await _answer(self._client.eval(_FINISH, len(keys), *keys, *values)):
             raise RunForgottenError("the run's events are not there")
-        await self._put_state(state)
 
     async def state(self, run_id: str) -> RunState | None:
         """See ``RunStore.state``."""
