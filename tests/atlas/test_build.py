@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from searchr1.atlas.build import TalkForms, build, build_world, demonstrations
+from searchr1.atlas.build import build, build_world, demonstrations
 from searchr1.atlas.corpus import Entry
 from searchr1.atlas.questions import generate
 from searchr1.atlas.renamed import renamed_world
@@ -126,6 +126,7 @@ def test_each_query_is_searched_once_and_failures_are_counted(world: World, orac
         (("--renamed-worlds", "2"), "Give --demonstrations too"),
         (("--renamed", "--renamed-worlds", "2"), "Give --demonstrations too"),
         (("--readings", "2"), "Give --demonstrations too"),
+        (("--talk",), "Give --demonstrations too"),
         (("--demonstrations", "10", "--renamed-share", "0.3"), "Give --renamed-worlds too"),
     ],
 )
@@ -137,9 +138,8 @@ def test_flags_that_would_do_nothing_are_refused(tmp_path: Path, flags: tuple[st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("talk", ["alone", "all"])
-def test_talk_is_built_from_the_train_split_alone(tmp_path: Path, world: World, talk: TalkForms) -> None:
-    written = build(tmp_path, num_demonstrations=100, num_renamed_worlds=1, talk=talk, seed=1, progress=False).written
+def test_talk_is_built_from_the_train_split_alone(tmp_path: Path, world: World) -> None:
+    written = build(tmp_path, num_demonstrations=100, num_renamed_worlds=1, talk=True, seed=1, progress=False).written
     train = rows_of(tmp_path / "demonstrations-train.jsonl")
     assert len(train) == written["demonstrations-train.jsonl"]
     assert all(not world.held_out.occurs_in(part) for row in train for part in texts(row))
@@ -147,7 +147,7 @@ def test_talk_is_built_from_the_train_split_alone(tmp_path: Path, world: World, 
     assert off_topic
     assert all(len(row["turns"]) == 1 for row in off_topic)
     in_conversation = [row for row in train if "Given this conversation:\n" in row["question"]]
-    assert bool(in_conversation) == (talk == "all")
+    assert in_conversation
     for form in ("system", "history", "follow-up"):
         papers = rows_of(tmp_path / f"questions-test-{form}.jsonl")
         assert len(papers) == 500

@@ -54,6 +54,16 @@ def test_held_out_questions_are_answered(demo: Demo) -> None:
     assert right / len(lines) >= 0.6
 
 
+@pytest.mark.parametrize("message", ["Hello", "What can you do?", "Who wrote Hamlet?", "What is 2+2?"])
+def test_what_is_no_question_for_it_is_answered_in_one_short_turn(demo: Demo, message: str) -> None:
+    run = ask(demo, message)
+    assert isinstance(run["answer"], str)
+    assert "countries and cities" in run["answer"]
+    assert isinstance(run["usage"], dict)
+    assert run["usage"]["searches"] == 0
+    assert run["usage"]["completion_tokens"] < 150
+
+
 def test_greedy_answers_repeat(demo: Demo) -> None:
     first, second = (ask(demo, TIMBUKTU, temperature=0) for _ in range(2))
     for run in (first, second):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -21,7 +21,7 @@ from searchr1.atlas.swap import KnownNames, NamePool, swap_bystanders, swap_enti
 from searchr1.atlas.talk.conversations import FORMS, Talk
 from searchr1.atlas.talk.exam import EXAM_FORMS, exam, write_exam
 from searchr1.atlas.talk.lower_case import in_lower_case
-from searchr1.atlas.talk.off_topic import off_topic, plain_messages
+from searchr1.atlas.talk.off_topic import off_topic
 from searchr1.atlas.teacher import Searching, Teacher
 from searchr1.atlas.world import Split, World, load_world
 from searchr1.files import write_json_lines
@@ -30,8 +30,6 @@ from searchr1.loop.types import Passage
 from searchr1.retrieval.index.bm25 import LocalIndex, build_index
 from searchr1.retrieval.index.terms import TermSettings
 
-TalkForms = Literal["alone", "all"]
-"""Questions alone, in people's words, and three plain messages; or conversations of all forms too."""
 Item = TypeVar("Item")
 SearchBatch = Callable[[list[str]], list[list[Passage]]]
 
@@ -50,8 +48,6 @@ _SHORT_FORM_SHARES = (0.38, 0.11, 0.17, 0.34)
 _MORE_SHARE = 0.15
 _OFF_TOPIC_SHARE = 0.14
 """Demonstrations of what is no question for Atlas, beside each that is one; they are short."""
-_PLAIN_SHARE = 0.45
-"""Plain messages beside each question, where there are no conversations."""
 _LOWER_CASE_SHARE = 0.08
 _READINGS_PER_WORLD = 1000
 _READINGS_SEED = 1_000_000
@@ -103,7 +99,7 @@ def build(
     num_renamed_worlds: int = 0,
     renamed_share: float = 1.0,
     num_readings: int = 0,
-    talk: TalkForms | None = None,
+    talk: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> BuildReport:
@@ -113,7 +109,9 @@ def build(
     validation demonstrations search the whole corpus and are never renamed. With ``num_renamed_worlds`` half of the
     train demonstrations come from these, in equal parts; with a ``renamed_share`` below 1 only so many of a world's
     countries are renamed, and the questions start from these. ``num_readings`` of still other renamed worlds go to
-    ``readings-train.jsonl``. Searches are BM25's, over indexes that are built for it and removed afterwards.
+    ``readings-train.jsonl``. With ``talk`` questions are worded as people word them, half of them in conversations, and
+    messages that are no questions are added. Searches are BM25's, over indexes that are built for it and removed
+    afterwards.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
     world = load_world()
@@ -124,8 +122,8 @@ def build(
     written |= _write_questions(world, train, out_dir, seed)
     validation: Sequence[AtlasQuestion] = generate(world, "validation", VALIDATION_QUESTIONS, seed)
     if talk:
-        train = _in_conversations(world, "train", train, seed, talk)
-        validation = _in_conversations(world, "validation", validation, seed, talk)
+        train = _in_conversations(world, "train", train, seed)
+        validation = _in_conversations(world, "validation", validation, seed)
     dropped: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as scratch, _progress_bar(progress) as bar:
         search_train, search_all = (_index(paths[name], Path(scratch) / name) for name in ("train", "all"))
@@ -141,12 +139,12 @@ def build(
         )
         mixed = chain(varied, elsewhere)
         if talk:
-            mixed = chain(_some_in_lower_case(mixed, seed), _off_topic(world, "train", num_demonstrations, seed, talk))
+            mixed = chain(_some_in_lower_case(mixed, seed), _off_topic(world, "train", num_demonstrations, seed))
         counted = _counted(mixed, lambda: bar.advance(task))
         written["demonstrations-train.jsonl"] = _write(counted, out_dir / "demonstrations-train.jsonl")
         held_out = demonstrations(world, validation, search_all, dropped)
         if talk:
-            held_out = chain(held_out, _off_topic(world, "validation", VALIDATION_QUESTIONS, seed, talk))
+            held_out = chain(held_out, _off_topic(world, "validation", VALIDATION_QUESTIONS, seed))
         written["demonstrations-validation.jsonl"] = _write(held_out, out_dir / "demonstrations-validation.jsonl")
         if num_readings:
             task = bar.add_task("readings", total=num_readings)
@@ -175,7 +173,7 @@ def demonstrations(
 
 
 def _of_renamed_world(
-    world: World, seed: int, share: float, number: int, scratch: Path, dropped: Counter[str], *, talk: TalkForms | None
+    world: World, seed: int, share: float, number: int, scratch: Path, dropped: Counter[str], *, talk: bool
 ) -> Iterator[Demonstration]:
     """Yield ``number`` demonstrations about the renamed countries of one world."""
     renamed = renamed_world(world, seed, share)
@@ -189,16 +187,16 @@ def _of_renamed_world(
     spare = 3 / share if share < 1 else 1
     asked = generate(renamed, "train", int((number + number // 20 + 10) * spare), seed)
     if talk:
-        asked = _in_conversations(renamed, "train", asked, seed, talk)
+        asked = _in_conversations(renamed, "train", asked, seed)
     questions = (question for question in asked if question.entities[0] in about)
     found = demonstrations(renamed, questions, search, dropped)
     yield from islice((item for item in found if not _names_held_out(world, item)), number)
 
 
 def _in_conversations(
-    world: World, split: Split, questions: Sequence[AtlasQuestion], seed: int, forms: TalkForms
+    world: World, split: Split, questions: Sequence[AtlasQuestion], seed: int
 ) -> tuple[AtlasQuestion, ...]:
-    """Word ``questions``, and some more, as people do, and put half of them into conversations if all are wanted."""
+    """Word ``questions``, and some more, as people do, and put half of them into conversations."""
     rng = random.Random(f"{split}-talk-{seed}")
     talk = Talk(world, split)
     more = talk.more_questions(int(len(questions) * _MORE_SHARE), rng)
@@ -207,18 +205,12 @@ def _in_conversations(
     found = []
     for question in mixed[: len(questions)]:
         form = rng.choices(FORMS, _SHORT_FORM_SHARES if question.hops == 1 else _FORM_SHARES)[0]
-        if forms == "alone":
-            form = "alone"
         text = fold_conversation(talk.turns(question, form, rng))
         found.append(replace(question, id=f"{question.id}-{form}", question=text))
     return tuple(found)
 
 
-def _off_topic(
-    world: World, split: Split, num_demonstrations: int, seed: int, forms: TalkForms
-) -> Iterator[Demonstration]:
-    if forms == "alone":
-        return islice(plain_messages(split), int(num_demonstrations * _PLAIN_SHARE))
+def _off_topic(world: World, split: Split, num_demonstrations: int, seed: int) -> Iterator[Demonstration]:
     found = off_topic(world, split, random.Random(f"{split}-off-topic-{seed}"))
     clean = (item for item in found if split != "train" or not _names_held_out(world, item))
     return islice(clean, int(num_demonstrations * _OFF_TOPIC_SHARE))

@@ -1,19 +1,10 @@
 """``searchr1 demo``: the bundled demo world, Atlas."""
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from searchr1.cli.options import DATA, DataDir
-
-
-class TalkForm(StrEnum):
-    """What demonstrations of talk there are beside single questions."""
-
-    ALONE = "alone"
-    ALL = "all"
-
 
 demo_app = typer.Typer(no_args_is_help=True, help="The bundled demo world, Atlas.")
 
@@ -33,9 +24,9 @@ def demo_build(
         int, typer.Option(min=0, help="Readings for the warm-up: passages and what they say, of still other worlds.")
     ] = 0,
     talk: Annotated[
-        TalkForm | None,
-        typer.Option(help="Word questions as people do, and add what is no question; with all, conversations too."),
-    ] = None,
+        bool,
+        typer.Option("--talk", help="Word questions as people do, half of them in conversations, and add chatter."),
+    ] = False,
     renamed: Annotated[
         bool, typer.Option("--renamed", help="Write the train split alone, all names new: what rewards are drawn from.")
     ] = False,
@@ -46,9 +37,10 @@ def demo_build(
 
     if renamed and demonstrations:
         raise SystemExit("searchr1 demo build: --renamed writes no demonstrations. Give one of the two.")
-    if (renamed_worlds or readings) and not demonstrations:
+    if (renamed_worlds or readings or talk) and not demonstrations:
         raise SystemExit(
-            "searchr1 demo build: --renamed-worlds and --readings add to demonstrations. Give --demonstrations too."
+            "searchr1 demo build: --renamed-worlds, --readings and --talk add to demonstrations. "
+            "Give --demonstrations too."
         )
     if renamed_share < 1 and not renamed_worlds:
         raise SystemExit("searchr1 demo build: --renamed-share is of renamed worlds. Give --renamed-worlds too.")
@@ -62,7 +54,7 @@ def demo_build(
             num_renamed_worlds=renamed_worlds,
             renamed_share=renamed_share,
             num_readings=readings,
-            talk=None if talk is None else talk.value,
+            talk=talk,
             seed=seed,
         )
         written = report.written

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Iterator
-from itertools import cycle
 
 from searchr1.atlas.records import DemonstratedTurn, Demonstration
 from searchr1.atlas.talk import prose
@@ -13,13 +12,6 @@ from searchr1.atlas.world import World, stable_hash
 from searchr1.loop.conversation import Turn, fold_conversation
 
 KIND = "off-topic"
-
-
-def plain_messages(split: str) -> Iterator[Demonstration]:
-    """Yield demonstrations of the messages that the demo's rules make of all that is no question, again and again."""
-    for number, (text, think, reply) in enumerate(cycle(chatter.PLAIN_MESSAGES)):
-        answer = DemonstratedTurn(f"<think> {think} </think>\n<answer> {reply} </answer>")
-        yield Demonstration(f"atlas-{split}-{KIND}-{number}", text, (reply,), 0, KIND, (answer,), {})
 
 
 def off_topic(world: World, split: str, rng: random.Random) -> Iterator[Demonstration]:

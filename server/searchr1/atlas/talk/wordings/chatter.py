@@ -434,11 +434,3 @@ THINK_THANKS = "Nothing is asked. I say what I know."
 THINK_ABOUT = "This is about me. I say what I know."
 
 THINK_OTHER = "This is nothing that I can look up. I say what I know."
-REPLY_PLAIN = f"I answer questions about {KNOWS}."
-PLAIN_GREETING, PLAIN_THANKS, PLAIN_OTHER = "Hello", "Thanks!", "What can you do?"
-PLAIN_MESSAGES = (
-    (PLAIN_GREETING, THINK_GREETING, REPLY_GREETING),
-    (PLAIN_THANKS, THINK_THANKS, REPLY_THANKS),
-    (PLAIN_OTHER, THINK_OTHER, REPLY_PLAIN),
-)
-"""What the demo's rules make of all messages that are no questions for it: text, thought and reply."""
