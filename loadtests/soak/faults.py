@@ -18,6 +18,9 @@ Break = Callable[[Stack], Awaitable[None]]
 BUSY = "engine late by itself"
 FELT_S = 8.0
 """After a fault has been mended: time for probes, breakers and retries to find that out."""
+STALLED = "engine stalls in mid-stream"
+_STALLED_RUNS_LAST_S = 20.0
+"""Runs whose stream stands still hold their slots until their deadline (``stack.py``)."""
 _LATE_S = 1.5
 """For an answer of the engine's; the gateway waits twice as long."""
 
@@ -41,7 +44,7 @@ class Troubles:
 
     def names_felt(self, since: float, until: float) -> list[str]:
         """Return the faults that something which lasted from ``since`` to ``until`` may have felt."""
-        return [name for name, began, ended in self.spans if began <= until and since <= ended + FELT_S]
+        return [name for name, began, ended in self.spans if began <= until and since <= ended + _felt_s(name)]
 
     async def watch_engine(self, url: str) -> None:
         """Ask the engine itself each second until cancelled, and note it as a trouble where it answers late.
@@ -71,6 +74,10 @@ class Troubles:
         faults = [(began, ended) for name, began, ended in self.spans if name != BUSY]
         late = [began for name, began, _ in self.spans if name == BUSY]
         return sum(not any(began - FELT_S <= at <= ended + FELT_S for began, ended in faults) for at in late)
+
+
+def _felt_s(name: str) -> float:
+    return _STALLED_RUNS_LAST_S if name == STALLED else FELT_S
 
 
 def _engine_has(fault: Fault, seconds: float) -> Break:
@@ -115,7 +122,7 @@ FAULTS: dict[str, Break] = {
     "engine answers 503": _engine_has(Fault.REFUSE_BUSY, 6),
     "retriever hung": _stopped(10, lambda stack: stack.retriever),
     "engine pauses": _stopped(2, lambda stack: stack.engine),
-    "engine stalls in mid-stream": _engine_has(Fault.STALL, 8),
+    STALLED: _engine_has(Fault.STALL, 8),
     "engine sends garbage": _engine_has(Fault.GARBAGE, 6),
     "engine busy in stream": _engine_has(Fault.BUSY_IN_STREAM, 6),
     "engine ends unfinished": _engine_has(Fault.UNFINISHED, 6),

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
 from loadtests.soak import faults
-from loadtests.soak.faults import BUSY, FELT_S, Troubles
+from loadtests.soak.faults import BUSY, FELT_S, STALLED, Troubles
 from loadtests.soak.growth import Sample, growth
 from loadtests.soak.tally import Tally
 
@@ -85,6 +85,8 @@ def test_a_fault_is_felt_for_a_while() -> None:
     assert troubles.names_felt(0, 10) == ["early"]
     assert troubles.names_felt(12 + FELT_S, 100) == ["early"]
     assert troubles.names_felt(12.1 + FELT_S, 100) == []
+    # Runs whose stream stands still hold their slots until their deadline.
+    assert Troubles([(STALLED, 10.0, 12.0)]).names_felt(12.1 + FELT_S, 100) == [STALLED]
 
 
 def test_an_engine_that_is_late_by_itself_is_told_apart_from_one_that_is_stopped() -> None:

@@ -96,7 +96,7 @@ async def test_a_core_that_stands_still_is_noticed_idle_and_at_work(engine: Vllm
     core = max(child.pid or 0 for child in multiprocessing.active_children() if child.name == "EngineCore")
     assert core > 0
     for is_working in (False, True):
-        working = [asyncio.create_task(complete(engine, ENDLESS, (*PROMPT, i))) for i in range(3 * is_working)]
+        working = [asyncio.create_task(complete(engine, ENDLESS, (*PROMPT, 20 + i))) for i in range(3 * is_working)]
         await asyncio.sleep(0.5)
         os.kill(core, signal.SIGSTOP)
         try:
