@@ -117,6 +117,48 @@ def test_what_stands_for_itself_stays_as_it_is(before: tuple[str, ...], text: st
     assert asked_after(before, text) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "And what is the capital of Peru?",
+        "whats the capital of peru?",
+        "What's the capital city of Peru?",
+        "I want to know the capital of Peru",
+        "the capital of France is Paris, right?",
+        "what do they speak in Peru?",
+        "What money do they use in Peru?",
+        "which currency does peru use?",
+        "What is the time zone in Lima?",
+        "How many people are there in Lima?",
+        "who are the neighbours of Peru",
+        "What is the biggest country in the world?",
+        "What is the language of Python?",
+    ],
+)
+@pytest.mark.parametrize("before", [CURRENCY, CAPITAL, CITY])
+def test_a_new_question_is_never_about_the_place_before(before: tuple[str, ...], text: str) -> None:
+    assert asked_after(before, text) == text
+
+
+def test_a_question_that_stays_as_it_is_is_what_comes_next_is_about() -> None:
+    before = (*CAPITAL, "And what is the capital of Peru?", "Lima")
+    assert asked_after(before, "And its currency?") == "Which currency is used in Peru?"
+
+
+@pytest.mark.parametrize(
+    "text", ["and there?", "Really?", "Thanks, John!", "in French please", "What about the food?", "and 2+2?", "Nice!"]
+)
+def test_what_is_no_place_of_the_world_is_no_new_place(text: str) -> None:
+    assert asked_after(CURRENCY, text) == text
+
+
+@pytest.mark.parametrize("chat", ["Thanks!", "ok", "tell me more", "Really?"])
+def test_what_is_said_to_chatter_is_no_place(chat: str) -> None:
+    before = (*CURRENCY, chat, "You are welcome! I answer questions about countries and cities.")
+    assert asked_after(before, "And the capital?") == "What is the capital of Mali?"
+    assert asked_after(before, "How many people live there?") == "What is the population of Mali?"
+
+
 @pytest.mark.parametrize("text", ["And in Chad?", "What is its capital?"])
 def test_without_anything_before_it_an_ellipsis_stays(text: str) -> None:
     assert asked_after((), text) == text

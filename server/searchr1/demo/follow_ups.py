@@ -3,7 +3,9 @@
 The demo's model is too small to find out what an ellipsis means. These rules know the few things that the demo's world
 can be asked, in the words of people and not only in its own: what is asked is told by a key word, the place by what is
 left when fillers are taken away, and ``it`` is the last answer where that is a place that can be asked so, and else the
-place of the question before. A message that they don't understand stays as it is.
+place of the question before. Nothing is taken for ``it`` where a word is left that is none of asking, since that may be
+what is asked about, and nothing but the world's own places for a new place. A message that the rules don't understand
+stays as it is.
 """
 
 import re
@@ -12,7 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from searchr1.atlas import templates
-from searchr1.atlas.talk.wordings import chatter, phrasings
+from searchr1.atlas.talk.wordings import chatter, it, phrasings
+from searchr1.atlas.world import load_world
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn
 
 _KEYWORDS = (
@@ -27,10 +30,6 @@ _KEYWORDS = (
 )
 """What is asked, by words that tell it; the first that occurs, in this order."""
 _OF_CAPITAL = re.compile(r"\bcapital\b")
-_BACK = re.compile(
-    r"\b(it|its|it's|there|that|their|they|them|this|the (?:capital|currency|language|continent|population|"
-    r"neighbou?rs?|country|nation|time ?zone|money))\b"
-)
 _FILLERS = frozenset(
     re.findall(
         r"\S+",
@@ -39,6 +38,21 @@ _FILLERS = frozenset(
         "too try us want well what what's with would you your",
     )
 )
+_WORDS_OF_ASKING = frozenset(
+    re.findall(
+        r"\S+",
+        "actually any are at belong belongs big border bordering borders by called capital capitals cash citizens "
+        "city clock clocks common continent continents countries country currencies currency did does find follow "
+        "follows from give governed government has have hear home hows in inhabitants it's its just kind land "
+        "language languages large legal lie lies live lives located main many maybe money most much nation "
+        "national nations neighbor neighboring neighbors neighbour neighbouring neighbours next number official "
+        "old other out part pay people person place population populous residents seat set share shares show sit "
+        "sits size some someone speak spoken state still sure tender that's their them there there's they they're "
+        "this time timezone timezones tongue total town types use used uses using was whats where where's which "
+        "who who's whom whose will word world zone zones",
+    )
+)
+"""Words in which people ask about a place, beside those of the wordings; none of them names one."""
 _CUE = re.compile(
     r"^\W*(?:\w+[!.,]\s+)*(and|what about|how about|same|the same|now|also|then|next|ok|okay|alright|thanks|great|in|"
     r"for|can you|could you|please|got it|what would|try)\b",
@@ -72,11 +86,14 @@ class _Talk:
 def standalone(turns: Sequence[Turn]) -> str:
     """Return the last of ``turns``, which are no instructions, as a question that stands for itself."""
     talk: _Talk | None = None
+    is_about_it = False
     dialogue = [turn for turn in turns if turn.role not in INSTRUCTION_ROLES]
     for turn in dialogue[:-1]:
         if turn.role == "user":
+            before = talk
             _, talk = _resolve(turn.text, talk)
-        elif talk is not None:
+            is_about_it = talk is not before
+        elif talk is not None and is_about_it:
             talk = _Talk(talk.key, talk.topic, _place_of(turn.text))
     return _resolve(dialogue[-1].text, talk)[0]
 
@@ -92,10 +109,9 @@ def _resolve(text: str, talk: _Talk | None) -> tuple[str, _Talk | None]:
         return text, talk
     described = _description_in(text)
     asked = _asked(text.replace(described, "") if described else text)
-    if asked is not None and not described and (_BACK.search(text.lower()) or not _names(text)):
-        return _worded(_about_it(asked, talk))
     if asked is not None:
-        return text, talk
+        other = described or _other_words(text)
+        return (text, _Talk(asked, other)) if other else _worded(_about_it(asked, talk))
     place = described or _new_place(text)
     if place is not None:
         if talk.topic != _described(talk.topic) and place == _described(place):
@@ -214,22 +230,48 @@ def _new_place(text: str) -> str | None:
     is_described = place != _described(place)
     if not place or (len(words) > _PLACE_WORDS and not is_described) or re.search(r"[.!?;:]\s", place):
         return None
-    is_name = is_described or _is_name(place.split())
-    if has_cue:
-        return place if is_name or len(words) <= 2 else None
-    return place if is_name and text.rstrip().endswith("?") and len(words) <= _PLACE_WORDS else None
+    if is_described:
+        return place
+    known = place.removeprefix("the ").lower() in _places()
+    is_asked = has_cue or text.rstrip().endswith("?") or place.lower() in _countries()
+    return (
+        place if known and is_asked and (has_cue or _is_name(place.split()) or place.lower() in _countries()) else None
+    )
+
+
+@cache
+def _countries() -> frozenset[str]:
+    names = (name for country in load_world().countries.values() for name in (country.name, country.phrase))
+    return frozenset(name.lower().removeprefix("the ") for name in names)
+
+
+@cache
+def _places() -> frozenset[str]:
+    """Return the names of the world's countries and cities, in lower case."""
+    world = load_world()
+    capitals = {country.capital.lower() for country in world.countries.values()}
+    return _countries() | capitals | {city.name.lower() for city in world.cities}
+
+
+@cache
+def _asking() -> frozenset[str]:
+    """Return the words in which something can be asked about ``it``."""
+    of_wordings = {_bare(word) for texts in it.IT.values() for text in texts for word in text.split()}
+    return of_wordings | _FILLERS | _WORDS_OF_ASKING
+
+
+def _other_words(text: str) -> str:
+    """Return the words of ``text`` that are none of asking: perhaps what it asks about."""
+    words = re.split(r"[\s/-]+", text.strip())
+    return " ".join(word.strip(',.!?:;*"()') for word in words if _bare(word) and not _is_of_asking(_bare(word)))
+
+
+def _is_of_asking(word: str) -> bool:
+    return word.removesuffix("'s") in _asking() or word in _asking()
 
 
 def _bare(word: str) -> str:
     return word.strip(',.!?:;*"').lower()
-
-
-def _names(text: str) -> bool:
-    """Return whether a word other than the first begins with a capital, or the first does and is no filler."""
-    words = text.strip().strip('*"').split()
-    return any(word[:1].isupper() and _bare(word) not in _FILLERS for word in words[1:]) or (
-        bool(words) and words[0][:1].isupper() and _is_name(words)
-    )
 
 
 def _is_name(words: Sequence[str]) -> bool:
