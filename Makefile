@@ -16,7 +16,7 @@ demo: setup ## serve the demo model on real vLLM at http://127.0.0.1:8000 (PORT=
 test: setup ## lint, types and all tests
 	@scripts/test
 
-test-fast: setup ## the tests that need nothing but Python, in under two minutes
+test-fast: setup ## the tests that need nothing but Python, in under five minutes
 	@scripts/test-fast
 
 check: setup ## lint, formatting and types only
