@@ -257,7 +257,7 @@ def _places() -> frozenset[str]:
 def _asking() -> frozenset[str]:
     """Return the words in which something can be asked about ``it``."""
     of_wordings = {_bare(word) for texts in it.IT.values() for text in texts for word in text.split()}
-    return of_wordings | _FILLERS | _WORDS_OF_ASKING
+    return _FILLERS | _WORDS_OF_ASKING | of_wordings
 
 
 def _other_words(text: str) -> str:
