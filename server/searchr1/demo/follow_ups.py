@@ -232,25 +232,29 @@ def _new_place(text: str) -> str | None:
         return None
     if is_described:
         return place
-    known = place.removeprefix("the ").lower() in _places()
-    is_asked = has_cue or text.rstrip().endswith("?") or place.lower() in _countries()
-    return (
-        place if known and is_asked and (has_cue or _is_name(place.split()) or place.lower() in _countries()) else None
-    )
+    names = _names_of_world()
+    if place.removeprefix("the ").lower() not in names.places:
+        return None
+    is_country = place.lower() in names.countries
+    return place if has_cue or is_country or (text.rstrip().endswith("?") and _is_name(place.split())) else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The names of the world in lower case, without ``the``."""
+
+    countries: frozenset[str]
+    places: frozenset[str]
+    """Of countries and cities."""
 
 
 @cache
-def _countries() -> frozenset[str]:
-    names = (name for country in load_world().countries.values() for name in (country.name, country.phrase))
-    return frozenset(name.lower().removeprefix("the ") for name in names)
-
-
-@cache
-def _places() -> frozenset[str]:
-    """Return the names of the world's countries and cities, in lower case."""
+def _names_of_world() -> _Names:
     world = load_world()
+    phrases = (name for country in world.countries.values() for name in (country.name, country.phrase))
+    countries = frozenset(name.lower().removeprefix("the ") for name in phrases)
     capitals = {country.capital.lower() for country in world.countries.values()}
-    return _countries() | capitals | {city.name.lower() for city in world.cities}
+    return _Names(countries, countries | capitals | {city.name.lower() for city in world.cities})
 
 
 @cache
@@ -263,11 +267,8 @@ def _asking() -> frozenset[str]:
 def _other_words(text: str) -> str:
     """Return the words of ``text`` that are none of asking: perhaps what it asks about."""
     words = re.split(r"[\s/-]+", text.strip())
-    return " ".join(word.strip(',.!?:;*"()') for word in words if _bare(word) and not _is_of_asking(_bare(word)))
-
-
-def _is_of_asking(word: str) -> bool:
-    return word.removesuffix("'s") in _asking() or word in _asking()
+    others = (word for word in words if _bare(word) and _bare(word).removesuffix("'s") not in _asking())
+    return " ".join(word.strip(',.!?:;*"()') for word in others)
 
 
 def _bare(word: str) -> str:

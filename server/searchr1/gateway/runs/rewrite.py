@@ -1,5 +1,6 @@
 """Rewriting: a conversation's last message as a question that stands for itself, by one short completion."""
 
+import asyncio
 import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -50,7 +51,8 @@ class RulesRewriter:
         """See ``Rewriter``. A message that the rules don't understand stays as it is."""
         from searchr1.demo.follow_ups import standalone  # Other gateways have no use for the demo's wordings.
 
-        return standalone(turns)
+        # The first one loads the world, which takes a second.
+        return await asyncio.to_thread(standalone, turns)
 
 
 class EngineRewriter:
