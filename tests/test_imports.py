@@ -107,7 +107,7 @@ LAYERS = {
         "searchr1.loop.types",
         "searchr1.tokenizer",
     ),
-    "searchr1.hub_errors": (),
+    "searchr1.hf_hub": (),
     "searchr1.retry_after": (),
     "searchr1.http_server": (),
     "searchr1.retrieval": (
@@ -124,7 +124,7 @@ LAYERS = {
     ),
     "searchr1.data": (
         "searchr1.errors",
-        "searchr1.hub_errors",
+        "searchr1.hf_hub",
         "searchr1.registry",
         "searchr1.files",
         "searchr1.json_texts",

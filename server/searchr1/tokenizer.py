@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer as RawTokenizer
 
 from searchr1.errors import ConfigurationError, SearchR1Error, missing_package
-from searchr1.hub_errors import refusal
+from searchr1.hf_hub import HubRefusedError, snapshot
 from searchr1.loop.types import AddBos, TokenIds
 
 _FILES: Final = (
@@ -164,16 +164,14 @@ def _find(name_or_path: str) -> Path:
     if path.is_absolute() or name_or_path.startswith((".", "~")):
         raise ConfigurationError(f"{name_or_path}: no such folder")
     try:
-        from huggingface_hub import snapshot_download
+        return snapshot(name_or_path, allow_patterns=list(_FILES))
     except ImportError as error:
         raise ConfigurationError(
             missing_package(f"{name_or_path} is not a folder, and looking it up", "huggingface_hub", "server")
         ) from error
-    try:
-        return Path(snapshot_download(name_or_path, allow_patterns=list(_FILES)))
-    except Exception as error:  # the errors of its HTTP library come through, of its disk, and its own: no common base
+    except HubRefusedError as error:
         raise ConfigurationError(
-            f"{name_or_path} is neither a folder nor a model that the hub gives out: {refusal(error)}"
+            f"{name_or_path} is neither a folder nor a model that the hub gives out: {error}"
         ) from error
 
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from searchr1 import hf_hub
 from searchr1.errors import DatasetError, missing_package
-from searchr1.hub_errors import refusal
 
 _NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", re.ASCII)
 
@@ -21,23 +21,20 @@ def snapshot(name: str, patterns: Sequence[str]) -> Path:
     Raises:
         DatasetError: the cache lacks the dataset, and the hub does not give it out or can't be reached.
     """
+    repo, _, revision = name.partition("@")
     try:
-        from huggingface_hub import snapshot_download
+        return hf_hub.snapshot(
+            repo, repo_type="dataset", revision=revision or None, allow_patterns=list(patterns), library_name="searchr1"
+        )
     except ImportError as error:
         raise DatasetError(
             missing_package(f"{name} is not here, and looking it up", "huggingface_hub", "server")
         ) from error
-    repo, _, revision = name.partition("@")
-    try:
-        folder = snapshot_download(
-            repo, repo_type="dataset", revision=revision or None, allow_patterns=list(patterns), library_name="searchr1"
-        )
-    except Exception as error:  # the errors of its HTTP library come through, of its disk, and its own: no common base
+    except hf_hub.HubRefusedError as error:
         raise DatasetError(
             f"{name} is no file or folder here, and the hub's cache does not hold it; "
-            f"the hub gives: {refusal(error)}. Offline, give the path of its files"
+            f"the hub gives: {error}. Offline, give the path of its files"
         ) from error
-    return Path(folder)
 
 
 def cached_snapshot(folder: Path) -> Path:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from searchr1.errors import ConfigurationError
 from searchr1.files import whole_file
-from searchr1.hub_errors import refusal
+from searchr1.hf_hub import HubRefusedError, snapshot
 
 STATE = "state.pt"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "*.part")
@@ -30,13 +30,10 @@ def find_model(name: str) -> Path:
         return Path(name)
     if name.count("/") > 1 or name.startswith(("/", ".", "~")):  # The hub's are NAME or OWNER/NAME.
         raise ConfigurationError(f"{name}: no such folder. `searchr1 train warmup` writes one: docs/guides/training.md")
-    from huggingface_hub import snapshot_download
-
     try:
-        return Path(snapshot_download(name, library_name="searchr1"))
-    except Exception as error:  # the errors of its HTTP library come through, of its disk, and its own: no common base
-        message = f"{name} is no folder here, and the hub does not give it: {refusal(error)}"
-        raise ConfigurationError(message) from error
+        return snapshot(name, library_name="searchr1")
+    except HubRefusedError as error:
+        raise ConfigurationError(f"{name} is no folder here, and the hub does not give it: {error}") from error
 
 
 def dtype_of(folder: Path) -> torch.dtype:

@@ -1,13 +1,34 @@
-"""What the Hugging Face hub's client says where it gives nothing, in one line."""
+"""The Hugging Face hub's snapshots; what its client says where it gives none, in one line."""
 
 import os
 import ssl
+from pathlib import Path
+from typing import Any
 
 _PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
-def refusal(error: Exception) -> str:
+class HubRefusedError(Exception):
+    """The hub gave nothing; ``str()`` says why in one line."""
+
+
+def snapshot(name: str, **options: Any) -> Path:
+    """Return the folder of a hub's snapshot; ``options`` are those of ``huggingface_hub.snapshot_download``.
+
+    Raises:
+        HubRefusedError: it can't be had.
+        ImportError: huggingface_hub is not installed.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, **options))
+    except Exception as error:  # the errors of its HTTP library come through, of its disk, and its own: no common base
+        raise HubRefusedError(_refusal(error)) from error
+
+
+def _refusal(error: Exception) -> str:
     """Return the first line of what the hub's client raised, and the variables that may be why.
 
     It raises errors of its own, of its HTTP library, for a proxy or a certificate, and of the disk, without a common
