@@ -43,7 +43,8 @@ def test_connections_to_a_port_are_counted_and_not_those_from_it() -> None:
 def test_memory_that_is_taken_is_seen() -> None:
     # In a process of its own and mapped anew: this one may have freed as much before, and be given that again.
     with subprocess.Popen([sys.executable, "-c", TAKES_MEMORY], stdin=PIPE, stdout=PIPE) as child:
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         seen = []
         while child.stdout.readline():
             seen.append(Process(child.pid).rss_bytes)
