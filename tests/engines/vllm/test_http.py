@@ -151,7 +151,7 @@ async def test_every_fault_has_its_type_and_none_outlives_its_completion(
 async def test_a_stream_that_stands_still_is_given_up(fake: FakeVllm) -> None:
     fake.fault = Fault.STALL
     async with VllmHttpEngine(fake.url, MODEL, timeouts=HttpTimeouts(read_s=0.3)) as hasty:
-        with pytest.raises(EngineUnavailableError, match="[Tt]imeout"):
+        with pytest.raises(EngineUnavailableError, match=r"[Tt]imeout"):
             await complete(hasty, PARAMS)
     await fake.idle.wait()
 
