@@ -31,8 +31,8 @@ class Server:
     """After it was stopped: whether processes that it had started were still there. They are killed then."""
 
 
-_PORTS = range(10_000, 32_768)
-"""Those below the ones that Linux gives to connections, and to listeners that ask for any."""
+_PORTS = range(10_100, 32_768)
+"""Below those that Linux gives to connections and to listeners that ask for any; above 10080, which browsers refuse."""
 
 
 def free_port(*, also_above: int = 0) -> int:
