@@ -61,6 +61,8 @@ class DriveOptions:
     """Tokens per chunk of a completion, at least. More is cheaper where nobody watches the text arrive."""
     logprobs: bool = False
     """Record the sampled tokens' logprobs in the segments."""
+    cache_salt: str | None = None
+    """The engine's cached prefixes are shared with runs of the same salt alone."""
     priority_by_turn: bool = False
     """Let later turns run first on the engine, which keeps their prefixes in its cache."""
 
@@ -75,6 +77,7 @@ class DriveOptions:
             shaping=self.shaping,
             logprobs=self.logprobs,
             stream_interval=self.stream_interval,
+            cache_salt=self.cache_salt,
         )
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from searchr1.engines.base import EngineHealth, ServedEngine
+from searchr1.engines.base import EngineHealth, Replicated, ServedEngine
 from searchr1.gateway.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,9 @@ class Readiness:
         reason = "stopping" if self.is_stopping else self.engine.reason if self._asked.is_set() else "starting"
         told = {"status": "not_ready", "reason": reason} if reason else {"status": "ready"}
         told |= {"engine": self.engine.word, "retriever": self._metrics.search.providers.word, "store": self.store.word}
+        if isinstance(self._engine, Replicated):
+            views = self._engine.replicas
+            told["replicas"] = f"{sum(view.healthy for view in views)} of {len(views)} ready"
         return not reason, told
 
     async def _watch_engine(self) -> None:

@@ -10,13 +10,14 @@ from typing import Protocol
 
 from fastapi import Request
 
-from searchr1.engines.base import ServedEngine, TellsMetrics
+from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
 from searchr1.engines.factory import open_engine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.access.api_keys import ApiKeys
 from searchr1.gateway.logs import BurstLog
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Readiness
+from searchr1.gateway.replica_metrics import ReplicaMetrics
 from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
@@ -83,6 +84,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
         # A remote one need not be up yet: /readyz tells.
         engine = await stack.enter_async_context(open_engine(settings.engine_config(tokenizer.vocab_size)))
+        if isinstance(engine, Replicated):
+            metrics.registry.register(ReplicaMetrics(engine))
         rewriter = await stack.enter_async_context(open_rewriter(settings, engine, tokenizer))
         is_local = settings.engine_url is None
         yield Services(

@@ -7,8 +7,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
+from searchr1.breaker import BreakerState
 from searchr1.loop.types import Passage
-from searchr1.retrieval.base import BreakerState, Found, NullObserver, SearchFailed, SearchOutcome
+from searchr1.retrieval.base import Found, NullObserver, SearchFailed, SearchOutcome
 
 P = ParamSpec("P")
 T = TypeVar("T")

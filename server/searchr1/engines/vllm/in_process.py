@@ -133,7 +133,7 @@ class VllmInProcessEngine(TakesWeights):
             self._abort(llm, request_id)
 
         outputs = llm.generate(
-            tokens_input(prompt_token_ids=list(prompt_ids)),
+            tokens_input(prompt_token_ids=list(prompt_ids), cache_salt=params.cache_salt),
             _sampling(params),
             request_id,
             priority=priority if self.config.priority_scheduling else 0,
