@@ -127,6 +127,10 @@ HEALTH_REASONS: Final = frozenset(
 )
 
 
+SURVIVABLE_REASONS: Final = frozenset({"context_too_short"})
+"""Those for which some requests are still answered: they are told, but keep nothing out."""
+
+
 class ServedEngine(Engine, Protocol):
     """An engine that a gateway stands in front of."""
 

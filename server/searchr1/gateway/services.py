@@ -67,6 +67,8 @@ class Services:
     def __post_init__(self) -> None:
         self.keys = ApiKeys(self.settings)
         self.readiness = Readiness(self.engine, self.metrics)
+        if isinstance(self.engine, Replicated):
+            self.metrics.registry.register(ReplicaMetrics(self.engine))
 
 
 @asynccontextmanager
@@ -84,8 +86,6 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
         # A remote one need not be up yet: /readyz tells.
         engine = await stack.enter_async_context(open_engine(settings.engine_config(tokenizer.vocab_size)))
-        if isinstance(engine, Replicated):
-            metrics.registry.register(ReplicaMetrics(engine))
         rewriter = await stack.enter_async_context(open_rewriter(settings, engine, tokenizer))
         is_local = settings.engine_url is None
         yield Services(

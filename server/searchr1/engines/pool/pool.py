@@ -159,8 +159,8 @@ class VllmPool(TakesWeights):
     async def health(self) -> EngineHealth:
         """Return that all is well while one replica is ready, or else why none is. Never raises."""
         replicas = list(self._replicas.values())
-        if any(replica.state == "ready" for replica in replicas):
-            return EngineHealth(ok=True)
+        if takers := self._takers():
+            return takers[0].health
         if not replicas:
             return EngineHealth(ok=False, reason="unreachable", detail="the pool has no replica")
         worst = next((replica.health for replica in replicas if not replica.health.ok), None)
@@ -258,7 +258,9 @@ class VllmPool(TakesWeights):
         return [other for other in self._takers() if other is not replica]
 
     def _takers(self) -> list[Replica]:
-        return [replica for replica in self._replicas.values() if replica.takes_sessions]
+        """Return the replicas that sessions may go to: those for every run, or else those for some."""
+        takers = [replica for replica in self._replicas.values() if replica.takes_sessions]
+        return [replica for replica in takers if replica.health.ok] or takers
 
     def _move_completions(self, replica: Replica) -> bool:
         """Have the completions of ``replica`` go on elsewhere; return whether there is such a place."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from searchr1.breaker import Breaker
-from searchr1.engines.base import EngineHealth, ReplicaState, ReplicaView
+from searchr1.engines.base import SURVIVABLE_REASONS, EngineHealth, ReplicaState, ReplicaView
 from searchr1.engines.pool.load import Load, load_of
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.errors import EngineError
@@ -60,8 +60,9 @@ class Replica:
 
     @property
     def is_in_service(self) -> bool:
-        """Whether it says that it is well, and nobody takes it out."""
-        return self._health.ok and not self._is_draining and not self._is_gone
+        """Whether it says that it is well enough for some runs, and nobody takes it out."""
+        serves = self._health.ok or self._health.reason in SURVIVABLE_REASONS
+        return serves and not self._is_draining and not self._is_gone
 
     @property
     def view(self) -> ReplicaView:
@@ -105,17 +106,17 @@ class Replica:
         return self._idle.is_set()
 
     async def look(self) -> bool:
-        """Ask the server how it is and how much room it has; return whether it is well. Never raises."""
+        """Ask the server how it is and how much room it has; return whether it serves. Never raises."""
         self._health = await self.client.health()
         self._note()  # A breaker's rest may also be over.
-        if self._health.ok:
+        if serves := self._health.ok or self._health.reason in SURVIVABLE_REASONS:
             try:
                 self.load = load_of(await self.client.metrics_text())
             except EngineError:
                 self.load = Load()
             self._pending_tokens = 0
         self.seen.set()
-        return self._health.ok
+        return serves
 
     def drain(self) -> None:
         """Take no more sessions."""
