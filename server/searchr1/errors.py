@@ -45,6 +45,10 @@ class EngineUnavailableError(EngineError):
     """The engine cannot be reached, is not ready yet, does not move, or has died."""
 
 
+class EngineClosedError(EngineUnavailableError):
+    """The engine has been closed by its owner: it does not come back."""
+
+
 class EngineDrainedError(EngineUnavailableError):
     """The engine's owner moves its completions elsewhere: ask for the rest at once."""
 

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.resume import UnbrokenCompletion
 from searchr1.engines.retry_budget import RetryBudget
-from searchr1.errors import EngineDrainedError, EngineError, EngineOverloadedError, EngineUnavailableError
+from searchr1.errors import (
+    EngineClosedError,
+    EngineDrainedError,
+    EngineError,
+    EngineOverloadedError,
+    EngineUnavailableError,
+)
 from tests.engines.deterministic import STOPS, OneTextEngine, decode, encode, sampled
 
 PROMPT = tuple(encode("Question: who lives in Ōsaka?\n"))
@@ -159,9 +165,9 @@ async def test_what_had_come_whole_is_not_asked_for_again() -> None:
     assert len(engine.requests) == 1
 
 
+@pytest.mark.parametrize("error", [EngineError("400"), EngineClosedError("closed")])
 @pytest.mark.parametrize("cut", [0, 4])
-async def test_an_error_that_stays_ends_the_completion(cut: int, waits: list[float]) -> None:
-    error = EngineError("400")
+async def test_an_error_that_stays_ends_the_completion(cut: int, error: EngineError, waits: list[float]) -> None:
     engine = OneTextEngine(PROMPT, TEXT, iter([(cut, error)]))
     with pytest.raises(EngineError) as raised:
         await read(asked(engine, params_of(1)))

@@ -27,7 +27,7 @@ from typing import Final
 
 from searchr1.engines.base import Chunk, Engine, SamplingParams
 from searchr1.engines.retry_budget import RetryBudget
-from searchr1.errors import EngineDrainedError, EngineError, EngineUnavailableError
+from searchr1.errors import EngineClosedError, EngineDrainedError, EngineError, EngineUnavailableError
 from searchr1.loop.types import Decode, FinishReason, TokenIds
 
 UNFINISHED: Final = "\ufffd"
@@ -169,7 +169,8 @@ class UnbrokenCompletion:
         await self.aclose()
         self._is_aborted = False
         begun = self._patient or bool(self._ids)
-        if not error.passing and not (begun and isinstance(error, EngineUnavailableError)):
+        comes_back = isinstance(error, EngineUnavailableError) and not isinstance(error, EngineClosedError)
+        if not error.passing and not (begun and comes_back):
             raise error
         if self._ids:
             self._cut_back(error)

@@ -15,7 +15,7 @@ from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.engines.pool.discovery import Discovery, Static
 from searchr1.engines.pool.pool import PoolTimes, VllmPool
 from searchr1.engines.vllm.http import HttpTimeouts, VllmHttpEngine
-from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.errors import EngineClosedError, EngineError, EngineUnavailableError
 from tests.engines.helpers import GREEDY, PROMPT, said, write_noisy_copy
 from tests.engines.pool.test_faults import until
 from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
@@ -178,6 +178,31 @@ async def test_servers_come_and_go_as_they_are_found() -> None:
                 assert names() == {two.url, three.url}
 
 
+async def test_a_server_that_comes_back_while_it_leaves_stays() -> None:
+    async with fakes(2) as [one, two]:
+        one.completions = two.completions = iter([["<answer>", " a "] * 400] * 2)
+        one.pause_s = two.pause_s = 0.01
+        one.bytes_per_write = two.bytes_per_write = 100
+        async with pool_of(static(one, two)) as pool:
+            asking = asyncio.create_task(ask(pool, "a"))
+            await until(lambda: one.num_running + two.num_running == 1)
+            busy = one if one.num_running else two
+            leaving = asyncio.create_task(pool.drain(busy.url, within_s=0.3))
+            await until(lambda: pool.num_by_state["draining"] == 1)
+            pool.add(busy.url)
+            await leaving
+            assert pool.num_by_state == {"ready": 2, "unwell": 0, "draining": 0, "gone": 0}
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_a_pool_that_is_closed_says_so() -> None:
+    async with fakes(1) as [one], pool_of(static(one)) as pool:
+        pass
+    with pytest.raises(EngineClosedError):
+        await ask(pool, "a")
+
+
 async def test_old_sessions_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("searchr1.engines.pool.pool._MAX_SESSIONS", 2)
     async with fakes(2) as [one, two], pool_of(static(one, two)) as pool:
@@ -221,6 +246,13 @@ async def test_a_replica_that_does_not_take_weights_gets_no_sessions_until_it_ha
         assert not bad.bodies
         bad.fails_at_weights = False
         await pool.take_weights(Path("/weights"), version="3")
+        assert pool.num_by_state["ready"] == 2
+
+
+async def test_replicas_that_offer_no_way_to_take_weights_serve_on() -> None:
+    async with fakes(2) as served, pool_of(static(*served), rolling=True) as pool:
+        with pytest.raises(EngineError, match="VLLM_SERVER_DEV_MODE=1"):
+            await pool.take_weights(Path("/weights"), version="2")
         assert pool.num_by_state["ready"] == 2
 
 

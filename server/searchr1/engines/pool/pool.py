@@ -32,7 +32,13 @@ from searchr1.engines.pool.replica import Replica
 from searchr1.engines.pool.weights import load_at_once, roll_over
 from searchr1.engines.vllm.address import ServerAddress
 from searchr1.engines.vllm.http import VllmHttpEngine
-from searchr1.errors import EngineDrainedError, EngineError, EngineOverloadedError, EngineUnavailableError
+from searchr1.errors import (
+    EngineClosedError,
+    EngineDrainedError,
+    EngineError,
+    EngineOverloadedError,
+    EngineUnavailableError,
+)
 from searchr1.loop.types import TokenIds
 
 logger = logging.getLogger(__name__)
@@ -88,6 +94,7 @@ class VllmPool(TakesWeights):
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._on_their_way_out: set[str] = set()
         self._num_gone = 0
+        self._is_lost = self._is_closed = False
 
     async def __aenter__(self) -> Self:
         await self._discover()
@@ -101,6 +108,7 @@ class VllmPool(TakesWeights):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_closed = True
         tasks = [*self._watches.values(), *self._leaving, *filter(None, [self._discovering])]
         for task in tasks:
             task.cancel()
@@ -124,12 +132,14 @@ class VllmPool(TakesWeights):
 
         A name that is not among ``replicas`` is ignored: the pool chooses then.
         """
-        self._remember(session, replica_name)
+        if replica_name in self._replicas:
+            self._remember(session, replica_name)
 
     def add(self, url: str) -> None:
         """Take one more server into the pool; it gets sessions once it is well. Raises ``ConfigurationError``."""
         name = ServerAddress.parse(url).url
         if name in self._replicas:
+            self._on_their_way_out.discard(name)
             self._replicas[name].admit()
             return
         replica = Replica(self._connect(url))
@@ -139,28 +149,31 @@ class VllmPool(TakesWeights):
     async def drain(self, url: str, *, within_s: float = 0.0) -> None:
         """Take a server out of the pool: no new sessions, and its completions end, or are moved after ``within_s``.
 
-        They are moved only if another replica is ready to take them. Raises ``KeyError`` for an unknown server.
+        They are moved only if another replica is ready to take them. ``add`` meanwhile takes it in again. Raises
+        ``KeyError`` for an unknown server.
         """
         replica = self._replicas[ServerAddress.parse(url).url]
         self._on_their_way_out.add(replica.name)
         replica.drain()
         is_idle = await replica.idle_within(within_s)
-        while not is_idle:
+        while not is_idle and replica.name in self._on_their_way_out:
             self._move_completions(replica)
             is_idle = await replica.idle_within(_MOVE_AGAIN_S)
+        if replica.name not in self._on_their_way_out:
+            return
+        self._on_their_way_out.discard(replica.name)
         watch = self._watches.pop(replica.name)
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
         del self._replicas[replica.name]
-        self._on_their_way_out.discard(replica.name)
         self._num_gone += 1
         await replica.remove()
 
     async def health(self) -> EngineHealth:
         """Return that all is well while one replica is ready, or else why none is. Never raises."""
         replicas = list(self._replicas.values())
-        if takers := self._takers():
-            return takers[0].health
+        if usable := self._usable():
+            return usable[0].health
         if not replicas:
             return EngineHealth(ok=False, reason="unreachable", detail="the pool has no replica")
         worst = next((replica.health for replica in replicas if not replica.health.ok), None)
@@ -175,6 +188,8 @@ class VllmPool(TakesWeights):
         Raises:
             EngineError: the replica failed. The error is passing where another replica could take it up.
         """
+        if self._is_closed:
+            raise EngineClosedError("the pool has been closed")
         replica = self._replica_of(session)
         period = replica.breaker.allow()
         result: CallResult = "cancelled"
@@ -222,8 +237,7 @@ class VllmPool(TakesWeights):
         before = self._sessions.get(session)
         replica = self._replicas.get(before) if before is not None else None
         if replica is None or not replica.takes_sessions:
-            # Where completions fail everywhere, those that say that they are well are asked all the same.
-            replica = self._roomiest(self._takers() or [one for one in self._replicas.values() if one.is_in_service])
+            replica = self._roomiest(self._usable())
             self.num_failovers += before is not None and before != replica.name
             replica.num_placed += 1
         self._remember(session, replica.name)
@@ -261,6 +275,10 @@ class VllmPool(TakesWeights):
         """Return the replicas that sessions may go to: those for every run, or else those for some."""
         takers = [replica for replica in self._replicas.values() if replica.takes_sessions]
         return [replica for replica in takers if replica.health.ok] or takers
+
+    def _usable(self) -> list[Replica]:
+        """Return the takers; where completions fail everywhere, those that say that they are well all the same."""
+        return self._takers() or [replica for replica in self._replicas.values() if replica.is_in_service]
 
     def _move_completions(self, replica: Replica) -> bool:
         """Have the completions of ``replica`` go on elsewhere; return whether there is such a place."""
@@ -306,8 +324,11 @@ class VllmPool(TakesWeights):
         try:
             found = await self._discovery.addresses()
         except EngineUnavailableError as error:
-            logger.warning("the pool's servers can't be looked up: %s", error)
+            if not self._is_lost:
+                logger.warning("the pool's servers can't be looked up: %s", error)
+            self._is_lost = True
             return
+        self._is_lost = False
         if not found:
             return
         for url in sorted(found - self._found):

@@ -9,7 +9,7 @@ from typing import Final
 
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.pool.replica import Replica
-from searchr1.errors import EngineError
+from searchr1.errors import EngineError, EngineUnavailableError
 
 _PROBE_S: Final = 60.0
 _PROBE: Final = SamplingParams(max_tokens=2, temperature=0.0, logprobs=True)
@@ -46,6 +46,12 @@ async def roll_over(
         await empty(replica)
         try:
             await replica.client.take_weights(folder, version=version)
+        except EngineUnavailableError as error:
+            _raise([error])
+        except EngineError as error:
+            replica.admit()  # It offers no way to do this, and has the weights that it had.
+            _raise([error])
+        try:
             await _probe(replica)
         except EngineError as error:
             _raise([error])

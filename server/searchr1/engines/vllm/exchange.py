@@ -16,7 +16,8 @@ class Lane:
     def __init__(self) -> None:
         self.error: EngineUnavailableError | None = None
         self.moved_at = 0.0
-        """When the newest token came, by the event loop's clock; 0 before the first."""
+        """When the newest token was read, by the event loop's clock: 0 before the first, infinite while its reader has
+        it and takes no other."""
         self._scope: asyncio.Timeout | None = None
         self._response: aiohttp.ClientResponse | None = None
 

@@ -6,6 +6,7 @@ server sends is bounded and checked; redirects are not followed.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Hashable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from searchr1.engines.vllm.exchange import Lane, is_passing, start_of_body
 from searchr1.engines.vllm.progress import progress_of
 from searchr1.engines.vllm.request import SessionHeaders, completion_body
 from searchr1.engines.vllm.stream import CompletionReader, error_of_status, event_decoder, message_of
-from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.errors import EngineClosedError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.retry_after import retry_after_s
 
@@ -146,7 +147,7 @@ class VllmHttpEngine:
             EngineError: the request was refused, or the stream broke the protocol.
         """
         if self._http.closed:
-            raise EngineUnavailableError("the engine's client has been closed")
+            raise EngineClosedError("the engine's client has been closed")
         if self._silence.stalled:
             raise EngineUnavailableError(f"the engine at {self.base_url} does not move")
         self._probe_id = prompt_ids[0] if prompt_ids else 0
@@ -164,8 +165,9 @@ class VllmHttpEngine:
                         if (chunk := reader.feed(data)) is not None:
                             # Bytes that make no token are no sign of work.
                             self._silence.moved()
-                            lane.moved_at = loop.time()
+                            lane.moved_at = math.inf
                             yield chunk
+                            lane.moved_at = loop.time()
                     # Yielded after the response's end, so that the connection goes back to the pool.
                     last = reader.end()
             except (aiohttp.ClientError, OSError) as error:
