@@ -92,6 +92,8 @@ LAYERS = {
     "searchr1.json_texts": ("searchr1.errors",),
     "searchr1.printable": (),
     "searchr1.breaker": (),
+    "searchr1.deadline": (),
+    "searchr1.pacing": (),
     "searchr1.files": ("searchr1.errors", "searchr1.json_texts"),
     "searchr1.redis_client": ("searchr1.errors",),
     "searchr1.sockets": ("searchr1.errors",),

@@ -36,6 +36,8 @@ class ReplayOptions(TypedDict, total=False):
     seed: int | None
     deadline_s: float | None
     """Seconds after which the run ends as ``deadline``."""
+    stream_interval_ms: int | None
+    """Milliseconds between two pieces of a stream's text; 0 sends each token as it comes."""
     cache: Literal["default", "only"] | None
     """``only`` answers searches from the server's cache alone."""
     logprobs: bool | None

@@ -12,11 +12,11 @@ stream. If the rollout then asks for another query, or for none, that search is 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TypeVar
 
+from searchr1.deadline import Deadline, DeadlinePassedError
 from searchr1.engines.base import UNSHAPED, Engine, SamplingParams, Shaping
 from searchr1.engines.resume import UnbrokenCompletion
 from searchr1.engines.retry_budget import SHARED_BUDGET
@@ -33,12 +33,11 @@ from searchr1.loop.types import (
     Status,
     VisibleEvent,
 )
+from searchr1.pacing import UNPACED, Pacing
 from searchr1.retrieval.base import CacheState, FailureKind, Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.received import received
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +60,8 @@ class DriveOptions:
     """Tokens per chunk of a completion, at least. More is cheaper where nobody watches the text arrive."""
     logprobs: bool = False
     """Record the sampled tokens' logprobs in the segments."""
+    pacing: Pacing = UNPACED
+    """How often the text of a completion is looked at."""
     cache_salt: str | None = None
     """The engine's cached prefixes are shared with runs of the same salt alone."""
     priority_by_turn: bool = False
@@ -164,7 +165,7 @@ async def drive(
     cancellation and bugs is raised.
     """
     stats = stats if stats is not None else DriveStats()
-    clock = _Clock(options.deadline_s)
+    clock = Deadline(options.deadline_s)
     searcher = _Searcher(retriever, options, clock, stats)
     async with aclosing(searcher):
         while not isinstance(action := rollout.action, Finish):
@@ -176,7 +177,7 @@ async def drive(
                 else:
                     for event in await _search(rollout, action, searcher):
                         yield event
-            except _DeadlinePassedError:
+            except DeadlinePassedError:
                 await searcher.aclose()
                 for event in rollout.stop(Status.DEADLINE):
                     yield event
@@ -234,18 +235,21 @@ async def _generate(
         left_s=clock.remaining_s,
         budget=SHARED_BUDGET,
     )
-    async with aclosing(completion):
+    async with aclosing(completion.chunks()) as chunks:
         try:
-            while reason is None and not rollout.completion_settled:
-                if (chunk := await clock.bound(completion.next)) is None:
-                    break
-                for event in rollout.receive_text(chunk.text, chunk.token_ids, chunk.logprobs):
-                    if isinstance(event, QuerySettled):
-                        searcher.prefetch(event.query)
-                    else:
-                        yield event
-                stats.num_cached_tokens += chunk.num_cached_tokens or 0
-                reason = chunk.finish
+            with clock.reading() as reading, options.pacing.looks(action.stop) as looks:
+                while (chunk := await reading.next(chunks)) is not None:
+                    for event in rollout.receive_text(chunk.text, chunk.token_ids, chunk.logprobs):
+                        if isinstance(event, QuerySettled):
+                            searcher.prefetch(event.query)
+                        else:
+                            yield event
+                    if chunk.num_cached_tokens is not None:
+                        stats.num_cached_tokens += chunk.num_cached_tokens
+                    reason = chunk.finish
+                    if reason is not None or rollout.completion_settled:
+                        break
+                    await looks.pause(chunk.text, at_most_s=clock.remaining_s())
         finally:
             if rollout.action is action:
                 rollout.receive_text("", *completion.rest)
@@ -287,7 +291,7 @@ class _Prefetch:
 class _Searcher:
     """The searches of one run, at most one at a time; none is left behind."""
 
-    def __init__(self, retriever: Retriever, options: DriveOptions, clock: "_Clock", stats: DriveStats) -> None:
+    def __init__(self, retriever: Retriever, options: DriveOptions, clock: Deadline, stats: DriveStats) -> None:
         self.options, self.clock, self.stats = options, clock, stats
         self._retriever = retriever
         self._prefetch: _Prefetch | None = None
@@ -339,35 +343,3 @@ class _Searcher:
         timeout_s = min(self.options.search_timeout_s, self.clock.remaining_s())
         outcome = await self._retriever.search(query, self.options.top_k, timeout_s)
         return outcome, time.perf_counter() - started
-
-
-class _DeadlinePassedError(Exception):
-    """The run's own deadline passed while it awaited something."""
-
-
-class _Clock:
-    """The run's deadline. It bounds single awaits, never a ``yield``: a consumer's own time must not be cancelled."""
-
-    def __init__(self, deadline_s: float | None) -> None:
-        self._ends_at = None if deadline_s is None else asyncio.get_running_loop().time() + deadline_s
-
-    def remaining_s(self) -> float:
-        """Return the seconds left, never negative; infinite without a deadline."""
-        if self._ends_at is None:
-            return float("inf")
-        return max(0.0, self._ends_at - asyncio.get_running_loop().time())
-
-    async def bound(self, begin: Callable[[], Awaitable[T]]) -> T:
-        """Begin something and await it until the deadline. Raises ``_DeadlinePassedError`` past it."""
-        if self._ends_at is None:
-            return await begin()
-        if self.remaining_s() == 0:  # The scope alone would let through what is ready at once.
-            raise _DeadlinePassedError
-        scope = asyncio.timeout_at(self._ends_at)
-        try:
-            async with scope:
-                return await begin()
-        except TimeoutError as error:
-            if scope.expired():
-                raise _DeadlinePassedError from error
-            raise

@@ -206,6 +206,9 @@ class Settings(BaseSettings):
     max_choices: int = Field(default=4, ge=1, le=64)
     """Most choices (``n``) of one chat completion; each is a run of its own."""
     heartbeat_s: float = Field(default=15.0, gt=0)
+    stream_interval_ms: float = Field(default=30.0, ge=0, le=1000)
+    """Milliseconds between two pieces of a stream's text, at most, when many streams are open: fewer open ones have
+    shorter intervals, and one alone has none. 0 sends each token as it comes."""
     """Seconds of silence on a stream after which a comment line is sent."""
 
     @field_validator("cors_origins", mode="before")

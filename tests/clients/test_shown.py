@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from starlette.types import Send
 
 from searchr1.gateway.routes import streaming
 from tests.gateway.conftest import Stage
@@ -28,14 +29,14 @@ def nameless() -> Iterator[Stage]:
 def pausing() -> Iterator[Stage]:
     """A gateway with heartbeats in its streams."""
     engine = PausingEngine()
-    encode = streaming._Heartbeat.encode
+    beat = streaming.EventStream._beat
 
-    def counted(beat: streaming._Heartbeat) -> bytes:
-        engine.pings.append(beat)
-        return encode(beat)
+    async def counted(stream: streaming.EventStream, send: Send) -> None:
+        await beat(stream, send)
+        engine.pings.append(stream)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(streaming._Heartbeat, "encode", counted)
+        patch.setattr(streaming.EventStream, "_beat", counted)
         with threaded_stage(engine=engine, retriever=retriever(), heartbeat_s=0.05) as stage:
             yield stage
 

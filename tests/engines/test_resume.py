@@ -63,11 +63,10 @@ def asked(
 
 
 async def read(completion: UnbrokenCompletion) -> list[Chunk]:
-    chunks = []
-    async with aclosing(completion):
-        while (chunk := await completion.next()) is not None:
-            chunks.append(chunk)
-            assert (chunk.finish is not None) == (completion.rest == ((), ()) and completion._chunks is None)
+    async with aclosing(completion.chunks()) as coming:
+        chunks = [chunk async for chunk in coming]
+    assert completion.rest == ((), ())
+    assert [chunk.finish is not None for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
     return chunks
 
 

@@ -38,6 +38,9 @@ def _chosen(
     top_p: Annotated[float | None, typer.Option(help="Nucleus sampling.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sampling.")] = None,
     deadline_s: Annotated[float | None, typer.Option(help="Seconds after which the run ends.")] = None,
+    stream_interval_ms: Annotated[
+        int | None, typer.Option(help="Milliseconds between two pieces of text; 0: each token as it comes.")
+    ] = None,
     cache: Annotated[
         Literal["default", "only"] | None, typer.Option(help="only: answer searches from the server's cache alone.")
     ] = None,

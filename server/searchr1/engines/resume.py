@@ -22,6 +22,7 @@ its client can go elsewhere. Any other is asked for until its deadline: an engin
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 
@@ -48,7 +49,7 @@ _MAX_SEED: Final = 2**63
 
 
 class UnbrokenCompletion:
-    """One completion, asked for as often as it takes. Read it with ``next``; close it with ``aclose``.
+    """One completion, asked for as often as it takes. Read its ``chunks`` once.
 
     Args:
         engine, prompt_ids, params, session, priority: what ``Engine.generate`` takes.
@@ -88,50 +89,44 @@ class UnbrokenCompletion:
         self._num_given = 0
         """Ids that have been given on; the others' text may not be whole."""
         self._seam: _Seam | None = None
-        self._own: list[Chunk] = []
-        """Chunks that the engine did not send, to be given on next."""
-        self._is_aborted = False
         self._num_tries, self._waited_s = 0, 0.0
         """Of the time since the last id came."""
         budget.note_completion()
-        self._chunks: AsyncGenerator[Chunk, None] | None = self._asked()
 
-    async def next(self) -> Chunk | None:
-        """Return the next piece; the last one has ``finish``, and None follows it. Its ids may lag behind its text.
+    async def chunks(self) -> AsyncGenerator[Chunk, None]:
+        """Yield the pieces as they come; the last one has ``finish``. Closing it aborts on the engine.
+
+        The ids of a piece may lag behind its text.
 
         Raises:
             EngineError: the engine failed for good, or there was no time left to try again.
         """
-        while not self._own:
-            if self._chunks is None:
-                return None
+        chunk = None
+        while chunk is None or chunk.finish is None:
             try:
-                if self._is_aborted:
-                    raise EngineUnavailableError("the engine aborted the completion", passing=True)
-                if (chunk := await anext(self._chunks, None)) is None:
-                    raise EngineUnavailableError("the engine's stream ended without saying why", passing=True)
+                async with aclosing(self._asked()) as coming:
+                    async for chunk in coming:
+                        is_aborted = chunk.finish == "abort"
+                        if is_aborted:
+                            chunk = replace(chunk, finish=None)
+                        if self._seam is not None:
+                            chunk = self._stopped_at(self._seam, chunk)
+                        chunk = self._taken(chunk)
+                        yield chunk
+                        if chunk.finish is not None:
+                            return
+                        if is_aborted:
+                            raise EngineUnavailableError("the engine aborted the completion", passing=True)
+                raise EngineUnavailableError("the engine's stream ended without saying why", passing=True)
             except EngineError as error:
-                await self._ask_again(error)
-                continue
-            if chunk.finish == "abort":
-                self._is_aborted, chunk = True, replace(chunk, finish=None)
-            if self._seam is not None:
-                chunk = self._stopped_at(self._seam, chunk)
-            if chunk.finish is not None:
-                await self.aclose()
-            return self._taken(chunk)
-        return self._own.pop(0)
+                own = await self._ready_again(error)
+            for chunk in own:
+                yield chunk
 
     @property
     def rest(self) -> tuple[TokenIds, tuple[float, ...]]:
         """The ids that have come and were not given on yet, and their logprobs where they were asked for."""
         return tuple(self._ids[self._num_given :]), tuple(self._logprobs[self._num_given :])
-
-    async def aclose(self) -> None:
-        """Abort it on the engine."""
-        chunks, self._chunks = self._chunks, None
-        if chunks is not None:
-            await chunks.aclose()
 
     def _asked(self) -> AsyncGenerator[Chunk, None]:
         params, prompt_ids = self._params, self._prompt_ids
@@ -164,24 +159,24 @@ class UnbrokenCompletion:
             num_cached_tokens = min(num_cached_tokens, len(self._prompt_ids))
         return Chunk(text, tuple(self._ids[start:end]), finish, logprobs, num_cached_tokens)
 
-    async def _ask_again(self, error: EngineError) -> None:
-        """Go on after the engine failed. Raises ``error`` where that makes no sense."""
-        await self.aclose()
-        self._is_aborted = False
+    async def _ready_again(self, error: EngineError) -> list[Chunk]:
+        """Return when the rest may be asked for, with chunks that the engine did not send: they come first.
+
+        Where the last of them has ``finish``, there is no rest. Raises ``error`` where to go on makes no sense.
+        """
         begun = self._patient or bool(self._ids)
         comes_back = isinstance(error, EngineUnavailableError) and not isinstance(error, EngineClosedError)
         if not error.passing and not (begun and comes_back):
             raise error
-        if self._ids:
-            self._cut_back(error)
-            if self._is_whole():
-                return
+        own = self._cut_back(error) if self._ids else []
+        if own and own[-1].finish is not None:
+            return own
         if not isinstance(error, EngineDrainedError) or self._num_tries:
             await self._wait(error, begun=begun)
         self._num_tries += 1
         self.num_retries += 1
         self.num_resumes += bool(self._ids)
-        self._chunks = self._asked()
+        return own
 
     async def _wait(self, error: EngineError, *, begun: bool) -> None:
         """Wait for the engine, and then for the budget. Raises ``error`` where that takes too long."""
@@ -203,10 +198,10 @@ class UnbrokenCompletion:
             raise error
         await asyncio.sleep(wait_s)
 
-    def _cut_back(self, error: EngineError) -> None:
-        """Drop the ids whose text is not whole, so that text and ids stand for each other.
+    def _cut_back(self, error: EngineError) -> list[Chunk]:
+        """Drop the ids whose text is not whole, and return text that they owe, and the end where all had come.
 
-        Raises ``error`` where they can't be brought together.
+        Raises ``error`` where text and ids can't be brought together.
         """
         if self._decode is None:
             raise error
@@ -217,19 +212,15 @@ class UnbrokenCompletion:
         if standing < self._num_given or not spelled.startswith(text):
             raise error
         del self._ids[standing:], self._logprobs[standing:]
+        own = []
         if owed := spelled[len(text) :]:
             self._text.append(owed)
-            self._own.append(self._given(owed, self._num_given))
+            own.append(self._given(owed, self._num_given))
         self._seam = _Seam.at_end_of(spelled, self._params.stop)
-
-    def _is_whole(self) -> bool:
-        """Return whether nothing is left to ask for; the last chunk is made then."""
-        text = "".join(self._text)
-        stopped = any(stop in text for stop in self._params.stop)
-        if not stopped and len(self._ids) < self._params.max_tokens:
-            return False
-        self._own.append(self._given("", len(self._ids), "stop" if stopped else "length"))
-        return True
+        stopped = any(stop in spelled for stop in self._params.stop)
+        if stopped or len(self._ids) >= self._params.max_tokens:
+            own.append(self._given("", len(self._ids), "stop" if stopped else "length"))
+        return own
 
     def _stopped_at(self, seam: "_Seam", chunk: Chunk) -> Chunk:
         """Return ``chunk``, or what of it is before the end of a stop string that began before the break."""

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from starlette.types import Send
 
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.errors import EngineUnavailableError
@@ -109,16 +110,15 @@ async def test_the_usage_comes_last_and_is_null_before(stage: Stage) -> None:
 @pytest.fixture
 def silent_engine(monkeypatch: pytest.MonkeyPatch) -> StageEngine:
     """An engine that says its last word after the stream's second heartbeat."""
-    hold, pings = asyncio.Event(), []
+    hold, pings, beat = asyncio.Event(), [], streaming.EventStream._beat
 
-    def encode(_: object) -> bytes:
+    async def counted(stream: streaming.EventStream, send: Send) -> None:
+        await beat(stream, send)
         pings.append(1)
         if len(pings) == 2:
             hold.set()
-        return b": ping\n"
 
-    assert streaming._heartbeat().encode() == b": ping\n"
-    monkeypatch.setattr(streaming._Heartbeat, "encode", encode)
+    monkeypatch.setattr(streaming.EventStream, "_beat", counted)
     return StageEngine(hold=hold)
 
 

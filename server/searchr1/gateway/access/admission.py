@@ -15,6 +15,7 @@ from searchr1.gateway.errors import ApiError, invalid
 from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
+from searchr1.pacing import Pacing
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.rollout import check_profile, render_prompt, start_rollout
@@ -50,6 +51,12 @@ class RunOptions(BaseModel):
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     deadline_s: float | None = Field(default=None, gt=0, description="Seconds after which the run ends as `deadline`.")
+    stream_interval_ms: int | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="Milliseconds between two pieces of a stream's text; 0 sends each token as it comes.",
+    )
     logprobs: bool = Field(default=False, description="Record the sampled tokens' logprobs in the trajectory.")
     cache: Literal["default", "only"] = Field(
         default="default", description="`only` answers searches from the cache alone and calls no provider."
@@ -87,6 +94,7 @@ class Admission:
         check_profile(self._profile, tokenizer)
         secret = settings.engine_session_secret
         self._pseudonyms = Pseudonyms(secret.get_secret_value() if secret else None)
+        self._pacing = Pacing(settings.stream_interval_ms / 1000)
         self._num_running = 0
         self._run_s = _FIRST_RUN_S
         self._num_refused = 0
@@ -244,8 +252,14 @@ class Admission:
             deadline_s=deadline_s,
             logprobs=options.logprobs,
             stream_interval=1 if stream else UNWATCHED_INTERVAL,
+            pacing=self._pacing_of(options),
             priority_by_turn=settings.engine_priority,
         )
+
+    def _pacing_of(self, options: RunOptions) -> Pacing:
+        if options.stream_interval_ms is None:
+            return self._pacing
+        return Pacing(options.stream_interval_ms / 1000, is_fixed=True)
 
 
 def _below(wanted: Number | None, maximum: Number, name: str) -> Number:

@@ -42,6 +42,9 @@ class RunFields(BaseModel):
         default=None, ge=1, description="Passages per search; goes before `search_context_size`."
     )
     deadline_s: float | None = Field(default=None, gt=0, description="Seconds after which a run ends.")
+    stream_interval_ms: int | None = Field(
+        default=None, ge=0, le=1000, description="Milliseconds between two pieces of text; 0: each token as it comes."
+    )
 
     @property
     def shaping(self) -> Shaping:
@@ -78,6 +81,7 @@ class RunFields(BaseModel):
             top_p=None if is_greedy else self.top_p,
             seed=None if self.seed is None or self.seed == -1 else self.seed % (MAX_SEED + 1),
             deadline_s=self.deadline_s,
+            stream_interval_ms=self.stream_interval_ms,
             cache="only" if is_cache_only else "default",
         )
 

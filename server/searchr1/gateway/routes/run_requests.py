@@ -6,13 +6,12 @@ from typing import TypeVar
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
-from sse_starlette.sse import EventSourceResponse
 from starlette.requests import ClientDisconnect
 
 from searchr1.gateway.access.admission import NoSlotError
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
-from searchr1.gateway.routes.streaming import resumed_stream
+from searchr1.gateway.routes.streaming import EventStream, resumed_stream
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.live import LiveRun
@@ -110,7 +109,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-async def begun_stream(request: Request, run: LiveRun, frames: AsyncGenerator[bytes, None]) -> EventSourceResponse:
+async def begun_stream(request: Request, run: LiveRun, frames: AsyncGenerator[bytes, None]) -> EventStream:
     """Return a stream of a new run's ``frames``, once it has given some output, or has been silent for long.
 
     Raises:

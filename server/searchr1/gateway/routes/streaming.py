@@ -1,10 +1,15 @@
-"""Streaming responses over encoded Server-Sent Events, with heartbeats and a clean end however they end."""
+"""Streaming responses over encoded Server-Sent Events, with heartbeats and a clean end however they end.
 
+What a frame costs here is a write and a look at the clock: one timer a stream, not one a frame, minds the heartbeats
+and clients that take nothing.
+"""
+
+import asyncio
 from collections.abc import AsyncGenerator
+from typing import Final
 
-from sse_starlette.event import ServerSentEvent
-from sse_starlette.sse import EventSourceResponse, SendTimeoutError
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from searchr1.gateway.sse import HEARTBEAT
@@ -12,8 +17,15 @@ from searchr1.gateway.sse import HEARTBEAT
 SEND_TIMEOUT_S = 60.0
 """A client that takes nothing for so long has left; until then it costs the memory of its run."""
 
+_HEADERS: Final = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    # nginx would collect the events first.
+    "x-accel-buffering": "no",
+}
 
-async def event_stream(frames: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:
+
+async def event_stream(frames: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> "EventStream":
     """Return a streaming response over ``frames``, which are closed as soon as the client leaves.
 
     The first frame is awaited here, so that a refusal is still an HTTP error and not a broken stream.
@@ -21,48 +33,100 @@ async def event_stream(frames: AsyncGenerator[bytes, None], *, heartbeat_s: floa
     return resumed_stream(await anext(frames), frames, heartbeat_s=heartbeat_s)
 
 
-def resumed_stream(first: bytes, frames: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:
+def resumed_stream(first: bytes, frames: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> "EventStream":
     """Return a streaming response over ``first``, which ``frames`` have given already, and what is left of them."""
-
-    async def all_frames() -> AsyncGenerator[bytes, None]:
-        yield first
-        async for frame in frames:
-            yield frame
-
-    return _EventStream(all_frames(), frames, heartbeat_s=heartbeat_s)
+    return EventStream(frames, first, heartbeat_s=heartbeat_s)
 
 
-def followed_stream(frames: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> EventSourceResponse:
+def followed_stream(frames: AsyncGenerator[bytes, None], *, heartbeat_s: float) -> "EventStream":
     """Return a streaming response that sends its headers before the first of ``frames``, which may never come."""
-    return _EventStream(frames, frames, heartbeat_s=heartbeat_s)
+    return EventStream(frames, b"", heartbeat_s=heartbeat_s)
 
 
-class _EventStream(EventSourceResponse):
-    """Closes ``frames`` however it ends: the client may leave before it has begun, or stay and read nothing."""
+class EventStream(Response):
+    """A stream that closes ``frames`` however it ends: the client may leave before it has begun, or read nothing."""
 
-    def __init__(
-        self, content: AsyncGenerator[bytes, None], frames: AsyncGenerator[bytes, None], *, heartbeat_s: float
-    ) -> None:
-        super().__init__(
-            content, ping=heartbeat_s, ping_message_factory=_heartbeat, sep="\n", send_timeout=SEND_TIMEOUT_S
-        )
-        self._frames = frames
+    def __init__(self, frames: AsyncGenerator[bytes, None], first: bytes, *, heartbeat_s: float) -> None:
+        self.status_code, self.background = 200, None
+        self.init_headers(_HEADERS)
+        self._frames, self._first = frames, first
+        self._heartbeat_s = heartbeat_s
+        self._loop = asyncio.get_running_loop()
+        self._sent_at = 0.0
+        self._sending_since: float | None = None
+        self._beating: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._took_nothing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the frames until their end, or until the client leaves.
+
+        Raises:
+            ClientDisconnect: the client took nothing for ``SEND_TIMEOUT_S``.
+        """
+        self._loop = asyncio.get_running_loop()
+        sending = asyncio.create_task(self._send_all(send))
+        leaving = asyncio.create_task(_left(receive))
+        self._mind(sending, send)
         try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError as error:
-            raise ClientDisconnect from error
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if self._took_nothing:
+                raise ClientDisconnect
+            if sending.done():
+                sending.result()
         finally:
-            await self._frames.aclose()
+            await self._close(sending, leaving)
+
+    async def _close(self, *tasks: asyncio.Task[None]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        ending = [*tasks, self._beating] if self._beating is not None else list(tasks)
+        for task in ending:
+            task.cancel()
+        await asyncio.gather(*ending, return_exceptions=True)
+        await self._frames.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        if self._first:
+            await self._send(send, {"type": "http.response.body", "body": self._first, "more_body": True})
+        async for frame in self._frames:
+            await self._send(send, {"type": "http.response.body", "body": frame, "more_body": True})
+        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send, message: dict[str, object]) -> None:
+        if self._beating is not None:
+            await asyncio.wait((self._beating,))
+        self._sending_since = self._sent_at = self._loop.time()
+        await send(message)
+        self._sending_since = None
+
+    def _mind(self, sending: asyncio.Task[None], send: Send) -> None:
+        """Send a heartbeat if one is due, let a client go that takes nothing, and come again."""
+        now = self._loop.time()
+        if self._sending_since is not None:
+            due = self._sending_since + SEND_TIMEOUT_S
+            if due <= now:
+                self._took_nothing = True
+                sending.cancel()
+                return
+        else:
+            # The first call finds nothing sent, and is no reason for a heartbeat.
+            beat_at = (self._sent_at or now) + self._heartbeat_s
+            if beat_at <= now and self._beating is None:
+                self._beating = asyncio.create_task(self._beat(send))
+                beat_at = now + self._heartbeat_s
+            due = min(beat_at, now + SEND_TIMEOUT_S)
+        self._timer = self._loop.call_at(due, self._mind, sending, send)
+
+    async def _beat(self, send: Send) -> None:
+        self._sending_since = self._sent_at = self._loop.time()
+        try:
+            await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+        finally:
+            self._sending_since = self._beating = None
 
 
-def _heartbeat() -> ServerSentEvent:
-    return _Heartbeat()
-
-
-class _Heartbeat(ServerSentEvent):
-    """A comment that keeps the connection open."""
-
-    def encode(self) -> bytes:
-        return HEARTBEAT
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -43,6 +43,7 @@ class RunDrive:
             stats=self._stats,
             prices_usd=services.settings.search_costs_usd,
         )
+        self._loop = asyncio.get_running_loop()
         self._started = time.perf_counter()
         self._first_text_s: float | None = None
         self._cause = ""
@@ -62,7 +63,7 @@ class RunDrive:
                 yield mapper.started()
                 try:
                     async with aclosing(self._drive()) as driving:
-                        self._waiting = asyncio.current_task()
+                        self._waiting = asyncio.current_task(self._loop)
                         async for event in driving:
                             self._waiting = None
                             if isinstance(event, _TEXT):
@@ -73,7 +74,7 @@ class RunDrive:
                                 yield mapped
                             if self._is_stopped:
                                 break
-                            self._waiting = asyncio.current_task()
+                            self._waiting = asyncio.current_task(self._loop)
                         self._waiting = None
                 except asyncio.CancelledError:
                     if not self._takes_back_cancel():
