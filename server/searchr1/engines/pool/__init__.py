@@ -13,7 +13,7 @@ from searchr1.errors import ConfigurationError, EngineUnavailableError
 async def open_pool(config: EngineConfig) -> AsyncIterator[ServedEngine]:
     """Open clients of the servers at all addresses of ``config``; they need not be up yet.
 
-    Where ``config`` names no model, each must be up and serve the same one, which is asked for.
+    Where ``config`` names no model, each must be up, and is asked for what it serves.
 
     Raises:
         ConfigurationError: there is no address, or one that can't be used.
@@ -27,23 +27,23 @@ async def open_pool(config: EngineConfig) -> AsyncIterator[ServedEngine]:
     if not config.urls:
         raise ConfigurationError(f"the engine '{config.kind}' needs the addresses of its servers")
     discovery = discovery_of(config.urls)
-    model = config.model
-    if not model:
+    names = dict[str, str]()
+    if not config.model:
         for url in sorted(await discovery.addresses()):
             async with VllmHttpEngine(url, "", api_key=config.api_key) as asked:
                 if not (served := await asked.models()):
                     raise EngineUnavailableError(f"the engine at {asked.base_url} serves no model")
-                model = served[0].name
+                names[url] = served[0].name
 
     def connect(url: str) -> VllmHttpEngine:
         return VllmHttpEngine(
             url,
-            model,
+            names.get(url) or config.model or next(iter(names.values()), ""),
             api_key=config.api_key,
             priority_scheduling=config.priority_scheduling,
             max_model_len=config.max_model_len,
             vocab_size=config.vocab_size,
-            timeouts=HttpTimeouts(silence_s=config.silence_s),
+            timeouts=HttpTimeouts(silence_s=config.silence_s, health_kept_s=0.0),
         )
 
     async with VllmPool(

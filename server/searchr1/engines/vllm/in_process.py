@@ -165,7 +165,7 @@ class VllmInProcessEngine(TakesWeights):
 
     def _running(self) -> "AsyncLLM":
         if self._llm is None and self._gone.reason == "stopped":
-            raise EngineClosedError(f"the engine for {self.config.model} has been stopped")
+            raise EngineClosedError(f"the engine for {self.config.model} is down: {self._gone.detail}")
         if self._llm is None or self._llm.errored:
             detail = self._gone.detail if self._llm is None else "it has died"
             raise EngineUnavailableError(
