@@ -24,9 +24,7 @@ async def test_a_name_stands_for_all_that_it_resolves_to() -> None:
     found = discovery_of(("dns+http://user:pw@localhost:8123/v1",))
     assert isinstance(found, DnsName)
     assert found.changes
-    addresses = await found.addresses()
-    assert "http://user:pw@127.0.0.1:8123/v1" in addresses
-    assert addresses <= {"http://user:pw@127.0.0.1:8123/v1", "http://user:pw@[::1]:8123/v1"}
+    assert await found.addresses() == {"http://user:pw@127.0.0.1:8123/v1"}
     assert "pw" not in repr(found)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +58,12 @@ class DnsName:
         """See ``Discovery``."""
         host, port = self.url.hostname or "", self.url.port or 80
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise EngineUnavailableError(f"the name {host} can't be resolved: {error}", passing=True) from error
-        hosts = {str(where[4][0]) for where in found}
+        # A server with addresses of both kinds is one server.
+        family = socket.AF_INET if any(where[0] == socket.AF_INET for where in found) else socket.AF_INET6
+        hosts = {str(where[4][0]) for where in found if where[0] == family}
         return frozenset(self._with_host(f"[{one}]" if ":" in one else one, port) for one in hosts)
 
     def _with_host(self, host: str, port: int) -> str:
