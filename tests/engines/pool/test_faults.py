@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from tests.engines.pool.questions import answer_of, expected_segments, new_rollo
 from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
 
 TIMES = PoolTimes(look_every_s=0.2, stuck_s=1.0)
-TIMEOUTS = HttpTimeouts(probe_s=0.4, health_kept_s=0.0, silence_s=1.5)
+TIMEOUTS = HttpTimeouts(probe_s=0.4, health_kept_s=0.0, silence_s=600.0)
 ROOT = Path(__file__).parents[3]
 
 
@@ -41,8 +42,8 @@ def connect(url: str) -> VllmHttpEngine:
     return VllmHttpEngine(url, MODEL, timeouts=TIMEOUTS)
 
 
-def pool_of(*urls: str) -> VllmPool:
-    return VllmPool(Static(frozenset(urls)), connect, times=TIMES)
+def pool_of(*urls: str, stuck_s: float = TIMES.stuck_s) -> VllmPool:
+    return VllmPool(Static(frozenset(urls)), connect, times=replace(TIMES, stuck_s=stuck_s))
 
 
 @asynccontextmanager
@@ -125,7 +126,7 @@ async def test_a_completion_that_hangs_or_drips_goes_on_elsewhere(fault: Fault) 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_runs_survive_a_server_that_is_killed_or_stopped_under_them(number: signal.Signals) -> None:
     with process(0.02) as (url, served):
-        async with fakes(1, pause_s=0.02) as [fake], pool_of(url, fake.url) as pool:
+        async with fakes(1, pause_s=0.02) as [fake], pool_of(url, fake.url, stuck_s=600.0) as pool:
             running = asyncio.create_task(run_all(pool, 32))
             await until(lambda: fake.steps > 150)
             os.kill(served.pid, number)

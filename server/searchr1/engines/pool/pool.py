@@ -296,17 +296,16 @@ class VllmPool(TakesWeights):
 
     async def _watch(self, replica: Replica) -> None:
         times, loop = self._times, asyncio.get_running_loop()
-        num_bad, well_at = 0, 0.0
+        num_bad, bad_at = 0, 0.0
         while True:
             replica.doubted.clear()
-            if await replica.look():
-                num_bad, well_at = 0, loop.time()
-            else:
-                num_bad += 1
+            looked_at = loop.time()
+            num_bad = 0 if await replica.look() else num_bad + 1
+            bad_at = looked_at if num_bad == 1 else bad_at
             # One look may have been unlucky, and what still brings tokens is left alone.
-            if num_bad >= 2 and well_at and self._others(replica):
+            if num_bad >= 2 and self._others(replica):
                 unwell = EngineUnavailableError(f"the replica {replica.name} is unwell", passing=True)
-                replica.client.abandon(unwell, silent_s=loop.time() - well_at)
+                replica.client.abandon(unwell, silent_s=loop.time() - bad_at)
             stuck = EngineUnavailableError(f"a completion of {replica.name} has stopped", passing=True)
             replica.client.abandon(stuck, silent_s=times.stuck_s, begun_alone=True)
             with suppress(TimeoutError):
