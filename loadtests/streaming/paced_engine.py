@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import uvloop
 from aiohttp import web
@@ -21,30 +22,38 @@ from searchr1.tokenizer import Tokenizer
 MODEL = "paced"
 _THOUGHT = "I should think about what is asked here, and about what I know of it. "
 _ANSWER = " </think> <answer> Bamako </answer>"
+_CREATED = 1_760_000_000
 
 
-def events_of(tokenizer: Tokenizer, num_tokens: int) -> list[bytes]:
-    """Return the frames of a completion, one a token, in the shape of vLLM 0.32."""
-    text = "<think>" + _THOUGHT * num_tokens
-    thought = tokenizer.encode(text)[:num_tokens]
+def tokens_of(tokenizer: Tokenizer, num_tokens: int) -> list[tuple[int, str]]:
+    """Return a completion's tokens, each with the text that it adds."""
+    thought = tokenizer.encode("<think>" + _THOUGHT * num_tokens)[:num_tokens]
     ids = [*thought, *tokenizer.encode(_ANSWER)]
-    pieces = _pieces(tokenizer, ids)
-    frames = []
-    for number, (token, piece) in enumerate(zip(ids, pieces, strict=True)):
-        choice = {
-            "index": 0,
-            "text": piece,
-            "logprobs": None,
-            "finish_reason": "stop" if number == len(ids) - 1 else None,
-            "stop_reason": None,
-            "token_ids": [token],
-        }
-        frames.append(_frame({**_HEAD, "choices": [choice]}))
-    usage = {"prompt_tokens": 100, "total_tokens": 100 + len(ids), "completion_tokens": len(ids)}
-    return [*frames, _frame({**_HEAD, "choices": [], "usage": usage}) + b"data: [DONE]\n\n"]
+    return list(zip(ids, _pieces(tokenizer, ids), strict=True))
 
 
-_HEAD = {"id": "cmpl-0123456789abcdef-01234567", "object": "text_completion", "created": 1_760_000_000, "model": MODEL}
+def completion_frames(tokens: Sequence[tuple[int, str]]) -> list[bytes]:
+    """Return the frames of a completion, one a token, in the shape of vLLM 0.32; the last one ends it."""
+    head = {"id": "cmpl-0123456789abcdef-01234567", "object": "text_completion", "created": _CREATED, "model": MODEL}
+    choices = [{"index": 0, "text": piece, "logprobs": None, "token_ids": [token]} for token, piece in tokens]
+    return _frames(head, choices, len(tokens))
+
+
+def chat_frames(tokens: Sequence[tuple[int, str]]) -> list[bytes]:
+    """Return the same as a chat completion's frames, for proxies that speak no other way."""
+    head = {"id": "chatcmpl-0123456789abcdef", "object": "chat.completion.chunk", "created": _CREATED, "model": MODEL}
+    choices = [{"index": 0, "delta": {"content": piece}, "logprobs": None} for _, piece in tokens]
+    return _frames(head, choices, len(tokens))
+
+
+def _frames(head: dict[str, Any], choices: Sequence[dict[str, Any]], num_tokens: int) -> list[bytes]:
+    reasons = [*[None] * (num_tokens - 1), "stop"]
+    frames = [
+        _frame({**head, "choices": [{**choice, "finish_reason": reason, "stop_reason": None}]})
+        for choice, reason in zip(choices, reasons, strict=True)
+    ]
+    usage = {"prompt_tokens": 100, "total_tokens": 100 + num_tokens, "completion_tokens": num_tokens}
+    return [*frames, _frame({**head, "choices": [], "usage": usage}) + b"data: [DONE]\n\n"]
 
 
 def _frame(event: object) -> bytes:
@@ -53,15 +62,16 @@ def _frame(event: object) -> bytes:
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
     """Return the text that each token adds."""
-    texts = [tokenizer.decode(ids[: i + 1]) for i in range(len(ids))]
+    texts = [tokenizer.decode(tuple(ids[: i + 1])) for i in range(len(ids))]
     return [text[len(before) :] for before, text in zip(["", *texts], texts, strict=False)]
 
 
 class PacedEngine:
     """The server. One clock ticks for all streams: each gets its next token at each tick."""
 
-    def __init__(self, frames: Sequence[bytes], tokens_per_s: float) -> None:
-        self._frames, self._period_s = frames, 1 / tokens_per_s
+    def __init__(self, tokens: Sequence[tuple[int, str]], tokens_per_s: float) -> None:
+        self._period_s = 1 / tokens_per_s
+        self._completion, self._chat = completion_frames(tokens), chat_frames(tokens)
         self._tick = asyncio.Event()
 
     def app(self) -> web.Application:
@@ -70,6 +80,7 @@ class PacedEngine:
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/v1/chat/completions", self._complete)
         return app
 
     async def run_clock(self) -> None:
@@ -92,16 +103,17 @@ class PacedEngine:
         await request.read()
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
-        for frame in self._frames[:-1]:
+        *frames, last = self._chat if "chat" in request.path else self._completion
+        for frame in frames:
             await self._tick.wait()
             await response.write(frame)
-        await response.write(self._frames[-1])
+        await response.write(last)
         return response
 
 
 async def serve(port: int, tokens_per_s: float, num_tokens: int, checkpoint: Path) -> None:
     """Serve until the process ends."""
-    engine = PacedEngine(events_of(Tokenizer.load(str(checkpoint)), num_tokens), tokens_per_s)
+    engine = PacedEngine(tokens_of(Tokenizer.load(str(checkpoint)), num_tokens), tokens_per_s)
     runner = web.AppRunner(engine.app(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
