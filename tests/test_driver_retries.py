@@ -8,6 +8,7 @@ import pytest
 
 from searchr1.driver import DriveOptions, DriveStats, drive_to_end
 from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.retry_budget import RetryBudget
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Status, TokenIds
@@ -47,6 +48,12 @@ class Nothing:
         return Found(())
 
 
+@pytest.fixture(autouse=True)
+def budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries of other tests count for nothing."""
+    monkeypatch.setattr("searchr1.driver.SHARED_BUDGET", RetryBudget())
+
+
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits before retries, which pass at once."""
@@ -57,7 +64,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         noted.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("searchr1.driver.asyncio.sleep", note)
+    monkeypatch.setattr("searchr1.engines.resume.asyncio.sleep", note)
     return noted
 
 
@@ -106,8 +113,6 @@ async def test_an_engine_that_refuses_for_good_is_given_up(waits: list[float], f
     "fault",
     [
         EngineError("400"),
-        EngineUnavailableError("stalled"),
-        EngineOverloadedError("full", retry_after_s=60.0),
         EngineOverloadedError("full", passing=False),
     ],
 )
@@ -118,8 +123,22 @@ async def test_what_would_fail_again_is_not_asked_for_again(waits: list[float], 
     assert waits == []
 
 
+@pytest.mark.parametrize(
+    "fault", [EngineUnavailableError("stalled"), EngineOverloadedError("full", retry_after_s=60.0)]
+)
+async def test_an_engine_that_is_down_for_long_is_waited_for_where_there_is_something_to_lose(
+    waits: list[float], fault: EngineError
+) -> None:
+    engine = FaultyEngine(fault, ANSWER)
+    done, error, _ = await drive(engine)
+    assert (done.status, error, len(engine.prompts), waits) == (Status.FAILED, fault, 1, [])
+    engine = FaultyEngine(SEARCH, *[fault] * 7, ANSWER)
+    done, error, _ = await drive(engine)
+    assert (done.status, error, len(engine.prompts)) == (Status.COMPLETED, None, 9)
+
+
 @pytest.mark.parametrize("text", ["<", "<think> so", "<search> Mali"])
-async def test_a_completion_that_breaks_after_its_first_piece_is_not_asked_for_again(
+async def test_a_completion_that_breaks_in_its_middle_is_not_asked_for_again_where_its_ids_can_not_be_read(
     waits: list[float], text: str
 ) -> None:
     engine = FaultyEngine((text, GONE), ANSWER)
@@ -140,7 +159,7 @@ async def test_closing_a_drive_that_waits_for_a_retry_leaves_nothing(monkeypatch
         waiting.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("searchr1.driver.asyncio.sleep", wait)
+    monkeypatch.setattr("searchr1.engines.resume.asyncio.sleep", wait)
     engine = FaultyEngine(BUSY)
     driving = asyncio.create_task(drive(engine))
     await waiting.wait()

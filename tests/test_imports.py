@@ -91,6 +91,7 @@ LAYERS = {
     "searchr1.registry": ("searchr1.errors",),
     "searchr1.json_texts": ("searchr1.errors",),
     "searchr1.printable": (),
+    "searchr1.breaker": (),
     "searchr1.deadline": (),
     "searchr1.pacing": (),
     "searchr1.files": ("searchr1.errors", "searchr1.json_texts"),
@@ -100,7 +101,13 @@ LAYERS = {
         "searchr1.errors",
         "searchr1.registry",
     ),
-    "searchr1.engines": ("searchr1.errors", "searchr1.registry", "searchr1.retry_after", "searchr1.loop.types"),
+    "searchr1.engines": (
+        "searchr1.breaker",
+        "searchr1.errors",
+        "searchr1.registry",
+        "searchr1.retry_after",
+        "searchr1.loop.types",
+    ),
     # It decodes what it samples; vLLM brings its own tokenizer.
     "searchr1.engines.transformers": (
         "searchr1.engines.base",
@@ -113,6 +120,7 @@ LAYERS = {
     "searchr1.retry_after": (),
     "searchr1.http_server": (),
     "searchr1.retrieval": (
+        "searchr1.breaker",
         "searchr1.errors",
         "searchr1.files",
         "searchr1.http_server",

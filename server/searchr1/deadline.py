@@ -61,6 +61,7 @@ class BoundedReading:
 
     def __enter__(self) -> Self:
         if self._ends_at is not None:
+            self._has_passed = self._ends_at <= self._loop.time()
             self._timer = self._loop.call_at(self._ends_at, self._pass)
         return self
 

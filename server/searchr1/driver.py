@@ -2,8 +2,8 @@
 
 The gateway drives users' runs with it, the trainer its rollouts, the evaluator its questions.
 
-A completion that the engine refuses for the moment, or whose connection breaks before anything came, is asked for
-again a few times within the deadline. Once a piece of it has come, its failure ends the rollout.
+A completion that the engine refuses for the moment, or that breaks off, is asked for again within the deadline, and
+goes on where it was (``engines/resume.py``).
 
 A search is prefetched: sent as soon as its query is settled, while the engine still writes the closing tag and ends its
 stream. If the rollout then asks for another query, or for none, that search is cancelled and awaited.
@@ -11,17 +11,16 @@ stream. If the rollout then asks for another query, or for none, that search is 
 
 import asyncio
 import logging
-import random
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Final, TypeVar
 
 from searchr1.deadline import Deadline, DeadlinePassedError
-from searchr1.engines.base import UNSHAPED, Chunk, Engine, SamplingParams, Shaping
-from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.engines.base import UNSHAPED, Engine, SamplingParams, Shaping
+from searchr1.engines.resume import UnbrokenCompletion
+from searchr1.engines.retry_budget import SHARED_BUDGET
+from searchr1.errors import EngineError
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import (
     Action,
@@ -39,13 +38,6 @@ from searchr1.retrieval.base import CacheState, FailureKind, Retriever, SearchFa
 from searchr1.retrieval.received import received
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-_RETRY_WAITS_S: Final = (0.1, 0.3, 0.9, 2.7)
-"""Waits before a completion is asked for again: about these, or what the engine asks for where that is longer."""
-_LONGEST_RETRY_WAIT_S: Final = 10.0
-"""An engine that asks for more is not waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +62,8 @@ class DriveOptions:
     """Record the sampled tokens' logprobs in the segments."""
     pacing: Pacing = UNPACED
     """How often the text of a completion is looked at."""
+    cache_salt: str | None = None
+    """The engine's cached prefixes are shared with runs of the same salt alone."""
     priority_by_turn: bool = False
     """Let later turns run first on the engine, which keeps their prefixes in its cache."""
 
@@ -84,6 +78,7 @@ class DriveOptions:
             shaping=self.shaping,
             logprobs=self.logprobs,
             stream_interval=self.stream_interval,
+            cache_salt=self.cache_salt,
         )
 
 
@@ -144,6 +139,10 @@ class DriveStats:
     """Input tokens that the engine served from its prefix cache, summed over turns."""
     num_engine_retries: int = 0
     """Times that a completion was asked for again."""
+    num_resumes: int = 0
+    """Those of them that went on in its middle."""
+    num_refused_retries: int = 0
+    """Times that the retry budget had none left, so that a completion waited."""
     completion_s: list[float] = field(default_factory=list)
     """Wall time of each completion, in turn order, retries and waits included."""
     search_s: list[float] = field(default_factory=list)
@@ -162,7 +161,7 @@ async def drive(
     """Run ``rollout`` to its end, yielding events as they happen; ``Finished`` comes last.
 
     Closing this iterator, or cancelling the task that reads it, aborts whatever is in flight. Engine errors (a
-    completion that the engine aborts or never ends among them) and failed searches come as events; nothing but
+    completion that stays broken off among them) and failed searches come as events; nothing but
     cancellation and bugs is raised.
     """
     stats = stats if stats is not None else DriveStats()
@@ -222,71 +221,46 @@ async def drive_to_end(
 async def _generate(
     rollout: Rollout, action: Generate, engine: Engine, options: DriveOptions, searcher: "_Searcher"
 ) -> AsyncGenerator[DriveEvent, None]:
-    params = options.sampling(action.max_tokens, action.stop)
     clock, stats = searcher.clock, searcher.stats
-    priority = -action.turn if options.priority_by_turn else 0
     started = time.perf_counter()
     reason: FinishReason | None = None
-
-    def begin() -> AsyncGenerator[Chunk, None]:
-        return engine.generate(action.prompt_ids, params, session=options.session, priority=priority)
-
-    chunks, chunk = await _begun(begin, clock, stats)
-    async with aclosing(chunks):
-        with clock.reading() as reading, options.pacing.looks(action.stop) as looks:
-            while chunk is not None:
-                for event in rollout.receive_text(chunk.text, chunk.token_ids, chunk.logprobs):
-                    if isinstance(event, QuerySettled):
-                        searcher.prefetch(event.query)
-                    else:
-                        yield event
-                if chunk.num_cached_tokens is not None:
-                    stats.num_cached_tokens += chunk.num_cached_tokens
-                reason = chunk.finish
-                if reason is not None or rollout.completion_settled:
-                    break
-                await looks.pause(chunk.text, at_most_s=clock.remaining_s())
-                chunk = await reading.next(chunks)
-    if not rollout.completion_settled:
-        _refuse_torn(reason)
+    completion = UnbrokenCompletion(
+        engine,
+        action.prompt_ids,
+        options.sampling(action.max_tokens, action.stop),
+        session=options.session,
+        priority=-action.turn if options.priority_by_turn else 0,
+        decode=rollout.spell,
+        patient=action.turn > 1,
+        left_s=clock.remaining_s,
+        budget=SHARED_BUDGET,
+    )
+    async with aclosing(completion.chunks()) as chunks:
+        try:
+            with clock.reading() as reading, options.pacing.looks(action.stop) as looks:
+                while (chunk := await reading.next(chunks)) is not None:
+                    for event in rollout.receive_text(chunk.text, chunk.token_ids, chunk.logprobs):
+                        if isinstance(event, QuerySettled):
+                            searcher.prefetch(event.query)
+                        else:
+                            yield event
+                    if chunk.num_cached_tokens is not None:
+                        stats.num_cached_tokens += chunk.num_cached_tokens
+                    reason = chunk.finish
+                    if reason is not None or rollout.completion_settled:
+                        break
+                    await looks.pause(chunk.text, at_most_s=clock.remaining_s())
+        finally:
+            if rollout.action is action:
+                rollout.receive_text("", *completion.rest)
+            stats.num_engine_retries += completion.num_retries
+            stats.num_resumes += completion.num_resumes
+            stats.num_refused_retries += completion.num_refused
     stats.completion_s.append(time.perf_counter() - started)
     events = rollout.end_completion(reason or "stop")
     await searcher.now_asked(rollout.action)
     for event in events:
         yield event
-
-
-async def _begun(
-    begin: Callable[[], AsyncGenerator[Chunk, None]], clock: Deadline, stats: DriveStats
-) -> tuple[AsyncGenerator[Chunk, None], Chunk | None]:
-    """Return a completion and its first chunk, begun again where the engine only refused it for the moment."""
-    for retry_wait_s in (*_RETRY_WAITS_S, None):
-        chunks = begin()
-        try:
-            return chunks, await clock.bound(partial(_next_chunk, chunks))
-        except BaseException as error:
-            await chunks.aclose()
-            if not isinstance(error, EngineError) or not error.passing or retry_wait_s is None:
-                raise
-            # Jitter, so that those whom one fault hit do not come back together.
-            wait_s = max(retry_wait_s, error.retry_after_s or 0.0) * random.uniform(1.0, 1.5)
-            if wait_s > min(_LONGEST_RETRY_WAIT_S, clock.remaining_s()):
-                raise
-        stats.num_engine_retries += 1
-        await clock.bound(partial(asyncio.sleep, wait_s))
-    raise AssertionError("the last try returns or raises")
-
-
-def _refuse_torn(reason: FinishReason | None) -> None:
-    """Raise for a torn completion, which is no turn: taken as one, it would put a retry text into the trajectory."""
-    if reason is None:
-        raise EngineError("the engine's stream ended without saying why")
-    if reason == "abort":
-        raise EngineUnavailableError("the engine aborted the completion")
-
-
-async def _next_chunk(chunks: AsyncGenerator[Chunk, None]) -> Chunk | None:
-    return await anext(chunks, None)
 
 
 async def _search(rollout: Rollout, action: Search, searcher: "_Searcher") -> list[DriveEvent]:

@@ -36,13 +36,24 @@ class EngineError(SearchR1Error):
     def __init__(self, message: str, *, passing: bool = False, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.passing = passing
-        """Whether the same request may well work in a moment, if nothing of its completion has come."""
+        """Whether the same request, or the rest of it, may well work in a moment."""
         self.retry_after_s = retry_after_s
         """Seconds that the engine asks to wait, or is expected to need, where one knows."""
 
 
 class EngineUnavailableError(EngineError):
     """The engine cannot be reached, is not ready yet, does not move, or has died."""
+
+
+class EngineClosedError(EngineUnavailableError):
+    """The engine has been closed by its owner: it does not come back."""
+
+
+class EngineDrainedError(EngineUnavailableError):
+    """The engine's owner moves its completions elsewhere: ask for the rest at once."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, passing=True)
 
 
 class EngineOverloadedError(EngineError):

@@ -49,6 +49,7 @@ def start_rollout_of_message(
         limits=limits,
         profile=profile,
         decode=tokenizer.decode if keep_sampled else None,
+        spell=tokenizer.decode,
     )
 
 

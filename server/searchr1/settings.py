@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from searchr1.engines.factory import EngineConfig
+from searchr1.engines.factory import SEVERAL, EngineConfig, split_urls
 from searchr1.environment import PREFIX, SECRETS_DIR, check_environment
 from searchr1.errors import ConfigurationError, as_value_error
 from searchr1.keys import check_tenants, checked_key, owners, split_keys
@@ -57,7 +57,11 @@ class Settings(BaseSettings):
     engine: str | None = None
     """The kind of engine: ``vllm``, ``vllm-http``, ``transformers``, …; by default vLLM, at ``engine_url`` if given."""
     engine_url: str | None = Field(default=None, repr=False)
-    """Base URL of a running vLLM; without it, vLLM runs in this process."""
+    """Base URLs of running vLLMs, comma-separated, or one that stands for several. By default vLLM runs here."""
+    engine_cache_salt: bool | None = None
+    """Keep the engine's cached prefixes of tenants apart; by default where there are tenants."""
+    engine_session_secret: SecretStr | None = None
+    """Makes the ids by which engines know runs and tenants; by default a random one of this process."""
     engine_api_key: SecretStr | None = None
     engine_silence_s: float = Field(default=30.0, gt=0)
     """Seconds without any output, or another sign of work, after which an engine that has work counts as stalled."""
@@ -224,7 +228,7 @@ class Settings(BaseSettings):
     def _check_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         return _checked(value)
 
-    @field_validator("admin_key", "engine_api_key")
+    @field_validator("admin_key", "engine_api_key", "engine_session_secret")
     @classmethod
     @as_value_error()
     def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
@@ -336,10 +340,13 @@ class Settings(BaseSettings):
 
     def engine_config(self, vocab_size: int | None = None) -> EngineConfig:
         """Return the engine to open; no token id of a server may reach ``vocab_size``."""
+        urls = () if self.engine_url is None else split_urls(self.engine_url)
+        several = len(urls) > 1 or any(url.startswith(SEVERAL) for url in urls)
         return EngineConfig(
-            kind=self.engine or ("vllm" if self.engine_url is None else "vllm-http"),
+            kind=self.engine or ("vllm" if not urls else "vllm-pool" if several else "vllm-http"),
             model=self.model,
-            urls=() if self.engine_url is None else (self.engine_url,),
+            urls=urls,
+            roll_weights=True,
             api_key=self.engine_api_key.get_secret_value() if self.engine_api_key else None,
             vocab_size=vocab_size,
             priority_scheduling=self.engine_priority,
@@ -351,6 +358,11 @@ class Settings(BaseSettings):
             engine_args=self.engine_args,
             silence_s=self.engine_silence_s,
         )
+
+    @property
+    def salts_caches(self) -> bool:
+        """True where the engine's cached prefixes of tenants are kept apart."""
+        return bool(self.tenant_keys) if self.engine_cache_salt is None else self.engine_cache_salt
 
     def loop_profile(self) -> Profile:
         """Return the profile that rollouts run with: neutralized if ``sanitize`` is on."""

@@ -38,6 +38,16 @@ async def fake_http_engine() -> AsyncIterator[VllmHttpEngine]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
+async def fake_pool_engine() -> AsyncIterator[ServedEngine]:
+    async with (
+        serve_fake_vllm(itertools.repeat(TURN), encode=encode) as one,
+        serve_fake_vllm(itertools.repeat(TURN), encode=encode) as two,
+        open_engine(EngineConfig("vllm-pool", MODEL, urls=(one.url, two.url))) as pool,
+    ):
+        yield pool
+
+
+@pytest_asyncio.fixture(loop_scope="session")
 async def transformers_engine(model_dir: Path) -> AsyncIterator[ServedEngine]:
     async with open_engine(EngineConfig("transformers", str(model_dir), device="cpu", dtype="float32")) as engine:
         yield engine
@@ -46,6 +56,7 @@ async def transformers_engine(model_dir: Path) -> AsyncIterator[ServedEngine]:
 KINDS = {
     "scripted_engine": "scripted",
     "fake_http_engine": "vllm-http",
+    "fake_pool_engine": "vllm-pool",
     "transformers_engine": "transformers",
     "http_engine": "vllm-http",
     "local_engine": "vllm",
@@ -55,8 +66,7 @@ MARKS = {"transformers_engine": pytest.mark.torch, "http_engine": pytest.mark.vl
 
 
 async def test_every_kind_is_here() -> None:
-    """Replicas are clients of ``vllm-http`` that take turns; ``test_replicas.py`` has them."""
-    assert set(OPENERS.all()) == {*KINDS.values(), "vllm-replicas"}
+    assert set(OPENERS.all()) == set(KINDS.values())
 
 
 @pytest.fixture(params=[pytest.param(name, marks=MARKS.get(name, ())) for name in KINDS])

@@ -10,7 +10,7 @@ import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import SamplingParams, TakesWeights, TellsMetrics
-from searchr1.engines.factory import OPENERS, EngineConfig, open_engine, register
+from searchr1.engines.factory import OPENERS, EngineConfig, open_engine, register, split_urls
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 from searchr1.settings import Settings
 from tests.engines.helpers import complete, text_of
@@ -23,9 +23,8 @@ def encode(text: str) -> list[int]:
     return list(text.encode())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OPENERS.all() if kind != "vllm-replicas"])
+@pytest.mark.parametrize("kind", OPENERS.all())
 def test_a_kind_that_a_setting_can_name_is_in_the_docs(kind: str) -> None:
-    """Replicas have several addresses, which a training file gives and the one setting does not."""
     [row] = [line for line in DOCS.splitlines() if line.startswith("| `SEARCHR1_ENGINE` |")]
     assert f"`{kind}`" in row
 
@@ -56,7 +55,7 @@ async def test_an_unknown_kind_is_told_with_those_that_there_are() -> None:
     [
         ("vllm-http", (), "needs the address of one server, not 0"),
         ("vllm-http", ("http://a", "http://b"), "needs the address of one server, not 2"),
-        ("vllm-replicas", (), "needs the addresses"),
+        ("vllm-pool", (), "needs the addresses"),
         ("vllm", ("http://a",), "has no address"),
         ("transformers", ("http://a",), "has no address"),
         ("scripted", (), "can't be read"),
@@ -91,7 +90,7 @@ async def test_a_remote_vllm_need_not_be_up_but_replicas_are_asked() -> None:
     async with open_engine(EngineConfig("vllm-http", MODEL, urls=("http://127.0.0.1:9",))) as engine:
         assert not (await engine.health()).ok
     with pytest.raises(EngineUnavailableError, match=r"127\.0\.0\.1:9"):
-        async with open_engine(EngineConfig("vllm-replicas", "", urls=("http://127.0.0.1:9",))):
+        async with open_engine(EngineConfig("vllm-pool", "", urls=("http://127.0.0.1:9",))):
             pass
 
 
@@ -131,3 +130,19 @@ def test_the_servers_settings_name_the_kind(given: dict[str, Any], kind: str, ur
     )
     config = settings.engine_config()
     assert (config.kind, config.urls, config.model, config.max_model_len) == (kind, urls, "m", 320)
+
+
+@pytest.mark.parametrize(
+    ("written", "urls"),
+    [
+        ("http://a:1", ("http://a:1",)),
+        (" http://a:1/v1 , b:2,https://c/x/ ,", ("http://a:1/v1", "b:2", "https://c/x/")),
+        ("http://a,http://a,http://b", ("http://a", "http://b")),
+        ("http://user:pass,word@a:1,http://b", ("http://user:pass,word@a:1", "http://b")),
+        ("k8s://default/vllm:8000", ("k8s://default/vllm:8000",)),
+        ("http://[::1]:1,http://[::2]:1", ("http://[::1]:1", "http://[::2]:1")),
+        ("", ("",)),
+    ],
+)
+def test_addresses_are_separated_by_commas(written: str, urls: tuple[str, ...]) -> None:
+    assert split_urls(written) == urls

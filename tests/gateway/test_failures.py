@@ -86,7 +86,7 @@ FAILURES: dict[str, tuple[Exception | None, int, str]] = {
     "bug": (RuntimeError(WORDS), 500, "internal"),
     "silent": (None, 504, "deadline"),
 }
-DEADLINES_S = {"silent": 1, "overloaded": 1}
+DEADLINES_S = {"silent": 1, "overloaded": 1, "unavailable": 1}
 """Deadlines of runs that would wait for them, or ask the engine again until then."""
 
 

@@ -17,7 +17,10 @@ def serve(
     ] = None,
     engine_url: Annotated[
         str | None,
-        typer.Option(help="A running vLLM; without it, vLLM is started here.", envvar="SEARCHR1_ENGINE_URL"),
+        typer.Option(
+            help="A running vLLM, or several with commas; by default vLLM is started here.",
+            envvar="SEARCHR1_ENGINE_URL",
+        ),
     ] = None,
     engine_arg: Annotated[
         list[str] | None,

@@ -1,10 +1,10 @@
 """The contract of an engine: one method that streams a completion for token ids."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from searchr1.loop.types import FinishReason, TokenIds
 
@@ -45,6 +45,8 @@ class SamplingParams:
     logprobs: bool = False
     stream_interval: int = 1
     """Tokens per chunk, at least; more costs less CPU per token, for callers that need no early text."""
+    cache_salt: str | None = None
+    """Prefixes are shared with completions of the same salt alone, where the engine keeps any."""
 
 
 UNWATCHED_INTERVAL = 16
@@ -125,6 +127,10 @@ HEALTH_REASONS: Final = frozenset(
 )
 
 
+SURVIVABLE_REASONS: Final = frozenset({"context_too_short"})
+"""Those for which some requests are still answered: they are told, but keep nothing out."""
+
+
 class ServedEngine(Engine, Protocol):
     """An engine that a gateway stands in front of."""
 
@@ -155,4 +161,59 @@ class TakesWeights(ABC):
     @abstractmethod
     async def take_weights(self, folder: Path, *, version: str) -> None:
         """Replace the weights by those of a checkpoint folder of the same architecture. Raises ``EngineError``."""
+        ...
+
+
+ReplicaState = Literal["ready", "unwell", "draining", "gone"]
+REPLICA_STATES: Final[tuple[ReplicaState, ...]] = ("ready", "unwell", "draining", "gone")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaView:
+    """One of an engine's replicas as others see it: what a scheduler needs to place runs, and what metrics tell."""
+
+    name: str
+    state: ReplicaState
+    capacity_tokens: int | None
+    """Tokens that its KV cache holds; None where it does not tell."""
+    used_tokens: int | None
+    """Tokens of running completions in it, as it last told."""
+    num_in_flight: int
+    """Completions of ours that are open on it."""
+    num_waiting: int
+    """Requests in its queue, as it last told; others' too."""
+
+    @property
+    def healthy(self) -> bool:
+        """Whether a session may be placed on it now."""
+        return self.state == "ready"
+
+
+@runtime_checkable
+class Replicated(Protocol):
+    """An engine of several replicas, which keeps each session on one of them.
+
+    A scheduler reads ``replicas`` and calls ``place`` before a session's completion; without it, the engine chooses.
+    """
+
+    @property
+    def replicas(self) -> tuple[ReplicaView, ...]:
+        """The replicas as they are now."""
+        ...
+
+    @property
+    def num_by_state(self) -> Mapping[ReplicaState, int]:
+        """Number of replicas by state; those that are gone since the start."""
+        ...
+
+    @property
+    def num_failovers(self) -> int:
+        """Times that a session went to another replica than the one before."""
+        ...
+
+    def place(self, session: str, replica_name: str) -> None:
+        """Put a session on a replica, from its next completion on, for as long as that replica is ready.
+
+        A name that is not among ``replicas`` is ignored: the engine chooses then.
+        """
         ...

@@ -4,14 +4,18 @@ A kind is declared by ``@register`` on its opener, in a module or package direct
 these are imported to find a kind, so they import what is heavy (torch, vLLM) inside the opener.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from searchr1.engines.base import ServedEngine
 from searchr1.errors import ConfigurationError
 from searchr1.registry import Registry
+
+SEVERAL: Final = ("dns+http://", "k8s://")
+"""How an address begins that stands for several servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +23,13 @@ class EngineConfig:
     """One engine to open. Each kind reads the fields that mean something to it; None leaves a choice to the engine."""
 
     kind: str
-    """``vllm``, ``vllm-http``, ``vllm-replicas``, ``transformers``, or another that is registered."""
+    """``vllm``, ``vllm-http``, ``vllm-pool``, ``transformers``, or another that is registered."""
     model: str
     """A folder or a hub name; of a server, the name that it serves."""
     urls: tuple[str, ...] = field(default=(), repr=False)
-    """Addresses of servers, as ``ServerAddress`` takes them; empty for an engine in this process."""
+    """Addresses of servers, as ``ServerAddress`` or a pool takes them; empty for an engine in this process."""
+    roll_weights: bool = False
+    """Give new weights to the servers one after the other, so that runs go on, and not to all at once."""
     api_key: str | None = field(default=None, repr=False)
     vocab_size: int | None = None
     """No token id of a server may reach it."""
@@ -64,6 +70,12 @@ class EngineConfig:
             raise ConfigurationError(
                 f"arguments are for a vLLM that starts here, and the engine '{self.kind}' is none: leave them out"
             )
+
+
+def split_urls(written: str) -> tuple[str, ...]:
+    """Return the addresses in a comma-separated list. A comma in a password is none between addresses."""
+    parts = re.split(r"\s*,\s*(?=[a-z][a-z0-9+]*://|[\w.-]+(?::\d+)?(?:[/,]|$))", written.strip().rstrip(", "))
+    return tuple(dict.fromkeys(parts))
 
 
 Opener = Callable[[EngineConfig], AbstractAsyncContextManager[ServedEngine]]

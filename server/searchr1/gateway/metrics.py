@@ -69,6 +69,17 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.completion_retries = Counter(
+            "searchr1_completion_retries", "Completions that were asked for again.", registry=registry
+        )
+        self.completion_resumes = Counter(
+            "searchr1_completion_resumes", "Those of them that went on in their middle.", registry=registry
+        )
+        self.retries_refused = Counter(
+            "searchr1_completion_retries_refused",
+            "Times that a completion waited because the retry budget was spent.",
+            registry=registry,
+        )
         self.requests_shed = Counter(
             "searchr1_requests_shed",
             "Requests for a run that were refused for now, by reason.",
@@ -118,6 +129,9 @@ class Metrics:
             self.search_early_s.observe(seconds)
         self.searches_per_run.observe(rollout.num_searches)
         self.invalid_actions.inc(rollout.num_invalid)
+        self.completion_retries.inc(stats.num_engine_retries)
+        self.completion_resumes.inc(stats.num_resumes)
+        self.retries_refused.inc(stats.num_refused_retries)
         self.tokens.labels("sampled").inc(rollout.num_sampled_tokens)
         self.tokens.labels("cached").inc(stats.num_cached_tokens)
         for segment in rollout.segments:

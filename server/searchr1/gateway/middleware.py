@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from searchr1.engines.vllm.request import TRACEPARENT
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.logs import REQUEST_ID
 
@@ -25,13 +26,14 @@ _PAGE_HEADERS = {
 }
 _NEED_SERVICES = ("/v1", "/admin", "/mcp", "/metrics")
 _STARTING_RETRY_S = 5.0
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestId:
     """Middleware that gives each response an ``x-request-id``: the client's own where it is harmless, else a new one.
 
-    Lines of the log carry it too.
+    Lines of the log carry it too. A ``traceparent`` goes on to a remote engine.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -44,6 +46,8 @@ class RequestId:
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         REQUEST_ID.set(request_id)
+        traceparent = Headers(scope=scope).get("traceparent", "")
+        TRACEPARENT.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else "")
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -12,7 +12,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from searchr1.engines.base import EngineHealth, ServedEngine
+from searchr1.engines.base import SURVIVABLE_REASONS, EngineHealth, Replicated, ServedEngine
 from searchr1.gateway.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -25,8 +25,6 @@ _FIRST_ANSWER_S: Final = 1.0
 _ANSWER_S: Final = 10.0
 """Longest time for an engine to tell its health, whatever it promises."""
 _SHORTEST_PAUSE_S: Final = 0.1
-_SURVIVABLE: Final = frozenset({"context_too_short"})
-"""Reasons for which some runs still work: they are told, but do not keep runs out."""
 _RETRY_S: Final = (2.0, 30.0)
 
 
@@ -99,7 +97,7 @@ class Readiness:
     @property
     def takes_runs(self) -> bool:
         """False while the engine is known to be in a state that no run would survive."""
-        return self.engine.ok or self.engine.reason in _SURVIVABLE
+        return self.engine.ok or self.engine.reason in SURVIVABLE_REASONS
 
     @property
     def retry_after_s(self) -> float:
@@ -119,6 +117,9 @@ class Readiness:
         reason = "stopping" if self.is_stopping else self.engine.reason if self._asked.is_set() else "starting"
         told = {"status": "not_ready", "reason": reason} if reason else {"status": "ready"}
         told |= {"engine": self.engine.word, "retriever": self._metrics.search.providers.word, "store": self.store.word}
+        if isinstance(self._engine, Replicated):
+            views = self._engine.replicas
+            told["replicas"] = f"{sum(view.healthy for view in views)} of {len(views)} ready"
         return not reason, told
 
     async def _watch_engine(self) -> None:

@@ -4,7 +4,8 @@ import logging
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Histogram
 
-from searchr1.retrieval.base import BreakerState, CacheEvent
+from searchr1.breaker import BreakerState
+from searchr1.retrieval.base import CacheEvent
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

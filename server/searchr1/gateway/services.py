@@ -10,13 +10,14 @@ from typing import Protocol
 
 from fastapi import Request
 
-from searchr1.engines.base import ServedEngine, TellsMetrics
+from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
 from searchr1.engines.factory import open_engine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.access.api_keys import ApiKeys
 from searchr1.gateway.logs import BurstLog
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Readiness
+from searchr1.gateway.replica_metrics import ReplicaMetrics
 from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
@@ -66,6 +67,8 @@ class Services:
     def __post_init__(self) -> None:
         self.keys = ApiKeys(self.settings)
         self.readiness = Readiness(self.engine, self.metrics)
+        if isinstance(self.engine, Replicated):
+            self.metrics.registry.register(ReplicaMetrics(self.engine))
 
 
 @asynccontextmanager

@@ -95,6 +95,8 @@ class Rollout:
         limits: bounds on turns, searches and tokens.
         profile: the tags and texts that this family of checkpoints expects.
         decode: ids to text; given when training, where sampled ids are kept (rule 3).
+        spell: ids to text, for whoever drives the rollout and must know which text some sampled ids stand for; by
+            default ``decode``. The rollout itself does not use it.
     """
 
     def __init__(
@@ -106,9 +108,11 @@ class Rollout:
         limits: Limits | None = None,
         profile: Profile = SEARCH_R1,
         decode: Decode | None = None,
+        spell: Decode | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.profile = profile
+        self.spell = spell or decode
         self.answer: str | None = None
         self.num_turns = 0
         self.num_searches = 0

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from searchr1.breaker import BreakerState
 from searchr1.loop.types import Passage
 
 CacheState = Literal["hit", "miss", "stale"]
 CacheEvent = Literal["hit", "stale", "miss", "bypass", "refresh", "coalesced", "too_large", "not_cached"]
-BreakerState = Literal["closed", "open", "half_open"]
 FailureKind = Literal["timeout", "unavailable", "rate_limited", "bad_response", "rejected", "budget", "not_cached"]
 """``rejected``: the provider refuses this request, our key or our plan. ``budget``: our own budget refuses it.
 ``not_cached``: only the cache was to answer, and it could not."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
+from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.loop.types import Encode
 
 MODEL = "fake"
@@ -30,6 +31,7 @@ class Fault(Enum):
     UNFINISHED = "the stream ends in good form after two chunks, without a finish reason"
     GARBAGE = "an event that is not JSON"
     STALL = "silence after two chunks"
+    DRIP = "one byte a second after two chunks"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class Answer:
     """Before the head."""
 
 
+Model = Callable[[Sequence[int], SamplingParams], list[Chunk]]
+"""The chunks of a completion for a prompt's ids."""
+
 _REFUSALS = {
     Fault.REFUSE_BUSY: (503, "The engine is currently busy"),
     Fault.REFUSE_RATE: (429, "Too many requests"),
@@ -56,7 +61,7 @@ _REFUSALS = {
 
 @dataclass
 class FakeVllm:
-    """Replays ``completions``, one a request, each text of a sequence as one chunk.
+    """Replays ``completions``, one a request, each text of a sequence as one chunk; or it samples from ``model``.
 
     A stop string cuts the text but not the ids, as in vLLM. ``max_tokens`` cuts the ids but, without a decoder here,
     not the text of the chunk that meets it.
@@ -66,6 +71,17 @@ class FakeVllm:
     encode: Encode
     url: str = ""
     fault: Fault | None = None
+    model: "Model | None" = None
+    """What samples instead of ``completions``, a chunk an event and ``pause_s`` between them."""
+    fault_of: "Callable[[int], Fault | None]" = lambda _: None
+    """The fault of a completion by its number, from 0; before ``fault``."""
+    takes_weights: bool = False
+    """Answer what its owner tells it to do, as a server in development mode does."""
+    fails_at_weights: bool = False
+    told: list[tuple[str, str]] = field(default_factory=list)
+    """Address and path of what its owner told it, and of completions meanwhile."""
+    num_blocks: int | None = None
+    """KV blocks of 16 tokens that its metrics tell."""
     num_cached_tokens: int | None = 0
     """In the usage of each completion; None leaves it out, as a server without prompt tokens details does."""
     bytes_per_write: int | None = None
@@ -101,10 +117,15 @@ class FakeVllm:
 
 @asynccontextmanager
 async def serve_fake_vllm(
-    completions: Iterable[str | Sequence[str]], *, encode: Encode, host: str = "127.0.0.1", port: int = 0
+    completions: Iterable[str | Sequence[str]],
+    *,
+    encode: Encode,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    model: Model | None = None,
 ) -> AsyncIterator[FakeVllm]:
     """Serve until the block ends, on a port of its own choice where ``port`` is 0."""
-    fake = FakeVllm(iter(completions), encode)
+    fake = FakeVllm(iter(completions), encode, model=model)
     app = web.Application()
     app.add_routes(
         [
@@ -114,6 +135,8 @@ async def serve_fake_vllm(
             web.get("/metrics", _metrics(fake)),
         ]
     )
+    for path in ("/pause", "/collective_rpc", "/update_weight_version", "/resume"):
+        app.router.add_post(path, _told(fake))
     app.router.add_get("/elsewhere", _elsewhere(fake))
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
@@ -135,18 +158,22 @@ def _completions(fake: FakeVllm) -> Any:
         body = await request.json()
         fake.bodies.append(body)
         fake.headers.append(request.headers)
+        fake.told.append((fake.url, request.path))
         assert request.transport is not None
         fake.ports.append(request.transport.get_extra_info("peername")[1])
         if fake.refusals or request.path in fake.answers:
             answer = fake.refusals.pop(0) if fake.refusals else fake.answers[request.path]
             return await _answer(fake, request, answer)
-        if fake.fault in _REFUSALS:
-            status, message = _REFUSALS[fake.fault]
+        fault = fake.fault_of(len(fake.bodies) - 1) or fake.fault
+        if fault in _REFUSALS:
+            status, message = _REFUSALS[fault]
             return web.json_response(_error(status, message), status=status)
         fake.num_running += 1
         fake.busy.set()
         fake.idle.clear()
         try:
+            if fake.model is not None:
+                return await _stream_of(fake.model, fake, request, body, fault)
             return await _stream(fake, request, body)
         finally:
             fake.num_running -= 1
@@ -180,6 +207,42 @@ async def _stream(fake: FakeVllm, request: web.Request, body: dict[str, Any]) ->
         request.transport.abort()
     elif fake.fault is Fault.STALL:
         await asyncio.Event().wait()
+    return response
+
+
+async def _stream_of(
+    model: Model, fake: FakeVllm, request: web.Request, body: dict[str, Any], fault: Fault | None
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+    await response.prepare(request)
+    params = SamplingParams(body["max_tokens"], tuple(body["stop"]), stream_interval=body.get("stream_interval", 1))
+    choices = []
+    for number, chunk in enumerate(model(body["prompt"], params)):
+        choices.append(_choice(body, chunk.text, list(chunk.token_ids), chunk.finish, None, first=number == 0))
+        data = f"data: {_event(body, choices=[choices[-1]], usage=None)}\n\n".encode()
+        if fault is not None and number == 2:
+            return await _broken(response, request, fault, data)
+        await response.write(data)
+        fake.steps += 1
+        await asyncio.sleep(fake.pause_s)
+    await response.write(f"data: {_event(body, choices=[], usage=_usage(fake, body, choices))}\n\n".encode())
+    await response.write(b"data: [DONE]\n\n")
+    return response
+
+
+async def _broken(response: web.StreamResponse, request: web.Request, fault: Fault, data: bytes) -> web.StreamResponse:
+    if fault is Fault.DROP:
+        assert request.transport is not None
+        await response.write(data[: len(data) // 2])
+        request.transport.abort()
+    elif fault is Fault.STALL:
+        await asyncio.Event().wait()
+    elif fault is Fault.DRIP:
+        for byte in data:
+            await response.write(bytes([byte]))
+            await asyncio.sleep(1.0)
+    elif fault is Fault.ERROR_IN_STREAM:
+        await response.write(f"data: {json.dumps(_error(500, 'EngineCore encountered an issue.'))}\n\n".encode())
     return response
 
 
@@ -267,6 +330,16 @@ async def _answer(fake: FakeVllm, request: web.Request, answer: Answer) -> web.S
     return response
 
 
+def _told(fake: FakeVllm) -> Any:
+    async def handle(request: web.Request) -> web.Response:
+        if not fake.takes_weights:
+            return web.Response(status=404)
+        fake.told.append((fake.url, request.path))
+        return web.Response(status=500 if fake.fails_at_weights and request.path == "/collective_rpc" else 200)
+
+    return handle
+
+
 def _elsewhere(fake: FakeVllm) -> Any:
     async def handle(request: web.Request) -> web.Response:
         fake.num_probes[request.path] += 1
@@ -300,9 +373,13 @@ def _health(fake: FakeVllm) -> Any:
 def _metrics(fake: FakeVllm) -> Any:
     def respond() -> web.Response:
         labels = '{engine="0",model_name="fake"}'
+        blocks = ""
+        if fake.num_blocks is not None:
+            config = f'block_size="16",cache_dtype="auto",engine="0",num_gpu_blocks="{fake.num_blocks}"'
+            blocks = f"vllm:cache_config_info{{{config}}} 1.0\nvllm:kv_cache_usage_perc{labels} 0.25\n"
         return web.Response(
             text=f"vllm:num_requests_running{labels} {float(fake.num_running)}\n"
-            f"vllm:generation_tokens_total{labels} {float(fake.steps)}\n"
+            f"vllm:generation_tokens_total{labels} {float(fake.steps)}\n" + blocks
         )
 
     return _probe(fake, respond)

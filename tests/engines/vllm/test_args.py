@@ -27,7 +27,7 @@ async def test_what_has_a_setting_of_its_own_is_refused_before_anything_starts(n
             pass
 
 
-@pytest.mark.parametrize("kind", ["vllm-http", "vllm-replicas", "transformers"])
+@pytest.mark.parametrize("kind", ["vllm-http", "vllm-pool", "transformers"])
 async def test_an_engine_that_takes_none_says_so(kind: str) -> None:
     urls = ("http://127.0.0.1:9",) if kind.startswith("vllm") else ()
     with pytest.raises(ConfigurationError, match=f"the engine '{kind}' is none"):

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from searchr1.engines.base import SamplingParams
+from searchr1.engines.resume import UnbrokenCompletion
+from searchr1.engines.retry_budget import RetryBudget
 from searchr1.engines.vllm.args import VllmInProcessConfig
 from searchr1.engines.vllm.in_process import VllmInProcessEngine
 from searchr1.errors import ConfigurationError, EngineUnavailableError
-from tests.engines.helpers import complete
+from tests.engines.helpers import complete, ids_of, text_of
 
 CONFIG = VllmInProcessConfig(model="some/model", restart_backoff_s=0.0)
 
@@ -172,7 +174,7 @@ def stub_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
     contents: dict[str, dict[str, Any]] = {
         "vllm": {"SamplingParams": SimpleNamespace},
         "vllm.sampling_params": {"RequestOutputKind": SimpleNamespace(DELTA=1)},
-        "vllm.inputs": {"tokens_input": lambda prompt_token_ids: prompt_token_ids},
+        "vllm.inputs": {"tokens_input": lambda prompt_token_ids, cache_salt: prompt_token_ids},
         "vllm.exceptions": {name: type(name, (Exception,), {}) for name in ("GracefulHTTPError", "VLLMClientError")},
         "vllm.v1.engine.exceptions": {
             name: type(name, (Exception,), {}) for name in ("EngineDeadError", "EngineGenerateError")
@@ -233,6 +235,54 @@ async def test_a_core_that_hangs_for_too_long_is_started_again(monkeypatch: pyte
         await until_health(engine, "")
         assert first.stopped
         assert len(await complete(engine, SamplingParams(max_tokens=1))) == 1
+
+
+TEXT = "<answer> naïve </answer>"
+
+
+@dataclass
+class TalkingLlm(FakeLlm):
+    """Says what is left of ``TEXT``, a byte an output; dies after ``lives`` of them."""
+
+    lives: int = 99
+
+    async def generate(self, prompt: Any, params: object, request_id: str, **_: object) -> AsyncGenerator[Any]:
+        whole = TEXT.encode()
+        for number in range(len(prompt) - 1, len(whole)):
+            if self.lives == 0:
+                self.errored = True
+                raise sys.modules["vllm.v1.engine.exceptions"].EngineDeadError
+            self.lives -= 1
+            ends = number == len(whole) - 1
+            before, text = (whole[:end].decode(errors="ignore") for end in (number, number + 1))
+            output = SimpleNamespace(
+                text=text[len(before) :],
+                token_ids=[whole[number]],
+                finish_reason="stop" if ends else None,
+                logprobs=None,
+            )
+            yield SimpleNamespace(outputs=[output], num_cached_tokens=0)
+
+
+@pytest.mark.usefixtures("stub_vllm")
+@pytest.mark.parametrize("lives", [3, 11, 12])
+async def test_a_completion_waits_for_the_restart_of_its_engine_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, lives: int
+) -> None:
+    starts = Starts([TalkingLlm(lives=lives), EngineUnavailableError("no memory"), TalkingLlm()])
+    async with engine_with(starts, monkeypatch) as engine:
+        completion = UnbrokenCompletion(
+            engine,
+            (0,),
+            SamplingParams(max_tokens=99),
+            session="s",
+            decode=lambda ids: bytes(ids).decode(errors="replace"),
+            left_s=lambda: 30.0,
+            budget=RetryBudget(),
+        )
+        chunks = [chunk async for chunk in completion.chunks()]
+        assert (text_of(chunks), ids_of(chunks)) == (TEXT, tuple(TEXT.encode()))
+        assert starts.count == 3
 
 
 @pytest.fixture

@@ -103,7 +103,6 @@ HOSTILE = {
     "NaN cached tokens": choice() + choice(finish="stop") + usage(2, float("nan")) + DONE,
     "usage that is a list": choice(finish="stop") + event(choices=[], usage=[]) + DONE,
     "invalid UTF-8": b'data: {"choices":[{"text":"\xff","token_ids":[1]}]}\n\n',
-    "invalid UTF-8 in a field that is not read": b'data: {"id":"\xff","choices":[{"text":"a","token_ids":[1]}]}\n\n',
     "half a surrogate": b'data: {"choices":[{"text":"\\ud800","token_ids":[1]}]}\n\n',
     "no JSON": b"data: <html>\n\n",
     "half JSON": b'data: {"choices":\n\n',
@@ -118,7 +117,6 @@ HOSTILE = {
     "nothing": b"",
     "only done": DONE,
     "only pings": b": ping\n\n" * 20,
-    "no end": choice() * 3,
     "an error": event(error={"message": "broken", "code": 400}),
     "an error that is text": event(error="broken"),
     "an error that is deep": b'data: {"error": ' + b'{"error": ' * 500 + b"1" + b"}" * 500 + b"}\n\n",
@@ -171,11 +169,23 @@ def _feed(it: CompletionReader, piece: bytes, num_bytes: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "data",
+    [choice() * 3, b'data: {"id":"\xff","choices":[{"text":"a","token_ids":[1]}]}\n\n'],
+    ids=["no end", "no end, and invalid UTF-8 in a field that is not read"],
+)
+@pytest.mark.parametrize("pieces", [1, 7])
+def test_a_stream_that_ends_too_early_may_be_asked_for_again(data: bytes, pieces: int) -> None:
+    with pytest.raises(EngineUnavailableError, match="ended before its completion") as raised:
+        read(data, pieces)
+    assert raised.value.passing
+
+
+@pytest.mark.parametrize(
     ("status", "kind", "passing"),
     [
         (429, EngineOverloadedError, True),
         (503, EngineOverloadedError, True),
-        (500, EngineUnavailableError, False),
+        (500, EngineUnavailableError, True),
         (501, EngineUnavailableError, False),
         (502, EngineUnavailableError, True),
         (504, EngineUnavailableError, True),

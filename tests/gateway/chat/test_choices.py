@@ -11,7 +11,7 @@ import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.errors import EngineUnavailableError
+from searchr1.errors import EngineClosedError
 from searchr1.gateway.access.admission import MAX_SEED
 from searchr1.loop.types import TokenIds
 from tests.gateway.conftest import MODEL, SEARCH_TURN, StageEngine, eventually, running_stage, sse_payloads
@@ -45,7 +45,7 @@ class ChoiceEngine(StageEngine):
                     await asyncio.Event().wait()
                 yield Chunk("<search> currency of Mali </search>", (2,), "stop")
             elif params.seed == self.fails:
-                raise EngineUnavailableError("vLLM is gone")
+                raise EngineClosedError("vLLM is gone")
             else:
                 yield Chunk(f"<answer> {params.seed} </answer>", (3,), "stop")
         finally:

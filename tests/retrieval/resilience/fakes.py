@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from searchr1.breaker import BreakerState
 from searchr1.loop.types import Passage
-from searchr1.retrieval.base import BreakerState, Found, NullObserver, SearchFailed, SearchOutcome
+from searchr1.retrieval.base import Found, NullObserver, SearchFailed, SearchOutcome
 from tests.support.virtual_time import now_s
 
 TICK_S = 1e-3

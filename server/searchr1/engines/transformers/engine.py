@@ -22,7 +22,7 @@ from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, TakesWeig
 from searchr1.engines.transformers.batching import DecodeBatch, sample
 from searchr1.engines.transformers.completion import Completion
 from searchr1.engines.transformers.shaping import shaped
-from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
+from searchr1.errors import ConfigurationError, EngineClosedError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
 
@@ -103,13 +103,13 @@ class TransformersEngine(TakesWeights):
         return EngineHealth(ok=False, reason="stopped") if self._closed else EngineHealth(ok=True)
 
     async def aclose(self) -> None:
-        """End the thread. Running completions end with ``EngineUnavailableError``."""
+        """End the thread. Running completions end with ``EngineClosedError``."""
         self._closed = True
         if self._worker is not None and not self._worker.done():
             self._worker.cancel()
             await asyncio.wait({self._worker})
         for sequence in self._open:
-            sequence.out.put_nowait(EngineUnavailableError("the engine has been closed"))
+            sequence.out.put_nowait(EngineClosedError("the engine has been closed"))
         await asyncio.to_thread(self._thread.shutdown)
 
     async def generate(
@@ -120,11 +120,11 @@ class TransformersEngine(TakesWeights):
         A completion that the model's longest context cuts ends for its length.
 
         Raises:
-            EngineUnavailableError: the engine is closed.
+            EngineClosedError: the engine is closed.
             EngineError: it refused the request or failed at it.
         """
         if self._closed:
-            raise EngineUnavailableError("the engine has been closed")
+            raise EngineClosedError("the engine has been closed")
         room = self._max_len - len(prompt_ids)
         if not prompt_ids or room <= 0 or min(prompt_ids) < 0 or max(prompt_ids) >= self._vocab_size:
             raise EngineError(
@@ -156,11 +156,11 @@ class TransformersEngine(TakesWeights):
         values is computed anew. Without an ``EngineError``, which leaves the old weights, ``version`` is theirs.
 
         Raises:
-            EngineUnavailableError: the engine is closed.
+            EngineClosedError: the engine is closed.
             EngineError: the folder does not fit.
         """
         if self._closed:
-            raise EngineUnavailableError("the engine has been closed")
+            raise EngineClosedError("the engine has been closed")
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._thread, self._replace_weights, folder)

@@ -11,10 +11,13 @@ from searchr1.errors import EngineUnavailableError
 class Lane:
     """An open completion, as far as it can be ended from outside: while it is sent, and while it is read."""
 
-    __slots__ = ("_response", "_scope", "error")
+    __slots__ = ("_response", "_scope", "error", "moved_at")
 
     def __init__(self) -> None:
         self.error: EngineUnavailableError | None = None
+        self.moved_at = 0.0
+        """When the newest token was read, by the event loop's clock: 0 before the first, infinite while its reader has
+        it and takes no other."""
         self._scope: asyncio.Timeout | None = None
         self._response: aiohttp.ClientResponse | None = None
 

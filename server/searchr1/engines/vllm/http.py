@@ -6,9 +6,10 @@ server sends is bounded and checked; redirects are not followed.
 """
 
 import asyncio
-import secrets
+import math
 import time
-from collections.abc import AsyncGenerator, Hashable
+from collections.abc import AsyncGenerator, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,9 @@ from searchr1.engines.silence import SilenceWatch
 from searchr1.engines.vllm.address import ServerAddress
 from searchr1.engines.vllm.exchange import Lane, is_passing, start_of_body
 from searchr1.engines.vllm.progress import progress_of
+from searchr1.engines.vllm.request import SessionHeaders, completion_body
 from searchr1.engines.vllm.stream import CompletionReader, error_of_status, event_decoder, message_of
-from searchr1.errors import EngineError, EngineUnavailableError
+from searchr1.errors import EngineClosedError, EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.retry_after import retry_after_s
 
@@ -98,6 +100,8 @@ class VllmHttpEngine:
         self._decode = event_decoder(vocab_size)
         self._timeouts = timeouts or HttpTimeouts()
         self._silence = SilenceWatch(self._timeouts.silence_s, signs=self._progress, recovered=self._recovered)
+        self._sessions = SessionHeaders()
+        self._lanes: set[Lane] = set()
         self._probe_id = 0
         self._last_progress: Hashable | None = None
         self._probing: asyncio.Task[EngineHealth] | None = None
@@ -143,33 +147,51 @@ class VllmHttpEngine:
             EngineError: the request was refused, or the stream broke the protocol.
         """
         if self._http.closed:
-            raise EngineUnavailableError("the engine's client has been closed")
+            raise EngineClosedError("the engine's client has been closed")
         if self._silence.stalled:
             raise EngineUnavailableError(f"the engine at {self.base_url} does not move")
         self._probe_id = prompt_ids[0] if prompt_ids else 0
         reader = CompletionReader(
             self._decode, num_prompt_ids=len(prompt_ids), max_tokens=params.max_tokens, logprobs=params.logprobs
         )
-        headers = {
-            "Content-Type": "application/json",
-            "X-Request-Id": f"{session}-{secrets.token_hex(4)}",
-            "X-Session-ID": session,
-        }
-        lane = Lane()
-        with self._silence.watching(lane.fail):
+        headers, loop = self._sessions.of(session), asyncio.get_running_loop()
+        with self._silence.watching((lane := Lane()).fail), self._open_lane(lane):
             try:
                 async with await lane.begin(self._post(self._body(prompt_ids, params, priority), headers)) as response:
                     if response.status != 200:
                         raise await self._refused(response)
+                    self._sessions.note(session, response.headers)
                     async for data in response.content.iter_any():
-                        self._silence.moved()
                         if (chunk := reader.feed(data)) is not None:
+                            # Bytes that make no token are no sign of work.
+                            self._silence.moved()
+                            lane.moved_at = math.inf
                             yield chunk
+                            lane.moved_at = loop.time()
                     # Yielded after the response's end, so that the connection goes back to the pool.
                     last = reader.end()
             except (aiohttp.ClientError, OSError) as error:
                 raise lane.error or self._unavailable(error) from error
         yield last
+
+    def abandon(self, error: EngineUnavailableError, *, silent_s: float = -1.0, begun_alone: bool = False) -> int:
+        """End open completions with ``error``; return their number.
+
+        Those that have brought a token within ``silent_s`` stay, and with ``begun_alone`` those without any yet.
+        """
+        until = asyncio.get_running_loop().time() - silent_s
+        lanes = [lane for lane in self._lanes if lane.moved_at < until and (lane.moved_at or not begun_alone)]
+        for lane in lanes:
+            lane.fail(error)
+        return len(lanes)
+
+    @contextmanager
+    def _open_lane(self, lane: Lane) -> Iterator[None]:
+        self._lanes.add(lane)
+        try:
+            yield
+        finally:
+            self._lanes.discard(lane)
 
     async def models(self) -> list[ServedModel]:
         """Return the models that the server offers. Raises ``EngineError``."""
@@ -323,34 +345,7 @@ class VllmHttpEngine:
             return False
 
     def _body(self, prompt_ids: TokenIds, params: SamplingParams, priority: int) -> bytes:
-        shaping = params.shaping
-        body: dict[str, Any] = {
-            "model": self.model,
-            "prompt": prompt_ids,
-            "max_tokens": params.max_tokens,
-            "temperature": params.temperature,
-            "top_p": params.top_p,
-            # Written out because the server's defaults come from the checkpoint's generation_config.json.
-            "top_k": shaping.top_k,
-            "min_p": shaping.min_p,
-            "repetition_penalty": shaping.repetition_penalty,
-            "frequency_penalty": shaping.frequency_penalty,
-            "presence_penalty": shaping.presence_penalty,
-            "stop": params.stop,
-            "include_stop_str_in_output": True,
-            "return_token_ids": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if params.seed is not None:
-            body["seed"] = params.seed
-        if params.logprobs:
-            body["logprobs"] = 0
-        if params.stream_interval > 1:
-            body["stream_interval"] = params.stream_interval
-        if self._priority_scheduling:
-            body["priority"] = priority
-        return msgspec.json.encode(body)
+        return completion_body(self.model, prompt_ids, params, priority=priority if self._priority_scheduling else None)
 
     async def _refused(self, response: aiohttp.ClientResponse) -> EngineError:
         try:

@@ -23,7 +23,13 @@ from searchr1.engines.silence import SilenceWatch
 from searchr1.engines.vllm.args import VllmInProcessConfig, import_vllm, start_llm
 from searchr1.engines.vllm.progress import progress_of
 from searchr1.engines.vllm.pulse import Pulse
-from searchr1.errors import ConfigurationError, EngineError, EngineOverloadedError, EngineUnavailableError
+from searchr1.errors import (
+    ConfigurationError,
+    EngineClosedError,
+    EngineError,
+    EngineOverloadedError,
+    EngineUnavailableError,
+)
 from searchr1.loop.types import FinishReason, TokenIds
 
 if TYPE_CHECKING:
@@ -133,7 +139,7 @@ class VllmInProcessEngine(TakesWeights):
             self._abort(llm, request_id)
 
         outputs = llm.generate(
-            tokens_input(prompt_token_ids=list(prompt_ids)),
+            tokens_input(prompt_token_ids=list(prompt_ids), cache_salt=params.cache_salt),
             _sampling(params),
             request_id,
             priority=priority if self.config.priority_scheduling else 0,
@@ -158,6 +164,8 @@ class VllmInProcessEngine(TakesWeights):
             raise EngineError(f"the engine failed at the completion: {error.__cause__ or error}") from error
 
     def _running(self) -> "AsyncLLM":
+        if self._llm is None and self._gone.reason == "stopped":
+            raise EngineClosedError(f"the engine for {self.config.model} is down: {self._gone.detail}")
         if self._llm is None or self._llm.errored:
             detail = self._gone.detail if self._llm is None else "it has died"
             raise EngineUnavailableError(

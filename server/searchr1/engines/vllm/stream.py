@@ -118,7 +118,11 @@ class CompletionReader:
         """Return the last chunk. Raises ``EngineError`` if the response ended before the completion did."""
         last, usage = self._last, self._usage
         if last is None:
-            raise EngineError("the engine's stream ended before its completion did")
+            text = "the engine's stream ended before its completion did"
+            # A stream that broke off passes; one without any token is none of vLLM's.
+            raise (
+                EngineError(text) if self._ids_left == self._max_tokens else EngineUnavailableError(text, passing=True)
+            )
         num_cached_tokens = None
         if usage is not None:
             num_ids = self._max_tokens - self._ids_left
@@ -168,8 +172,8 @@ def error_of_status(status: int, text: str, *, retry_after_s: float | None = Non
     if status in (429, 503):
         return EngineOverloadedError(text, retry_after_s=retry_after_s)
     if status >= 500:
-        # A router's gateway errors pass; vLLM's own 500 is an engine that is dead or has a bug.
-        return EngineUnavailableError(text, passing=status in (502, 504), retry_after_s=retry_after_s)
+        # A dead vLLM says 500 until its process ends, which is soon; what is not implemented stays so.
+        return EngineUnavailableError(text, passing=status != 501, retry_after_s=retry_after_s)
     return EngineError(text)
 
 

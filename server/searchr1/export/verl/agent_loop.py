@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from searchr1.driver import DriveOptions, DriveStats, drive_to_end
 from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.errors import EngineError
 from searchr1.export.verl.reward import COMPLETIONS
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import FinishReason, Limits, Segment, TokenIds
@@ -45,7 +46,11 @@ class ServerEngine:
     async def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
     ) -> AsyncGenerator[Chunk, None]:
-        """See ``Engine.generate``. verl's servers stop at ``params.stop`` and know no other ``priority``."""
+        """See ``Engine.generate``. verl's servers stop at ``params.stop`` and know no other ``priority``.
+
+        Raises:
+            EngineError: verl aborted it.
+        """
         sampling = {
             "temperature": params.temperature,
             "top_p": params.top_p,
@@ -57,9 +62,8 @@ class ServerEngine:
         output = await self._server.generate(session, prompt_ids=list(prompt_ids), sampling_params=sampling)
         self.extra_fields |= output.extra_fields
         ids = tuple(output.token_ids)
-        if output.stop_reason == "aborted":
-            yield Chunk("", (), "abort")
-            return
+        if output.stop_reason == "aborted":  # By verl, on purpose: it is not to be asked for again.
+            raise EngineError("verl aborted the completion")
         logprobs = tuple(output.log_probs) if output.log_probs else None
         text = self._tokenizer.decode(ids)
         ends = [at + len(stop) for stop in params.stop if (at := text.find(stop)) >= 0]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.driver import DriveOptions
 from searchr1.engines.base import UNSHAPED, UNWATCHED_INTERVAL, Shaping
+from searchr1.gateway.access.pseudonyms import Pseudonyms
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
@@ -91,6 +92,8 @@ class Admission:
         self._search = search
         self._profile = settings.loop_profile()
         check_profile(self._profile, tokenizer)
+        secret = settings.engine_session_secret
+        self._pseudonyms = Pseudonyms(secret.get_secret_value() if secret else None)
         self._pacing = Pacing(settings.stream_interval_ms / 1000)
         self._num_running = 0
         self._run_s = _FIRST_RUN_S
@@ -197,7 +200,7 @@ class Admission:
                 code="context_length_exceeded",
             )
         retriever = self._search.view(caller, cache_only=options.cache == "only")
-        drive_options = self._drive_options(options, run_id, stream=stream, shaping=shaping)
+        drive_options = self._drive_options(options, caller, run_id, stream=stream, shaping=shaping)
         if spent_s and drive_options.deadline_s is not None:
             drive_options = replace(drive_options, deadline_s=max(drive_options.deadline_s - spent_s, _LEAST_S))
         return Plan(question, rollout, drive_options, retriever)
@@ -229,14 +232,17 @@ class Admission:
             max_run_tokens=_below(options.max_tokens, self._settings.max_run_tokens, "max_tokens"),
         )
 
-    def _drive_options(self, options: RunOptions, run_id: str, *, stream: bool, shaping: Shaping) -> DriveOptions:
+    def _drive_options(
+        self, options: RunOptions, caller: Caller, run_id: str, *, stream: bool, shaping: Shaping
+    ) -> DriveOptions:
         settings = self._settings
         deadline_s = settings.deadline_s
         if options.deadline_s is not None:
             deadline_s = _below(options.deadline_s, settings.max_deadline_s, "deadline_s")
         top_k = settings.top_k if options.top_k is None else _below(options.top_k, settings.max_top_k, "top_k")
         return DriveOptions(
-            session=run_id,
+            session=self._pseudonyms.session(caller, run_id),
+            cache_salt=self._pseudonyms.cache_salt(caller) if settings.salts_caches else None,
             temperature=settings.temperature if options.temperature is None else options.temperature,
             top_p=1.0 if options.top_p is None else options.top_p,
             seed=options.seed,

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import stamina
 from aiolimiter import AsyncLimiter
 
+from searchr1.breaker import Breaker, CallResult
 from searchr1.retrieval.base import FailureKind, Found, Retriever, SearchFailed, SearchObserver, SearchOutcome
 from searchr1.retrieval.config import ResilienceConfig
 from searchr1.retrieval.deadline import Deadline, search_within, timeout
-from searchr1.retrieval.resilience.breaker import Breaker, CallResult
 
 MIN_ATTEMPT_S = 0.05
 """No call begins with less time than this."""

@@ -179,11 +179,13 @@ def _engine_config(config: TrainConfig, source: Path) -> EngineConfig:
     section = config.rollout
     if section.engine_urls and section.engine != "vllm":
         raise ConfigurationError("rollout.engine_urls are vLLM servers: leave rollout.engine at vllm")
-    kind = "vllm-replicas" if section.engine_urls else section.engine
+    kind = "vllm-pool" if section.engine_urls else section.engine
+    # Servers elsewhere have names of their own for the model.
+    model = "" if kind == "vllm-pool" else str(source)
     common = EngineConfig(
-        kind, str(source), urls=section.engine_urls, device=config.device, max_num_seqs=section.max_concurrent
+        kind, model, urls=section.engine_urls, device=config.device, max_num_seqs=section.max_concurrent
     )
-    if kind in ("transformers", "vllm-replicas"):  # These take types and bounds from the checkpoint or their servers.
+    if kind in ("transformers", "vllm-pool"):  # These take types and bounds from the checkpoint or their servers.
         return common
     return replace(
         common,

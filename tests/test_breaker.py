@@ -2,8 +2,7 @@ import gc
 
 import pytest
 
-from searchr1.retrieval.base import BreakerState
-from searchr1.retrieval.resilience.breaker import Breaker, CallResult
+from searchr1.breaker import Breaker, BreakerState, CallResult
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""A circuit breaker for one provider and key.
+"""A circuit breaker for one provider and key, or for one replica of an engine.
 
 ========= ================== ====================================== =========
 state     which calls pass   what happens                           next
@@ -19,8 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from searchr1.retrieval.base import BreakerState
-
+BreakerState = Literal["closed", "open", "half_open"]
 CallResult = Literal["success", "failure", "unauthorized", "cancelled"]
 """``unauthorized``: the provider refuses our key or plan, and so all calls. ``cancelled``: nothing is known."""
 
