@@ -98,6 +98,7 @@ LAYERS = {
         "searchr1.errors",
         "searchr1.registry",
     ),
+    "searchr1.scheduling": ("searchr1.errors",),
     "searchr1.engines": ("searchr1.errors", "searchr1.registry", "searchr1.retry_after", "searchr1.loop.types"),
     # It decodes what it samples; vLLM brings its own tokenizer.
     "searchr1.engines.transformers": (
