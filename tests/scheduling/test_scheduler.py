@@ -11,7 +11,7 @@ from searchr1.scheduling.scheduler import Scheduler
 
 def new_scheduler(capacity: int | None = 1000, *, growth: int = 100, **options: float) -> Scheduler:
     """A scheduler with one replica, ``one``, that expects every run to grow by ``growth`` tokens."""
-    scheduler = Scheduler(SchedulingOptions(first_growth_tokens=growth, **options))  # type: ignore[arg-type]
+    scheduler = Scheduler(SchedulingOptions(first_growth_tokens=growth, growth_share=1.0, **options))  # type: ignore[arg-type]
     assert scheduler.replica_changed("one", capacity, healthy=True, now=0.0) == []
     return scheduler
 

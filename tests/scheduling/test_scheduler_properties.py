@@ -197,6 +197,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             shared = sum(tokens for _, tokens in replica.prefixes.values())
             assert sum(count for count, _ in replica.prefixes.values()) == sum(run.prefix is not None for run in runs)
             own = {run.name: run.footprint_tokens - run.prefix_tokens for run in runs}
+            leaving = [run for run in runs if run.will_pause]
+            assert replica.leaving_tokens == sum(own[run.name] + run.growth_tokens for run in leaving)
+            assert replica.footprint_tokens == shared + sum(own.values()) - sum(own[run.name] for run in leaving)
             assert replica.reserved_tokens == shared + sum(own.values()) + sum(run.growth_tokens for run in runs)
         holders = {run for replica in self.scheduler._replicas for run in replica.runs}
         assert holders == {run for run, state in self.states.items() if state in (State.TURN, State.AWAY)}

@@ -45,6 +45,8 @@ class Ledger:
         if run.prefix is not None:
             self._unshare(replica, run.prefix)
         own = _own_tokens(run)
+        if run.will_pause:
+            replica.leaving_tokens -= own + run.growth_tokens
         self._add(replica, 0 if run.will_pause else -own, -own - run.growth_tokens)
         run.will_pause, run.growth_tokens, run.entry = False, 0, 0
         if not replica.runs and not replica.healthy:
@@ -57,7 +59,10 @@ class Ledger:
         replica = self.replica_of(run)
         grown = footprint_tokens - run.footprint_tokens
         growth_tokens = max(0, run.growth_tokens - max(0, grown))
-        self._add(replica, 0 if run.will_pause else grown, grown + growth_tokens - run.growth_tokens)
+        reserved = grown + growth_tokens - run.growth_tokens
+        if run.will_pause:
+            replica.leaving_tokens += reserved
+        self._add(replica, 0 if run.will_pause else grown, reserved)
         run.footprint_tokens, run.growth_tokens = footprint_tokens, growth_tokens
         self._offer(run, replica)
 
@@ -68,9 +73,11 @@ class Ledger:
         run.growth_tokens = growth_tokens
 
     def mark(self, run: Run) -> None:
-        """Count a run's footprint as gone already: it pauses at the end of its turn."""
+        """Count a run as leaving: it pauses at the end of its turn."""
         run.will_pause = True
-        self._add(self.replica_of(run), -_own_tokens(run), 0)
+        replica, own = self.replica_of(run), _own_tokens(run)
+        replica.leaving_tokens += own + run.growth_tokens
+        self._add(replica, -own, 0)
 
     def victim(self, replica: Replica, max_pause_s: float) -> Run | None:
         """Return the run that an overrun replica pauses next: of those with fewest turns, the smallest.

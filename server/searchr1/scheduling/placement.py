@@ -26,6 +26,8 @@ class Replica:
     """Footprints of its runs, and what they are expected to grow by."""
     footprint_tokens: int = 0
     """Footprints alone, less those of runs that will pause at the end of their turn."""
+    leaving_tokens: int = 0
+    """What ``reserved_tokens`` has of runs that will pause at the end of their turn."""
     runs: set[str] = field(default_factory=set)
     prefixes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Each prefix that its runs begin with: how many of them, and its tokens."""
@@ -44,6 +46,11 @@ class Replica:
     def is_overrun(self) -> bool:
         """True where its runs hold more than it has."""
         return self.footprint_tokens > self.capacity
+
+    @property
+    def is_relieved(self) -> bool:
+        """True where its runs, with their growth, have room, once those have left that will."""
+        return self.reserved_tokens - self.leaving_tokens <= self.capacity
 
     def fits(self, tokens: int, prefix: str | None, prefix_tokens: int) -> bool:
         """Return whether a run has room here. A replica without runs has room for any, so that every run can end."""

@@ -8,8 +8,9 @@ Rules
 2. A run stays on its replica. A new one goes to the replica with most room, or to one that holds its prefix, as far as
    the prefix is worth the difference (``placement.py``).
 3. An admitted run that holds room takes its next turn at once. Rooms are only overcommitted by growth.
-4. Where footprints alone overrun a replica, runs are paused: of those with fewest turns, the smallest (``ledger.py``).
-   A run that searches gives its room back at once, one that writes does at the end of its turn.
+4. Where footprints alone overrun a replica, runs are paused until what is left fits with its growth: of those with
+   fewest turns, the smallest (``ledger.py``). A run that searches gives its room back at once, one that writes does at
+   the end of its turn.
 5. A paused run that wants its turn waits for room, on any replica. Such runs go first, the oldest first, and before all
    new ones. After ``max_pause_s`` of waiting a run takes its turn in any case, and is never paused again.
 6. New runs start in the order of deficit round robin over tenants and, inside, keys, by the tokens that they need
@@ -72,7 +73,9 @@ class Scheduler:
         """``growth`` is learned from runs that end, unless the caller knows better."""
         self.options = options or SchedulingOptions()
         self._growth = growth or LearnedGrowth(
-            quantile=self.options.growth_quantile, first_tokens=self.options.first_growth_tokens
+            quantile=self.options.growth_quantile,
+            share=self.options.growth_share,
+            first_tokens=self.options.first_growth_tokens,
         )
         self._runs: dict[str, Run] = {}
         self._replicas = Replicas(self.options.prefix_worth)
@@ -282,7 +285,9 @@ class Scheduler:
 
     def _pause_overrun(self, replica: Replica) -> list[Decision]:
         decisions: list[Decision] = []
-        while replica.is_overrun and (victim := self._ledger.victim(replica, self.options.max_pause_s)):
+        if not replica.is_overrun:
+            return decisions
+        while not replica.is_relieved and (victim := self._ledger.victim(replica, self.options.max_pause_s)):
             if victim.state is State.AWAY:
                 decisions.append(self._pause(victim))
             else:
