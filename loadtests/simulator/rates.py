@@ -1,6 +1,6 @@
 """What a simulated vLLM is: its sizes and its step time, with two presets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 EnginePolicy = Literal["fcfs", "priority"]
@@ -68,8 +68,12 @@ SEVEN_B_H100 = EngineParams(
 Weights of 14 GB at 3.35 TB/s are read in 4.2 ms; 6.5 ms a step leaves a third for launches and sampling. Prefill:
 20,000 tokens/s (14 GFLOP a token, some 28 % of 989 TFLOP/s). KV cache of multi-head attention, as Llama-2-7B has it:
 524 kB a token, so that 52 GB hold 100,000 tokens, and reading one costs 0.16 µs at the card's bandwidth.
-``max_num_seqs`` and ``max_num_batched_tokens`` are vLLM's. A 7B model with grouped queries (Qwen2.5-7B: 57 kB a token)
-holds 900,000 tokens (``--blocks 56250``) and reads one nine times as fast.
+``max_num_seqs`` and ``max_num_batched_tokens`` are vLLM's.
 """
 
-PRESETS = {"smollm2-cpu": SMOLLM2_135M_CPU, "7b-h100": SEVEN_B_H100}
+SEVEN_B_GROUPED_H100 = replace(
+    SEVEN_B_H100, name="7B (grouped queries) on an H100", num_blocks=56_250, context_token_s=0.00000002
+)
+"""The same with grouped queries, as Qwen2.5-7B has them: 57 kB a token, so that 900,000 tokens fit."""
+
+PRESETS = {"smollm2-cpu": SMOLLM2_135M_CPU, "7b-h100": SEVEN_B_H100, "7b-grouped-h100": SEVEN_B_GROUPED_H100}

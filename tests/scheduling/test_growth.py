@@ -23,14 +23,6 @@ def test_the_quantile_of_what_ended_runs_had_left(quantile: float, expected: int
     assert learned.remaining_tokens("new", 1) == expected
 
 
-def test_a_share_of_it_is_reserved() -> None:
-    learned = LearnedGrowth(quantile=0.5, first_tokens=7, share=0.5)
-    assert learned.remaining_tokens("new", 1) == 7
-    for _ in range(8):
-        learned.learn([100], 500)
-    assert learned.remaining_tokens("new", 1) == 200
-
-
 def test_a_turn_that_few_reached_is_taken_for_the_last_known_one() -> None:
     learned = LearnedGrowth(quantile=0.5, first_tokens=7)
     for _ in range(20):

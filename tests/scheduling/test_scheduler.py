@@ -11,7 +11,7 @@ from searchr1.scheduling.scheduler import Scheduler
 
 def new_scheduler(capacity: int | None = 1000, *, growth: int = 100, **options: float) -> Scheduler:
     """A scheduler with one replica, ``one``, that expects every run to grow by ``growth`` tokens."""
-    scheduler = Scheduler(SchedulingOptions(first_growth_tokens=growth, growth_share=1.0, **options))  # type: ignore[arg-type]
+    scheduler = Scheduler(SchedulingOptions(first_growth_tokens=growth, **options))  # type: ignore[arg-type]
     assert scheduler.replica_changed("one", capacity, healthy=True, now=0.0) == []
     return scheduler
 
@@ -54,6 +54,16 @@ def test_the_reserve_is_learned_from_runs_that_ended() -> None:
     for number in range(6):
         assert submit(scheduler, f"late-{number}", 100) == [Admit(f"late-{number}", "one")]
     assert submit(scheduler, "one too many", 100) == [Moved("one too many", 0)]
+
+
+@pytest.mark.parametrize(("num_runs", "reserved"), [(17, 1700), (26, 2540), (101, 8244)])
+def test_of_many_runs_not_all_are_expected_to_be_large_at_once(num_runs: int, reserved: int) -> None:
+    """All of the growth for the first 17 that start, ½ + 2/√n of it for one that comes to n others: 90 % at 25."""
+    scheduler = new_scheduler(10**6, growth=100)
+    for number in range(num_runs):
+        submit(scheduler, f"run-{number}", 10)
+    [replica] = scheduler._replicas
+    assert replica.reserved_tokens - 10 * num_runs == reserved
 
 
 def test_a_run_that_was_cancelled_teaches_nothing() -> None:

@@ -18,11 +18,10 @@ class Known:
 
     last_footprints: dict[str, int]
     footprints: dict[str, int]
-    share: float
 
     def remaining_tokens(self, run: str, turn: int) -> int:
         """See ``Growth``."""
-        return int(self.share * max(0, self.last_footprints[run] - self.footprints[run]))
+        return max(0, self.last_footprints[run] - self.footprints[run])
 
     def learn(self, footprints: Sequence[int], last_footprint: int) -> None:
         """See ``Growth``."""
@@ -60,9 +59,7 @@ class Ours:
         """See ``Policy``."""
         self.simulation = simulation
         self.runs: dict[str, SimulatedRun] = {}
-        self.known = Known(
-            {run.name: run.trace.last_footprint for run in simulation.runs}, {}, self.options.growth_share
-        )
+        self.known = Known({run.name: run.trace.last_footprint for run in simulation.runs}, {})
         self.rng = random.Random(7)
         options = self.options
         if self.runs_per_replica is not None:

@@ -24,7 +24,7 @@ class Growth(Protocol):
 
 
 class LearnedGrowth:
-    """A quantile, for each turn, of the growth that ended runs had left when they began that turn; ``share`` of it.
+    """A quantile, for each turn, of the growth that ended runs had left when they began that turn.
 
     >>> growth = LearnedGrowth(quantile=0.5, first_tokens=1000)
     >>> growth.remaining_tokens("a", 1)
@@ -35,8 +35,8 @@ class LearnedGrowth:
     (650, 50, 50)
     """
 
-    def __init__(self, *, quantile: float, first_tokens: int, share: float = 1.0) -> None:
-        self._quantile, self._share = quantile, share
+    def __init__(self, *, quantile: float, first_tokens: int) -> None:
+        self._quantile = quantile
         self._first_tokens = first_tokens
         self._turns: list[_Window] = []
 
@@ -44,7 +44,7 @@ class LearnedGrowth:
         """See ``Growth``. A turn that few runs reached is taken for the last one that is known."""
         for window in self._turns[min(turn, len(self._turns)) - 1 :: -1] if self._turns else ():
             if len(window) >= _ENOUGH:
-                return int(self._share * window.quantile(self._quantile))
+                return window.quantile(self._quantile)
         return self._first_tokens
 
     def learn(self, footprints: Sequence[int], last_footprint: int) -> None:

@@ -1,6 +1,7 @@
 """Who holds which room: runs charged to replicas, and the order in which an overrun replica pauses them."""
 
 import heapq
+import math
 from collections.abc import Mapping
 
 from searchr1.scheduling.growth import Growth
@@ -11,9 +12,14 @@ _SPARE_ENTRIES = 64
 
 
 class Ledger:
-    """The charges of runs on replicas. A run is charged its footprint and the growth expected of it.
+    """The charges of runs on replicas. A run is charged its footprint and a reserve for its growth.
 
-    Of its footprint the prefix counts apart, once for all the runs on a replica that begin with it.
+    The reserve is a part of what it is expected to grow by. Of many runs some are at their largest while others have
+    just begun, so that half of it would do on average; the sum over n runs strays from that by about √n of them, and a
+    few that began together are large together. So the part is ½ + 2/√n for n runs on a replica: all of it up to 16.
+    Simulations of 20 to 250 runs a replica (``docs/results/simulator.md``) gave the two numbers.
+
+    Of a footprint the prefix counts apart, once for all the runs on a replica that begin with it.
     """
 
     def __init__(self, replicas: Replicas, growth: Growth, runs: Mapping[str, Run]) -> None:
@@ -22,14 +28,16 @@ class Ledger:
         self._runs = runs
         self._pausable: dict[str, list[tuple[int, int, float, int, str]]] = {}
         self._num_entries = 0
+        self._num_charged = 0
 
     def need_tokens(self, run: Run) -> int:
-        """Return what a run needs for its next turn: its footprint, and what it is expected to grow by."""
-        return run.footprint_tokens + self._growth.remaining_tokens(run.name, run.turn + 1)
+        """Return what a run needs for its next turn: its footprint and its reserve."""
+        return run.footprint_tokens + self._reserve(run)
 
     def charge(self, run: Run, replica: Replica) -> None:
         """Charge a run to the replica on which it takes its next turn."""
-        run.growth_tokens = self._growth.remaining_tokens(run.name, run.turn + 1)
+        run.growth_tokens = self._reserve(run)
+        self._num_charged += 1
         run.replica = replica.name
         replica.runs.add(run.name)
         if run.prefix is not None:
@@ -41,6 +49,7 @@ class Ledger:
     def release(self, run: Run) -> Replica:
         """Take a run's charge off its replica, which is returned."""
         replica = self.replica_of(run)
+        self._num_charged -= 1
         replica.runs.discard(run.name)
         if run.prefix is not None:
             self._unshare(replica, run.prefix)
@@ -55,7 +64,7 @@ class Ledger:
         return replica
 
     def grow(self, run: Run, footprint_tokens: int) -> None:
-        """Change the footprint of a run that holds room. What it grew by is no longer expected of it."""
+        """Change the footprint of a run that holds room. What it grew by is taken from its reserve."""
         replica = self.replica_of(run)
         grown = footprint_tokens - run.footprint_tokens
         growth_tokens = max(0, run.growth_tokens - max(0, grown))
@@ -67,8 +76,8 @@ class Ledger:
         self._offer(run, replica)
 
     def expect(self, run: Run) -> None:
-        """Look anew at what a run that holds room is expected to grow by, as its next turn begins."""
-        growth_tokens = self._growth.remaining_tokens(run.name, run.turn + 1)
+        """Reserve anew for a run that holds room, as its next turn begins."""
+        growth_tokens = self._reserve(run)
         self._add(self.replica_of(run), 0, growth_tokens - run.growth_tokens)
         run.growth_tokens = growth_tokens
 
@@ -98,6 +107,11 @@ class Ledger:
         """Return the replica that a run is charged to."""
         assert run.replica is not None, "a run that holds room has a replica"
         return self._replicas[run.replica]
+
+    def _reserve(self, run: Run) -> int:
+        runs_per_replica = self._num_charged / max(1, self._replicas.num_healthy)
+        part = min(1.0, 0.5 + 2 / math.sqrt(runs_per_replica)) if runs_per_replica else 1.0
+        return int(part * self._growth.remaining_tokens(run.name, run.turn + 1))
 
     def _add(self, replica: Replica, footprint_tokens: int, reserved_tokens: int) -> None:
         replica.footprint_tokens += footprint_tokens

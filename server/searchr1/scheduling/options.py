@@ -18,8 +18,6 @@ class SchedulingOptions:
     """Time that a run may wait for room in the middle, in all its turns together; then it takes its turn regardless."""
     growth_quantile: float = 0.5
     """Share of ended runs that grew by no more than what is expected of a run."""
-    growth_share: float = 0.85
-    """Part of the expected growth that is reserved: while some runs are at their largest, others have just begun."""
     first_growth_tokens: int = 2400
     """Growth reserved for a run before enough runs have ended to tell. Too much costs a slow start, too little a cache
     that is overrun by the first rush."""
@@ -32,7 +30,7 @@ class SchedulingOptions:
             raise ConfigurationError(f"max_runs is {self.max_runs}; at least one run must be allowed")
         if min(self.max_queued, self.max_queued_per_tenant, self.first_growth_tokens) < 0:
             raise ConfigurationError("bounds of the queue and the first growth must not be negative")
-        if not (0 <= self.growth_quantile <= 1 and 0 <= self.growth_share <= 1):
-            raise ConfigurationError("growth_quantile and growth_share are shares between 0 and 1")
+        if not 0 <= self.growth_quantile <= 1:
+            raise ConfigurationError(f"growth_quantile is {self.growth_quantile}; it is a share between 0 and 1")
         if self.max_pause_s < 0 or self.prefix_worth < 0:
             raise ConfigurationError("max_pause_s and prefix_worth must not be negative")

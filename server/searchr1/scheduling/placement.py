@@ -23,7 +23,7 @@ class Replica:
     """None where the engine does not tell."""
     healthy: bool = True
     reserved_tokens: int = 0
-    """Footprints of its runs, and what they are expected to grow by."""
+    """Footprints of its runs, and the reserves for their growth."""
     footprint_tokens: int = 0
     """Footprints alone, less those of runs that will pause at the end of their turn."""
     leaving_tokens: int = 0
@@ -68,6 +68,7 @@ class Replicas:
         self._holders: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
         self.largest_tokens = 0
         """Capacity of the largest healthy replica; 0 where there is none."""
+        self.num_healthy = 0
 
     def __getitem__(self, name: str) -> Replica:
         return self._replicas[name]
@@ -79,7 +80,9 @@ class Replicas:
         """Add a replica or change it, and return it."""
         replica = self._replicas.setdefault(name, Replica(name, capacity_tokens))
         replica.capacity_tokens, replica.healthy = capacity_tokens, healthy
-        self.largest_tokens = max((r.capacity for r in self._replicas.values() if r.healthy), default=0)
+        healthy_ones = [replica for replica in self._replicas.values() if replica.healthy]
+        self.num_healthy = len(healthy_ones)
+        self.largest_tokens = max((replica.capacity for replica in healthy_ones), default=0)
         self.room_changed(replica)
         return replica
 

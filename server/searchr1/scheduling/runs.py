@@ -38,7 +38,7 @@ class Run:
     replica: str | None = None
     """Where it holds room, or held it last."""
     growth_tokens: int = 0
-    """Growth that is reserved for it on top of its footprint."""
+    """What is reserved for its growth, on top of its footprint."""
     footprints: list[int] = field(default_factory=list)
     """Footprints at the beginning of each turn."""
     will_pause: bool = False

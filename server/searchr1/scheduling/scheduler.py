@@ -3,12 +3,13 @@
 Rules
 -----
 1. A run holds room on one replica while the engine writes its turn and while it searches: its footprint in tokens, and
-   the growth that ended runs let one expect of it (``growth.py``). A new run starts where its prompt and its expected
-   growth find room; a replica without runs takes any. Where capacities are unknown, ``max_runs`` alone bounds.
+   a reserve for the growth that ended runs let one expect of it (``growth.py``, ``ledger.py``). A new run starts where
+   its prompt and its reserve find room; a replica without runs takes any. Where capacities are unknown, ``max_runs``
+   alone bounds.
 2. A run stays on its replica. A new one goes to the replica with most room, or to one that holds its prefix, as far as
    the prefix is worth the difference (``placement.py``).
 3. An admitted run that holds room takes its next turn at once. Rooms are only overcommitted by growth.
-4. Where footprints alone overrun a replica, runs are paused until what is left fits with its growth: of those with
+4. Where footprints alone overrun a replica, runs are paused until what is left fits with its reserve: of those with
    fewest turns, the smallest (``ledger.py``). A run that searches gives its room back at once, one that writes does at
    the end of its turn.
 5. A paused run that wants its turn waits for room, on any replica. Such runs go first, the oldest first, and before all
@@ -74,7 +75,6 @@ class Scheduler:
         self.options = options or SchedulingOptions()
         self._growth = growth or LearnedGrowth(
             quantile=self.options.growth_quantile,
-            share=self.options.growth_share,
             first_tokens=self.options.first_growth_tokens,
         )
         self._runs: dict[str, Run] = {}
