@@ -191,6 +191,22 @@ def test_a_replica_that_goes_sends_its_runs_to_the_others() -> None:
     assert scheduler.replica_changed("one", 1000, healthy=True, now=3.0) == [Resume("searching", "one")]
 
 
+def test_a_turn_whose_replica_failed_goes_on_at_once() -> None:
+    scheduler = new_scheduler(1000, growth=0)
+    scheduler.replica_changed("two", 900, healthy=True, now=0.0)
+    for run in ("a", "b"):
+        submit(scheduler, run, 600)
+    assert scheduler.turn_lost("a", 620, 1.0) == [Resume("a", "one")]
+    scheduler.replica_changed("one", 1000, healthy=False, now=2.0)
+    assert scheduler.turn_lost("a", 640, 2.0) == [Resume("a", "two")]
+    assert scheduler.turn_ended("b", 610, 3.0) == [Pause("b")]
+    assert scheduler.priority("a") < 0
+    scheduler.replica_changed("two", 900, healthy=False, now=4.0)
+    assert scheduler.turn_lost("a", 650, 4.0) == [Pause("a")]
+    assert scheduler.replica_changed("one", 1000, healthy=True, now=5.0) == [Resume("a", "one")]
+    assert [run.turn for run in scheduler._runs.values()] == [1, 1]
+
+
 def test_without_a_replica_runs_wait() -> None:
     scheduler = Scheduler()
     assert submit(scheduler, "a") == [Moved("a", 0)]
@@ -258,6 +274,7 @@ def test_later_turns_go_first_then_older_runs() -> None:
         lambda scheduler: scheduler.turn_wanted("a", 1, 0.0),
         lambda scheduler: scheduler.turn_ended("queued", 1, 0.0),
         lambda scheduler: scheduler.turn_grew("queued", 1, 0.0),
+        lambda scheduler: scheduler.turn_lost("queued", 1, 0.0),
         lambda scheduler: scheduler.ended("nobody", 0.0),
     ],
 )

@@ -146,6 +146,20 @@ class SchedulerMachine(RuleBasedStateMachine):
             if could:
                 assert self.states[run] in (State.TURN, State.WAITING)
 
+    @rule(choice=CHOICE, grown=st.integers(0, 300))
+    def lose_turn(self, choice: int, grown: int) -> None:
+        if run := self.some(choice, State.TURN):
+            self.tokens[run] += grown
+            self.waiting_since[run] = self.now
+            self.states[run] = State.AWAY
+            first, *decisions = self.scheduler.turn_lost(run, self.tokens[run], self.now)
+            assert first.run == run
+            assert isinstance(first, Resume) == any(self.healthy.values())
+            self.take([first])
+            if not isinstance(first, Resume):
+                self.states[run] = State.WAITING
+            self.take(decisions)
+
     @rule(choice=CHOICE, was_whole=st.booleans())
     def end(self, choice: int, was_whole: bool) -> None:
         if run := self.some(choice, *State):

@@ -8,7 +8,8 @@ Rules
    alone bounds.
 2. A run stays on its replica. A new one goes to the replica with most room, or to one that holds its prefix, as far as
    the prefix is worth the difference (``placement.py``).
-3. An admitted run that holds room takes its next turn at once. Rooms are only overcommitted by growth.
+3. An admitted run that holds room takes its next turn at once. Rooms are only overcommitted by growth, and by turns
+   that go on elsewhere because their replica failed.
 4. Where footprints alone overrun a replica, runs are paused until what is left fits with its reserve: of those with
    fewest turns, the smallest (``ledger.py``). A run that searches gives its room back at once, one that writes does at
    the end of its turn.
@@ -38,6 +39,8 @@ go on (rules 5 and 6); those decisions come last.
 | turn | turn_grew | | turn | |
 | turn | turn_ended | | away | |
 | turn | turn_ended | it is to pause, or its replica is gone | paused | Pause |
+| turn | turn_lost | a replica is healthy | turn | Resume |
+| turn | turn_lost | none is | waiting | Pause |
 | away | turn_wanted | | turn | Resume |
 | away | turn_wanted | by which it overruns, and is the one to pause | waiting | Pause |
 | away | overrun by any run, or its replica goes | | paused | Pause |
@@ -68,7 +71,12 @@ _PRIORITY_OF_A_TURN = 2**43
 
 
 class Scheduler:
-    """The runs of one gateway on their way through its replicas."""
+    """The runs of one gateway on their way through its replicas.
+
+    A caller submits a run and waits for its ``Admit``, sends the first turn with ``priority``, says ``turn_ended`` when
+    a search begins and ``turn_wanted`` when the next prompt is ready, waits for its ``Resume``, and says ``ended``
+    however the run ends. The decisions of any call may name other runs, too: each goes to the run that it names.
+    """
 
     def __init__(self, options: SchedulingOptions | None = None, *, growth: Growth | None = None) -> None:
         """``growth`` is learned from runs that end, unless the caller knows better."""
@@ -170,6 +178,23 @@ class Scheduler:
         if found.will_pause or not replica.healthy:
             return [self._pause(found), *self._start(now)]
         return [*self._pause_overrun(replica), *self._start(now)]
+
+    def turn_lost(self, run: str, footprint_tokens: int, now: float) -> list[Decision]:
+        """Take a run whose replica failed in the middle of its turn: the turn goes on at once, on another if need be.
+
+        Whether it does so on the same replica is told by ``replica_changed``, which comes first where that is down.
+        """
+        found = self._expect(run, State.TURN)
+        self._ledger.grow(found, footprint_tokens)
+        self._ledger.release(found)
+        found.turn -= 1
+        found.footprints.pop()
+        replica = self._place(found) or self._replicas.roomiest()
+        if replica is None:
+            self._wait(found, now)
+            return [Pause(run)]
+        self._ledger.charge(found, replica)
+        return [self._begin_turn(found), *self._pause_overrun(replica), *self._start(now)]
 
     def turn_wanted(self, run: str, footprint_tokens: int, now: float) -> list[Decision]:
         """Take a run that has its passages and wants its next turn: a ``Resume`` is here or comes later."""
