@@ -108,6 +108,7 @@ LAYERS = {
         "searchr1.retry_after",
         "searchr1.loop.types",
     ),
+    "searchr1.scheduling": ("searchr1.errors",),
     # It decodes what it samples; vLLM brings its own tokenizer.
     "searchr1.engines.transformers": (
         "searchr1.engines.base",

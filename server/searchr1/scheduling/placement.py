@@ -1,0 +1,139 @@
+"""Replicas, the room in their KV caches, and which of them a run goes to.
+
+Capacities and footprints are in tokens of KV cache. What runs on a replica share as their prefix counts once.
+"""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_UNKNOWN_CAPACITY = 2**50
+"""Stands for the capacity of a replica that tells none: enough for anything, so that least held is most room."""
+_MAX_PREFIXES = 10_000
+_MAX_HOLDERS = 4
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """One engine's KV cache as the scheduler counts it."""
+
+    name: str
+    capacity_tokens: int | None
+    """None where the engine does not tell."""
+    healthy: bool = True
+    reserved_tokens: int = 0
+    """Footprints of its runs, and the reserves for their growth."""
+    footprint_tokens: int = 0
+    """Footprints alone, less those of runs that will pause at the end of their turn."""
+    leaving_tokens: int = 0
+    """What ``reserved_tokens`` has of runs that will pause at the end of their turn."""
+    runs: set[str] = field(default_factory=set)
+    prefixes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Each prefix that its runs begin with: how many of them, and its tokens."""
+
+    @property
+    def capacity(self) -> int:
+        """The capacity in tokens, endless where it is unknown."""
+        return _UNKNOWN_CAPACITY if self.capacity_tokens is None else self.capacity_tokens
+
+    @property
+    def room_tokens(self) -> int:
+        """Tokens that nobody holds and nobody is expected to need; negative where growth was underestimated."""
+        return self.capacity - self.reserved_tokens
+
+    @property
+    def is_overrun(self) -> bool:
+        """True where its runs hold more than it has."""
+        return self.footprint_tokens > self.capacity
+
+    @property
+    def is_relieved(self) -> bool:
+        """True where its runs, with their growth, have room, once those have left that will."""
+        return self.reserved_tokens - self.leaving_tokens <= self.capacity
+
+    def fits(self, tokens: int, prefix: str | None, prefix_tokens: int) -> bool:
+        """Return whether a run has room here. A replica without runs has room for any, so that every run can end."""
+        shared = prefix_tokens if prefix in self.prefixes else 0
+        return self.healthy and (not self.runs or tokens - shared <= self.room_tokens)
+
+
+class Replicas:
+    """All replicas, the one with most room at hand, and who holds which prefix."""
+
+    def __init__(self, prefix_worth: float) -> None:
+        self._prefix_worth = prefix_worth
+        self._replicas: dict[str, Replica] = {}
+        self._by_room: list[tuple[int, str]] = []
+        self._holders: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
+        self.largest_tokens = 0
+        """Capacity of the largest healthy replica; 0 where there is none."""
+        self.num_healthy = 0
+
+    def __getitem__(self, name: str) -> Replica:
+        return self._replicas[name]
+
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(self._replicas.values())
+
+    def change(self, name: str, capacity_tokens: int | None, *, healthy: bool) -> Replica:
+        """Add a replica or change it, and return it."""
+        replica = self._replicas.setdefault(name, Replica(name, capacity_tokens))
+        replica.capacity_tokens, replica.healthy = capacity_tokens, healthy
+        healthy_ones = [replica for replica in self._replicas.values() if replica.healthy]
+        self.num_healthy = len(healthy_ones)
+        self.largest_tokens = max((replica.capacity for replica in healthy_ones), default=0)
+        self.room_changed(replica)
+        return replica
+
+    def drop(self, name: str) -> None:
+        """Forget a replica that has no runs, if it is there."""
+        self._replicas.pop(name, None)
+
+    def room_changed(self, replica: Replica) -> None:
+        """Take note that a replica has more or less room than before."""
+        if not replica.healthy:
+            return
+        heapq.heappush(self._by_room, (-replica.room_tokens, replica.name))
+        if len(self._by_room) > 8 * len(self._replicas) + 64:
+            self._by_room = [(-r.room_tokens, r.name) for r in self._replicas.values() if r.healthy]
+            heapq.heapify(self._by_room)
+
+    def roomiest(self) -> Replica | None:
+        """Return the healthy replica with most room."""
+        while self._by_room:
+            negative_room, name = self._by_room[0]
+            replica = self._replicas.get(name)
+            if replica is not None and replica.healthy and -negative_room == replica.room_tokens:
+                return replica
+            heapq.heappop(self._by_room)
+        return None
+
+    def place(self, tokens: int, prefix: str | None, prefix_tokens: int, home: str | None = None) -> Replica | None:
+        """Return the replica for a run that needs ``tokens``, or None where no replica has room.
+
+        That is ``home``, where the run was before, if it has room; else the one with most room. A replica that has the
+        run's prefix in its cache is preferred to one with more room, as far as the prefix is worth it.
+        """
+        if home is not None and (replica := self._replicas.get(home)) and replica.fits(tokens, prefix, prefix_tokens):
+            return replica
+        best = self.roomiest()
+        if best is None:
+            return None
+        holders = [self._replicas[name] for name in self._holders.get(prefix or "", ()) if name in self._replicas]
+        fitting = [replica for replica in holders if replica.fits(tokens, prefix, prefix_tokens)]
+        if best.fits(tokens, prefix, prefix_tokens):
+            least_room = best.room_tokens - self._prefix_worth * prefix_tokens
+            fitting = [replica for replica in fitting if replica.room_tokens >= least_room] or [best]
+        return max(fitting, key=lambda replica: replica.room_tokens, default=None)
+
+    def has_prefix(self, replica: Replica, prefix: str) -> None:
+        """Take note that a replica has a prefix in its cache now."""
+        holders = self._holders.setdefault(prefix, OrderedDict())
+        holders[replica.name] = None
+        holders.move_to_end(replica.name)
+        if len(holders) > _MAX_HOLDERS:
+            holders.popitem(last=False)
+        self._holders.move_to_end(prefix)
+        if len(self._holders) > _MAX_PREFIXES:
+            self._holders.popitem(last=False)
