@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -30,11 +31,23 @@ class Server:
     """After it was stopped: whether processes that it had started were still there. They are killed then."""
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+_PORTS = range(10_100, 32_768)
+"""Below those that Linux gives to connections and to listeners that ask for any; above 10080, which browsers refuse."""
+
+
+def free_port(*, also_above: int = 0) -> int:
+    """A port of 127.0.0.1 that nobody listens on, nor on the one that lies ``also_above`` it.
+
+    It stays free until a server has started on it, and while one that was killed is to start again: nobody else gets
+    it by chance.
+    """
+    while True:
+        port = secrets.choice(_PORTS[: len(_PORTS) - also_above])
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            if also_above:
+                other.bind(("127.0.0.1", port + also_above))
+            return port
 
 
 @contextlib.contextmanager

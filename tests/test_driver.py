@@ -37,6 +37,7 @@ from searchr1.loop.types import (
 from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.fake import FakeRetriever
 from tests.loop.scripts import encode, joined, new_rollout
+from tests.support.virtual_time import virtual
 
 SEARCH = "<think> t </think> <search> Mali </search>"
 ANSWER = "<think> u </think> <answer> Bamako </answer>"
@@ -230,6 +231,7 @@ async def test_closed_book_is_one_completion_and_no_search() -> None:
     assert (len(engine.requests), retriever.queries) == (1, [])
 
 
+@virtual
 async def test_the_deadline_passes_in_the_engine() -> None:
     engine, rollout = scripted(["<think> half", Hang.FOREVER]), new_rollout()
     events = await run(rollout, engine, options=DriveOptions("s", deadline_s=SOON_S))
@@ -238,6 +240,7 @@ async def test_the_deadline_passes_in_the_engine() -> None:
     assert engine.num_running == 0
 
 
+@virtual
 async def test_the_deadline_passes_in_a_search() -> None:
     retriever = HangingRetriever()
     events = await run(new_rollout(), scripted(SEARCH), retriever, DriveOptions("s", deadline_s=SOON_S))
@@ -245,12 +248,14 @@ async def test_the_deadline_passes_in_a_search() -> None:
     assert retriever.num_cancelled == 1
 
 
+@virtual
 async def test_a_search_is_given_no_more_time_than_the_run_has() -> None:
     retriever = HangingRetriever()
     await run(new_rollout(), scripted(SEARCH), retriever, DriveOptions("s", search_timeout_s=99, deadline_s=SOON_S))
     assert 0 < retriever.deadlines_s[0] <= SOON_S
 
 
+@virtual
 async def test_a_search_has_its_own_timeout() -> None:
     slow = FakeRetriever({"Mali": (MALI,)}, delay_s=99)
     events = await run(new_rollout(), scripted(SEARCH, ANSWER), slow, DriveOptions("s", search_timeout_s=0.01))
@@ -266,6 +271,7 @@ async def test_a_deadline_that_has_passed_stops_an_engine_that_never_waits(deadl
     assert engine.num_given == 0
 
 
+@virtual
 async def test_a_slow_reader_is_not_cancelled_by_the_deadline() -> None:
     events: list[DriveEvent] = []
     async for event in drive(new_rollout(), scripted(SEARCH), finder(), DriveOptions("s", deadline_s=SOON_S)):

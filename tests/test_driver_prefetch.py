@@ -17,6 +17,7 @@ from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Finished, Limits, LoopEvent, Passage, QuerySettled, SearchRequested, Status, ThinkDelta
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
 from tests.loop.scripts import all_limits, chunkings, encode, model_texts, new_rollout, play
+from tests.support.virtual_time import virtual
 
 ANSWER = "<answer> Bamako </answer>"
 MALI = Passage("1", '"Mali"', "Its capital is Bamako.")
@@ -172,6 +173,7 @@ async def test_an_engine_that_fails_drops_it_before_the_run_ends() -> None:
             assert (retriever.num_cancelled, retriever.num_running) == (1, 0)
 
 
+@virtual
 async def test_the_deadline_in_the_engine_drops_it() -> None:
     retriever = WatchedRetriever()
     events = await run(scripted([OPEN, Hang.FOREVER]), retriever, DriveOptions("s", deadline_s=0.05))
@@ -179,6 +181,7 @@ async def test_the_deadline_in_the_engine_drops_it() -> None:
     assert (retriever.num_cancelled, retriever.num_running) == (1, 0)
 
 
+@virtual
 async def test_the_deadline_in_a_prefetched_search_ends_it() -> None:
     retriever, stats = WatchedRetriever(), DriveStats()
     events = await run(scripted([OPEN, ">"]), retriever, DriveOptions("s", deadline_s=0.05), stats)
@@ -186,6 +189,7 @@ async def test_the_deadline_in_a_prefetched_search_ends_it() -> None:
     assert (retriever.num_cancelled, retriever.num_running, retriever.queries) == (1, 0, ["Mali"])
 
 
+@virtual
 async def test_a_slow_reader_s_prefetch_is_dropped_at_the_deadline() -> None:
     retriever = WatchedRetriever()
     events: list[DriveEvent] = []

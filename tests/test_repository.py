@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.cli.options import URL as COMMANDS_URL
+from searchr1.settings import Settings
+from searchr1_client import SearchR1
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -111,6 +115,47 @@ def test_links_between_documents_lead_somewhere() -> None:
         if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+def install_lines(text: str) -> list[str]:
+    """What the ``pip install`` lines of a page install of this repository, quotes taken off."""
+    lines = re.findall(r"pip install ([^`\n#]+)", text)
+    return [word.strip("'\"") for line in lines for word in line.split() if re.match(r"['\"]?(\.|searchr1)", word)]
+
+
+def test_install_lines_are_for_a_checkout_and_name_extras_that_there_are() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    told = {
+        line
+        for path in tracked()
+        if path.suffix == ".md" and "adr" not in path.parts
+        for line in install_lines(path.read_text(encoding="utf-8"))
+    }
+    extras = {extra for line in told for extra in re.findall(r"[\w-]+", line.partition("[")[2])}
+    assert {"server", "vllm", "data"} <= extras <= set(project["optional-dependencies"])
+    assert {line.partition("[")[0] for line in told} == {".", "./client"}, "the package is on no index"
+
+
+@pytest.mark.parametrize(
+    ("page", "told"),
+    [
+        ("$ pip install searchr1", ["searchr1"]),
+        ("`pip install 'searchr1[server]'`", ["searchr1[server]"]),
+        ("pip install '.[data]' # here", [".[data]"]),
+        ("pip install open-webui==1", []),
+    ],
+)
+def test_an_install_line_is_seen(page: str, told: list[str]) -> None:
+    assert install_lines(page) == told
+
+
+def test_what_serves_and_what_asks_have_one_default_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEARCHR1_URL", raising=False)
+    with SearchR1() as client:
+        asked = [url.rpartition(":")[2] for url in (COMMANDS_URL, client.base_url)]
+    served = re.findall(r"^PORT \?= (\d+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    exposed = re.findall(r"(?:SEARCHR1_PORT=|EXPOSE )(\d+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert {*served, *exposed, *asked} == {str(Settings.model_fields["port"].default)}
 
 
 def num_test_functions() -> int:

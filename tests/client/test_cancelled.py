@@ -9,6 +9,7 @@ import pytest
 
 import searchr1_client as sdk
 from tests.client.conftest import EVENTS, RUN, RUN_ID, sse
+from tests.support.virtual_time import virtual
 
 
 class Hanging(httpx.AsyncByteStream):
@@ -62,6 +63,7 @@ async def test_cancelling_the_task_cancels_the_run() -> None:
     assert (server.num_cancels, server.body.closed) == (1, True)
 
 
+@virtual
 async def test_cancelling_it_again_leaves_at_once_and_the_run_is_still_cancelled() -> None:
     server = Silent()
     client = server.client()
@@ -77,6 +79,7 @@ async def test_cancelling_it_again_leaves_at_once_and_the_run_is_still_cancelled
     assert (server.num_cancels, server.body.closed) == (1, True)
 
 
+@virtual
 async def test_a_timeout_around_the_block_cancels_the_run() -> None:
     server = Silent()
     server.let_go.set()
@@ -86,6 +89,7 @@ async def test_a_timeout_around_the_block_cancels_the_run() -> None:
     assert (server.num_cancels, server.body.closed) == (1, True)
 
 
+@virtual
 async def test_a_scope_that_cancels_every_await_cancels_the_run() -> None:
     server = Silent()
     client = server.client()
@@ -96,6 +100,7 @@ async def test_a_scope_that_cancels_every_await_cancels_the_run() -> None:
     assert (server.num_cancels, server.body.closed) == (1, True)
 
 
+@virtual
 async def test_a_cancel_that_is_not_answered_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("searchr1_client._transport.CANCEL_TIMEOUT_S", 0.01)
     server = Silent()

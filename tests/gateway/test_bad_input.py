@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import MODEL, Stage, StageEngine, running_stage
+from .conftest import MODEL, Stage, StageEngine, eventually, running_stage
 
 BODIES: list[tuple[str, bytes]] = [
     ("not JSON", b"{"),
@@ -148,9 +148,10 @@ async def test_a_body_that_does_not_arrive_is_given_up() -> None:
 
 async def test_a_slow_run_is_not_taken_for_a_slow_body() -> None:
     engine = StageEngine(hold=asyncio.Event())
-    async with running_stage(engine=engine, body_timeout_s=0.1) as stage:
+    async with running_stage(engine=engine, body_timeout_s=0.5) as stage:
         asking = asyncio.create_task(stage.client.post("/v1/research", json={"question": "Mali?"}))
-        await asyncio.sleep(0.3)
+        await eventually(lambda: engine.num_open == 1)
+        await asyncio.sleep(0.6)
         assert engine.hold is not None
         engine.hold.set()
         assert (await asking).status_code == 200

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import resource
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,8 @@ from tests.gateway.conftest import eventually
 
 from .conftest import HOST, EchoApp, connected, running
 
-SHORT = HttpBounds(header_timeout_s=0.2, keep_alive_s=0.2, linger_s=0.2, max_header_bytes=4096, max_target_bytes=512)
+SMALL = HttpBounds(linger_s=0.2, max_header_bytes=4096, max_target_bytes=512)
+SHORT = replace(SMALL, header_timeout_s=0.2, keep_alive_s=0.2)
 GET = b"GET /a HTTP/1.1\r\n" + HOST
 CHUNKED = b"POST /a HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
 
@@ -44,7 +46,7 @@ async def test_a_request_that_is_no_request_is_refused_and_its_connection_ends(
     request_bytes: bytes, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = EchoApp()
-    async with running(app, SHORT) as port, connected(port) as peer:
+    async with running(app, SHORT if status == 408 else SMALL) as port, connected(port) as peer:
         sending = asyncio.ensure_future(peer.send(request_bytes))
         answer = await peer.answer()
         assert (answer.status, answer.header("connection")) == (status, ["close"])
@@ -57,7 +59,7 @@ async def test_a_request_that_is_no_request_is_refused_and_its_connection_ends(
 
 @pytest.mark.parametrize("trailer", [b"X: " + b"a" * 500_000, b"X: a\r\n" * 100_000])
 async def test_trailers_are_bounded_like_headers(trailer: bytes) -> None:
-    async with running(EchoApp(), SHORT) as port, connected(port) as peer:
+    async with running(EchoApp(), SMALL) as port, connected(port) as peer:
         sending = asyncio.ensure_future(peer.send(CHUNKED + b"1\r\na\r\n0\r\n" + trailer))
         assert b"431" in (await peer.rest())[:12]
         await asyncio.gather(sending, return_exceptions=True)
@@ -81,7 +83,7 @@ async def test_a_connection_that_asks_nothing_ends_even_if_it_drips(drip: bytes,
 
 
 async def test_an_answer_before_the_body_ends_the_connection_however_slow_the_body_comes() -> None:
-    async with running(EchoApp(), SHORT) as port, connected(port) as peer:
+    async with running(EchoApp(), SMALL) as port, connected(port) as peer:
         await peer.send(b"POST /deaf HTTP/1.1\r\n" + HOST + b"Content-Length: 1000\r\n\r\n")
         answer = await peer.answer()
         assert (answer.status, answer.header("connection")) == (200, ["close"])
@@ -120,7 +122,7 @@ async def test_a_client_that_leaves_is_seen_past_a_request_that_it_sent_ahead(
 
 async def test_a_request_sent_ahead_is_dropped_and_the_first_answer_says_so() -> None:
     app = EchoApp()
-    async with running(app, SHORT) as port, connected(port) as peer:
+    async with running(app, SMALL) as port, connected(port) as peer:
         await peer.send(GET + b"\r\n" + b"POST /b HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}")
         answer = await peer.answer()
         assert (answer.status, answer.json()["path"], answer.header("connection")) == (200, "/a", ["close"])

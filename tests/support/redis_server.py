@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -17,6 +16,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+from loadtests.processes import free_port
+
 _START_S = 20.0
 
 
@@ -28,15 +29,9 @@ def redis_server_path() -> str | None:
     return shutil.which("redis-server") or bundled
 
 
-def free_port() -> int:
-    """A port that nobody listens on, nor on the one 10 000 above it, which a Cluster's node takes as well."""
-    while True:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            port = int(one.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
-                other.bind(("127.0.0.1", port - 10_000))
-                return port - 10_000
+def free_redis_port() -> int:
+    """A port for a redis-server; a Cluster's node also takes the one 10 000 above it."""
+    return free_port(also_above=10_000)
 
 
 @dataclass
@@ -46,7 +41,7 @@ class RedisServer:
     folder: Path
     options: tuple[str, ...] = ()
     sentinel: bool = False
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_redis_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -121,7 +116,7 @@ def run_cluster(announced: Sequence[int] = (0, 0, 0)) -> Iterator[list[RedisServ
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         nodes: list[RedisServer] = []
         for told in announced:
-            port = free_port()
+            port = free_redis_port()
             options = (
                 "cluster-enabled yes",
                 f"cluster-config-file nodes-{port}.conf",

@@ -31,7 +31,7 @@ async def fake() -> AsyncIterator[FakeVllm]:
 
 @pytest.fixture
 async def engine(fake: FakeVllm) -> AsyncIterator[VllmHttpEngine]:
-    timeouts = HttpTimeouts(read_s=0.3, health_kept_s=0.0)
+    timeouts = HttpTimeouts(health_kept_s=0.0)
     async with VllmHttpEngine(fake.url + "/", MODEL, api_key="secret", timeouts=timeouts) as client:
         yield client
 
@@ -135,7 +135,6 @@ async def test_a_server_that_does_not_tell_cached_tokens_leaves_them_unknown(
         (Fault.UNFINISHED, EngineUnavailableError, "ended before its completion"),
         (Fault.GARBAGE, EngineError, "can't be read"),
         (Fault.DROP, EngineUnavailableError, "http://127.0.0.1"),
-        (Fault.STALL, EngineUnavailableError, "[Tt]imeout"),
     ],
 )
 async def test_every_fault_has_its_type_and_none_outlives_its_completion(
@@ -147,6 +146,14 @@ async def test_every_fault_has_its_type_and_none_outlives_its_completion(
     assert type(raised.value) is kind
     fake.fault = None
     assert text_of(await complete(engine, PARAMS)) == SHOWN
+
+
+async def test_a_stream_that_stands_still_is_given_up(fake: FakeVllm) -> None:
+    fake.fault = Fault.STALL
+    async with VllmHttpEngine(fake.url, MODEL, timeouts=HttpTimeouts(read_s=0.3)) as hasty:
+        with pytest.raises(EngineUnavailableError, match=r"[Tt]imeout"):
+            await complete(hasty, PARAMS)
+    await fake.idle.wait()
 
 
 async def test_a_refused_connection_is_an_unavailable_engine() -> None:

@@ -168,9 +168,9 @@ async def test_a_run_that_is_gone_is_run_again(stage: Stage) -> None:
 
 
 async def test_an_expired_run_is_run_again() -> None:
-    async with running_stage(run_ttl_s=0.2) as stage:
+    async with running_stage(run_ttl_s=1) as stage:
         run_id, _ = whole(await post(stage))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.2)
         assert whole(await post(stage))[0] != run_id
 
 

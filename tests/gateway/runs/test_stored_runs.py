@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from searchr1.retrieval.base import Found, SearchFailed
+from searchr1.retrieval.received import MAX_TITLE_CHARS
 from searchr1_client.events import Run
 from tests.gateway.conftest import (
     ANSWER_TURN,
@@ -144,6 +145,27 @@ async def test_a_replay_searches_in_the_record_alone(stage: Stage) -> None:
     by_value = await stage.client.post("/v1/research/replay", json={"run": whole, "temperature": 0.5})
     assert by_value.json()["answer"] == told["answer"]
     assert stage.engine.params[-1].temperature == 0.5
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [{"text": "word " * 10_000}, {"text": "&#38;" * 10_000}, {"text": "豈" * 10_000}, {"title": "t" * 50_000}],
+    ids=["words", "entities", "rare letters", "title"],
+)
+async def test_passages_of_a_replay_have_the_bounds_of_searched_ones(forged: dict[str, str]) -> None:
+    """A client may have written the record itself: what is long costs no more than what a search finds."""
+    async with running_stage(passage_chars=500, max_top_k=3) as stage:
+        run = json.loads((await get(stage, (await ask(stage))["id"])).model_dump_json())
+        [search] = run["trajectory"]["searches"]
+        search["passages"] = [{**search["passages"][0], **forged} for _ in range(7)]
+        replayed = await stage.client.post("/v1/research/replay", json={"run": run})
+        assert replayed.status_code == 200, replayed.text
+        found = await get(stage, replayed.json()["id"])
+    assert found.trajectory is not None
+    passages = found.trajectory.searches[0].passages
+    assert len(passages) == 3
+    assert max(len(passage.text) for passage in passages) <= 500
+    assert max(len(passage.title) for passage in passages) <= MAX_TITLE_CHARS
 
 
 @pytest.mark.parametrize(("on_miss", "searched"), [("fail", 0), ("search", 1)])

@@ -13,7 +13,7 @@ from searchr1.retrieval.cache.cached import CachedRetriever
 from searchr1.retrieval.cache.memory import MemoryStore
 from searchr1.retrieval.config import CacheConfig
 from tests.retrieval.cache.fakes import UNAVAILABLE, Events, Moody, Provider, Recorded, make
-from tests.retrieval.resilience.fakes import now_s, virtual
+from tests.support.virtual_time import now_s, virtual
 
 EMPTY = Found((), provider="fake")
 

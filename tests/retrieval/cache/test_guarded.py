@@ -5,7 +5,7 @@ import pytest
 from searchr1.retrieval.cache.guarded import GuardedStore
 from searchr1.retrieval.cache.store import StoreError, StoreRefusedError
 from tests.retrieval.cache.fakes import Moody
-from tests.retrieval.resilience.fakes import now_s, virtual
+from tests.support.virtual_time import now_s, virtual
 
 TICK_S = 1e-3
 

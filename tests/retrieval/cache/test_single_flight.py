@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from searchr1.retrieval.base import Found, SearchFailed, SearchOutcome
 from searchr1.retrieval.cache.memory import MemoryStore
 from tests.retrieval.cache.fakes import UNAVAILABLE, Cache, Moody, Provider, Recorded, make
-from tests.retrieval.resilience.fakes import now_s, virtual
+from tests.support.virtual_time import now_s, virtual
 
 
 @virtual

@@ -17,7 +17,7 @@ from searchr1.retrieval.cache.redis import RedisStore
 from searchr1.retrieval.cache.store import StoreError
 from tests.retrieval.cache.fakes import make
 from tests.retrieval.cache.test_topologies import UNHURRIED, keys_on, until_hit
-from tests.support.redis_server import RedisServer, free_port, run_cluster, run_redis
+from tests.support.redis_server import RedisServer, free_redis_port, run_cluster, run_redis
 from tests.support.tls_proxy import Proxy, run_proxy
 
 pytestmark = pytest.mark.redis
@@ -155,7 +155,7 @@ async def test_a_lost_connection_is_made_anew_and_proves_itself_anew(redis: Redi
 
 async def test_each_node_of_a_cluster_must_prove_who_it_is(ca_path: str) -> None:
     good, bad = CA.issue_cert("127.0.0.1"), OTHER_CA.issue_cert("127.0.0.1")
-    ports = [free_port() for _ in range(3)]
+    ports = [free_redis_port() for _ in range(3)]
     with run_cluster(announced=ports) as nodes:
         async with contextlib.AsyncExitStack() as stack:
             proxies = [

@@ -1,58 +1,15 @@
-"""Time that jumps to the next timer, a retriever that follows a script, and an observer that takes notes."""
+"""A retriever that follows a script, and an observer that takes notes."""
 
 import asyncio
-import functools
-import selectors
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
 
 from searchr1.breaker import BreakerState
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, NullObserver, SearchFailed, SearchOutcome
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from tests.support.virtual_time import now_s
 
 TICK_S = 1e-3
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    now_s = 1000.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        self.now_s += 1e-9  # as on a real clock, where whoever waits for a rounding error sees it pass
-        if ready := super().select(0):
-            return ready
-        assert timeout is not None, "every task waits, and nothing will wake one"
-        self.now_s += timeout
-        return []
-
-
-class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop on which no wait takes time."""
-
-    def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
-
-    def time(self) -> float:
-        return self._jumping.now_s
-
-
-def virtual(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Run an async test in virtual time."""
-
-    @functools.wraps(test)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            return runner.run(test(*args, **kwargs))
-
-    return run
-
-
-def now_s() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def found(*texts: str, provider: str = "") -> Found:

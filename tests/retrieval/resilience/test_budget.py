@@ -13,7 +13,8 @@ from searchr1.retrieval.base import CacheState, Found, SearchFailed, SearchOutco
 from searchr1.retrieval.config import BudgetConfig
 from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
 from searchr1.retrieval.resilience.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
-from tests.retrieval.resilience.fakes import Notes, Script, Step, failed, found, now_s, virtual
+from tests.retrieval.resilience.fakes import Notes, Script, Step, failed, found
+from tests.support.virtual_time import now_s, virtual
 
 COSTS_USD = {"dear": 0.01, "cheap": 0.001}
 

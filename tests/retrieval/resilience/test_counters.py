@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import pytest
 
 from searchr1.retrieval.resilience.counters import MemoryCounters, Quota, Refused, Spend
-from tests.retrieval.resilience.fakes import now_s, virtual
+from tests.support.virtual_time import now_s, virtual
 
 ONE = Spend(1, 100)
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from searchr1.retrieval.base import FailureKind, Found, SearchFailed
 from searchr1.retrieval.resilience.fallback import FallbackRetriever
-from tests.retrieval.resilience.fakes import TICK_S, Script, Step, found, now_s, virtual
+from tests.retrieval.resilience.fakes import TICK_S, Script, Step, found
+from tests.support.virtual_time import now_s, virtual
 
 
 def failed(kind: FailureKind, provider: str, retry_after_s: float | None = None) -> SearchFailed:

@@ -8,7 +8,8 @@ from searchr1.retrieval.base import Found, SearchFailed
 from searchr1.retrieval.config import ResilienceConfig
 from searchr1.retrieval.resilience.hedged import HedgedRetriever
 from searchr1.retrieval.resilience.resilient import ResilientRetriever
-from tests.retrieval.resilience.fakes import TICK_S, Notes, Script, Step, failed, found, now_s, virtual
+from tests.retrieval.resilience.fakes import TICK_S, Notes, Script, Step, failed, found
+from tests.support.virtual_time import now_s, virtual
 
 QUICK = Step(found("quick\nx"), 0.1)
 SLOW = Step(found("slow\nx"), 5)

@@ -14,7 +14,8 @@ from searchr1.retrieval.resilience.resilient import (
     ResilientRetriever,
     refuses_our_account,
 )
-from tests.retrieval.resilience.fakes import TICK_S, Notes, Script, Step, failed, found, now_s, virtual
+from tests.retrieval.resilience.fakes import TICK_S, Notes, Script, Step, failed, found
+from tests.support.virtual_time import now_s, virtual
 
 RETRIED = ["timeout", "unavailable", "rate_limited", "bad_response"]
 FINAL = ["rejected", "budget", "not_cached"]

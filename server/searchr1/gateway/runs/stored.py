@@ -123,6 +123,9 @@ class StoredRun(RunHandle):
                 return self._parsed(record)
             events = await self._read(-1, 0)
             if not await self._goes_on():
+                # It may have ended since: the record comes with the state that says so.
+                if (record := await self._store.record(self.meta.id)) is not None:
+                    return self._parsed(record)
                 if self._state.status != "running" and not _is_whole(events):
                     raise RunUnreadableError(self.meta.id, "its record and the end of its log are gone")
                 events += await self._last_words(events[-1].seq if events else -1)

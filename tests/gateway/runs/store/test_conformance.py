@@ -18,7 +18,7 @@ from searchr1.gateway.runs.store.base import (
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.redis_client import open_redis
-from tests.support.redis_server import free_port, run_cluster, run_redis, run_sentinel
+from tests.support.redis_server import free_redis_port, run_cluster, run_redis, run_sentinel
 
 REDIS_KINDS = ("redis", "cluster", "sentinel")
 
@@ -180,16 +180,16 @@ async def test_a_note_reaches_the_owner(urls: dict[str, str]) -> None:
 @pytest.mark.redis
 async def test_a_run_expires_whole(urls: dict[str, str]) -> None:
     now = 0.0
-    memory = MemoryRunStore(ttl_s=0.5, max_bytes=2**20, clock=lambda: now)
-    redis = redis_store(urls["redis"], ttl_s=0.5)
+    memory = MemoryRunStore(ttl_s=1.0, max_bytes=2**20, clock=lambda: now)
+    redis = redis_store(urls["redis"], ttl_s=1.0)
     about = meta("run_7", scope="t:expire")
     stores: list[RunStore] = [memory, redis]
     for store in stores:
         await store.create(about)
         await store.append("run_7", logged(0))
         await store.finish(RunState(about, "completed"), b"{}")
-    now = 0.6
-    await asyncio.sleep(0.6)
+    now = 1.1
+    await asyncio.sleep(1.1)
     for store in stores:
         assert await store.state("run_7") is None
         assert await store.read("run_7", -1, 0) == []
@@ -212,7 +212,7 @@ async def test_memory_drops_the_oldest_runs_that_have_ended() -> None:
 
 
 async def test_a_redis_that_is_gone_is_an_error_of_the_store() -> None:
-    store = redis_store(f"redis://127.0.0.1:{free_port()}")
+    store = redis_store(f"redis://127.0.0.1:{free_redis_port()}")
     for call in (store.create(meta("run_8")), store.state("run_8"), store.read("run_8", -1, 0)):
         with pytest.raises(RunStoreError, match="does not answer"):
             await call

@@ -17,7 +17,7 @@ from searchr1.gateway.runs.stored import StoredRun
 from searchr1.redis_client import open_redis
 from searchr1_client.events import RunStarted
 from tests.gateway.conftest import ANSWER_TURN, Stage, StageEngine, eventually, running_stage, sse_payloads
-from tests.support.redis_server import RedisServer, free_port, run_redis
+from tests.support.redis_server import RedisServer, free_redis_port, run_redis
 
 pytestmark = pytest.mark.redis
 QUESTION = {"question": "Which currency is used in Mali?"}
@@ -255,7 +255,7 @@ def run_refusing(*options: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "options", [("requirepass secret",), ("replica-read-only yes", f"replicaof 127.0.0.1 {free_port()}")]
+    "options", [("requirepass secret",), ("replica-read-only yes", f"replicaof 127.0.0.1 {free_redis_port()}")]
 )
 async def test_a_redis_that_refuses_ends_no_run(options: tuple[str, ...]) -> None:
     with run_refusing(*options) as url:
