@@ -1,0 +1,297 @@
+"""Seats: asyncio around the pure scheduler, which says who of this process's runs may start and whose turn it is."""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
+from searchr1.engines.pool.load import load_of
+from searchr1.errors import EngineError
+from searchr1.gateway.seat_metrics import SeatMetrics
+from searchr1.identity import Caller
+from searchr1.scheduling.decisions import Admit, Decision, Expire, Moved, Pause, Refuse, Resume
+from searchr1.scheduling.options import SchedulingOptions
+from searchr1.scheduling.scheduler import Scheduler
+from searchr1.turns import Turns
+
+logger = logging.getLogger(__name__)
+
+TICK_S: Final = 0.5
+_CAPACITY_EVERY_TICKS: Final = 60
+_ONE_ENGINE: Final = "engine"
+"""Name of the replica where the engine is no pool."""
+
+
+class NoSlotError(Exception):
+    """Lack of room for a run, in the queue too. ``str()`` tells people to try again."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        """``retry_after_s`` is when there may be room again for whoever was refused."""
+        super().__init__("The server runs as many requests as it can; try again shortly.")
+        self.retry_after_s = retry_after_s
+
+
+class SeatExpiredError(Exception):
+    """A run's deadline passed while it waited for its start."""
+
+
+class Seats:
+    """The seats of one process. Use it as a context manager: its clock runs meanwhile.
+
+    Args:
+        engine: the engine that the runs use; a pool of replicas is told where to put each.
+        options: see ``SchedulingOptions``.
+        weights: the shares of tenants, by name; 1 for those that it lacks.
+    """
+
+    def __init__(
+        self, engine: ServedEngine, options: SchedulingOptions, *, weights: Mapping[str, float] | None = None
+    ) -> None:
+        self._engine, self._weights = engine, weights or {}
+        self._scheduler = Scheduler(options)
+        self._seats: dict[str, Seat] = {}
+        self._numbers = itertools.count()
+        self._replicas: dict[str, tuple[int | None, bool]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._ticking: asyncio.Task[None] | None = None
+        self.num_pauses = 0
+        """Times that a run gave its room back."""
+        self.metrics = SeatMetrics(self)
+        self._look_at_replicas()
+
+    async def __aenter__(self) -> "Seats":
+        self._ticking = asyncio.create_task(self._tick(), name="seats")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._ticking is not None:
+            self._ticking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ticking
+
+    @property
+    def num_running(self) -> int:
+        """Number of runs that have started and not ended."""
+        return self._scheduler.num_admitted
+
+    @property
+    def num_queued(self) -> int:
+        """Number of runs that wait for their start."""
+        return self._scheduler.num_queued
+
+    @property
+    def num_waiting(self) -> int:
+        """Number of started runs that wait for room for their next turn."""
+        return self._scheduler.num_waiting
+
+    def has_room(self, caller: Caller) -> bool:
+        """Return whether a run of ``caller`` would be taken now, if only into the queue."""
+        return self._scheduler.would_take(_tenant_of(caller))
+
+    def check_room(self, caller: Caller) -> None:
+        """Refuse a run that would not be taken now, before anything is spent on it.
+
+        Raises:
+            NoSlotError: nothing is free, and the queue is full.
+        """
+        if (refusal := self._scheduler.refusal(_tenant_of(caller), self._loop.time())) is not None:
+            raise _no_slot(refusal)
+
+    @contextmanager
+    def seat(
+        self, caller: Caller, *, num_ids: int = 1, session: str = "", deadline_s: float | None = None
+    ) -> Iterator["Seat"]:
+        """Hold a seat, or a place in the queue for one, while the block runs.
+
+        Args:
+            caller: who asks: tenants get equal shares, and so do the keys of one tenant.
+            num_ids: length of the prompt in tokens.
+            session: the name by which the engine knows the run.
+            deadline_s: seconds for which the run waits for its start, at most.
+
+        Raises:
+            NoSlotError: nothing is free, and the queue is full.
+        """
+        name = f"{next(self._numbers)}"
+        now = self._loop.time()
+        seat = Seat(self, name, session)
+        tenant = _tenant_of(caller)
+        self._seats[name] = seat
+        decisions = self._scheduler.submit(
+            name,
+            tenant=tenant,
+            key=caller.key_id,
+            prompt_tokens=num_ids,
+            now=now,
+            deadline_at=None if deadline_s is None else now + deadline_s,
+            tenant_weight=self._weights.get(caller.tenant, 1.0),
+        )
+        try:
+            self.carry_out(decisions)
+            yield seat
+        finally:
+            del self._seats[name]
+            if self._scheduler.state(name) is not None:
+                left = self._scheduler.ended(
+                    name, self._loop.time(), footprint_tokens=seat.num_ids or None, was_whole=seat.was_whole
+                )
+                self.carry_out(left)
+
+    def wanted(self, seat: "Seat") -> None:
+        """Ask for the next turn of a seat's run."""
+        self.carry_out(self._scheduler.turn_wanted(seat.name, seat.num_ids, self._loop.time()))
+
+    def ended(self, seat: "Seat") -> None:
+        """Take the end of a turn."""
+        self.carry_out(self._scheduler.turn_ended(seat.name, seat.num_ids, self._loop.time()))
+
+    def lost(self, seat: "Seat") -> None:
+        """Take a turn that broke off and wants to go on."""
+        self._look_at_replicas()
+        self.carry_out(self._scheduler.turn_lost(seat.name, seat.num_ids, self._loop.time()))
+
+    def priority(self, seat: "Seat") -> int:
+        """Return the engine's priority for the turn of a seat's run."""
+        return self._scheduler.priority(seat.name)
+
+    def carry_out(self, decisions: Sequence[Decision]) -> None:
+        """Tell the runs what was decided. Raises ``NoSlotError`` where one was refused."""
+        for decision in decisions:
+            match decision:
+                case Refuse():
+                    raise _no_slot(decision)
+                case Admit() | Resume():
+                    if (seat := self._seats.get(decision.run)) is not None:
+                        self._place(seat, decision.replica)
+                        seat.grant()
+                case Moved():
+                    if (seat := self._seats.get(decision.run)) is not None:
+                        seat.move(decision.place)
+                case Expire():
+                    if (seat := self._seats.get(decision.run)) is not None:
+                        seat.expire()
+                case Pause():
+                    self.num_pauses += 1
+
+    def _place(self, seat: "Seat", replica: str) -> None:
+        if replica != seat.replica and isinstance(self._engine, Replicated):
+            self._engine.place(seat.session, replica)
+        seat.replica = replica
+
+    async def _tick(self) -> None:
+        for number in itertools.count():
+            if number % _CAPACITY_EVERY_TICKS == 0:
+                await self._look_at_capacity()
+            self._look_at_replicas()
+            self.carry_out(self._scheduler.tick(self._loop.time()))
+            await asyncio.sleep(TICK_S)
+
+    def _look_at_replicas(self) -> None:
+        if not isinstance(self._engine, Replicated):
+            if not self._replicas:
+                self._change(_ONE_ENGINE, None, healthy=True)
+            return
+        views = {view.name: view for view in self._engine.replicas}
+        for name in self._replicas.keys() - views.keys():
+            self._change(name, self._replicas[name][0], healthy=False)
+            del self._replicas[name]
+        for name, view in views.items():
+            self._change(name, view.capacity_tokens, healthy=view.healthy)
+
+    async def _look_at_capacity(self) -> None:
+        """Ask an engine that is no pool how much it holds; one that does not tell is bounded by the runs alone."""
+        if isinstance(self._engine, TellsMetrics) and not isinstance(self._engine, Replicated):
+            with suppress(EngineError):
+                capacity = load_of(await self._engine.metrics_text()).capacity_tokens
+                self._change(_ONE_ENGINE, capacity, healthy=True)
+
+    def _change(self, name: str, capacity_tokens: int | None, *, healthy: bool) -> None:
+        if self._replicas.get(name) == (capacity_tokens, healthy):
+            return
+        self._replicas[name] = (capacity_tokens, healthy)
+        now = self._loop.time()
+        self.carry_out(self._scheduler.replica_changed(name, capacity_tokens, healthy=healthy, now=now))
+
+
+class Seat(Turns):
+    """One run's seat, or its place in the queue until it has one."""
+
+    def __init__(self, seats: Seats, name: str, session: str) -> None:
+        self.name, self.session = name, session
+        self.replica: str | None = None
+        self.num_ids = 0
+        """Tokens of the run, as far as they were told."""
+        self.was_whole = False
+        """True for a run that came to its own end: what it took says something of others."""
+        self._seats = seats
+        self._place: int | None = None
+        self._is_granted = self._has_begun = self._is_expired = False
+        self._changed = asyncio.Event()
+
+    async def places(self) -> AsyncGenerator[int, None]:
+        """Yield the number of runs that are expected to start before this one, as it changes, until it may start.
+
+        Raises:
+            SeatExpiredError: its deadline passed before.
+        """
+        told = None
+        while not self._is_granted:
+            if self._is_expired:
+                raise SeatExpiredError
+            if self._place is not None and self._place != told:
+                told = self._place
+                yield told
+                continue
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def begin(self, num_ids: int) -> int:
+        """See ``Turns``. Raises ``SeatExpiredError`` where the run's deadline passed before its start."""
+        if self._has_begun:
+            self.num_ids = num_ids
+            self._seats.wanted(self)
+        await self._until_granted()
+        self._has_begun, self._is_granted = True, False
+        return self._seats.priority(self)
+
+    def end(self, num_ids: int) -> None:
+        """See ``Turns``."""
+        self.num_ids = num_ids
+        self._seats.ended(self)
+
+    async def lost(self, num_ids: int) -> None:
+        """See ``Turns``."""
+        self.num_ids = num_ids
+        self._seats.lost(self)
+        await self._until_granted()
+        self._is_granted = False
+
+    def grant(self) -> None:
+        """Let the run have its turn."""
+        self._is_granted = True
+        self._changed.set()
+
+    def move(self, place: int) -> None:
+        """Tell the run its place in the queue."""
+        self._place = place
+        self._changed.set()
+
+    def expire(self) -> None:
+        """Tell the run that its time was up before it could start."""
+        self._is_expired = True
+        self._changed.set()
+
+    async def _until_granted(self) -> None:
+        async for _ in self.places():
+            pass
+
+
+def _tenant_of(caller: Caller) -> str:
+    return f"t:{caller.tenant}" if caller.tenant else f"k:{caller.key_id}"
+
+
+def _no_slot(refusal: Refuse) -> NoSlotError:
+    return NoSlotError(60.0 if refusal.retry_after_s is None else refusal.retry_after_s)
