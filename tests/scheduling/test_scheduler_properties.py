@@ -200,7 +200,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def bounds_hold(self) -> None:
         assert self.scheduler.num_queued <= MAX_QUEUED
-        assert all(self.scheduler._num_queued_of(tenant) <= MAX_QUEUED_PER_TENANT for tenant in "ab")
+        assert all(self.scheduler._entrance.num_of(tenant) <= MAX_QUEUED_PER_TENANT for tenant in "ab")
         assert self.scheduler.num_admitted <= MAX_RUNS
 
     @invariant()
@@ -222,8 +222,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def no_room_is_idle(self) -> None:
         scheduler, replicas = self.scheduler, list(self.scheduler._replicas)
         for replica in replicas:
-            first = scheduler._first_waiting(replica.name)
-            assert first is None or not scheduler._fits(first, replica)
+            first = scheduler._waiting.first(replica.name)
+            assert first is None or not scheduler._ledger.fits(first, replica)
             waiting = [run for run in scheduler._runs.values() if run.state is State.WAITING]
             assert replica.num_waiting == sum(run.replica == replica.name for run in waiting)
             assert first is None or first.submitted_at == min(
@@ -233,17 +233,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         best = scheduler._replicas.roomiest()
         assert (best is None) == (not places)
         assert best is None or best.room_tokens == max(replica.room_tokens for replica in places)
-        assert sum(replica.is_kept for replica in replicas) <= (scheduler._next is not None)
+        assert sum(replica.is_kept for replica in replicas) <= (scheduler._entrance.next is not None)
         if scheduler.num_admitted == MAX_RUNS:
             return
-        head = scheduler._queue.head()
-        for queued in (scheduler._next, scheduler._runs[head.run] if head else None):
+        following, head = scheduler._entrance.next, scheduler._entrance.head
+        for queued in (following, head):
             if queued is not None and best is not None:
                 assert scheduler._ledger.need_tokens(queued) > best.room_tokens
                 assert best.runs
-        assert scheduler._next is not None or head is None or not places
+        assert following is not None or head is None or not places
         kept = [replica for replica in replicas if replica.is_kept and replica.healthy and not replica.num_waiting]
-        assert not any(scheduler._next is not None and scheduler._fits(scheduler._next, replica) for replica in kept)
+        assert not any(following is not None and scheduler._ledger.fits(following, replica) for replica in kept)
 
     @invariant()
     def an_overrun_is_answered(self) -> None:
