@@ -11,6 +11,7 @@ The engine is a model of vLLM (``replica.py``, ``kv_cache.py``, ``rates.py``); o
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from loadtests.simulator.arrivals import poisson
@@ -81,11 +82,14 @@ def main() -> None:
     parser.add_argument("--tokenizer", help="folder or name, for recorded runs")
     parser.add_argument("--seeds", type=int, default=3, help="each number is a mean over so many")
     parser.add_argument("--only", action="append", choices=[scenario.name for scenario in SCENARIOS], default=[])
+    parser.add_argument("--num", type=int, help="runs of each scenario, instead of its own number")
     parser.add_argument("--pictures", type=Path, help="folder for latencies and loads, as simulator-*.png")
     args = parser.parse_args()
     started = time.perf_counter()
     runs = recorded(args.runs, counter(args.tokenizer)) if args.runs else []
     chosen = [scenario for scenario in SCENARIOS if not args.only or scenario.name in args.only]
+    if args.num:
+        chosen = [replace(scenario, num_runs=args.num) for scenario in chosen]
     for scenario in chosen:
         began = time.perf_counter()
         print(f"### {scenario.name}: {scenario.num_runs:,} runs on {scenario.num_replicas} × {scenario.params.name}\n")

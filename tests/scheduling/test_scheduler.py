@@ -155,6 +155,42 @@ def test_new_runs_go_where_most_room_is() -> None:
     assert places[7] == [Moved("run-7", 0)]
 
 
+def test_a_large_run_keeps_one_replica_and_the_others_go_on() -> None:
+    scheduler = new_scheduler(1000, growth=0)
+    scheduler.replica_changed("two", 1000, healthy=True, now=0.0)
+    for run, tokens in (("a", 500), ("b", 600), ("c", 300)):
+        submit(scheduler, run, tokens)
+    assert submit(scheduler, "large", 900) == [Moved("large", 0)]
+    assert submit(scheduler, "small", 100) == [Moved("small", 1), Admit("small", "one")]
+    assert submit(scheduler, "other", 500) == [Moved("other", 1)]
+    assert scheduler.ended("c", 1.0) == []
+    assert scheduler.ended("b", 2.0) == [Admit("large", "two")]
+    assert scheduler.ended("a", 3.0) == [Admit("other", "one")]
+
+
+def test_a_replica_that_was_kept_is_open_again_when_nobody_needs_it() -> None:
+    scheduler = new_scheduler(1000, growth=0)
+    submit(scheduler, "a", 500)
+    submit(scheduler, "large", 900, deadline_at=5.0)
+    assert submit(scheduler, "small", 100) == [Moved("small", 1)]
+    assert scheduler.tick(5.0) == [Expire("large"), Admit("small", "one")]
+    submit(scheduler, "large again", 900)
+    submit(scheduler, "small again", 100)
+    assert scheduler.ended("large again", 6.0) == [Admit("small again", "one")]
+
+
+def test_a_run_that_waits_closes_its_own_replica_alone() -> None:
+    scheduler = new_scheduler(1000, growth=0)
+    submit(scheduler, "a", 450)
+    submit(scheduler, "b", 500)
+    scheduler.turn_ended("a", 450, 1.0)
+    assert scheduler.turn_grew("b", 800, 1.0) == [Pause("a")]
+    scheduler.turn_wanted("a", 460, 2.0)
+    assert submit(scheduler, "new", 100, now=3.0) == [Moved("new", 0)]
+    assert scheduler.replica_changed("two", 400, healthy=True, now=4.0) == [Admit("new", "two")]
+    assert scheduler.replica_changed("three", 500, healthy=True, now=5.0) == [Resume("a", "three")]
+
+
 def test_new_runs_go_where_their_prefix_is_as_far_as_it_is_worth_it() -> None:
     scheduler = new_scheduler(10_000, prefix_worth=4.0)
     scheduler.replica_changed("two", 10_000, healthy=True, now=0.0)

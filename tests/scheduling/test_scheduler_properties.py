@@ -200,7 +200,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def bounds_hold(self) -> None:
         assert self.scheduler.num_queued <= MAX_QUEUED
-        assert all(self.scheduler._queue.num_of(tenant) <= MAX_QUEUED_PER_TENANT for tenant in "ab")
+        assert all(self.scheduler._entrance.num_of(tenant) <= MAX_QUEUED_PER_TENANT for tenant in "ab")
         assert self.scheduler.num_admitted <= MAX_RUNS
 
     @invariant()
@@ -220,19 +220,30 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_room_is_idle(self) -> None:
-        if self.scheduler.num_waiting:
-            next_run = self.scheduler._oldest_waiting()
-        elif self.scheduler.num_admitted < MAX_RUNS and (ticket := self.scheduler._queue.head()):
-            next_run = self.scheduler._runs[ticket.run]
-        else:
+        scheduler, replicas = self.scheduler, list(self.scheduler._replicas)
+        for replica in replicas:
+            first = scheduler._waiting.first(replica.name)
+            assert first is None or not scheduler._ledger.fits(first, replica)
+            waiting = [run for run in scheduler._runs.values() if run.state is State.WAITING]
+            assert replica.num_waiting == sum(run.replica == replica.name for run in waiting)
+            assert first is None or first.submitted_at == min(
+                r.submitted_at for r in waiting if r.replica == replica.name
+            )
+        places = [replica for replica in replicas if replica.is_open]
+        best = scheduler._replicas.roomiest()
+        assert (best is None) == (not places)
+        assert best is None or best.room_tokens == max(replica.room_tokens for replica in places)
+        assert sum(replica.is_kept for replica in replicas) <= (scheduler._entrance.next is not None)
+        if scheduler.num_admitted == MAX_RUNS:
             return
-        assert next_run is not None
-        need = self.scheduler._ledger.need_tokens(next_run)
-        best = self.scheduler._replicas.roomiest()
-        healthy = [replica for replica in self.scheduler._replicas if replica.healthy]
-        assert (best is None) == (not healthy)
-        assert best is None or best.room_tokens == max(replica.room_tokens for replica in healthy)
-        assert best is None or not best.fits(need, next_run.prefix, next_run.prefix_tokens)
+        following, head = scheduler._entrance.next, scheduler._entrance.head
+        for queued in (following, head):
+            if queued is not None and best is not None:
+                assert scheduler._ledger.need_tokens(queued) > best.room_tokens
+                assert best.runs
+        assert following is not None or head is None or not places
+        kept = [replica for replica in replicas if replica.is_kept and replica.healthy and not replica.num_waiting]
+        assert not any(following is not None and scheduler._ledger.fits(following, replica) for replica in kept)
 
     @invariant()
     def an_overrun_is_answered(self) -> None:
@@ -244,4 +255,4 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+TestScheduler.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -177,11 +177,12 @@ def test_the_report_has_a_row_a_policy_and_two_pictures(
 ) -> None:
     monkeypatch.setattr(report, "SCENARIOS", [SMALL_RUSH])
     monkeypatch.setattr(report, "_RATES", (2.0, 3.0))
-    monkeypatch.setattr(sys, "argv", ["simulator", "--seeds", "1", "--pictures", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["simulator", "--seeds", "1", "--num", "20", "--pictures", str(tmp_path)])
     report.main()
     printed = capsys.readouterr().out
     for name in ALL:
         assert f"| {name.removeprefix('ours ')} |" in printed or f"| {name} |" in printed
+    assert "### cpu-rush: 20 runs on 1 ×" in printed
     assert "A polite tenant" in printed
     assert sorted(path.name for path in tmp_path.iterdir()) == ["simulator-latencies.png", "simulator-loads.png"]
 

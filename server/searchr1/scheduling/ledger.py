@@ -34,6 +34,14 @@ class Ledger:
         """Return what a run needs for its next turn: its footprint and its reserve."""
         return run.footprint_tokens + self._reserve(run)
 
+    def fits(self, run: Run, replica: Replica) -> bool:
+        """Return whether a replica has room for a run's next turn."""
+        return replica.fits(self.need_tokens(run), run.prefix, run.prefix_tokens)
+
+    def place(self, run: Run) -> Replica | None:
+        """Return an open replica with room for a run's next turn."""
+        return self._replicas.place(self.need_tokens(run), run.prefix, run.prefix_tokens)
+
     def charge(self, run: Run, replica: Replica) -> None:
         """Charge a run to the replica on which it takes its next turn."""
         run.growth_tokens = self._reserve(run)

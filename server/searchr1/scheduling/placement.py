@@ -28,6 +28,10 @@ class Replica:
     """Footprints alone, less those of runs that will pause at the end of their turn."""
     leaving_tokens: int = 0
     """What ``reserved_tokens`` has of runs that will pause at the end of their turn."""
+    num_waiting: int = 0
+    """Admitted runs that wait for room here."""
+    is_kept: bool = False
+    """True while it is kept for the new run whose turn it is."""
     runs: set[str] = field(default_factory=set)
     prefixes: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Each prefix that its runs begin with: how many of them, and its tokens."""
@@ -36,6 +40,11 @@ class Replica:
     def capacity(self) -> int:
         """The capacity in tokens, endless where it is unknown."""
         return _UNKNOWN_CAPACITY if self.capacity_tokens is None else self.capacity_tokens
+
+    @property
+    def is_open(self) -> bool:
+        """True where any new run may start."""
+        return self.healthy and not self.num_waiting and not self.is_kept
 
     @property
     def room_tokens(self) -> int:
@@ -73,6 +82,10 @@ class Replicas:
     def __getitem__(self, name: str) -> Replica:
         return self._replicas[name]
 
+    def get(self, name: str | None) -> Replica | None:
+        """Return a replica by its name, if it is there."""
+        return None if name is None else self._replicas.get(name)
+
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas.values())
 
@@ -91,37 +104,40 @@ class Replicas:
         self._replicas.pop(name, None)
 
     def room_changed(self, replica: Replica) -> None:
-        """Take note that a replica has more or less room than before."""
-        if not replica.healthy:
+        """Take note that a replica has more or less room than before, or is open again."""
+        if not replica.is_open:
             return
         heapq.heappush(self._by_room, (-replica.room_tokens, replica.name))
         if len(self._by_room) > 8 * len(self._replicas) + 64:
-            self._by_room = [(-r.room_tokens, r.name) for r in self._replicas.values() if r.healthy]
+            self._by_room = [(-r.room_tokens, r.name) for r in self._replicas.values() if r.is_open]
             heapq.heapify(self._by_room)
 
     def roomiest(self) -> Replica | None:
-        """Return the healthy replica with most room."""
+        """Return the open replica with most room."""
         while self._by_room:
             negative_room, name = self._by_room[0]
             replica = self._replicas.get(name)
-            if replica is not None and replica.healthy and -negative_room == replica.room_tokens:
+            if replica is not None and replica.is_open and -negative_room == replica.room_tokens:
                 return replica
             heapq.heappop(self._by_room)
         return None
 
-    def place(self, tokens: int, prefix: str | None, prefix_tokens: int, home: str | None = None) -> Replica | None:
-        """Return the replica for a run that needs ``tokens``, or None where no replica has room.
+    def roomiest_of_all(self) -> Replica | None:
+        """Return the healthy replica with most room, whether it is open or not."""
+        healthy = (replica for replica in self._replicas.values() if replica.healthy)
+        return max(healthy, key=lambda replica: replica.room_tokens, default=None)
 
-        That is ``home``, where the run was before, if it has room; else the one with most room. A replica that has the
-        run's prefix in its cache is preferred to one with more room, as far as the prefix is worth it.
+    def place(self, tokens: int, prefix: str | None, prefix_tokens: int) -> Replica | None:
+        """Return the open replica for a run that needs ``tokens``, or None where none has room.
+
+        That is the one with most room. A replica that has the run's prefix in its cache is preferred to one with more
+        room, as far as the prefix is worth it.
         """
-        if home is not None and (replica := self._replicas.get(home)) and replica.fits(tokens, prefix, prefix_tokens):
-            return replica
         best = self.roomiest()
         if best is None:
             return None
         holders = [self._replicas[name] for name in self._holders.get(prefix or "", ()) if name in self._replicas]
-        fitting = [replica for replica in holders if replica.fits(tokens, prefix, prefix_tokens)]
+        fitting = [replica for replica in holders if replica.is_open and replica.fits(tokens, prefix, prefix_tokens)]
         if best.fits(tokens, prefix, prefix_tokens):
             least_room = best.room_tokens - self._prefix_worth * prefix_tokens
             fitting = [replica for replica in fitting if replica.room_tokens >= least_room] or [best]

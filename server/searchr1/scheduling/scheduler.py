@@ -13,10 +13,12 @@ Rules
 4. Where footprints alone overrun a replica, runs are paused until what is left fits with its reserve: of those with
    fewest turns, the smallest (``ledger.py``). A run that searches gives its room back at once, one that writes does at
    the end of its turn.
-5. A paused run that wants its turn waits for room, on any replica. Such runs go first, the oldest first, and before all
-   new ones. After ``max_pause_s`` of waiting a run takes its turn in any case, and is never paused again.
+5. A paused run that wants its turn waits for room on its replica, the oldest run first, and no new run starts there
+   meanwhile (``waiting.py``). Another replica takes it over where its own has gone, or at a tick, if there is room.
+   After ``max_pause_s`` of waiting a run takes its turn in any case, and is never paused again.
 6. New runs start in the order of deficit round robin over tenants and, inside, keys, by the tokens that they need
-   (``fair_queue.py``). Nobody passes the run whose turn it is; if there is room for it, it starts.
+   (``fair_queue.py``). For a run whose turn it is and that finds no room, the replica with most room is kept: nobody
+   passes it there, and those behind it may start elsewhere (``entrance.py``).
 7. The queue is bounded, in all and for each tenant. A run beyond the bound is refused, with the time after which the
    measured rate of endings makes room. A queued run whose deadline passes expires; later deadlines are the caller's.
 8. On the engine later turns go first, then runs that were submitted earlier (``priority``; as in vLLM, lower numbers
@@ -30,10 +32,10 @@ go on (rules 5 and 6); those decisions come last.
 | state | input | condition | next state | decision |
 |---|---|---|---|---|
 | | submit | prompt larger than every replica | | Refuse too_large |
-| | submit | nobody waits, room | turn | Admit |
+| | submit | nobody is queued, room | turn | Admit |
 | | submit | no room, the queue or the tenant's part of it is full | | Refuse |
 | | submit | else | queued | Moved |
-| queued | its turn and room | | turn | Admit |
+| queued | room, and its turn | | turn | Admit |
 | queued | tick | past its deadline | | Expire |
 | queued | tick | another place than was told | queued | Moved |
 | turn | turn_grew | | turn | |
@@ -45,25 +47,25 @@ go on (rules 5 and 6); those decisions come last.
 | away | turn_wanted | by which it overruns, and is the one to pause | waiting | Pause |
 | away | overrun by any run, or its replica goes | | paused | Pause |
 | paused | turn_wanted | | waiting | |
-| waiting | room, and none older waits | | turn | Resume |
-| waiting | tick | has waited for ``max_pause_s`` | turn | Resume |
+| waiting | room, and none older waits there | | turn | Resume |
+| waiting | tick | room elsewhere, or has waited for ``max_pause_s`` | turn | Resume |
 | any | ended | | | |
 
-Costs: O(log n) for each input and each decision, in runs and replicas; ``tick`` goes through the queue for the places,
-and a replica that goes, through its runs. A refusal touches two numbers.
+Costs: O(log n) in runs for each input and each decision, and a look at each replica on which runs wait; ``tick`` goes
+through the queue for the places, and a replica that goes, through its runs. A refusal touches two numbers.
 """
-
-import heapq
 
 from searchr1.errors import IllegalInputError
 from searchr1.scheduling.decisions import Admit, Decision, Expire, Moved, Pause, RefusalReason, Refuse, Resume
 from searchr1.scheduling.endings import Endings
-from searchr1.scheduling.fair_queue import FairQueue, Ticket
+from searchr1.scheduling.entrance import Entrance
+from searchr1.scheduling.fair_queue import Ticket
 from searchr1.scheduling.growth import Growth, LearnedGrowth
 from searchr1.scheduling.ledger import Ledger
 from searchr1.scheduling.options import SchedulingOptions
 from searchr1.scheduling.placement import Replica, Replicas
 from searchr1.scheduling.runs import Run, State
+from searchr1.scheduling.waiting import NOWHERE, Waiting
 
 _MAX_PRIORITY_TURN = 255
 _PRIORITY_OF_A_TURN = 2**43
@@ -88,28 +90,25 @@ class Scheduler:
         self._runs: dict[str, Run] = {}
         self._replicas = Replicas(self.options.prefix_worth)
         self._ledger = Ledger(self._replicas, self._growth, self._runs)
-        self._queue = FairQueue()
-        self._deadlines: list[tuple[float, str, Ticket]] = []
-        self._waiting: list[tuple[float, str]] = []
-        self._overdue: list[tuple[float, str]] = []
-        self._num_waiting = 0
+        self._entrance = Entrance(self.options, self._replicas, self._ledger, self._runs)
+        self._waiting = Waiting(self._replicas, self._runs, self.options.max_pause_s)
         self._endings = Endings()
         self._num_refused = 0
 
     @property
     def num_queued(self) -> int:
         """Number of runs that wait for their start."""
-        return len(self._queue)
+        return len(self._entrance)
 
     @property
     def num_admitted(self) -> int:
         """Number of runs that started and have not ended."""
-        return len(self._runs) - len(self._queue)
+        return len(self._runs) - self.num_queued
 
     @property
     def num_waiting(self) -> int:
         """Number of admitted runs that want a turn and have no room for it."""
-        return self._num_waiting
+        return len(self._waiting)
 
     def priority(self, run: str) -> int:
         """Return the engine's priority for the turn of a run (rule 8); lower goes first."""
@@ -144,24 +143,20 @@ class Scheduler:
             raise IllegalInputError(f"run {run} was submitted twice")
         if 0 < self._replicas.largest_tokens < prompt_tokens:
             return [Refuse(run, "too_large", None)]
-        may_start = not len(self._queue) and not self._num_waiting and self._has_slot()
-        if not may_start and (full := self._full_queue(tenant)):
+        may_start = not self.num_queued and self._has_slot()
+        if not may_start and (full := self._entrance.is_full(tenant)):
             return [self._refuse(run, tenant, full, now)]
         cost = max(1, prompt_tokens + self._growth.remaining_tokens(run, 1))
         ticket = Ticket(run, tenant, key, cost, tenant_weight, key_weight)
         shared = min(prefix_tokens, prompt_tokens) if prefix is not None else 0
         taken = Run(run, ticket, now, deadline_at, prefix, shared, prompt_tokens)
-        if may_start and (replica := self._place(taken)):
+        if may_start and (replica := self._ledger.place(taken)):
             self._runs[run] = taken
             return [self._admit(taken, replica)]
-        if full := self._full_queue(tenant):
+        if full := self._entrance.is_full(tenant):
             return [self._refuse(run, tenant, full, now)]
         self._runs[run] = taken
-        self._queue.add(ticket)
-        if deadline_at is not None:
-            heapq.heappush(self._deadlines, (deadline_at, run, ticket))
-        taken.place = self._queue.place(ticket)
-        return [Moved(run, taken.place), *self._start(now)]
+        return [Moved(run, self._entrance.add(taken)), *self._start(now)]
 
     def turn_grew(self, run: str, footprint_tokens: int, now: float) -> list[Decision]:
         """Take the footprint of a run in the middle of its turn. Nobody has to call this."""
@@ -189,9 +184,9 @@ class Scheduler:
         self._ledger.release(found)
         found.turn -= 1
         found.footprints.pop()
-        replica = self._place(found) or self._replicas.roomiest()
+        replica = self._place_again(found) or self._replicas.roomiest_of_all()
         if replica is None:
-            self._wait(found, now)
+            self._waiting.add(found, now)
             return [Pause(run)]
         self._ledger.charge(found, replica)
         return [self._begin_turn(found), *self._pause_overrun(replica), *self._start(now)]
@@ -208,7 +203,7 @@ class Scheduler:
             decisions.append(self._begin_turn(found))
         else:
             found.footprint_tokens = footprint_tokens
-            self._wait(found, now)
+            self._waiting.add(found, now)
         return [*decisions, *self._start(now)]
 
     def ended(
@@ -219,12 +214,12 @@ class Scheduler:
         if found is None:
             raise IllegalInputError(f"run {run} ended, which is not here")
         if found.state is State.QUEUED:
-            self._queue.remove(found.ticket)
+            self._entrance.remove(found)
             return self._start(now)
         if found.holds_room:
             self._ledger.release(found)
         elif found.state is State.WAITING:
-            self._num_waiting -= 1
+            self._waiting.remove(found)
         if was_whole:
             self._growth.learn(found.footprints, footprint_tokens or found.footprint_tokens)
         self._endings.count(now)
@@ -242,17 +237,18 @@ class Scheduler:
             decisions = [self._pause(run) for run in searching]
             if not replica.runs:
                 self._replicas.drop(name)
-        return [*decisions, *self._start(now)]
+        self._waiting.find_homes(NOWHERE if healthy else name)
+        decisions += self._start(now)
+        return [*decisions, *self._resume_elsewhere(now)] if healthy else decisions
 
     def tick(self, now: float) -> list[Decision]:
         """Look at the clock: deadlines, waits that are long enough, and places in the queue. Once a second will do."""
-        decisions: list[Decision] = [*self._expire(now), *self._resume_overdue(now), *self._start(now)]
-        for ticket, place in self._queue.places():
-            queued = self._runs[ticket.run]
-            if queued.place != place:
-                queued.place = place
-                decisions.append(Moved(ticket.run, place))
-        return decisions
+        decisions: list[Decision] = []
+        for expired in self._entrance.expired(now):
+            del self._runs[expired.name]
+            decisions.append(Expire(expired.name))
+        decisions += [*self._resume_overdue(now), *self._start(now), *self._resume_elsewhere(now)]
+        return decisions + [Moved(run.name, run.place or 0) for run in self._entrance.moved()]
 
     def _expect(self, run: str, *states: State) -> Run:
         found = self._runs.get(run)
@@ -264,21 +260,19 @@ class Scheduler:
     def _has_slot(self) -> bool:
         return self.options.max_runs is None or self.num_admitted < self.options.max_runs
 
-    def _full_queue(self, tenant: str) -> RefusalReason | None:
-        if len(self._queue) >= self.options.max_queued:
-            return "queue_full"
-        return "tenant_queue_full" if self._queue.num_of(tenant) >= self.options.max_queued_per_tenant else None
-
     def _refuse(self, run: str, tenant: str, reason: RefusalReason, now: float) -> Refuse:
         """Refuse a run. Whoever was refused before is taken to come back, so that not all come back at once."""
-        num_before = self._num_refused + (
-            len(self._queue) if reason == "queue_full" else self._queue.num_of(tenant) * self._queue.num_tenants
-        )
+        num_queued = self.num_queued
+        if reason == "tenant_queue_full":
+            num_queued = self._entrance.num_of(tenant) * max(1, self._entrance.num_tenants)
+        num_before = self._num_refused + num_queued
         self._num_refused = min(self._num_refused + 1, 4 * max(1, self.num_admitted))
         return Refuse(run, reason, self._endings.retry_after_s(num_before, now, self.num_admitted))
 
-    def _place(self, run: Run) -> Replica | None:
-        return self._replicas.place(self._ledger.need_tokens(run), run.prefix, run.prefix_tokens, run.replica)
+    def _place_again(self, run: Run) -> Replica | None:
+        """Return a replica with room for a run that has begun: its own before others."""
+        home = self._replicas.get(run.replica)
+        return home if home is not None and self._ledger.fits(run, home) else self._ledger.place(run)
 
     def _admit(self, run: Run, replica: Replica) -> Admit:
         self._ledger.charge(run, replica)
@@ -291,17 +285,6 @@ class Scheduler:
         run.footprints.append(run.footprint_tokens)
         assert run.replica is not None, "a run that takes its turn has a replica"
         return Resume(run.name, run.replica)
-
-    def _wait(self, run: Run, now: float) -> None:
-        run.state = State.WAITING
-        run.waiting_since = now
-        self._num_waiting += 1
-        heapq.heappush(self._waiting, (run.submitted_at, run.name))
-        heapq.heappush(self._overdue, (self._due_at(run), run.name))
-
-    def _due_at(self, run: Run) -> float:
-        """Return when a run has waited long enough."""
-        return run.waiting_since + self.options.max_pause_s - run.waited_s
 
     def _pause(self, run: Run) -> Pause:
         self._ledger.release(run)
@@ -322,54 +305,35 @@ class Scheduler:
     def _start(self, now: float) -> list[Decision]:
         """Let those go on who wait in the middle, then those start whose turn it is, as far as there is room."""
         decisions: list[Decision] = []
-        while (waiting := self._oldest_waiting()) and (replica := self._place(waiting)):
-            decisions.append(self._resume(waiting, replica, now))
-        while not self._num_waiting and self._has_slot() and (ticket := self._queue.head()):
-            run = self._runs[ticket.run]
-            replica_for_new = self._place(run)
-            if replica_for_new is None:
-                break
-            self._queue.take()
-            decisions.append(self._admit(run, replica_for_new))
+        for name in self._waiting.places:
+            replica = self._replicas.get(name)
+            while (run := self._waiting.first(name)) and replica is not None and self._ledger.fits(run, replica):
+                decisions.append(self._resume(run, replica, now))
+        while self._has_slot() and (taken := self._entrance.take()):
+            decisions.append(self._admit(*taken))
         return decisions
 
-    def _oldest_waiting(self) -> Run | None:
-        while self._waiting:
-            run = self._runs.get(self._waiting[0][1])
-            if run is not None and run.state is State.WAITING:
-                return run
-            heapq.heappop(self._waiting)
-        return None
+    def _resume_elsewhere(self, now: float) -> list[Decision]:
+        """Let runs go on that wait first on their replicas, where others have room."""
+        decisions: list[Decision] = []
+        for name in self._waiting.places:
+            while (run := self._waiting.first(name)) and (replica := self._ledger.place(run)):
+                decisions.append(self._resume(run, replica, now))
+        return decisions
 
     def _resume(self, run: Run, replica: Replica, now: float) -> Resume:
-        self._num_waiting -= 1
+        self._waiting.remove(run)
         run.waited_s += now - run.waiting_since
         self._ledger.charge(run, replica)
         return self._begin_turn(run)
 
     def _resume_overdue(self, now: float) -> list[Decision]:
         decisions: list[Decision] = []
-        while self._overdue and self._overdue[0][0] <= now:
-            _, name = heapq.heappop(self._overdue)
-            run = self._runs.get(name)
-            if run is None or run.state is not State.WAITING or self._due_at(run) > now:
-                continue
-            replica = self._place(run) or self._replicas.roomiest()
+        while run := self._waiting.overdue(now):
+            replica = self._place_again(run) or self._replicas.roomiest_of_all()
             if replica is None:
-                heapq.heappush(self._overdue, (now, name))
                 break
             decisions.append(self._resume(run, replica, now))
             run.waited_s = max(run.waited_s, self.options.max_pause_s)
             decisions += self._pause_overrun(replica)
-        return decisions
-
-    def _expire(self, now: float) -> list[Decision]:
-        decisions: list[Decision] = []
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, name, ticket = heapq.heappop(self._deadlines)
-            run = self._runs.get(name)
-            if run is not None and run.ticket is ticket and run.state is State.QUEUED:
-                self._queue.remove(ticket)
-                del self._runs[name]
-                decisions.append(Expire(name))
         return decisions
