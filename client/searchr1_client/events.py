@@ -89,6 +89,14 @@ class RunStarted(Event):
     """Unix time, seconds."""
 
 
+class RunQueued(Event):
+    """The run waits for its start. Sent again when its place changes, and never to runs that start at once."""
+
+    type: Literal["run.queued"] = "run.queued"
+    place: int
+    """Runs that are expected to start before it."""
+
+
 class ThinkDelta(Event):
     """Reasoning text as it streams."""
 
@@ -175,6 +183,7 @@ class UnknownEvent(Event):
 
 KnownEvent = (
     RunStarted
+    | RunQueued
     | ThinkDelta
     | SearchStarted
     | SearchCompleted
@@ -188,6 +197,7 @@ KnownEvent = (
 
 EVENT_TYPES = (
     "run.started",
+    "run.queued",
     "think.delta",
     "search.started",
     "search.completed",
@@ -208,6 +218,7 @@ def _tag_of(value: Any) -> str:
 
 AnyEvent = Annotated[
     Annotated[RunStarted, Tag("run.started")]
+    | Annotated[RunQueued, Tag("run.queued")]
     | Annotated[ThinkDelta, Tag("think.delta")]
     | Annotated[SearchStarted, Tag("search.started")]
     | Annotated[SearchCompleted, Tag("search.completed")]

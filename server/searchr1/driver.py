@@ -36,6 +36,7 @@ from searchr1.loop.types import (
 from searchr1.pacing import UNPACED, Pacing
 from searchr1.retrieval.base import CacheState, FailureKind, Retriever, SearchFailed, SearchOutcome
 from searchr1.retrieval.received import received
+from searchr1.turns import AtOnce, Turns
 
 logger = logging.getLogger(__name__)
 
@@ -157,8 +158,11 @@ async def drive(
     retriever: Retriever,
     options: DriveOptions,
     stats: DriveStats | None = None,
+    turns: Turns | None = None,
 ) -> AsyncGenerator[DriveEvent, None]:
     """Run ``rollout`` to its end, yielding events as they happen; ``Finished`` comes last.
+
+    Its turns begin when ``turns`` says so; by default at once.
 
     Closing this iterator, or cancelling the task that reads it, aborts whatever is in flight. Engine errors (a
     completion that stays broken off among them) and failed searches come as events; nothing but
@@ -166,12 +170,13 @@ async def drive(
     """
     stats = stats if stats is not None else DriveStats()
     clock = Deadline(options.deadline_s)
+    turns = turns or AtOnce(later_first=options.priority_by_turn)
     searcher = _Searcher(retriever, options, clock, stats)
     async with aclosing(searcher):
         while not isinstance(action := rollout.action, Finish):
             try:
                 if isinstance(action, Generate):
-                    async with aclosing(_generate(rollout, action, engine, options, searcher)) as completion:
+                    async with aclosing(_generate(rollout, action, engine, options, turns, searcher)) as completion:
                         async for event in completion:
                             yield event
                 else:
@@ -219,9 +224,11 @@ async def drive_to_end(
 
 
 async def _generate(
-    rollout: Rollout, action: Generate, engine: Engine, options: DriveOptions, searcher: "_Searcher"
+    rollout: Rollout, action: Generate, engine: Engine, options: DriveOptions, turns: Turns, searcher: "_Searcher"
 ) -> AsyncGenerator[DriveEvent, None]:
     clock, stats = searcher.clock, searcher.stats
+    num_ids = len(action.prompt_ids) - rollout.num_sampled_tokens
+    priority = await clock.bound(lambda: turns.begin(len(action.prompt_ids)))
     started = time.perf_counter()
     reason: FinishReason | None = None
     completion = UnbrokenCompletion(
@@ -229,11 +236,12 @@ async def _generate(
         action.prompt_ids,
         options.sampling(action.max_tokens, action.stop),
         session=options.session,
-        priority=-action.turn if options.priority_by_turn else 0,
+        priority=priority,
         decode=rollout.spell,
         patient=action.turn > 1,
         left_s=clock.remaining_s,
         budget=SHARED_BUDGET,
+        on_break=turns.lost,
     )
     async with aclosing(completion.chunks()) as chunks:
         try:
@@ -258,6 +266,7 @@ async def _generate(
             stats.num_refused_retries += completion.num_refused
     stats.completion_s.append(time.perf_counter() - started)
     events = rollout.end_completion(reason or "stop")
+    turns.end(num_ids + rollout.num_sampled_tokens)
     await searcher.now_asked(rollout.action)
     for event in events:
         yield event

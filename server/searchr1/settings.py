@@ -24,6 +24,7 @@ from searchr1.loop.types import AddBos, Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.registry import key_variable, providers
+from searchr1.scheduling.options import SchedulingOptions
 from searchr1.settings_keys import ProviderKeys
 
 C = TypeVar("C")
@@ -41,6 +42,10 @@ def _of(config: type, name: str) -> Any:
     [own] = [one for one in fields(config) if one.name == name]
     default = own.default if own.default_factory is MISSING else Field(default_factory=own.default_factory)
     return FieldInfo.from_annotated_attribute(get_type_hints(config, include_extras=True)[name], default)
+
+
+_TOKENS_OF_A_TURN = 100
+"""Taken to be sampled in a turn, before runs have told."""
 
 
 class Settings(BaseSettings):
@@ -185,6 +190,10 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(default=32_768, ge=1024)
     """Bytes of a request's line and headers."""
     max_concurrent_runs: int = Field(default=256, ge=1)
+    max_queued_runs: int = Field(default=256, ge=0)
+    """Runs that may wait for their start, each until its deadline; a tenant may have half of these places."""
+    tenant_weights: dict[str, float] = Field(default_factory=dict)
+    """Shares of tenants while runs wait; 1 for those that are not named."""
     """Runs under way at once; one more gets a 503 with ``Retry-After``."""
     drain_s: float = Field(default=2.0, ge=0)
     """Seconds for which requests are still taken after a SIGTERM, while ``/readyz`` says 503 already; none after a
@@ -336,6 +345,17 @@ class Settings(BaseSettings):
             max_observation_tokens=self.max_observation_tokens,
             max_context_tokens=self.max_context_tokens,
             max_run_tokens=self.max_run_tokens,
+        )
+
+    def scheduling(self) -> SchedulingOptions:
+        """Return the bounds of runs that go on and that wait, and the growth that is expected of the first ones."""
+        has_keys = bool(self.api_keys or self.tenant_keys)
+        growth_tokens = self.max_turns * (self.max_observation_tokens + _TOKENS_OF_A_TURN)
+        return SchedulingOptions(
+            max_runs=self.max_concurrent_runs,
+            max_queued=self.max_queued_runs,
+            max_queued_per_tenant=-(-self.max_queued_runs // 2) if has_keys else self.max_queued_runs,
+            first_growth_tokens=min(growth_tokens, self.max_context_tokens),
         )
 
     def engine_config(self, vocab_size: int | None = None) -> EngineConfig:

@@ -121,7 +121,7 @@ async def running_stage(
     is_keyless = not {"api_keys", "tenant_keys", "admin_key"} & settings.keys()
     admin = {"admin_key": ADMIN_KEY} if is_keyless else {}
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"} if is_keyless else {}
-    given = {"model": MODEL, "retriever": "index:none", "port": 0, **admin, **settings}
+    given = {"model": MODEL, "retriever": "index:none", "port": 0, "max_queued_runs": 0, **admin, **settings}
     config = Settings.model_validate(given)
     tokenizer = byte_tokenizer()
     search = SearchLayer(retriever, budgets=budgets)

@@ -15,12 +15,12 @@ import pytest
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
-from searchr1.gateway.access.admission import Admission, NoSlotError
 from searchr1.gateway.failures import RUN_FAILURES, SEARCH_FAILURES
+from searchr1.gateway.runs.seats import NoSlotError, Seats
+from searchr1.identity import ANYONE
 from searchr1.loop.types import TokenIds
 from searchr1.retrieval.base import FailureKind, SearchFailed
-from searchr1.retrieval.layer import SearchLayer
-from searchr1.settings import Settings
+from searchr1.scheduling.options import SchedulingOptions
 from tests.engines.vllm.fake_vllm import Fault, serve_fake_vllm
 from tests.gateway.conftest import (
     ANSWER_TURN,
@@ -29,7 +29,6 @@ from tests.gateway.conftest import (
     Stage,
     StageEngine,
     StageRetriever,
-    byte_tokenizer,
     running_stage,
     sse_payloads,
 )
@@ -112,7 +111,7 @@ async def test_a_run_that_gave_nothing_is_an_error_with_its_status(
     async with running_stage(engine=FailingEngine(error), deadline_s=DEADLINES_S.get(failure, 60)) as stage:
         answer = await stage.client.post(path, json=body, headers={"x-request-id": "req-42"})
         told = await everything_told(stage)
-        assert stage.services.admission.num_running == 0
+        assert stage.services.seats.num_running == 0
         metrics = stage.services.metrics.render().decode()
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["code"] == code
@@ -242,7 +241,7 @@ async def test_a_full_server_refuses_before_it_spends_anything_on_a_run(
 ) -> None:
     async with running_stage(max_concurrent_runs=1) as stage:
         monkeypatch.setattr(type(stage.services.admission), "plan", None)  # Whoever plans now fails.
-        with stage.services.admission.slot():
+        with stage.services.seats.seat(ANYONE):
             for path, body in SURFACES.values():
                 refused = await stage.client.post(path, json=body)
                 assert refused.status_code == 503
@@ -256,13 +255,12 @@ async def test_a_full_server_refuses_before_it_spends_anything_on_a_run(
 
 
 def test_those_who_are_refused_are_told_to_wait_longer_the_more_there_are() -> None:
-    settings = Settings.model_validate({"model": MODEL, "retriever": "index:none", "max_concurrent_runs": 2})
-    admission = Admission(settings, byte_tokenizer(), SearchLayer(StageRetriever()))
+    seats = Seats(StageEngine(), SchedulingOptions(max_runs=2, max_queued=0))
     waits_s = []
-    with admission.slot(), admission.slot():
+    with seats.seat(ANYONE), seats.seat(ANYONE):
         for _ in range(100):
-            with pytest.raises(NoSlotError) as refused, admission.slot():
+            with pytest.raises(NoSlotError) as refused, seats.seat(ANYONE):
                 pass
             waits_s.append(refused.value.retry_after_s)
     assert waits_s == sorted(waits_s)
-    assert 1 <= waits_s[0] < waits_s[-1] <= 30
+    assert 1 <= waits_s[0] < waits_s[-1] <= 60

@@ -147,11 +147,11 @@ async def test_a_client_that_leaves_frees_the_engine_and_its_slot(stream: bool) 
             httpx.AsyncClient().post(f"{stage.url}/v1/research", json={**QUESTION, "stream": stream}, timeout=30)
         )
         await eventually(lambda: engine.num_open == 1)
-        assert stage.services.admission.num_running == 1
+        assert stage.services.seats.num_running == 1
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await eventually(lambda: engine.num_open == 0)
-        await eventually(lambda: stage.services.admission.num_running == 0)
+        await eventually(lambda: stage.services.seats.num_running == 0)
         assert 'searchr1_runs_total{status="cancelled"} 1.0' in (await stage.client.get("/metrics")).text
 
 

@@ -52,7 +52,7 @@ async def test_runs_that_are_ended_say_that_the_server_stops(
         await eventually(lambda: engine.num_failing == num_choices)
         assert stop_runs(stage.services) == num_choices
         answer = await asking
-        await eventually(lambda: stage.services.admission.num_running == 0)
+        await eventually(lambda: stage.services.seats.num_running == 0)
         assert not stage.services.under_way
         metrics = stage.services.metrics.render().decode()
     assert RUN_FAILURES["stopping"].message in answer.text

@@ -21,7 +21,7 @@ its client can go elsewhere. Any other is asked for until its deadline: an engin
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
@@ -59,6 +59,7 @@ class UnbrokenCompletion:
         left_s: returns the seconds until the deadline, infinite without one. The caller ends waits at it; none is begun
             that would outlast it, so that the engine's error is what is told.
         budget: what bounds retries.
+        on_break: awaited before the rest is asked for, with the number of ids of prompt and completion so far.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class UnbrokenCompletion:
         patient: bool = False,
         left_s: Callable[[], float] = lambda: float("inf"),
         budget: RetryBudget,
+        on_break: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         self.num_retries = 0
         """Times that it was asked for again."""
@@ -83,6 +85,7 @@ class UnbrokenCompletion:
         self._engine, self._prompt_ids, self._params = engine, prompt_ids, params
         self._session, self._priority = session, priority
         self._decode, self._patient, self._left_s, self._budget = decode, patient, left_s, budget
+        self._on_break = on_break
         self._text: list[str] = []
         self._ids: list[int] = []
         self._logprobs: list[float] = []
@@ -173,6 +176,8 @@ class UnbrokenCompletion:
             return own
         if not isinstance(error, EngineDrainedError) or self._num_tries:
             await self._wait(error, begun=begun)
+        if self._on_break is not None:
+            await self._on_break(len(self._prompt_ids) + len(self._ids))
         self._num_tries += 1
         self.num_retries += 1
         self.num_resumes += bool(self._ids)

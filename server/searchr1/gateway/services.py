@@ -19,6 +19,7 @@ from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Readiness
 from searchr1.gateway.replica_metrics import ReplicaMetrics
 from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
+from searchr1.gateway.runs.seats import Seats
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
@@ -59,6 +60,7 @@ class Services:
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
     keys: ApiKeys = field(init=False)
+    seats: Seats = field(init=False)
     readiness: Readiness = field(init=False)
     under_way: set["Stoppable"] = field(default_factory=set)
     """Runs that are being driven, of every API."""
@@ -67,6 +69,8 @@ class Services:
     def __post_init__(self) -> None:
         self.keys = ApiKeys(self.settings)
         self.readiness = Readiness(self.engine, self.metrics)
+        self.seats = Seats(self.engine, self.settings.scheduling(), weights=self.settings.tenant_weights)
+        self.metrics.registry.register(self.seats.metrics)
         if isinstance(self.engine, Replicated):
             self.metrics.registry.register(ReplicaMetrics(self.engine))
 

@@ -124,6 +124,16 @@ class Scheduler:
         found = self._runs.get(run)
         return None if found is None else found.state
 
+    def would_take(self, tenant: str) -> bool:
+        """Return whether a run of a tenant would be taken now, if only into the queue, were it small enough."""
+        return (not self.num_queued and self._has_slot()) or not self._entrance.is_full(tenant)
+
+    def refusal(self, tenant: str, now: float) -> Refuse | None:
+        """Return what a run of a tenant would be told now that is not taken; it is counted as refused."""
+        if self.would_take(tenant):
+            return None
+        return self._refuse("", tenant, self._entrance.is_full(tenant) or "queue_full", now)
+
     def submit(
         self,
         run: str,

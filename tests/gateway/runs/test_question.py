@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.runs.rewrite import MAX_CHARS, open_rewriter
+from searchr1.identity import ANYONE
 from tests.gateway.conftest import ANSWER_TURN, MODEL, SEARCH_TURN, Stage, StageEngine, running_stage
 
 REWRITTEN = "Which currency is used in Mali?"
@@ -138,7 +139,7 @@ async def test_the_served_model_rewrites_the_last_message(ask: Any, written: str
         assert "user: Where is Timbuktu?\nassistant: Mali\n\nLast message: And its currency?" in prompt
         assert asked(stage, 1) == REWRITTEN
         assert rewrites(stage) == {"rewritten": 1.0}
-        assert stage.services.admission.num_running == 0
+        assert stage.services.seats.num_running == 0
 
 
 @pytest.mark.parametrize("ask", [by_previous_response, by_previous_run])
@@ -243,7 +244,7 @@ async def test_an_engine_that_is_down_fails_the_run_and_not_the_rewriting_alone(
 
 async def test_a_rewriting_takes_a_slot_of_a_run() -> None:
     async with rewriting_stage(StageEngine(), max_concurrent_runs=1) as stage:
-        with stage.services.admission.slot():
+        with stage.services.seats.seat(ANYONE):
             response = await stage.client.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT})
         assert response.status_code == 503
         assert stage.engine.prompts == []

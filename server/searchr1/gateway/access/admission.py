@@ -1,8 +1,5 @@
-"""Admission: a request's options within the operator's bounds, and the number of runs at once."""
+"""Admission: a request's question and options, held against the operator's bounds."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
@@ -23,14 +20,7 @@ from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
 
 MAX_SEED = 2**63 - 1
-_FIRST_RUN_S = 4.0
-"""Duration that runs are taken to have before any has ended."""
-_NEWEST_SHARE = 0.1
-"""Weight of the newest run in the mean duration of runs."""
-_SHORTEST_RETRY_S, _LONGEST_RETRY_S = 1.0, 30.0
-_MAX_REFUSED_PER_SLOT = 4
-"""Bound of the refused requests that are taken to come back."""
-_LEAST_S = 0.001
+LEAST_S = 0.001
 """Deadline of a run whose time is up before it starts: it ends as ``deadline``."""
 
 Number = TypeVar("Number", int, float)
@@ -72,15 +62,12 @@ class Plan:
     options: DriveOptions
     retriever: Retriever
     """The caller's view of the search layer."""
+    caller: Caller
 
-
-class NoSlotError(Exception):
-    """Lack of a free slot for a run. ``str()`` tells people to try again."""
-
-    def __init__(self, retry_after_s: float) -> None:
-        """``retry_after_s`` is when a slot may be free again for whoever was refused."""
-        super().__init__("The server runs as many requests as it can; try again shortly.")
-        self.retry_after_s = retry_after_s
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the first prompt."""
+        return len(self.rollout.segments[0].ids)
 
 
 class Admission:
@@ -95,51 +82,6 @@ class Admission:
         secret = settings.engine_session_secret
         self._pseudonyms = Pseudonyms(secret.get_secret_value() if secret else None)
         self._pacing = Pacing(settings.stream_interval_ms / 1000)
-        self._num_running = 0
-        self._run_s = _FIRST_RUN_S
-        self._num_refused = 0
-
-    @property
-    def num_running(self) -> int:
-        """Number of runs that hold a slot now."""
-        return self._num_running
-
-    @property
-    def has_room(self) -> bool:
-        """True while a slot is free."""
-        return self._num_running < self._settings.max_concurrent_runs
-
-    @contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one of the ``max_concurrent_runs`` slots.
-
-        Raises:
-            NoSlotError: none is free.
-        """
-        self.check_room()
-        self._num_running += 1
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self._num_running -= 1
-            self._num_refused = max(0, self._num_refused - 1)
-            self._run_s += _NEWEST_SHARE * (time.monotonic() - started - self._run_s)
-
-    def check_room(self) -> None:
-        """Refuse a run for which there is no slot now, before anything is spent on it.
-
-        Raises:
-            NoSlotError: none is free.
-        """
-        if not self.has_room:
-            self._num_refused = min(self._num_refused + 1, _MAX_REFUSED_PER_SLOT * self._settings.max_concurrent_runs)
-            raise NoSlotError(self._slot_in_s())
-
-    def _slot_in_s(self) -> float:
-        """Return when a slot may be free for the newest of those that were refused and may all come back."""
-        wait_s = self._run_s * self._num_refused / self._settings.max_concurrent_runs
-        return min(max(wait_s, _SHORTEST_RETRY_S), _LONGEST_RETRY_S)
 
     def check_model(self, name: str | None) -> None:
         """Refuse a model that is not served here. Raises ``ApiError`` 404."""
@@ -202,8 +144,8 @@ class Admission:
         retriever = self._search.view(caller, cache_only=options.cache == "only")
         drive_options = self._drive_options(options, caller, run_id, stream=stream, shaping=shaping)
         if spent_s and drive_options.deadline_s is not None:
-            drive_options = replace(drive_options, deadline_s=max(drive_options.deadline_s - spent_s, _LEAST_S))
-        return Plan(question, rollout, drive_options, retriever)
+            drive_options = replace(drive_options, deadline_s=max(drive_options.deadline_s - spent_s, LEAST_S))
+        return Plan(question, rollout, drive_options, retriever, caller)
 
     def _checked_question(self, question: str, param: str) -> str:
         if len(question) > self._settings.max_question_chars:

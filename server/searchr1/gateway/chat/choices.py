@@ -13,12 +13,12 @@ from searchr1_client.events import KnownEvent
 async def choice_events(
     services: Services, plans: Sequence[Plan], *, run_id: str
 ) -> AsyncGenerator[tuple[int, KnownEvent], None]:
-    """Drive each plan in a slot of its own and yield (index of the plan, event) as events happen.
+    """Drive each plan in a seat of its own and yield (index of the plan, event) as events happen.
 
     The first event of each comes first, in the order of ``plans``. Closing it frees the engine.
 
     Raises:
-        ApiError: there are not slots for all; raised before the first event.
+        NoSlotError: there are not seats for all; raised before the first event.
     """
     async with AsyncExitStack() as stack:
         runs = [await stack.enter_async_context(aclosing(run_events(services, plan, run_id=run_id))) for plan in plans]

@@ -13,12 +13,13 @@ from mcp import types
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from searchr1.gateway.access.admission import NoSlotError, RunOptions
+from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.failures import search_failure
 from searchr1.gateway.routes.run_requests import require_room
 from searchr1.gateway.runs.drive import run_events
+from searchr1.gateway.runs.seats import NoSlotError, SeatExpiredError
 from searchr1.gateway.services import Services, services_of
 from searchr1.gateway.shown import title_and_text
 from searchr1.identity import Caller
@@ -125,7 +126,7 @@ async def call_tool(request: Request, name: str, arguments: dict[str, Any], repo
         if name == "search":
             return await _search(services, caller, _parsed(SearchInput, arguments))
         raise ToolError(f"There is no tool {name[:100]!r}: the tools are research and search.")
-    except (ToolError, ApiError, NoSlotError) as error:
+    except (ToolError, ApiError, NoSlotError, SeatExpiredError) as error:
         text = error.message if isinstance(error, ApiError) else str(error)
         return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 
@@ -190,7 +191,8 @@ async def _search(services: Services, caller: Caller, given: SearchInput) -> typ
     top_k = settings.top_k if given.top_k is None else given.top_k
     if top_k > settings.max_top_k:
         raise ToolError(f"'top_k' is {top_k}; this server allows at most {settings.max_top_k}.")
-    with services.admission.slot():
+    with services.seats.seat(caller, deadline_s=settings.search_timeout_s) as seat:
+        await seat.begin(1)
         retriever = services.search.view(caller)
         outcome = await retriever.search(given.query, top_k, settings.search_timeout_s)
     if isinstance(outcome, SearchFailed):

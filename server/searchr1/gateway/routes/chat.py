@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from searchr1.gateway.access.admission import NoSlotError, Plan
+from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.request import ChatRequest
@@ -34,6 +34,7 @@ from searchr1.gateway.routes.run_requests import (
     raise_if_failed,
 )
 from searchr1.gateway.routes.streaming import event_stream
+from searchr1.gateway.runs.seats import NoSlotError
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import DONE, encode_data, encode_json
 from searchr1_client.events import Run, RunFailed

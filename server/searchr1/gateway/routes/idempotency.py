@@ -133,7 +133,7 @@ def _key_of(request: Request) -> str | None:
 
 def _has_room(request: Request) -> bool:
     services = services_of(request)
-    return services.readiness.takes_runs and services.admission.has_room
+    return services.readiness.takes_runs and services.seats.has_room(caller_of(request))
 
 
 def _name(request: Request, key: str) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -161,7 +162,7 @@ async def _replay_admitted(request: Request, body: ReplayRequest, run_id: str) -
     )
     live = plan.retriever if body.on_miss == "search" else None
     frozen = FrozenRetriever(_searches(old.trajectory, services.settings), live)
-    plan = Plan(plan.question, plan.rollout, plan.options, frozen)
+    plan = replace(plan, retriever=frozen)
     return plan, _meta(request, run_id, old.question, {"replay_of": old.id[:128]})
 
 

@@ -8,7 +8,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from searchr1.gateway.access.admission import NoSlotError
+from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
 from searchr1.gateway.routes.streaming import EventStream, resumed_stream
@@ -16,6 +16,7 @@ from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.question import AskedQuestion, question_of
+from searchr1.gateway.runs.seats import NoSlotError
 from searchr1.gateway.runs.store.base import RunUnreadableError
 from searchr1.gateway.services import Services, services_of
 from searchr1.loop.conversation import Turn
@@ -43,7 +44,7 @@ async def require_room(request: Request) -> None:
         failure = run_failure("engine_unavailable")
         wait_s = services.readiness.retry_after_s
         raise ApiError(failure.status, failure.message, code="engine_unavailable", retry_after_s=wait_s)
-    services.admission.check_room()
+    services.seats.check_room(caller_of(request))
 
 
 ROOM = [Depends(require_room)]
@@ -100,7 +101,7 @@ async def asked_question(turns: Sequence[Turn], request: Request, *, deadline_s:
         ClientDisconnect: the client left meanwhile.
     """
     services = services_of(request)
-    finding = question_of(turns, services, deadline_s=deadline_s)
+    finding = question_of(turns, services, caller_of(request), deadline_s=deadline_s)
     return await (finding if services.rewriter is None else cancel_on_disconnect(finding, request))
 
 

@@ -4,14 +4,16 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import replace
 from typing import Any
 
 from searchr1.driver import DriveEvent, DriveStats, EngineErrored, SearchErrored, drive
 from searchr1.errors import EngineUnavailableError
-from searchr1.gateway.access.admission import Plan
-from searchr1.gateway.runs.events import EventMapper
+from searchr1.gateway.access.admission import LEAST_S, Plan
+from searchr1.gateway.runs.events import EventMapper, Queued
 from searchr1.gateway.runs.record import Recorder
+from searchr1.gateway.runs.seats import Seat, SeatExpiredError
 from searchr1.gateway.services import Services
 from searchr1.loop.types import AnswerDelta, Status, ThinkDelta
 from searchr1_client.events import KnownEvent, Trajectory, Usage
@@ -19,19 +21,22 @@ from searchr1_client.events import KnownEvent, Trajectory, Usage
 logger = logging.getLogger(__name__)
 
 _TEXT = (ThinkDelta, AnswerDelta)
+_WHOLE = (Status.COMPLETED, Status.EXHAUSTED, Status.TRUNCATED)
 _OWN_REFUSALS = frozenset({"budget", "not_cached"})
 """Kinds of failed searches that are no trouble of a provider."""
 
 
 class RunDrive:
-    """An admitted run being driven. It holds no slot: whoever drives it does."""
+    """A run being driven, from its place in the queue on. It holds no seat: whoever drives it does."""
 
-    def __init__(self, services: Services, plan: Plan, *, run_id: str, created: int, asked: str | None = None) -> None:
+    def __init__(
+        self, services: Services, plan: Plan, seat: Seat, *, run_id: str, created: int, asked: str | None = None
+    ) -> None:
         """``asked`` is the question as people put it, where the model is asked more than that.
 
         ``created`` is in Unix seconds.
         """
-        self._services, self._plan, self._run_id = services, plan, run_id
+        self._services, self._plan, self._seat, self._run_id = services, plan, seat, run_id
         self._stats = DriveStats()
         self._recorder = Recorder(plan.rollout, plan.options, self._stats)
         self._mapper = EventMapper(
@@ -68,7 +73,7 @@ class RunDrive:
                             self._waiting = None
                             if isinstance(event, _TEXT):
                                 self._first_text_s = self._first_text_s or self._duration_s()
-                            else:
+                            elif not isinstance(event, Queued):
                                 self._note(event)
                             if (mapped := mapper.map(event)) is not None:
                                 yield mapped
@@ -121,9 +126,23 @@ class RunDrive:
             self._plan.question, total_ms=usage.duration_ms, policy_version=self._services.policy_version or None
         )
 
-    def _drive(self) -> AsyncGenerator[DriveEvent, None]:
-        plan = self._plan
-        return drive(plan.rollout, self._services.engine, plan.retriever, plan.options, self._stats)
+    async def _drive(self) -> AsyncGenerator[DriveEvent | Queued, None]:
+        """Yield the places in the queue, then what happens in the run."""
+        plan, options = self._plan, self._plan.options
+        try:
+            async with aclosing(self._seat.places()) as places:
+                async for place in places:
+                    yield Queued(place)
+        except SeatExpiredError:
+            for event in plan.rollout.stop(Status.DEADLINE):
+                yield event
+            return
+        if options.deadline_s is not None:
+            options = replace(options, deadline_s=max(options.deadline_s - self._duration_s(), LEAST_S))
+        driving = drive(plan.rollout, self._services.engine, plan.retriever, options, self._stats, self._seat)
+        async with aclosing(driving):
+            async for driven in driving:
+                yield driven
 
     def _duration_s(self) -> float:
         return time.perf_counter() - self._started
@@ -146,6 +165,7 @@ class RunDrive:
         return self._is_cut and task is not None and task.uncancel() == 0
 
     def _count(self) -> None:
+        self._seat.was_whole = self._plan.rollout.status in _WHOLE
         # A bug is logged by whoever finds it, with its traceback.
         if self._mapper.failure is not None and self._failure is None:
             cause = f": {self._cause}" if self._cause else ""
@@ -168,12 +188,23 @@ def stop_runs(services: Services) -> int:
 
 
 async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGenerator[KnownEvent, None]:
-    """Drive ``plan`` in a slot and yield its wire events, the first one at once. Closing it frees the engine.
+    """Drive ``plan`` in a seat and yield its wire events, the first one at once. Closing it frees the engine.
 
     Raises:
-        NoSlotError: no slot is free; raised before the first event.
+        NoSlotError: no seat is free, and the queue is full; raised before the first event.
     """
-    with services.admission.slot():
-        async with aclosing(RunDrive(services, plan, run_id=run_id, created=int(time.time())).events()) as events:
+    with seat_of(services, plan) as seat:
+        run = RunDrive(services, plan, seat, run_id=run_id, created=int(time.time()))
+        async with aclosing(run.events()) as events:
             async for event in events:
                 yield event
+
+
+def seat_of(services: Services, plan: Plan) -> AbstractContextManager[Seat]:
+    """Return a seat for ``plan``, or a place in the queue. Entering raises ``NoSlotError`` where there is none."""
+    return services.seats.seat(
+        plan.caller,
+        num_ids=plan.num_prompt_tokens,
+        session=plan.options.session,
+        deadline_s=plan.options.deadline_s,
+    )

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from searchr1.driver import DriveEvent, DriveStats, EngineErrored, PassagesReceived, SearchErrored
@@ -15,6 +16,14 @@ from searchr1.loop.machine import Rollout
 from searchr1_client import events as wire
 
 MAX_SNIPPET_CHARS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A run waits for its start, and ``place`` others are expected to start before it."""
+
+    place: int
+    turn: int = 0
 
 
 class EventMapper:
@@ -57,10 +66,12 @@ class EventMapper:
         """Return the first event."""
         return wire.RunStarted(**self._stamp(), model=self._model, question=self._question, created=self._created)
 
-    def map(self, event: DriveEvent) -> wire.KnownEvent | None:
+    def map(self, event: DriveEvent | Queued) -> wire.KnownEvent | None:
         """Return the wire event of a drive event; None for one that only prepares the end."""
         self._turn = event.turn
         match event:
+            case Queued():
+                return wire.RunQueued(**self._stamp(), place=event.place)
             case loop.ThinkDelta():
                 return wire.ThinkDelta(**self._first_text(), text=event.text)
             case loop.AnswerDelta():

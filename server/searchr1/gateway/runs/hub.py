@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Literal
 
 from searchr1.gateway.access.admission import Plan
-from searchr1.gateway.runs.drive import RunDrive
+from searchr1.gateway.runs.drive import RunDrive, seat_of
 from searchr1.gateway.runs.errors import RunNotFoundError, RunsUnreachableError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.idempotency import IdempotencyKeys
@@ -112,18 +112,18 @@ class RunHub:
         """Begin a run. Without ``store`` it can be found only while it goes on, and only on this replica.
 
         Raises:
-            NoSlotError: no slot is free.
+            NoSlotError: no seat is free, and the queue is full.
         """
         with ExitStack() as stack:
-            stack.enter_context(self._services.admission.slot())
+            seat = stack.enter_context(seat_of(self._services, plan))
             meta = replace(meta, replica=self._replica)
-            drive = RunDrive(self._services, plan, run_id=meta.id, created=meta.created, asked=meta.question)
+            drive = RunDrive(self._services, plan, seat, run_id=meta.id, created=meta.created, asked=meta.question)
             leave_s = {"cancel": 0.0, "grace": self._services.settings.resume_grace_s, "keep": None}[on_disconnect]
             live = LiveRun(meta, drive, leave_s=leave_s)
             live.kept = store and self._services.settings.store_runs
             self._live[meta.id] = live
-            slot = stack.pop_all()
-        self._spawn(self._own(live, slot.close))
+            held = stack.pop_all()
+        self._spawn(self._own(live, held.close))
         return live
 
     async def find(self, run_id: str, caller: Caller, kind: RunKind) -> RunHandle:
@@ -248,14 +248,14 @@ class RunHub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _own(self, live: LiveRun, free_slot: Callable[[], None]) -> None:
+    async def _own(self, live: LiveRun, free_seat: Callable[[], None]) -> None:
         """Drive a run to its end while its events are stored."""
         mirror = asyncio.ensure_future(self._mirror(live))
         try:
             try:
                 await live.drive_to_end()
             finally:
-                free_slot()
+                free_seat()
             await mirror
         finally:
             mirror.cancel()

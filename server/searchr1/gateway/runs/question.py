@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from searchr1.gateway.runs.conversation import fitted, harmless, shown
 from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, rewritten
+from searchr1.gateway.runs.seats import Seat, SeatExpiredError
 from searchr1.gateway.services import Services
+from searchr1.identity import Caller
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
 
 logger = logging.getLogger(__name__)
@@ -22,7 +24,9 @@ class AskedQuestion:
     spent_s: float = 0.0
 
 
-async def question_of(turns: Sequence[Turn], services: Services, *, deadline_s: float | None = None) -> AskedQuestion:
+async def question_of(
+    turns: Sequence[Turn], services: Services, caller: Caller, *, deadline_s: float | None = None
+) -> AskedQuestion:
     """Turn a conversation into the question that the model is asked, as the settings say, within the prompt's bounds.
 
     ``deadline_s`` is the run's, where the request sets one. A rewriting that fails is logged and counted, and the
@@ -30,7 +34,7 @@ async def question_of(turns: Sequence[Turn], services: Services, *, deadline_s: 
 
     Raises:
         ValueError: there is nothing but instructions.
-        NoSlotError: a rewriting takes a slot of a run, and none is free.
+        NoSlotError: a rewriting takes a seat as a run does, and there is none.
     """
     settings, admission = services.settings, services.admission
     reserved = admission.reserved_texts
@@ -42,8 +46,8 @@ async def question_of(turns: Sequence[Turn], services: Services, *, deadline_s: 
         return AskedQuestion(fold_conversation(kept))
     started = time.perf_counter()
     bound_s = min(settings.rewrite_timeout_s, settings.deadline_s if deadline_s is None else deadline_s)
-    with admission.slot():
-        question = await _rewritten(kept, rewriter, services, bound_s)
+    with services.seats.seat(caller, deadline_s=bound_s) as seat:
+        question = await _rewritten(kept, rewriter, services, seat, bound_s)
     spent_s = time.perf_counter() - started
     if question is None:
         return AskedQuestion(fold_conversation(kept), spent_s)
@@ -51,12 +55,15 @@ async def question_of(turns: Sequence[Turn], services: Services, *, deadline_s: 
     return AskedQuestion(fold_conversation([*instructions, Turn("user", question)]), spent_s)
 
 
-async def _rewritten(turns: Sequence[Turn], rewriter: Rewriter, services: Services, bound_s: float) -> str | None:
+async def _rewritten(
+    turns: Sequence[Turn], rewriter: Rewriter, services: Services, seat: Seat, bound_s: float
+) -> str | None:
     """Return the rewritten question, or None where that failed."""
     try:
         async with asyncio.timeout(bound_s):
+            await seat.begin(1)
             question = await rewritten(turns, rewriter, reserved=services.admission.reserved_texts)
-    except (RewriteError, TimeoutError) as error:
+    except (RewriteError, SeatExpiredError, TimeoutError) as error:
         why = str(error) or f"it took more than {bound_s:g} s"
         logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
         services.metrics.rewrites.labels("failed").inc()

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-import logging
+import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -16,8 +16,6 @@ from searchr1.scheduling.decisions import Admit, Decision, Expire, Moved, Pause,
 from searchr1.scheduling.options import SchedulingOptions
 from searchr1.scheduling.scheduler import Scheduler
 from searchr1.turns import Turns
-
-logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
 _CAPACITY_EVERY_TICKS: Final = 60
@@ -55,7 +53,6 @@ class Seats:
         self._seats: dict[str, Seat] = {}
         self._numbers = itertools.count()
         self._replicas: dict[str, tuple[int | None, bool]] = {}
-        self._loop = asyncio.get_running_loop()
         self._ticking: asyncio.Task[None] | None = None
         self.num_pauses = 0
         """Times that a run gave its room back."""
@@ -97,7 +94,7 @@ class Seats:
         Raises:
             NoSlotError: nothing is free, and the queue is full.
         """
-        if (refusal := self._scheduler.refusal(_tenant_of(caller), self._loop.time())) is not None:
+        if (refusal := self._scheduler.refusal(_tenant_of(caller), time.monotonic())) is not None:
             raise _no_slot(refusal)
 
     @contextmanager
@@ -116,7 +113,7 @@ class Seats:
             NoSlotError: nothing is free, and the queue is full.
         """
         name = f"{next(self._numbers)}"
-        now = self._loop.time()
+        now = time.monotonic()
         seat = Seat(self, name, session)
         tenant = _tenant_of(caller)
         self._seats[name] = seat
@@ -136,22 +133,22 @@ class Seats:
             del self._seats[name]
             if self._scheduler.state(name) is not None:
                 left = self._scheduler.ended(
-                    name, self._loop.time(), footprint_tokens=seat.num_ids or None, was_whole=seat.was_whole
+                    name, time.monotonic(), footprint_tokens=seat.num_ids or None, was_whole=seat.was_whole
                 )
                 self.carry_out(left)
 
     def wanted(self, seat: "Seat") -> None:
         """Ask for the next turn of a seat's run."""
-        self.carry_out(self._scheduler.turn_wanted(seat.name, seat.num_ids, self._loop.time()))
+        self.carry_out(self._scheduler.turn_wanted(seat.name, seat.num_ids, time.monotonic()))
 
     def ended(self, seat: "Seat") -> None:
         """Take the end of a turn."""
-        self.carry_out(self._scheduler.turn_ended(seat.name, seat.num_ids, self._loop.time()))
+        self.carry_out(self._scheduler.turn_ended(seat.name, seat.num_ids, time.monotonic()))
 
     def lost(self, seat: "Seat") -> None:
         """Take a turn that broke off and wants to go on."""
         self._look_at_replicas()
-        self.carry_out(self._scheduler.turn_lost(seat.name, seat.num_ids, self._loop.time()))
+        self.carry_out(self._scheduler.turn_lost(seat.name, seat.num_ids, time.monotonic()))
 
     def priority(self, seat: "Seat") -> int:
         """Return the engine's priority for the turn of a seat's run."""
@@ -186,7 +183,7 @@ class Seats:
             if number % _CAPACITY_EVERY_TICKS == 0:
                 await self._look_at_capacity()
             self._look_at_replicas()
-            self.carry_out(self._scheduler.tick(self._loop.time()))
+            self.carry_out(self._scheduler.tick(time.monotonic()))
             await asyncio.sleep(TICK_S)
 
     def _look_at_replicas(self) -> None:
@@ -212,7 +209,7 @@ class Seats:
         if self._replicas.get(name) == (capacity_tokens, healthy):
             return
         self._replicas[name] = (capacity_tokens, healthy)
-        now = self._loop.time()
+        now = time.monotonic()
         self.carry_out(self._scheduler.replica_changed(name, capacity_tokens, healthy=healthy, now=now))
 
 
