@@ -128,6 +128,7 @@ LAYERS = {
         "searchr1.identity",
         "searchr1.json_texts",
         "searchr1.loop.types",
+        "searchr1.printable",
         "searchr1.redis_client",
         "searchr1.registry",
         "searchr1.retry_after",

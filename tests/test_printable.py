@@ -1,11 +1,16 @@
 """What is shown of foreign text: it moves no cursor, turns no text, and stays on its line where it must."""
 
+import json
 import sys
 import unicodedata
+from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from searchr1.printable import BREAKS_A_LINE, STEERING, STEERING_IN_JSON, printable
+from searchr1.printable import BREAKS_A_LINE, STEERING, STEERING_IN_JSON, plain_json, printable
 
 BIDI = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
 MARKS = "\u061c\u200e\u200f"  # of direction, whose classes are those of letters
@@ -37,3 +42,20 @@ def test_the_sets_hold_every_control_and_every_sign_of_direction_that_unicode_ha
     assert set(BREAKS_A_LINE.findall(EVERYTHING)) == steering | separators | set("\t\n")
     in_json = {c for c in steering if c >= "\x7f" and unicodedata.category(c) != "Cs"}
     assert set(STEERING_IN_JSON.findall(EVERYTHING)) == in_json | separators
+
+
+TEXTS = (
+    st.text(alphabet=st.sampled_from('a"\\/\n\t\x00\x1b\x7f\x80\x85\x9b\u061c\u200d\u200f\u2028\u2029\u202e\u2069é日🂡'))
+    | st.text()
+)
+VALUES = st.recursive(TEXTS | st.none() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner))
+
+
+@given(VALUES)
+def test_plain_json_has_the_same_value_and_nothing_that_steers(value: Any) -> None:
+    for encoded in (msgspec.json.encode(value), json.dumps(value, ensure_ascii=False).encode()):
+        plain = plain_json(encoded)
+        assert json.loads(plain) == value
+        assert not STEERING.search(plain.decode())
+        assert len(plain.decode().splitlines()) <= 1
+        assert plain_json(plain) is plain

@@ -23,6 +23,28 @@ STEERING_IN_JSON: Final = re.compile(f"[{_CONTROLS_BEYOND_ASCII}{_LINE_SEPARATOR
 """The part of it that JSON lets stand in a string as it is; JSON escapes ASCII's controls."""
 
 
+def json_escaped(character: str) -> str:
+    """Return a character as JSON escapes it: UTF-16, in one or two units."""
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def plain_json_text(json: str) -> str:
+    """Return a JSON text of the same value with ``STEERING_IN_JSON`` escaped: what reads it sees no difference."""
+    return STEERING_IN_JSON.sub(lambda match: json_escaped(match[0]), json)
+
+
+def plain_json(json: bytes) -> bytes:
+    """Return JSON of the same value whose bytes neither steer a terminal nor break a line, however one splits lines.
+
+    Some clients split a stream at Unicode's line breaks as at a newline, and people read answers in terminals and logs.
+    """
+    if json.isascii() and b"\x7f" not in json:
+        return json
+    text = json.decode()
+    return json if STEERING_IN_JSON.search(text) is None else plain_json_text(text).encode()
+
+
 def printable(text: str) -> str:
     """Return ``text`` without control characters and signs of the reading direction; line breaks and tabs stay."""
     return STEERING.sub("", text)

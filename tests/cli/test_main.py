@@ -237,6 +237,46 @@ def test_a_training_file_that_is_not_there_is_told_before_torch_is_imported() ->
     assert "does not exist" in done.output
 
 
+WITHOUT_TORCH = """
+import sys
+from searchr1.cli.main import main
+
+try:
+    main()
+finally:
+    print("imported:", *{"torch", "transformers", "matplotlib"}.intersection(sys.modules))
+"""
+GRPO = Path("configs/atlas-grpo.yaml")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("more", "assignment", "message"),
+    [
+        ("", "optimzer.lr=1e-5", "optimzer: Extra inputs"),
+        ("", "optimizer.learning_rate=1e-5", "optimizer.learning_rate: Extra inputs"),
+        ("", "rollout.group_size=0", "rollout.group_size: "),
+        ("", "rollout.engine=vlm", "rollout.engine: there is no engine 'vlm'"),
+        ("", "loss.over=tokens", "loss.over: "),
+        ("", "profile=x", "profile: there is no profile 'x'"),
+        ("\nnum_step: 3\n", "num_steps=3", "num_step: Extra inputs"),
+        ("\n - [", "num_steps=3", "can't be read as YAML"),
+        ("", "num_steps", "--set takes NAME=VALUE"),
+    ],
+)
+def test_what_is_wrong_with_a_training_file_is_told_before_torch_is_imported(
+    more: str, assignment: str, message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(GRPO.read_text("utf-8") + more, "utf-8")
+    command = [sys.executable, "-c", WITHOUT_TORCH, "train", str(file), "--set", assignment]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1] == "imported:"
+
+
 def test_a_training_run_ends_with_its_scores_and_what_to_do_next(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "eval_em": 0.25}\n{"step": 1}\n{"step": 2, "eval_em": 0.5}\n')
     line = closing_line(tmp_path, "--retriever index:x")

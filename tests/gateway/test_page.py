@@ -1,5 +1,6 @@
 """What a browser opens: served under the page's policy, with nothing from elsewhere, and open without a key."""
 
+import re
 from typing import Any
 
 import httpx
@@ -45,3 +46,8 @@ async def test_the_page_is_told_what_it_shows(settings: dict[str, Any], expected
         response = await keyless.get("/page.json")
         assert response.json() == {"model": MODEL, **expected}
         assert "secret" not in response.text
+
+
+async def test_the_page_leads_to_the_documentation_of_the_api(stage: Stage) -> None:
+    links = re.findall(r'<a href="([^":]*)">API documentation</a>', (await stage.client.get("/")).text)
+    assert [(await stage.client.get(f"/{link}")).status_code for link in links] == [200]

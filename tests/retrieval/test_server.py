@@ -1,6 +1,7 @@
 """The ``/retrieve`` server: both response forms, its limits, and how failed searches show."""
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ import pytest
 
 from searchr1.errors import ConfigurationError, CorpusError
 from searchr1.loop.types import Passage
+from searchr1.printable import STEERING_IN_JSON
 from searchr1.retrieval.base import Found, SearchFailed
 from searchr1.retrieval.config import SearchConfig
 from searchr1.retrieval.fake import FakeRetriever
@@ -55,6 +57,17 @@ async def test_answers_with_scores_as_upstream_does(client: httpx.AsyncClient) -
 async def test_answers_without_scores_as_upstream_does(client: httpx.AsyncClient) -> None:
     answer = await client.post("/retrieve", json={"queries": ["q"], "topk": 1})
     assert answer.json() == {"result": [[{"id": "0", "contents": '"T0"\ntext 0'}]]}
+
+
+@pytest.mark.parametrize("outcome", ["found", "failed"])
+async def test_its_json_holds_nothing_that_steers_a_terminal_and_its_values_do(outcome: str) -> None:
+    hostile = "a\u202egpj\x9b31m\x7f\u2028é"
+    found = Found((Passage("w", hostile, hostile, url=f"https://x.test/{hostile}", score=1.0),))
+    retriever = FakeRetriever({"q": found if outcome == "found" else SearchFailed("unavailable", hostile)})
+    async with client_of(retriever) as client:
+        answer = await client.post("/retrieve", json={"queries": ["q"], "return_scores": True})
+    assert STEERING_IN_JSON.search(answer.text) is None
+    assert hostile in json.dumps(answer.json(), ensure_ascii=False)
 
 
 async def test_a_passage_without_score_has_none(client: httpx.AsyncClient) -> None:

@@ -16,13 +16,17 @@ from searchr1.trainer.rl.policy import load_policy
 CPU = torch.device("cpu")
 
 
-def test_a_checkpoint_is_a_whole_folder_with_the_weights_of_now(tmp_path: Path) -> None:
+def test_a_checkpoint_is_a_whole_folder_with_the_weights_of_now(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model: Any = load_policy(CHECKPOINT, CPU)
+    capfd.readouterr()
     folder = tmp_path / "checkpoint"
     write_checkpoint(model, CHECKPOINT, folder, dtype=torch.bfloat16)
     with torch.no_grad():
         model.model.norm.weight += 1.0
     write_checkpoint(model, CHECKPOINT, folder, dtype=torch.float32)
+    assert capfd.readouterr() == ("", "")  # transformers draws a bar by default, amid those of the run.
     again: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor), name

@@ -15,7 +15,13 @@ DATA = Path("data")
 URL = "http://127.0.0.1:8000"
 
 Url = Annotated[str, typer.Option(help="The gateway's address.", envvar="SEARCHR1_URL")]
-ApiKey = Annotated[str | None, typer.Option(help="Its API key, if it asks for one.", envvar="SEARCHR1_API_KEY")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Its API key, if it asks for one. Others see options in ps: better the variable.",
+        envvar="SEARCHR1_API_KEY",
+    ),
+]
 DataDir = Annotated[Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")]
 Data = Annotated[
     str | None,

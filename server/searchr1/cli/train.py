@@ -27,7 +27,7 @@ train_app = typer.Typer(
 
 @train_app.command("run")
 def train_run(
-    # Looked for before torch is imported, which takes its time.
+    # Looked for before torch is imported, as its fields are.
     file: Annotated[
         Path, typer.Argument(help="A YAML file, such as configs/atlas-grpo.yaml.", exists=True, dir_okay=False)
     ],
@@ -38,10 +38,11 @@ def train_run(
 ) -> None:
     """Train by reinforcement learning what FILE describes; a run that is in its out_dir goes on."""
     from searchr1.trainer.rl.config import load_config, parse_overrides
-    from searchr1.trainer.rl.train import train
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     config = load_config(file, parse_overrides(set_ or []))
+    # What is wrong with the file is told by now: this imports torch and transformers, which takes seconds.
+    from searchr1.trainer.rl.train import train
 
     async def stoppable() -> None:
         task = asyncio.current_task()

@@ -21,6 +21,7 @@ from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
 from searchr1.gateway.services import Services, open_services
+from searchr1.gateway.sse import JsonResponse
 from searchr1.http_server.bodies import BodyBounds
 from searchr1.http_server.paths import HeadAsGet, PlainPaths
 from searchr1.settings import Settings
@@ -59,6 +60,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        default_response_class=JsonResponse,
     )
     app.add_middleware(HeadAsGet)
     app.add_middleware(Opening)

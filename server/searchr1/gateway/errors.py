@@ -5,12 +5,12 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from searchr1.gateway.failures import run_failure
 from searchr1.gateway.hints import suggestion
+from searchr1.gateway.sse import JsonResponse
 
 RETRY_AFTER_S = 2
 """Least seconds that a client is told to wait; chance adds up to as many, so that not all come back at once."""
@@ -68,10 +68,10 @@ class ApiError(Exception):
         """Return the JSON object to send."""
         return error_body(self.status, self.message, code=self.code, param=self.param)
 
-    def response(self) -> JSONResponse:
+    def response(self) -> JsonResponse:
         """Return the HTTP response to send."""
         headers = {"Retry-After": str(_jittered(self.retry_after_s))} if self.status in (429, 503) else None
-        return JSONResponse(self.body, status_code=self.status, headers=headers)
+        return JsonResponse(self.body, status_code=self.status, headers=headers)
 
 
 def error_body(status: int, message: str, *, code: str, param: str | None = None) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _jittered(seconds: float) -> int:
 def install_error_handlers(app: FastAPI) -> None:
     """Give every error of ``app`` the same shape."""
 
-    async def on_api_error(request: Request, error: Exception) -> JSONResponse:
+    async def on_api_error(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, ApiError)
         if error.status == 401:
             services = request.app.state.services
@@ -125,11 +125,11 @@ def install_error_handlers(app: FastAPI) -> None:
             services.refusals.note(f"keys are refused: {error.code}")
         return error.response()
 
-    async def on_validation(_: Request, error: Exception) -> JSONResponse:
+    async def on_validation(_: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, RequestValidationError)
         return _from_validation(error).response()
 
-    async def on_http(request: Request, error: Exception) -> JSONResponse:
+    async def on_http(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, HTTPException)
         code = _CODES.get(error.status_code, "bad_request")
         message = str(error.detail)
@@ -140,7 +140,7 @@ def install_error_handlers(app: FastAPI) -> None:
         elif error.status_code == 405:
             message = f"{request.url.path} does not take {request.method}."
         body = error_body(error.status_code, message, code=code)
-        return JSONResponse(body, status_code=error.status_code, headers=error.headers)
+        return JsonResponse(body, status_code=error.status_code, headers=error.headers)
 
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(RequestValidationError, on_validation)

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 from fastapi.responses import JSONResponse
 
+from searchr1.printable import plain_json
 from searchr1_client.events import KnownEvent
 
 HEARTBEAT = b": ping\n"
@@ -12,29 +13,14 @@ HEARTBEAT = b": ping\n"
 DONE = b"data: [DONE]\n\n"
 """The last frame of a chat completion's stream that did not break."""
 
-_LINE_BREAKS = (("\u2028".encode(), b"\\u2028"), ("\u2029".encode(), b"\\u2029"), ("\x85".encode(), b"\\u0085"))
-
 
 def encode_json(payload: dict[str, Any]) -> bytes:
-    """Return ``payload`` as compact JSON, on one line for every reader of lines."""
-    return one_line(msgspec.json.encode(payload))
-
-
-def one_line(data: bytes) -> bytes:
-    """Return JSON with the line breaks that Unicode knows beyond ASCII escaped: they may stand raw only in strings.
-
-    Some clients split a stream at them as at a newline.
-    """
-    if data.isascii():
-        return data
-    for raw, escaped in _LINE_BREAKS:
-        if raw in data:
-            data = data.replace(raw, escaped)
-    return data
+    """Return ``payload`` as compact JSON that is plain to every reader."""
+    return plain_json(msgspec.json.encode(payload))
 
 
 class JsonResponse(JSONResponse):
-    """A response of one line of JSON."""
+    """A response of JSON that is plain to every reader."""
 
     def render(self, content: Any) -> bytes:
         """See ``Response``."""
@@ -48,7 +34,7 @@ def encode_event(event: KnownEvent) -> bytes:
 
 def encode_logged(event: KnownEvent, data: bytes) -> bytes:
     """Return the frame that ``encode_event`` returns, for an event whose JSON is at hand."""
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), one_line(data))
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), plain_json(data))
 
 
 def encode_named(name: str, payload: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import uvicorn
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -22,6 +22,7 @@ from searchr1.http_server.bounds import HttpBounds, connections_that_fit
 from searchr1.http_server.paths import HeadAsGet, PlainPaths
 from searchr1.http_server.serving import server_config
 from searchr1.loop.types import Passage
+from searchr1.printable import plain_json
 from searchr1.retrieval.base import FailureKind, Found, Retriever, SearchFailed
 from searchr1.retrieval.config import SearchConfig
 from searchr1.retrieval.deadline import Deadline, timeout
@@ -227,12 +228,13 @@ def _parse(body: bytes, limits: RetrieveLimits) -> RetrieveRequest:
 
 
 def _encoded(found: Found, with_score: bool) -> bytes:
-    return msgspec.json.encode([_entry(passage, with_score) for passage in found.passages])
+    return plain_json(msgspec.json.encode([_entry(passage, with_score) for passage in found.passages]))
 
 
-def _failed(outcome: SearchFailed) -> JSONResponse:
+def _failed(outcome: SearchFailed) -> Response:
     body = {"detail": clean_text(outcome.message), "kind": outcome.kind}
-    return JSONResponse(body, status_code=_STATUS_OF[outcome.kind])
+    content = plain_json(msgspec.json.encode(body))
+    return Response(content, status_code=_STATUS_OF[outcome.kind], media_type="application/json")
 
 
 def _entry(passage: Passage, with_score: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Capacities and footprints are in tokens of KV cache. What runs on a replica shar
 """
 
 import heapq
+import itertools
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -73,7 +74,9 @@ class Replicas:
     def __init__(self, prefix_worth: float) -> None:
         self._prefix_worth = prefix_worth
         self._replicas: dict[str, Replica] = {}
-        self._by_room: list[tuple[int, str]] = []
+        self._by_room: list[tuple[int, int, str]] = []
+        self._pushes = itertools.count()
+        """Numbers of entries: of equals, the one that has been as it is for longest comes first."""
         self._holders: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
         self.largest_tokens = 0
         """Capacity of the largest healthy replica; 0 where there is none."""
@@ -107,15 +110,22 @@ class Replicas:
         """Take note that a replica has more or less room than before, or is open again."""
         if not replica.is_open:
             return
-        heapq.heappush(self._by_room, (-replica.room_tokens, replica.name))
+        heapq.heappush(self._by_room, (-replica.room_tokens, next(self._pushes), replica.name))
         if len(self._by_room) > 8 * len(self._replicas) + 64:
-            self._by_room = [(-r.room_tokens, r.name) for r in self._replicas.values() if r.is_open]
+            oldest: dict[tuple[int, str], int] = {}
+            for negative_room, number, name in sorted(self._by_room):
+                oldest.setdefault((negative_room, name), number)
+            self._by_room = [
+                (-r.room_tokens, oldest[-r.room_tokens, r.name], r.name)
+                for r in self._replicas.values()
+                if r.is_open and (-r.room_tokens, r.name) in oldest
+            ]
             heapq.heapify(self._by_room)
 
     def roomiest(self) -> Replica | None:
         """Return the open replica with most room."""
         while self._by_room:
-            negative_room, name = self._by_room[0]
+            negative_room, _, name = self._by_room[0]
             replica = self._replicas.get(name)
             if replica is not None and replica.is_open and -negative_room == replica.room_tokens:
                 return replica

@@ -5,12 +5,14 @@ Both are replaced whole or not at all, so that a run that is killed at any momen
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from searchr1.errors import ConfigurationError
 from searchr1.files import whole_file
@@ -43,6 +45,20 @@ def dtype_of(folder: Path) -> torch.dtype:
     return torch.float32 if name == "float32" else torch.bfloat16
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep transformers from showing its bars, and its report of weights that are left out on purpose."""
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def write_checkpoint(
     model: PreTrainedModel,
     source: Path,
@@ -60,7 +76,8 @@ def write_checkpoint(
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(source, part, ignore=shutil.ignore_patterns(*_WEIGHTS))
     weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in (weights or model.state_dict()).items()}
-    model.save_pretrained(part, state_dict=weights)
+    with quietly():
+        model.save_pretrained(part, state_dict=weights)
     old = folder.with_name(f"{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

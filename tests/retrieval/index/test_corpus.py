@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ def write(tmp_path: Path, data: bytes) -> Path:
     path = tmp_path / "corpus.jsonl"
     path.write_bytes(data)
     return path
+
+
+GUIDE = Path(__file__).parents[3] / "docs" / "guides" / "search.md"
 
 
 def test_reads_records_in_order(tmp_path: Path) -> None:
@@ -118,12 +122,16 @@ def test_links_and_texts_come_back_from_an_index(tmp_path: Path, kind: str) -> N
     ("line", "reason"),
     [
         (b"{", "not valid JSON"),
+        (b"{", '; a corpus is one object {"id", "contents"} or'),
+        (b"# Notes", "; a corpus is one object"),
+        (b"Plain text.", "; a corpus is one object"),
+        (b"<html>", "; a corpus is one object"),
         (b"\xff", "not valid UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[]", "expected an object"),
         (b'{"id": "b"}', 'the field "contents" is missing, and so is "text"; it has id'),
         (b'{"id": "b", "title": "x"}', "it has id, title"),
-        (b"{\n", "a corpus is one object a line, or an array of objects"),
+        (b"{\n", "a line, or an array of objects"),
         (b'{"_id": {}, "contents": "x"}', '"_id" must be'),
         (b'{"id": "", "contents": "x"}', '"id" must be'),
         (b'{"id": true, "contents": "x"}', '"id" must be'),
@@ -150,3 +158,18 @@ def test_a_missing_file_or_a_folder_is_a_fault(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.jsonl", tmp_path):
         with pytest.raises(CorpusError, match="cannot be read"):
             list(read_corpus(path))
+
+
+def test_the_pages_way_from_markdown_to_a_corpus_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = re.findall(r"```python\n(import json, re\n.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "pages" / "in").mkdir(parents=True)
+    (tmp_path / "pages" / "a.md").write_text("Before.\nAll.\n# Mali\n\nThe franc.\n## Empty\n## Où\nÀ #1.\n", "utf-8")
+    (tmp_path / "pages" / "in" / "b.md").write_text("", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, GUIDE.name, "exec"), {})
+    records = list(read_corpus(tmp_path / "corpus.jsonl"))
+    assert [record.contents.splitlines() for record in records] == [
+        ['"Before."', "All."],
+        ['"Mali"', "The franc."],
+        ['"Où"', "À #1."],
+    ]

@@ -47,7 +47,7 @@ def test_fields_are_overridden_by_dotted_name(tmp_path: Path) -> None:
         (LEAST, {"loss.kl_coef": float("nan")}, r"loss\.kl_coef"),
         (LEAST, {"model.x": 1}, r"there is no field model\.x"),
         (LEAST.replace("algorithm: grpo", ""), None, "algorithm: Field required"),
-        (LEAST, {"algorithm": "dpo"}, r"algorithm: there is no algorithm 'dpo'; there are .*grpo, ppo"),
+        (LEAST, {"algorithm": "dpo"}, r"the file: there is no algorithm 'dpo'; there are .*grpo, ppo"),
         (
             LEAST,
             {"rollout.engine": "vlm"},

@@ -11,7 +11,6 @@ from torch.nn.functional import pad
 from searchr1.trainer.rl.advantages import gae, whiten
 from searchr1.trainer.rl.losses import (
     MAX_LOG_RATIO,
-    Over,
     kl_k1,
     kl_k3,
     masked_mean,
@@ -20,6 +19,7 @@ from searchr1.trainer.rl.losses import (
     truncated_importance,
     value_loss,
 )
+from searchr1.trainer.rl.sections import Over
 
 NAN = math.nan
 Tensors = dict[str, torch.Tensor]

@@ -5,7 +5,7 @@ import re
 import sys
 from typing import TextIO
 
-from searchr1.printable import STEERING_IN_JSON
+from searchr1.printable import json_escaped, plain_json_text
 
 
 class OutputError(Exception):
@@ -30,11 +30,11 @@ class Output:
 
     def json(self, json: str) -> None:
         """Write a JSON text and a newline, with escapes for what the encoding can't spell and what steers terminals."""
-        json = STEERING_IN_JSON.sub(_escaped, json)
+        json = plain_json_text(json)
         try:
             json.encode(self._encoding)
         except UnicodeEncodeError:
-            json = re.sub(r"[^\x00-\x7f]", _escaped, json)
+            json = re.sub(r"[^\x00-\x7f]", lambda match: json_escaped(match[0]), json)
         self._write(json)
 
     @property
@@ -58,9 +58,3 @@ def silence(stream: TextIO) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    """Return a character as JSON escapes it: UTF-16, in one or two units."""
-    units = match[0].encode("utf-16-be")
-    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))

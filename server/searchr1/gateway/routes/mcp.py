@@ -3,11 +3,10 @@
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from searchr1.gateway.routes.guarded import GuardedRoute
-from searchr1.gateway.sse import one_line
+from searchr1.printable import plain_json
 
 router = APIRouter(route_class=GuardedRoute)
 
@@ -29,15 +28,11 @@ class _Exchange(Response):
         self._manager = manager
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the protocol's server answer; in its streams, an event is one line for every reader of lines."""
-        is_stream = False
+        """Let the protocol's server answer: whole JSON, or a stream with each event in one piece."""
 
-        async def send_lines(message: Message) -> None:
-            nonlocal is_stream
-            if message["type"] == "http.response.start":
-                is_stream = Headers(raw=message["headers"]).get("content-type", "").startswith("text/event-stream")
-            elif is_stream:
-                message = {**message, "body": one_line(message.get("body", b""))}
+        async def send_plain(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": plain_json(message.get("body", b""))}
             await send(message)
 
-        await self._manager.handle_request(scope, receive, send_lines)
+        await self._manager.handle_request(scope, receive, send_plain)

@@ -4,7 +4,7 @@ from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from searchr1.errors import EngineError
@@ -14,6 +14,7 @@ from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.readiness import opening_report
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.services import services_of
+from searchr1.gateway.sse import JsonResponse
 
 router = APIRouter(route_class=GuardedRoute)
 
@@ -25,21 +26,21 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="Can it serve a request?", responses={503: {"description": "Not now."}})
-async def readyz(request: Request) -> JSONResponse:
+async def readyz(request: Request) -> JsonResponse:
     """Answer 200 while the engine is well, else 503 and a `reason`, so that a load balancer stops sending.
 
     It is answered from memory: what runs need is watched in the background. A run store or a search provider in
     trouble is told and does not make it 503, since runs go on without them.
     """
     if not is_open(request.app):
-        return JSONResponse(opening_report(), status_code=503)
+        return JsonResponse(opening_report(), status_code=503)
     services = services_of(request)
     ready, report = services.readiness.report()
-    return JSONResponse({**report, "model": services.settings.public_name}, status_code=200 if ready else 503)
+    return JsonResponse({**report, "model": services.settings.public_name}, status_code=200 if ready else 503)
 
 
 @router.get("/health", summary="Can it serve a request?", responses={503: {"description": "Not now."}})
-async def health(request: Request) -> JSONResponse:
+async def health(request: Request) -> JsonResponse:
     """Answer as `/readyz`, under the name that vLLM gives it: routers and load tools ask there."""
     return await readyz(request)
 

@@ -29,9 +29,9 @@ from searchr1.gateway.runs.hub import OnDisconnect, scope_of
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import RunMeta, RunState, RunUnreadableError
 from searchr1.gateway.services import services_of
-from searchr1.gateway.sse import one_line
 from searchr1.loop.conversation import Turn
 from searchr1.loop.types import Passage
+from searchr1.printable import plain_json
 from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
 from searchr1.retrieval.received import shortened
 from searchr1.settings import Settings
@@ -343,4 +343,4 @@ def _searches(trajectory: Trajectory, settings: Settings) -> list[FrozenSearch]:
 
 
 def _json(run: Run) -> Response:
-    return Response(one_line(run.model_dump_json().encode()), media_type="application/json")
+    return Response(plain_json(run.model_dump_json().encode()), media_type="application/json")

@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import TypeVar
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from searchr1.gateway.access.auth import caller_of
@@ -19,6 +18,7 @@ from searchr1.gateway.runs.question import AskedQuestion, question_of
 from searchr1.gateway.runs.seats import NoSlotError
 from searchr1.gateway.runs.store.base import RunUnreadableError
 from searchr1.gateway.services import Services, services_of
+from searchr1.gateway.sse import JsonResponse
 from searchr1.loop.conversation import Turn
 from searchr1_client.events import KnownEvent, Run, RunFailed, RunStarted
 
@@ -185,15 +185,15 @@ async def _close(reading: asyncio.Future[None], events: IndexedEvents) -> None:
 def install_run_error_handlers(app: FastAPI) -> None:
     """Answer the errors of runs that mean the same in every API; each API words ``RunNotFoundError`` itself."""
 
-    async def on_no_slot(request: Request, error: Exception) -> JSONResponse:
+    async def on_no_slot(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, NoSlotError)
         shed(services_of(request), "no_slot")
         return ApiError(503, str(error), code="overloaded", retry_after_s=error.retry_after_s).response()
 
-    async def on_unreachable(_: Request, error: Exception) -> JSONResponse:
+    async def on_unreachable(_: Request, error: Exception) -> JsonResponse:
         return ApiError(503, str(error), code="store_unavailable").response()
 
-    async def on_unreadable(request: Request, error: Exception) -> JSONResponse:
+    async def on_unreadable(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, RunUnreadableError)
         hub_of(request).note(error)
         message = (

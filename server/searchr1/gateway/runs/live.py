@@ -41,6 +41,8 @@ class LiveRun(RunHandle):
         self._changed = asyncio.Event()
         self._driving: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
+        self._read_elsewhere_until = 0.0
+        """By the event loop's clock."""
         self._end_wanted = False
         self._record: Run | None = None
 
@@ -106,7 +108,8 @@ class LiveRun(RunHandle):
 
     def read_elsewhere(self) -> None:
         """Note a reader on another replica: the run goes on for at least as long as the next message may take."""
-        self._maybe_leave(at_least_s=_READ_ELSEWHERE_S)
+        self._read_elsewhere_until = asyncio.get_running_loop().time() + _READ_ELSEWHERE_S
+        self._maybe_leave()
 
     async def stillborn(self, at_most_s: float) -> RunFailed | None:
         """Wait until the run has given more than its start, at most so long; return its failure if that is all."""
@@ -182,13 +185,14 @@ class LiveRun(RunHandle):
             fold.add(event)
         return fold
 
-    def _maybe_leave(self, *, at_least_s: float = 0.0) -> None:
+    def _maybe_leave(self) -> None:
         """Plan the end of a run that nobody reads any more."""
         if self._leaving is not None:
             self._leaving.cancel()
             self._leaving = None
         if self._num_readers == 0 and not self.ended and self._leave_s is not None:
-            self._leaving = asyncio.get_running_loop().call_later(max(self._leave_s, at_least_s), self._leave)
+            loop = asyncio.get_running_loop()
+            self._leaving = loop.call_at(max(loop.time() + self._leave_s, self._read_elsewhere_until), self._leave)
 
     def _leave(self) -> None:
         if self._num_readers == 0:

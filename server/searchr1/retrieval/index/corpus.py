@@ -81,7 +81,9 @@ def _parse(text: bytes, where: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise CorpusError(f"{where}: not valid UTF-8 at byte {error.start} of the line") from error
     except ValueError as error:
-        hint = "; a corpus is one object a line, or an array of objects" if text.strip() in (b"{", b"{}") else ""
+        begins = text.strip()
+        is_other = begins in (b"{", b"{}") or not begins.startswith((b"{", b"["))
+        hint = f"; a corpus is one object {_SHAPE} a line, or an array of objects" if is_other else ""
         raise CorpusError(f"{where}: not valid JSON: {error}{hint}") from error
     except RecursionError as error:
         raise CorpusError(f"{where}: JSON nested too deeply") from error

@@ -1,19 +1,24 @@
 """The configuration of a training run: a typed YAML file. Its sections are in ``sections.py``.
 
+A field that is misspelt or out of bounds is told before torch is imported, which takes seconds: the algorithm, whose
+module needs it, is looked at last.
+
 The defaults are the paper's (arXiv 2503.09516, appendix; ``train_ppo.sh`` and ``train_grpo.sh`` of its repository).
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from searchr1.errors import ConfigurationError, as_value_error
 from searchr1.loop.profiles.registry import profile_named
-from searchr1.trainer.rl.algorithms.base import Algorithm, algorithm_named
 from searchr1.trainer.rl.sections import LoraSection, LossSection, OptimizerSection, RolloutSection, Section
+
+if TYPE_CHECKING:
+    from searchr1.trainer.rl.algorithms.base import Algorithm
 
 
 class TrainConfig(Section):
@@ -57,21 +62,16 @@ class TrainConfig(Section):
     lora: LoraSection | None = None
     """Adapters to train; None: all weights are trained."""
 
-    @field_validator("algorithm")
-    @classmethod
-    @as_value_error()
-    def _is_known(cls, name: str) -> str:
-        algorithm_named(name)
-        return name
-
     @model_validator(mode="after")
     @as_value_error()
     def _suits_the_algorithm(self) -> Self:
         self.open_algorithm().check()
         return self
 
-    def open_algorithm(self) -> Algorithm:
+    def open_algorithm(self) -> "Algorithm":
         """Return the algorithm with this run's settings."""
+        from searchr1.trainer.rl.algorithms.base import algorithm_named
+
         return algorithm_named(self.algorithm)(self.loss, self.rollout.group_size)
 
     @field_validator("profile")

@@ -10,12 +10,10 @@ Efficient RL Framework Secretly Brings You Off-Policy RL Training" (2025).
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
-Over = Literal["token", "sequence", "constant"]
-"""Ways to average tokens; see ``masked_mean``."""
+from searchr1.trainer.rl.sections import Over
 
 MAX_LOG_RATIO = 20.0
 """Bound in nats: ratios of probabilities are kept within e^±20, so that one impossible token can't make a loss

@@ -4,8 +4,6 @@ Everything is computed at sampled positions alone: the logits of observations ar
 vocabulary they are most of the memory.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +11,10 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging
 
 from searchr1.engines.transformers.attention import NAME as CAUSAL_BLOCKS
 from searchr1.errors import ConfigurationError
+from searchr1.trainer.checkpoints import quietly
 
 CHUNK_TOKENS = 4096
 """Sampled positions whose logits are in memory at once."""
@@ -41,7 +39,7 @@ def load_policy(folder: Path | str, device: torch.device) -> PreTrainedModel:
         ConfigurationError: there is no such model.
     """
     try:
-        with _quietly():
+        with quietly():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"there is no model in {folder}: {error}") from error
@@ -67,7 +65,7 @@ class Critic(nn.Module):
     def __init__(self, folder: Path | str, device: torch.device, *, dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
         self._dtype = dtype
-        with _quietly():
+        with quietly():
             base: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
         self.base = _on(base, device)
         self.head = nn.Linear(base.config.hidden_size, 1, device=device)
@@ -134,20 +132,6 @@ def _of_chunk(
     all_logprobs = logits.float().log_softmax(-1)
     entropy = -(all_logprobs.exp() * all_logprobs).sum(-1)
     return all_logprobs.gather(-1, targets[:, None])[:, 0], entropy
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Without transformers' bar and its report of weights that are left out on purpose."""
-    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bar:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _on(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

@@ -1,7 +1,7 @@
 """The sections of a training configuration: rollouts, loss, optimizer and adapters.
 
 Every field says what it means, in which unit, and its default. The defaults are the paper's (arXiv 2503.09516,
-appendix; ``train_ppo.sh`` and ``train_grpo.sh`` of its repository).
+appendix; ``train_ppo.sh`` and ``train_grpo.sh`` of its repository). Nothing here imports torch: ``config.py`` says why.
 """
 
 from typing import Annotated, Literal
@@ -11,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from searchr1.engines.factory import OPENERS
 from searchr1.errors import as_value_error
 from searchr1.loop.types import Limits
-from searchr1.trainer.rl.losses import Over
 
+Over = Literal["token", "sequence", "constant"]
+"""Ways to average tokens; see ``losses.masked_mean``."""
 Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
