@@ -94,6 +94,7 @@ LAYERS = {
     "searchr1.breaker": (),
     "searchr1.deadline": (),
     "searchr1.pacing": (),
+    "searchr1.turns": (),
     "searchr1.files": ("searchr1.errors", "searchr1.json_texts"),
     "searchr1.redis_client": ("searchr1.errors",),
     "searchr1.sockets": ("searchr1.errors",),

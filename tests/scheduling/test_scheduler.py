@@ -257,7 +257,8 @@ def test_unknown_capacities_leave_the_number_of_runs_to_bound() -> None:
     assert started[3] == [Moved("run-3", 0)]
     scheduler.turn_ended("run-0", 10**9, 1.0)
     assert scheduler.turn_wanted("run-0", 10**9, 2.0) == [Resume("run-0", "one")]
-    assert scheduler.ended("run-0", 3.0) == [Admit("run-3", "one")]
+    # Both have as much room, and nothing has changed on the other for longer.
+    assert scheduler.ended("run-0", 3.0) == [Admit("run-3", "two")]
 
 
 def test_a_run_larger_than_every_replica() -> None:

@@ -31,6 +31,8 @@ class Replica:
     """What ``reserved_tokens`` has of runs that will pause at the end of their turn."""
     num_waiting: int = 0
     """Admitted runs that wait for room here."""
+    entry: int = -1
+    """Number of its valid entry among the replicas by room."""
     is_kept: bool = False
     """True while it is kept for the new run whose turn it is."""
     runs: set[str] = field(default_factory=set)
@@ -108,26 +110,20 @@ class Replicas:
 
     def room_changed(self, replica: Replica) -> None:
         """Take note that a replica has more or less room than before, or is open again."""
+        replica.entry = next(self._pushes)
         if not replica.is_open:
             return
-        heapq.heappush(self._by_room, (-replica.room_tokens, next(self._pushes), replica.name))
+        heapq.heappush(self._by_room, (-replica.room_tokens, replica.entry, replica.name))
         if len(self._by_room) > 8 * len(self._replicas) + 64:
-            oldest: dict[tuple[int, str], int] = {}
-            for negative_room, number, name in sorted(self._by_room):
-                oldest.setdefault((negative_room, name), number)
-            self._by_room = [
-                (-r.room_tokens, oldest[-r.room_tokens, r.name], r.name)
-                for r in self._replicas.values()
-                if r.is_open and (-r.room_tokens, r.name) in oldest
-            ]
+            self._by_room = [(-r.room_tokens, r.entry, r.name) for r in self._replicas.values() if r.is_open]
             heapq.heapify(self._by_room)
 
     def roomiest(self) -> Replica | None:
         """Return the open replica with most room."""
         while self._by_room:
-            negative_room, _, name = self._by_room[0]
+            _, entry, name = self._by_room[0]
             replica = self._replicas.get(name)
-            if replica is not None and replica.is_open and -negative_room == replica.room_tokens:
+            if replica is not None and replica.is_open and entry == replica.entry:
                 return replica
             heapq.heappop(self._by_room)
         return None

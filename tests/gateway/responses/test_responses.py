@@ -496,13 +496,15 @@ async def test_a_broken_engine() -> None:
         assert (await stage.client.get(f"/v1/responses/{made['id']}")).json() == failed
 
 
-async def test_a_second_message_while_the_server_is_full(held: Stage) -> None:
-    held.services.settings.max_concurrent_runs = 1
-    await create(held, background=True)
-    for stream in (False, True):
-        shed = await post(held, stream=stream)
-        assert shed.status_code == 503
-        assert "retry-after" in shed.headers
+async def test_a_second_message_while_the_server_is_full() -> None:
+    hold = asyncio.Event()
+    async with running_stage(engine=StageEngine(hold=hold), max_concurrent_runs=1) as held:
+        await create(held, background=True)
+        for stream in (False, True):
+            shed = await post(held, stream=stream)
+            assert shed.status_code == 503
+            assert "retry-after" in shed.headers
+        hold.set()
 
 
 async def test_a_position_is_for_streams(stage: Stage) -> None:

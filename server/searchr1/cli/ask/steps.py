@@ -12,6 +12,7 @@ from searchr1_client.events import (
     KnownEvent,
     RunCompleted,
     RunFailed,
+    RunQueued,
     RunStarted,
     SearchCompleted,
     SearchFailed,
@@ -44,6 +45,8 @@ class StepsView:
             case RunStarted():
                 self._screen.note(f"asking {event.model} · {event.run_id}")
                 self._screen.status("thinking")
+            case RunQueued():
+                self._screen.status(f"waiting to start, {event.place} before this one")
             case ThinkDelta():
                 self._think(event)
             case SearchStarted():

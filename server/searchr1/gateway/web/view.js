@@ -92,6 +92,10 @@ export class RunView {
     this.#pulse.show("Thinking");
   }
 
+  queued({ place }) {
+    this.#pulse.show(place > 0 ? `Waiting to start, ${place} before this one` : "Waiting to start");
+  }
+
   thought(event) {
     if (this.#thought === null) {
       if (event.text.trim() === "") return;
@@ -272,6 +276,7 @@ export class RunView {
 
 const HANDLERS = {
   "run.started": (view, event) => view.started(event),
+  "run.queued": (view, event) => view.queued(event),
   "think.delta": (view, event) => view.thought(event),
   "search.started": (view, event) => view.searching(event),
   "search.completed": (view, event) => view.found(event),
