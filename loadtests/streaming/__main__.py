@@ -110,10 +110,12 @@ def stack(options: argparse.Namespace, logs: Path) -> Iterator[list[Side]]:
         engine = servers.enter_context(running(command, engine_port, ready="/health", log=logs / "engine.log"))
         gateway = servers.enter_context(_gateway(engine, logs))
         native = {"question": _QUESTION, "stream": True}
-        more = options.body
+        each = {"stream_interval_ms": 0}
+        first, last = b'"reasoning":"', b"[DONE]"
         sides = [
-            Side("chat", gateway, "/v1/chat/completions", {**_CHAT_BODY, **more}, b'"reasoning":"', b"[DONE]"),
-            Side("native", gateway, "/v1/research", {**native, **more}, b'"type":"think.delta"', b"answer.completed"),
+            Side("chat", gateway, "/v1/chat/completions", _CHAT_BODY, first, last),
+            Side("chat, each token", gateway, "/v1/chat/completions", {**_CHAT_BODY, **each}, first, last),
+            Side("native", gateway, "/v1/research", native, b'"type":"think.delta"', b"answer.completed"),
         ]
         if options.litellm:
             proxy = servers.enter_context(_litellm(options.litellm, engine, logs))
@@ -177,7 +179,6 @@ def main() -> None:
     parser.add_argument("--tokens-per-s", type=float, default=50.0, help="of each stream")
     parser.add_argument("--num-tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--body", type=json.loads, default={}, help="more fields of the gateway's requests, as JSON")
     parser.add_argument("--litellm", help="the program of LiteLLM's proxy, installed elsewhere")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as logs, stack(options, Path(logs)) as sides:
