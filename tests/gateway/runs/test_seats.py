@@ -14,6 +14,7 @@ from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, EngineHealth, ReplicaView
 from searchr1.gateway.runs.seats import NoSlotError, SeatExpiredError, Seats
 from searchr1.identity import ANYONE, Caller
+from searchr1.scheduling.decisions import Decision
 from searchr1.scheduling.options import SchedulingOptions
 from tests.gateway.conftest import ADMIN_KEY, MODEL, Stage, StageEngine, eventually, running_stage, sse_payloads
 
@@ -298,6 +299,25 @@ async def test_a_seat_in_the_queue_expires_and_another_starts() -> None:
                 await waiting.begin(1)
             async with aclosing(patient.places()) as places:
                 assert await anext(places) == 0
+
+
+async def test_an_error_does_not_stop_the_clock(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("searchr1.gateway.runs.seats.TICK_S", 0.005)
+    seats, broken = seats_of(StageEngine(), max_runs=1), [RuntimeError("no tick"), RuntimeError("no tick")]
+    tick = seats._scheduler.tick
+
+    def ticks(now: float) -> list[Decision]:
+        if broken:
+            raise broken.pop()
+        return tick(now)
+
+    monkeypatch.setattr(seats._scheduler, "tick", ticks)
+    async with seats:
+        with seats.seat(ANYONE), seats.seat(ANYONE, deadline_s=0.001) as waiting, pytest.raises(SeatExpiredError):
+            await waiting.begin(1)
+    assert caplog.text.count("the clock of the seats") == 2
 
 
 async def test_a_refused_seat_leaves_nothing() -> None:

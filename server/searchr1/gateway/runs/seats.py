@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,8 +18,10 @@ from searchr1.scheduling.options import SchedulingOptions
 from searchr1.scheduling.scheduler import Scheduler
 from searchr1.turns import Turns
 
+logger = logging.getLogger(__name__)
+
 TICK_S: Final = 0.5
-_CAPACITY_EVERY_TICKS: Final = 60
+_CAPACITY_EVERY_S: Final = 30.0
 _ONE_ENGINE: Final = "engine"
 """Name of the replica where the engine is no pool."""
 
@@ -53,21 +56,23 @@ class Seats:
         self._seats: dict[str, Seat] = {}
         self._numbers = itertools.count()
         self._replicas: dict[str, tuple[int | None, bool]] = {}
-        self._ticking: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self.num_pauses = 0
         """Times that a run gave its room back."""
         self.metrics = SeatMetrics(self)
         self._look_at_replicas()
 
     async def __aenter__(self) -> "Seats":
-        self._ticking = asyncio.create_task(self._tick(), name="seats")
+        self._tasks = [
+            asyncio.create_task(self._tick(), name="seats"),
+            asyncio.create_task(self._watch_capacity(), name="engine-capacity"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._ticking is not None:
-            self._ticking.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._ticking
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @property
     def num_running(self) -> int:
@@ -179,12 +184,18 @@ class Seats:
         seat.replica = replica
 
     async def _tick(self) -> None:
-        for number in itertools.count():
-            if number % _CAPACITY_EVERY_TICKS == 0:
-                await self._look_at_capacity()
-            self._look_at_replicas()
-            self.carry_out(self._scheduler.tick(time.monotonic()))
+        while True:
+            try:
+                self._look_at_replicas()
+                self.carry_out(self._scheduler.tick(time.monotonic()))
+            except Exception:  # Without its clock, nobody would leave the queue at a deadline any more.
+                logger.exception("the clock of the seats met an error of the server's own")
             await asyncio.sleep(TICK_S)
+
+    async def _watch_capacity(self) -> None:
+        while True:
+            await self._look_at_capacity()
+            await asyncio.sleep(_CAPACITY_EVERY_S)
 
     def _look_at_replicas(self) -> None:
         if not isinstance(self._engine, Replicated):
