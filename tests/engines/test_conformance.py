@@ -119,5 +119,8 @@ async def test_serves_on_after_a_completion_was_closed_early(engine: ServedEngin
     some = await read_some(engine, params)
     again = await complete(engine, SamplingParams(max_tokens=40, temperature=0.0))
     assert len(some) == 2
-    assert text_of(again).startswith(text_of(some))
+    # A reader that is behind finds many tokens in its first two pieces.
+    num_chars = min(len(text_of(some)), len(text_of(again)))
+    assert num_chars
+    assert text_of(again)[:num_chars] == text_of(some)[:num_chars]
     assert (await engine.health()).ok
