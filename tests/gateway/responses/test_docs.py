@@ -3,12 +3,25 @@
 import asyncio
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from openai import OpenAI
 
 from tests.gateway.conftest import MODEL, Stage
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "responses.md"
+
+
+def run(code: str) -> None:
+    """Run an example, and close the clients that it leaves to the end of its program."""
+    names: dict[str, Any] = {}
+    try:
+        exec(compile(code, str(PAGE), "exec"), names)
+    finally:
+        for value in names.values():
+            if isinstance(value, OpenAI):
+                value.close()
 
 
 async def test_every_example_runs_alone(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,7 +29,7 @@ async def test_every_example_runs_alone(stage: Stage, capsys: pytest.CaptureFixt
     assert len(blocks) == 3
     for block in blocks:
         code = block.replace("http://127.0.0.1:8000", stage.url).replace("searchr1-atlas", MODEL)
-        await asyncio.to_thread(exec, compile(code, str(PAGE), "exec"), {})
+        await asyncio.to_thread(run, code)
     said = capsys.readouterr().out
     assert "searched: currency of Mali" in said
     assert "[currency of Mali: completed]" in said
