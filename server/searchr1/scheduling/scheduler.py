@@ -126,13 +126,12 @@ class Scheduler:
 
     def would_take(self, tenant: str) -> bool:
         """Return whether a run of a tenant would be taken now, if only into the queue, were it small enough."""
-        return (not self.num_queued and self._has_slot()) or not self._entrance.is_full(tenant)
+        return self._may_start() or not self._entrance.is_full(tenant)
 
     def refusal(self, tenant: str, now: float) -> Refuse | None:
         """Return what a run of a tenant would be told now that is not taken; it is counted as refused."""
-        if self.would_take(tenant):
-            return None
-        return self._refuse("", tenant, self._entrance.is_full(tenant) or "queue_full", now)
+        full = None if self._may_start() else self._entrance.is_full(tenant)
+        return None if full is None else self._refuse("", tenant, full, now)
 
     def submit(
         self,
@@ -153,7 +152,7 @@ class Scheduler:
             raise IllegalInputError(f"run {run} was submitted twice")
         if 0 < self._replicas.largest_tokens < prompt_tokens:
             return [Refuse(run, "too_large", None)]
-        may_start = not self.num_queued and self._has_slot()
+        may_start = self._may_start()
         if not may_start and (full := self._entrance.is_full(tenant)):
             return [self._refuse(run, tenant, full, now)]
         cost = max(1, prompt_tokens + self._growth.remaining_tokens(run, 1))
@@ -266,6 +265,10 @@ class Scheduler:
             stands = "is not here" if found is None else f"is {found.state.value}"
             raise IllegalInputError(f"run {run} {stands}, not {' or '.join(state.value for state in states)}")
         return found
+
+    def _may_start(self) -> bool:
+        """Return whether a new run would start before all others, if it found room."""
+        return not self.num_queued and self._has_slot()
 
     def _has_slot(self) -> bool:
         return self.options.max_runs is None or self.num_admitted < self.options.max_runs

@@ -14,6 +14,7 @@ import msgspec
 
 from searchr1.engines.factory import SEVERAL
 from searchr1.engines.vllm.address import ServerAddress
+from searchr1.engines.vllm.exchange import start_of_body
 from searchr1.errors import ConfigurationError, EngineUnavailableError
 
 _ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -133,9 +134,7 @@ class KubernetesService:
                         f"the Kubernetes API answered {response.status} for the endpoints of {self.service}",
                         passing=True,
                     )
-                body = await response.content.read(_MAX_API_BYTES)
-                while not response.content.at_eof() and len(body) < _MAX_API_BYTES:
-                    body += await response.content.read(_MAX_API_BYTES)
+                body = await start_of_body(response, _MAX_API_BYTES)
             found = msgspec.json.decode(body, type=_Slices)
         except (aiohttp.ClientError, OSError, ValueError, msgspec.MsgspecError) as error:
             reason = str(error) or type(error).__name__

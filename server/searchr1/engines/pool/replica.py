@@ -61,8 +61,11 @@ class Replica:
     @property
     def is_in_service(self) -> bool:
         """Whether it says that it is well enough for some runs, and nobody takes it out."""
-        serves = self._health.ok or self._health.reason in SURVIVABLE_REASONS
-        return serves and not self._is_draining and not self._is_gone
+        return self._serves and not self._is_draining and not self._is_gone
+
+    @property
+    def _serves(self) -> bool:
+        return self._health.ok or self._health.reason in SURVIVABLE_REASONS
 
     @property
     def view(self) -> ReplicaView:
@@ -109,7 +112,7 @@ class Replica:
         """Ask the server how it is and how much room it has; return whether it serves. Never raises."""
         self._health = await self.client.health()
         self._note()  # A breaker's rest may also be over.
-        if serves := self._health.ok or self._health.reason in SURVIVABLE_REASONS:
+        if serves := self._serves:
             try:
                 self.load = load_of(await self.client.metrics_text())
             except EngineError:

@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
-from searchr1.gateway.routes.streaming import EventStream, resumed_stream
+from searchr1.gateway.routes.streaming import EventStream, client_left, resumed_stream
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.live import LiveRun
@@ -81,7 +81,7 @@ async def cancel_on_disconnect(work: Coroutine[None, None, T], request: Request)
         ClientDisconnect: the client left.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
+    leaving = asyncio.ensure_future(client_left(request.receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -103,11 +103,6 @@ async def asked_question(turns: Sequence[Turn], request: Request, *, deadline_s:
     services = services_of(request)
     finding = question_of(turns, services, caller_of(request), deadline_s=deadline_s)
     return await (finding if services.rewriter is None else cancel_on_disconnect(finding, request))
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 async def begun_stream(request: Request, run: LiveRun, frames: AsyncGenerator[bytes, None]) -> EventStream:

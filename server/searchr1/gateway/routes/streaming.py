@@ -64,9 +64,8 @@ class EventStream(Response):
         Raises:
             ClientDisconnect: the client took nothing for ``SEND_TIMEOUT_S``.
         """
-        self._loop = asyncio.get_running_loop()
         sending = asyncio.create_task(self._send_all(send))
-        leaving = asyncio.create_task(_left(receive))
+        leaving = asyncio.create_task(client_left(receive))
         self._mind(sending, send)
         try:
             await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -127,6 +126,7 @@ class EventStream(Response):
             self._sending_since = self._beating = None
 
 
-async def _left(receive: Receive) -> None:
+async def client_left(receive: Receive) -> None:
+    """Return once the client of a request has left."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -117,7 +117,7 @@ class Seats:
         Raises:
             NoSlotError: nothing is free, and the queue is full.
         """
-        name = f"{next(self._numbers)}"
+        name = str(next(self._numbers))
         now = time.monotonic()
         seat = Seat(self, name, session)
         tenant = _tenant_of(caller)
