@@ -43,10 +43,11 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         REQUEST_ID.set(request_id)
-        traceparent = Headers(scope=scope).get("traceparent", "")
+        traceparent = headers.get("traceparent", "")
         TRACEPARENT.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else "")
 
         async def send_with_id(message: Message) -> None:

@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
-import math
-from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
-from searchr1.engines.base import Engine, SamplingParams, TakesWeights
+from searchr1.engines.base import Engine, TakesWeights
 from searchr1.engines.checkpoint import Checkpoint
+from searchr1.engines.probe import probe
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.services import Services
@@ -16,9 +15,7 @@ from searchr1.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
-_PROBE_TIMEOUT_S: Final = 60.0
 _PROBE_TEXT: Final = "The capital of France is"
-_PROBE_PARAMS: Final = SamplingParams(max_tokens=4, temperature=0.0, logprobs=True)
 
 
 async def reload_weights(services: Services, folder: Path, version: str) -> None:
@@ -92,21 +89,8 @@ def _check(folder: Path, served: Checkpoint, tokenizer: Tokenizer) -> None:
 
 async def _probe(engine: Engine, tokenizer: Tokenizer) -> None:
     """Raise ``EngineError`` unless the engine says something, greedily, with finite probabilities."""
-    ids: list[int] = []
-    logprobs: list[float] = []
     prompt_ids = tuple(tokenizer.encode_prompt(tokenizer.render(_PROBE_TEXT)))
-    try:
-        async with (
-            asyncio.timeout(_PROBE_TIMEOUT_S),
-            aclosing(engine.generate(prompt_ids, _PROBE_PARAMS, session="reload-probe")) as chunks,
-        ):
-            async for chunk in chunks:
-                ids += chunk.token_ids
-                logprobs += chunk.logprobs or ()
-    except TimeoutError as error:
-        raise EngineError(f"the engine said nothing within {_PROBE_TIMEOUT_S:g} s") from error
-    if not ids or not all(map(math.isfinite, logprobs)):
-        raise EngineError(f"the engine sampled {len(ids)} tokens, with logprobs {logprobs}")
+    await probe(engine, prompt_ids, num_tokens=4, session="reload-probe", name="the engine")
 
 
 async def _take_back(engine: TakesWeights, folder: Path, services: Services) -> None:

@@ -1,18 +1,15 @@
 """New weights in the replicas of a pool: one after the other, so that no run is lost, or all at once."""
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
-from searchr1.engines.base import SamplingParams
 from searchr1.engines.pool.replica import Replica
+from searchr1.engines.probe import probe
 from searchr1.errors import EngineError, EngineUnavailableError
 
-_PROBE_S: Final = 60.0
-_PROBE: Final = SamplingParams(max_tokens=2, temperature=0.0, logprobs=True)
+_PROBE_IDS: Final = (0, 1, 2)
 
 
 async def load_at_once(replicas: Sequence[Replica], folder: Path, version: str) -> None:
@@ -52,28 +49,10 @@ async def roll_over(
             replica.admit()  # It offers no way to do this, and has the weights that it had.
             _raise([error])
         try:
-            await _probe(replica)
+            await probe(replica.client, _PROBE_IDS, num_tokens=2, session="weights-probe", name=replica.name)
         except EngineError as error:
             _raise([error])
         replica.admit()
-
-
-async def _probe(replica: Replica) -> None:
-    """Raise ``EngineError`` unless the replica says something, with finite probabilities."""
-    num_ids = 0
-    try:
-        async with (
-            asyncio.timeout(_PROBE_S),
-            aclosing(replica.client.generate((0, 1, 2), _PROBE, session="weights-probe")) as chunks,
-        ):
-            async for chunk in chunks:
-                num_ids += len(chunk.token_ids)
-                if not all(map(math.isfinite, chunk.logprobs or ())):
-                    raise EngineError(f"{replica.name} samples from probabilities that are no numbers")
-    except TimeoutError as error:
-        raise EngineError(f"{replica.name} says nothing within {_PROBE_S:g} s") from error
-    if not num_ids:
-        raise EngineError(f"{replica.name} says nothing")
 
 
 def _raise(results: Sequence[BaseException | None]) -> None:
