@@ -23,6 +23,7 @@ from searchr1.loop.types import AddBos, Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.registry import key_variable, providers
+from searchr1.scheduling.fair_queue import MAX_WEIGHT, MIN_WEIGHT
 from searchr1.scheduling.options import SchedulingOptions
 from searchr1.settings_faults import not_json
 from searchr1.settings_keys import ProviderKeys
@@ -186,8 +187,8 @@ class Settings(BaseSettings):
     """Runs under way at once; one more waits, or gets a 503 with ``Retry-After``."""
     max_queued_runs: int = Field(default=256, ge=0)
     """Runs that may wait for their start, each until its deadline; a tenant may have half of these places."""
-    tenant_weights: dict[str, float] = Field(default_factory=dict)
-    """Shares of tenants while runs wait; 1 for those that are not named."""
+    tenant_weights: dict[str, Annotated[float, Field(ge=MIN_WEIGHT, le=MAX_WEIGHT)]] = Field(default_factory=dict)
+    """Shares of tenants while runs wait, as JSON: ``{"acme": 3}``; 1 for those that are not named."""
     drain_s: float = Field(default=2.0, ge=0)
     """Seconds for which requests are still taken after a SIGTERM, while ``/readyz`` says 503 already; none after a
     SIGINT."""
@@ -246,6 +247,8 @@ class Settings(BaseSettings):
         if "tenant_keys" in self.model_fields_set and not self.tenant_keys:
             raise ConfigurationError("SEARCHR1_TENANT_KEYS is set but names no tenant; name one, or unset it")
         owners(self.api_keys, self.tenant_keys, self.admin_key)
+        if not self.tenant_weights.keys() <= self.tenant_keys.keys():
+            raise ConfigurationError("SEARCHR1_TENANT_WEIGHTS names a tenant that has no key in SEARCHR1_TENANT_KEYS")
         for lower, upper in _AT_MOST:
             if getattr(self, lower) > getattr(self, upper):
                 raise ConfigurationError(
