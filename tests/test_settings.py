@@ -155,3 +155,11 @@ def test_a_key_comes_from_the_first_place_that_has_it(tmp_path: Path, monkeypatc
         "serper": "variable",
         "tavily": "file",
     }
+
+
+@pytest.mark.parametrize("weights", [{"acme": 0}, {"acme": -1}, {"acme": 1000}, {"acme": float("nan")}, {"other": 2}])
+def test_a_weight_that_cannot_be_meant_is_refused(weights: dict[str, float]) -> None:
+    keys = {"acme": ("0123456789abcdef",)}
+    assert load(tenant_keys=keys, tenant_weights={"acme": 3}).tenant_weights == {"acme": 3}
+    with pytest.raises(ValidationError, match=r"(?i)tenant_weights"):
+        load(tenant_keys=keys, tenant_weights=weights)

@@ -16,6 +16,7 @@ class EngineParams:
 
     name: str
     num_blocks: int
+    """Blocks that requests can hold; vLLM's ``num_gpu_blocks`` counts one more, which it keeps for itself."""
     block_size: int
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -37,7 +38,7 @@ class EngineParams:
 
 SMOLLM2_135M_CPU = EngineParams(
     name="SmolLM2-135M on two CPU cores",
-    num_blocks=364,
+    num_blocks=363,
     block_size=128,
     max_num_seqs=64,
     max_num_batched_tokens=2048,

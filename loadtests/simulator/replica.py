@@ -2,7 +2,8 @@
 
 As vLLM 0.32 schedules (``v1/core/sched/scheduler.py``): running requests first, a token for each that decodes, then the
 chunk of the one whose prompt was not finished; where blocks run out, the last request (fcfs) or the one of the lowest
-priority is preempted, and its blocks are freed. If none was preempted, waiting requests start while tokens, sequences
+priority is preempted, and its blocks are freed; where that is the one that needs a block, those that started after it
+are left out of the step. If none was preempted, waiting requests start while tokens, sequences
 and blocks last; the head of the queue starts only when blocks for its whole prompt are there, and nobody passes it. A
 step that completes a prompt gives the first token; the last token of a completion never enters the KV cache.
 
@@ -15,45 +16,10 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from loadtests.simulator.decoding import Decoding, Request
 from loadtests.simulator.kv_cache import KVCache
 from loadtests.simulator.rates import EngineParams, EnginePolicy
-
-
-@dataclass(slots=True, eq=False)
-class Request:
-    """One completion that a replica is asked for."""
-
-    own: str
-    """Names the chain of blocks that later turns of the same run go on with."""
-    prefix: str
-    prefix_tokens: int
-    prompt_tokens: int
-    num_sampled: int
-    """Tokens that it will write."""
-    priority: int = 0
-    came_at: float = 0.0
-    order: int = 0
-    num_written: int = 0
-    num_computed: int = 0
-    """Tokens in the KV cache, while it is not decoding."""
-    num_blocks: int = 0
-    """Blocks held past the prefix."""
-    decode_base: int = 0
-    """``num_computed`` less the replica's count of decode steps, while it decodes."""
-    is_decoding: bool = False
-    cached_tokens: int = 0
-    """What was found when it first started."""
-    recomputed_tokens: int = 0
-    """Prompt and completion tokens computed again after preemptions."""
-    num_preemptions: int = 0
-    first_token_at: float = -1.0
-
-    @property
-    def num_tokens(self) -> int:
-        """Prompt and what was written so far."""
-        return self.prompt_tokens + self.num_written
 
 
 class Replica:
@@ -82,16 +48,16 @@ class Replica:
         self._heap: list[tuple[int, float, int, Request]] = []
         self._running: dict[int, Request] = {}
         self._prefilling: list[Request] = []
-        self._orders = itertools.count()
-        self._num_decode_steps = 0
-        self._num_decoding = 0
-        self._sum_bases = 0
-        self._crossing: list[dict[int, Request]] = [{} for _ in range(params.block_size)]
-        self._finishing: list[tuple[int, int, int, Request]] = []
+        self._orders, self._starts = itertools.count(), itertools.count()
+        self._decoding = Decoding(params.block_size)
         self._span_start = 0.0
         self._span_step_s = 0.0
         self._span_steps = 0
         self._span_preempted = False
+        self._is_cut_short = False
+        """A request had to preempt itself, and those that started after it are left out of the step under way."""
+        self._held_back: list[Request] = []
+        """Requests that decode, and that the step under way leaves out."""
 
     @property
     def num_waiting(self) -> int:
@@ -120,8 +86,9 @@ class Replica:
         """End the steps under way: give out what was finished, and begin the next steps."""
         self._allocate_later_steps(self._span_steps)
         self.num_steps += self._span_steps
-        finished = self._count_decoded(self._span_steps)
+        finished = self._decoding.count(self._span_steps)
         finished += self._end_prefills(now)
+        finished.sort(key=lambda request: request.started)
         self.ends_at = None
         for request in finished:
             self._stop(request)
@@ -182,8 +149,11 @@ class Replica:
 
     def _begin_span(self, now: float) -> None:
         self._span_preempted = False
+        self._is_cut_short = False
+        self._held_back.clear()
         self._allocate_first_step()
-        budget = self.params.max_num_batched_tokens - self._num_decoding
+        num_decoding = self._decoding.num - len(self._held_back)
+        budget = self.params.max_num_batched_tokens - num_decoding
         num_prefilled = self._go_on_with_prompts(budget)
         if not self._span_preempted:
             num_prefilled += self._start_waiting(budget - num_prefilled)
@@ -193,12 +163,12 @@ class Replica:
                 self._begin_span(now)
             return
         params = self.params
-        contexts = self._sum_bases + self._num_decoding * self._num_decode_steps
+        contexts = self._decoding.num_context_tokens(self._held_back)
         self._span_start = now
         self._span_step_s = (
             params.step_s
             + params.prefill_token_s * num_prefilled
-            + params.decode_s * self._num_decoding
+            + params.decode_s * num_decoding
             + params.context_token_s * contexts
         )
         self._span_steps = 1 if self._prefilling or self._span_preempted else self._num_plain_steps()
@@ -206,30 +176,42 @@ class Replica:
 
     def _num_plain_steps(self) -> int:
         """Return the steps until a completion ends or blocks may run out."""
-        steps = self._next_finish() - self._num_decode_steps
+        steps = self._decoding.steps_to_next_finish()
         free = self.cache.num_free
-        if self._num_decoding * (steps // self.params.block_size + 1) <= free:
+        if self._decoding.num * (steps // self.params.block_size + 1) <= free:
             return steps
         for step in range(1, steps):
-            free -= len(self._crossing[(self._num_decode_steps + step) % self.params.block_size])
+            free -= len(self._decoding.at_block_edge(step))
             if free < 0:
                 return step
         return steps
 
     def _allocate_first_step(self) -> None:
         """Give blocks to those whose next token needs a new one; where none is left, preempt."""
-        crossing = self._crossing[self._num_decode_steps % self.params.block_size]
+        crossing = self._decoding.at_block_edge(0)
         if len(crossing) <= self.cache.num_free:
             self._give_block_to(crossing)
             return
         for request in [request for request in self._running.values() if request.order in crossing]:
-            if request.is_decoding and self._make_room(1, request):
-                self.cache.allocate(1)
-                request.num_blocks += 1
+            if not request.is_decoding:
+                continue
+            if not self._make_room(1, request):
+                self._is_cut_short = True
+                self._hold_back_after(request)
+                return
+            self.cache.allocate(1)
+            request.num_blocks += 1
+
+    def _hold_back_after(self, preempted: Request) -> None:
+        """Leave those out of this step that started after a request which had to preempt itself."""
+        for request in self._running.values():
+            if request.started > preempted.started and request.is_decoding:
+                self._decoding.hold_back(request)
+                self._held_back.append(request)
 
     def _allocate_later_steps(self, steps: int) -> None:
         for step in range(1, steps):
-            self._give_block_to(self._crossing[(self._num_decode_steps + step) % self.params.block_size])
+            self._give_block_to(self._decoding.at_block_edge(step))
 
     def _give_block_to(self, requests: dict[int, Request]) -> None:
         if requests:
@@ -242,7 +224,7 @@ class Replica:
         while self.cache.num_free < num_blocks:
             victim = next(reversed(self._running.values()))
             if self.policy == "priority":
-                victim = max(self._running.values(), key=lambda running: (running.priority, running.came_at))
+                victim = max(self._running.values(), key=_last_in_line)
             self._preempt(victim)
             if victim is request:
                 return False
@@ -261,6 +243,8 @@ class Replica:
     def _go_on_with_prompts(self, budget: int) -> int:
         """Compute the next chunk of prompts that were begun. Returns the tokens computed."""
         used = 0
+        if self._is_cut_short:
+            return 0
         for request in list(self._prefilling):
             if request.order not in self._running:
                 continue
@@ -303,6 +287,7 @@ class Replica:
             else:
                 request.cached_tokens = request.num_computed
             chunk = min(request.num_tokens - request.num_computed, budget - used)
+            request.started = next(self._starts)
             self._running[request.order] = request
             self._prefilling.append(request)
             self._compute(request, chunk, must_fit=True)
@@ -337,43 +322,16 @@ class Replica:
             if request.num_written == request.num_sampled:
                 finished.append(request)
             else:
-                self._decode(request)
+                self._decoding.add(request)
         self._prefilling = left
-        return finished
-
-    def _decode(self, request: Request) -> None:
-        request.is_decoding = True
-        request.decode_base = request.num_computed - self._num_decode_steps
-        self._num_decoding += 1
-        self._sum_bases += request.decode_base
-        self._crossing[-request.decode_base % self.params.block_size][request.order] = request
-        ends = self._num_decode_steps + request.num_sampled - request.num_written
-        heapq.heappush(self._finishing, (ends, request.order, request.num_preemptions, request))
-
-    def _next_finish(self) -> int:
-        while True:
-            ends, _, num_preemptions, request = self._finishing[0]
-            if request.is_decoding and request.num_preemptions == num_preemptions:
-                return ends
-            heapq.heappop(self._finishing)
-
-    def _count_decoded(self, steps: int) -> list[Request]:
-        """Count steps, and return the requests that wrote their last token in them."""
-        self._num_decode_steps += steps
-        finished = []
-        while self._finishing and self._finishing[0][0] <= self._num_decode_steps:
-            _, _, num_preemptions, request = heapq.heappop(self._finishing)
-            if request.is_decoding and request.num_preemptions == num_preemptions:
-                finished.append(request)
         return finished
 
     def _stop(self, request: Request) -> None:
         """Take a request out of the batch, wherever it stands."""
         del self._running[request.order]
         if request.is_decoding:
-            request.is_decoding = False
-            request.num_computed = request.decode_base + self._num_decode_steps
-            request.num_written = request.num_computed - request.prompt_tokens + 1
-            self._num_decoding -= 1
-            self._sum_bases -= request.decode_base
-            del self._crossing[-request.decode_base % self.params.block_size][request.order]
+            self._decoding.remove(request)
+
+
+def _last_in_line(request: Request) -> tuple[int, float, int]:
+    return request.priority, request.came_at, request.order

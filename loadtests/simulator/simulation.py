@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from loadtests.simulator.arrivals import Searches
+from loadtests.simulator.decoding import Request
 from loadtests.simulator.rates import EngineParams, EnginePolicy
-from loadtests.simulator.replica import Replica, Request
+from loadtests.simulator.replica import Replica
 from loadtests.traces import RunTrace
 
 _GATEWAY_S = 0.002

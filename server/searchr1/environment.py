@@ -32,6 +32,11 @@ _NAMED_SERVICE_PORT = re.compile(r"SEARCHR1_\w+_PORT")
 _MAX_SECRET_BYTES = 1 << 20
 
 
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + setting.upper()
+
+
 def check_environment(environ: Mapping[str, str], settings: Collection[str]) -> None:
     """Refuse variables and secret files with our prefix that are unknown, empty or unreadable.
 

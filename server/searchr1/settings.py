@@ -5,18 +5,17 @@ Secrets may be files instead: with ``SEARCHR1_SECRETS_DIR=/run/secrets``, ``/run
 
 import os
 import re
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from searchr1.engines.factory import SEVERAL, EngineConfig, split_urls
-from searchr1.environment import PREFIX, SECRETS_DIR, check_environment
+from searchr1.environment import PREFIX, SECRETS_DIR, check_environment, variable_of
 from searchr1.errors import ConfigurationError, as_value_error
-from searchr1.keys import check_tenants, checked_key, owners, split_keys
+from searchr1.keys import check_tenants, owners
 from searchr1.loop.neutralized import neutralized
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.registry import profile_named
@@ -24,8 +23,11 @@ from searchr1.loop.types import AddBos, Limits
 from searchr1.retrieval.config import BudgetConfig, CacheConfig, ResilienceConfig, SearchConfig
 from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.registry import key_variable, providers
+from searchr1.scheduling.fair_queue import MAX_WEIGHT, MIN_WEIGHT
 from searchr1.scheduling.options import SchedulingOptions
+from searchr1.settings_faults import not_json
 from searchr1.settings_keys import ProviderKeys
+from searchr1.settings_values import Key, Keys, SplitKeys, SplitTexts, field_of
 
 C = TypeVar("C")
 
@@ -35,14 +37,6 @@ _AT_MOST = (
     ("max_prompt_tokens", "max_context_tokens"),
 )
 """Pairs of settings of which the first must not be above the second."""
-
-
-def _of(config: type, name: str) -> Any:
-    """Return a field with the default and the bounds that ``config`` gives its own field ``name``."""
-    [own] = [one for one in fields(config) if one.name == name]
-    default = own.default if own.default_factory is MISSING else Field(default_factory=own.default_factory)
-    return FieldInfo.from_annotated_attribute(get_type_hints(config, include_extras=True)[name], default)
-
 
 _TOKENS_OF_A_TURN = 100
 """Taken to be sampled in a turn, before runs have told."""
@@ -65,9 +59,9 @@ class Settings(BaseSettings):
     """Base URLs of running vLLMs, comma-separated, or one that stands for several. By default vLLM runs here."""
     engine_cache_salt: bool | None = None
     """Keep the engine's cached prefixes of tenants apart; by default where there are tenants."""
-    engine_session_secret: SecretStr | None = None
+    engine_session_secret: Key | None = None
     """Makes the ids by which engines know runs and tenants; by default a random one of this process."""
-    engine_api_key: SecretStr | None = None
+    engine_api_key: Key | None = None
     engine_silence_s: float = Field(default=30.0, gt=0)
     """Seconds without any output, or another sign of work, after which an engine that has work counts as stalled."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
@@ -80,27 +74,27 @@ class Settings(BaseSettings):
     add_bos: AddBos = "auto"
     retriever: str = Field(repr=False)
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
-    retriever_api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    retriever_api_keys: SplitKeys = ()
     """Keys of ``searchr1 retriever serve``, comma-separated in the environment. Its clients send one as
     ``SEARCHR1_RETRIEVE_API_KEY``."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     open: bool = False
     """Serve without API keys to all who reach ``host``; without it a server with no keys serves this machine alone."""
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    api_keys: SplitKeys = ()
     """Keys that clients may use, comma-separated in the environment; none means that no key is asked for."""
-    admin_key: SecretStr | None = None
+    admin_key: Key | None = None
     """The key that opens ``POST /admin/reload``, and the list of runs where there are no API keys; without one, both
     are closed to all."""
-    cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
+    cors_origins: SplitTexts = ()
     """Origins whose pages may call this server from a browser, comma-separated in the environment; ``*`` is any."""
     page_about: str | None = Field(default=None, max_length=500)
     """One sentence under the page's question box that says what can be asked."""
     page_examples: tuple[str, ...] = Field(default=(), max_length=8)
     """Example questions that the page offers, as JSON: ``["…", …]``."""
-    tenant_keys: dict[str, tuple[SecretStr, ...]] = Field(default_factory=dict)
+    tenant_keys: dict[str, Keys] = Field(default_factory=dict)
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
-    share_cache: bool = _of(SearchConfig, "share_cache")
+    share_cache: bool = field_of(SearchConfig, "share_cache")
 
     profile: str = "search-r1"
     """The format that the model was trained on: its tags, texts and answers; see ``docs/reference/loop.md``."""
@@ -122,35 +116,35 @@ class Settings(BaseSettings):
     """Neutralize tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
     """Keys by provider. Each is read from ``SEARCHR1_<NAME>_API_KEY``, or from the file ``searchr1_<name>_api_key``."""
-    passage_chars: int = _of(SearchConfig, "passage_chars")
-    search_timeout_s: float = _of(SearchConfig, "timeout_s")
+    passage_chars: int = field_of(SearchConfig, "passage_chars")
+    search_timeout_s: float = field_of(SearchConfig, "timeout_s")
 
     redis_url: SecretStr | None = None
     """Redis for searches, budgets and runs: ``redis://``, ``rediss://``, ``redis+sentinel://`` or
     ``redis+cluster://``; by default they live in this process's memory."""
 
     # What these mean, their defaults and bounds: retrieval/config.py. ``search`` gathers them by name.
-    cache: bool = _of(CacheConfig, "enabled")
-    cache_soft_ttl_s: float = _of(CacheConfig, "soft_ttl_s")
-    cache_hard_ttl_s: float = _of(CacheConfig, "hard_ttl_s")
-    cache_empty_ttl_s: float = _of(CacheConfig, "empty_ttl_s")
-    cache_ttls_s: dict[str, tuple[float, float]] = _of(CacheConfig, "ttls_s")
-    cache_max_entry_bytes: int = _of(CacheConfig, "max_entry_bytes")
-    cache_memory_mib: int = _of(CacheConfig, "memory_mib")
+    cache: bool = field_of(CacheConfig, "enabled")
+    cache_soft_ttl_s: float = field_of(CacheConfig, "soft_ttl_s")
+    cache_hard_ttl_s: float = field_of(CacheConfig, "hard_ttl_s")
+    cache_empty_ttl_s: float = field_of(CacheConfig, "empty_ttl_s")
+    cache_ttls_s: dict[str, tuple[float, float]] = field_of(CacheConfig, "ttls_s")
+    cache_max_entry_bytes: int = field_of(CacheConfig, "max_entry_bytes")
+    cache_memory_mib: int = field_of(CacheConfig, "memory_mib")
 
-    search_attempts: int = _of(ResilienceConfig, "attempts")
-    search_breaker_failures: int = _of(ResilienceConfig, "breaker_failures")
-    search_breaker_reset_s: float = _of(ResilienceConfig, "breaker_reset_s")
-    search_max_concurrent: int = _of(ResilienceConfig, "max_concurrent")
-    search_rate_per_s: float | None = _of(ResilienceConfig, "rate_per_s")
-    search_hedge: bool = _of(ResilienceConfig, "hedge")
+    search_attempts: int = field_of(ResilienceConfig, "attempts")
+    search_breaker_failures: int = field_of(ResilienceConfig, "breaker_failures")
+    search_breaker_reset_s: float = field_of(ResilienceConfig, "breaker_reset_s")
+    search_max_concurrent: int = field_of(ResilienceConfig, "max_concurrent")
+    search_rate_per_s: float | None = field_of(ResilienceConfig, "rate_per_s")
+    search_hedge: bool = field_of(ResilienceConfig, "hedge")
 
-    search_costs_usd: dict[str, float] = _of(BudgetConfig, "costs_usd")
-    search_budget_window_s: float = _of(BudgetConfig, "window_s")
-    search_budget_per_key: int | None = _of(BudgetConfig, "per_key")
-    search_budget_per_tenant: int | None = _of(BudgetConfig, "per_tenant")
-    search_budget_usd_per_key: float | None = _of(BudgetConfig, "usd_per_key")
-    search_budget_usd_per_tenant: float | None = _of(BudgetConfig, "usd_per_tenant")
+    search_costs_usd: dict[str, float] = field_of(BudgetConfig, "costs_usd")
+    search_budget_window_s: float = field_of(BudgetConfig, "window_s")
+    search_budget_per_key: int | None = field_of(BudgetConfig, "per_key")
+    search_budget_per_tenant: int | None = field_of(BudgetConfig, "per_tenant")
+    search_budget_usd_per_key: float | None = field_of(BudgetConfig, "usd_per_key")
+    search_budget_usd_per_tenant: float | None = field_of(BudgetConfig, "usd_per_tenant")
 
     dtype: str = "auto"
     """Type of the weights of the engine in this process: auto, bfloat16, float16, float32."""
@@ -190,11 +184,11 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(default=32_768, ge=1024)
     """Bytes of a request's line and headers."""
     max_concurrent_runs: int = Field(default=256, ge=1)
+    """Runs under way at once; one more waits, or gets a 503 with ``Retry-After``."""
     max_queued_runs: int = Field(default=256, ge=0)
     """Runs that may wait for their start, each until its deadline; a tenant may have half of these places."""
-    tenant_weights: dict[str, float] = Field(default_factory=dict)
-    """Shares of tenants while runs wait; 1 for those that are not named."""
-    """Runs under way at once; one more gets a 503 with ``Retry-After``."""
+    tenant_weights: dict[str, Annotated[float, Field(ge=MIN_WEIGHT, le=MAX_WEIGHT)]] = Field(default_factory=dict)
+    """Shares of tenants while runs wait, as JSON: ``{"acme": 3}``; 1 for those that are not named."""
     drain_s: float = Field(default=2.0, ge=0)
     """Seconds for which requests are still taken after a SIGTERM, while ``/readyz`` says 503 already; none after a
     SIGINT."""
@@ -215,40 +209,17 @@ class Settings(BaseSettings):
     max_choices: int = Field(default=4, ge=1, le=64)
     """Most choices (``n``) of one chat completion; each is a run of its own."""
     heartbeat_s: float = Field(default=15.0, gt=0)
+    """Seconds of silence on a stream after which a comment line is sent."""
     stream_interval_ms: float = Field(default=30.0, ge=0, le=1000)
     """Milliseconds between two pieces of a stream's text, at most, when many streams are open: fewer open ones have
     shorter intervals, and one alone has none. 0 sends each token as it comes."""
-    """Seconds of silence on a stream after which a comment line is sent."""
-
-    @field_validator("cors_origins", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("api_keys", "retriever_api_keys", mode="before")
-    @classmethod
-    @as_value_error()
-    def _split_keys(cls, value: object) -> object:
-        return split_keys(value) if isinstance(value, str) else value
-
-    @field_validator("api_keys", "retriever_api_keys")
-    @classmethod
-    @as_value_error()
-    def _check_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        return _checked(value)
-
-    @field_validator("admin_key", "engine_api_key", "engine_session_secret")
-    @classmethod
-    @as_value_error()
-    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is None else SecretStr(checked_key(value.get_secret_value()))
 
     @field_validator("tenant_keys")
     @classmethod
     @as_value_error()
     def _check_tenants(cls, value: dict[str, tuple[SecretStr, ...]]) -> dict[str, tuple[SecretStr, ...]]:
         check_tenants(value)
-        return {tenant: _checked(keys) for tenant, keys in value.items()}
+        return value
 
     @field_validator("provider_keys")
     @classmethod
@@ -276,6 +247,8 @@ class Settings(BaseSettings):
         if "tenant_keys" in self.model_fields_set and not self.tenant_keys:
             raise ConfigurationError("SEARCHR1_TENANT_KEYS is set but names no tenant; name one, or unset it")
         owners(self.api_keys, self.tenant_keys, self.admin_key)
+        if not self.tenant_weights.keys() <= self.tenant_keys.keys():
+            raise ConfigurationError("SEARCHR1_TENANT_WEIGHTS names a tenant that has no key in SEARCHR1_TENANT_KEYS")
         for lower, upper in _AT_MOST:
             if getattr(self, lower) > getattr(self, upper):
                 raise ConfigurationError(
@@ -310,10 +283,7 @@ class Settings(BaseSettings):
         try:
             return cls(**{"_secrets_dir": os.environ.get(SECRETS_DIR), **given})
         except SettingsError as error:
-            # Its text names the field and quotes nothing; its cause quotes the value, and is not shown.
-            field = re.search(r'field "(\w+)"', str(error))
-            name = variable_of(field[1]) if field else "one of them"
-            raise ConfigurationError(f"a setting is wrong: {name}: it must be JSON, written whole") from None
+            raise not_json(error) from None
         except RecursionError:
             raise ConfigurationError("a setting is wrong: its JSON is nested too deep") from None
 
@@ -407,24 +377,3 @@ class Settings(BaseSettings):
         """Return a ``config`` whose fields are ``given``, or else the settings of ``prefix`` and their names."""
         names = [field.name for field in fields(config) if field.name not in given]  # type: ignore[arg-type]
         return config(**given, **{name: getattr(self, prefix + name) for name in names})
-
-
-def variable_of(field: str) -> str:
-    """Return the environment variable of a setting."""
-    return PREFIX + field.upper()
-
-
-def explained(error: ValidationError) -> str:
-    """Return in one line what is wrong with settings, by the names of their variables; no value of a key is quoted."""
-    return "; ".join(dict.fromkeys(_explained(fault["loc"], fault["msg"]) for fault in error.errors()))
-
-
-def _explained(where: tuple[int | str, ...], message: str) -> str:
-    # What follows the field's name may be a tenant's, or a key that was put in its place.
-    name = f"{variable_of(str(where[0]))}: " if where else ""
-    return name + " ".join(message.removeprefix("Value error, ").split())
-
-
-def _checked(keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-    """Return usable keys, each once. Raises ``ConfigurationError``."""
-    return tuple(map(SecretStr, dict.fromkeys(checked_key(key.get_secret_value()) for key in keys)))

@@ -34,15 +34,61 @@ def test_runs_start_while_their_prompts_and_growth_find_room() -> None:
     assert scheduler.tick(1.0) == []
 
 
+def test_a_run_whose_growth_is_known_holds_no_more_than_that() -> None:
+    scheduler = new_scheduler(1000, growth=500)
+    submit(scheduler, "known", 300, growth_tokens=200)
+    [replica] = scheduler._replicas
+    assert replica.reserved_tokens == 500
+    scheduler.turn_ended("known", 350, 1.0)
+    scheduler.turn_wanted("known", 400, 2.0)
+    assert (replica.footprint_tokens, replica.reserved_tokens) == (400, 500)
+    assert submit(scheduler, "nothing", 0, growth_tokens=0) == [Admit("nothing", "one")]
+    assert (replica.footprint_tokens, replica.reserved_tokens) == (400, 500)
+
+
+def test_runs_hold_whole_blocks() -> None:
+    """Of 8 blocks a run of 129 tokens holds two, and not three runs of 3 blocks have room but two."""
+    scheduler = Scheduler(SchedulingOptions(first_growth_tokens=100))
+    scheduler.replica_changed("one", 8 * 128, healthy=True, block_tokens=128, now=0.0)
+    assert submit(scheduler, "a", 129) == [Admit("a", "one")]
+    [replica] = scheduler._replicas
+    assert (replica.footprint_tokens, replica.reserved_tokens) == (2 * 128, 2 * 128)
+    assert submit(scheduler, "b", 3 * 128) == [Admit("b", "one")]
+    assert (replica.footprint_tokens, replica.reserved_tokens) == (5 * 128, 6 * 128)
+    assert submit(scheduler, "c", 157) == [Moved("c", 0)]
+    assert submit(scheduler, "d", 1) == [Moved("d", 1)]
+
+
+def test_a_prefix_is_shared_as_far_as_it_fills_blocks() -> None:
+    scheduler = new_scheduler(1000, growth=0)
+    scheduler.replica_changed("one", 10 * 100, healthy=True, block_tokens=100, now=0.0)
+    for run in "abc":
+        submit(scheduler, run, 350, prefix="p", prefix_tokens=250)
+    [replica] = scheduler._replicas
+    assert replica.footprint_tokens == 200 + 3 * 200
+
+
+def test_what_runs_hold_adds_up_when_an_engine_comes_back_with_other_blocks() -> None:
+    scheduler = new_scheduler(1000, growth=0)
+    submit(scheduler, "a", 350, prefix="p", prefix_tokens=250)
+    scheduler.replica_changed("one", 1000, healthy=True, block_tokens=100, now=0.0)
+    submit(scheduler, "b", 350, prefix="p", prefix_tokens=250)
+    [replica] = scheduler._replicas
+    assert replica.footprint_tokens == 250 + 100 + 200
+    scheduler.turn_ended("a", 360, 1.0)
+    assert replica.footprint_tokens == 250 + 150 + 200
+    for run in "ab":
+        scheduler.ended(run, 1.0)
+    assert (replica.footprint_tokens, replica.reserved_tokens) == (0, 0)
+
+
 def test_a_run_that_searches_keeps_its_room_and_goes_on_at_once() -> None:
     scheduler = new_scheduler(1000)
     submit(scheduler, "a")
     submit(scheduler, "b")
     submit(scheduler, "c")
     assert scheduler.turn_ended("a", 330, 1.0) == []
-    assert scheduler.may_begin_turn("a")
     assert scheduler.turn_wanted("a", 380, 2.0) == [Resume("a", "one")]
-    assert not scheduler.may_begin_turn("a")
     assert scheduler.state("c") is State.QUEUED
 
 
@@ -94,9 +140,8 @@ def test_a_run_that_writes_is_paused_at_the_end_of_its_turn() -> None:
     scheduler = new_scheduler(1000, growth=0)
     submit(scheduler, "a", 400)
     submit(scheduler, "b", 500)
-    assert scheduler.turn_grew("b", 700, 1.0) == []
-    assert scheduler.state("a") is State.TURN
     assert scheduler.turn_ended("b", 720, 2.0) == []
+    assert scheduler.state("a") is State.TURN
     assert scheduler.turn_ended("a", 410, 3.0) == [Pause("a")]
     assert scheduler.turn_wanted("a", 420, 4.0) == []
     assert scheduler.ended("b", 5.0) == [Resume("a", "one")]
@@ -118,10 +163,10 @@ def test_a_run_that_waited_long_enough_goes_on_regardless_and_is_never_paused_ag
     submit(scheduler, "a", 400)
     submit(scheduler, "b", 500)
     scheduler.turn_ended("a", 400, 1.0)
-    assert scheduler.turn_grew("b", 900, 1.0) == [Pause("a")]
+    assert scheduler.turn_ended("b", 900, 1.0) == [Pause("a")]
     scheduler.turn_wanted("a", 450, 2.0)
     assert scheduler.tick(11.9) == []
-    assert scheduler.tick(12.0) == [Resume("a", "one")]
+    assert scheduler.tick(12.0) == [Resume("a", "one"), Pause("b")]
     assert scheduler.turn_ended("a", 460, 13.0) == []
     assert scheduler.turn_wanted("a", 470, 14.0) == [Resume("a", "one")]
 
@@ -131,7 +176,7 @@ def test_waiting_times_add_up() -> None:
     submit(scheduler, "a", 400)
     submit(scheduler, "b", 500)
     scheduler.turn_ended("a", 400, 0.0)
-    scheduler.turn_grew("b", 900, 0.0)
+    scheduler.turn_ended("b", 900, 0.0)
     scheduler.turn_wanted("a", 400, 0.0)
     assert scheduler.ended("b", 6.0) == [Resume("a", "one")]
     submit(scheduler, "c", 500, now=6.0)
@@ -139,10 +184,10 @@ def test_waiting_times_add_up() -> None:
     for turn in range(3):
         scheduler.turn_ended("c", 510 + turn, 7.0)
         scheduler.turn_wanted("c", 510 + turn, 7.0)
-    assert scheduler.turn_grew("c", 900, 7.0) == [Pause("a")]
+    assert scheduler.turn_ended("c", 900, 7.0) == [Pause("a")]
     scheduler.turn_wanted("a", 420, 8.0)
     assert scheduler.tick(11.9) == []
-    assert scheduler.tick(12.0) == [Resume("a", "one")]
+    assert scheduler.tick(12.0) == [Resume("a", "one"), Pause("c")]
 
 
 def test_new_runs_go_where_most_room_is() -> None:
@@ -184,7 +229,7 @@ def test_a_run_that_waits_closes_its_own_replica_alone() -> None:
     submit(scheduler, "a", 450)
     submit(scheduler, "b", 500)
     scheduler.turn_ended("a", 450, 1.0)
-    assert scheduler.turn_grew("b", 800, 1.0) == [Pause("a")]
+    assert scheduler.turn_ended("b", 800, 1.0) == [Pause("a")]
     scheduler.turn_wanted("a", 460, 2.0)
     assert submit(scheduler, "new", 100, now=3.0) == [Moved("new", 0)]
     assert scheduler.replica_changed("two", 400, healthy=True, now=4.0) == [Admit("new", "two")]
@@ -310,7 +355,6 @@ def test_later_turns_go_first_then_older_runs() -> None:
         lambda scheduler: scheduler.turn_ended("nobody", 1, 0.0),
         lambda scheduler: scheduler.turn_wanted("a", 1, 0.0),
         lambda scheduler: scheduler.turn_ended("queued", 1, 0.0),
-        lambda scheduler: scheduler.turn_grew("queued", 1, 0.0),
         lambda scheduler: scheduler.turn_lost("queued", 1, 0.0),
         lambda scheduler: scheduler.ended("nobody", 0.0),
     ],

@@ -1,5 +1,6 @@
 """What always holds of the scheduler: budgets, nobody lost or started twice, bounds, no idle room."""
 
+import math
 from collections.abc import Sequence
 
 from hypothesis import settings
@@ -19,8 +20,12 @@ CHOICE = st.integers(0, 10**6)
 class SchedulerMachine(RuleBasedStateMachine):
     """Any order of legal inputs, beside a model that follows the decisions alone."""
 
-    @initialize(capacities=st.lists(st.one_of(st.integers(500, 3000), st.none()), min_size=1, max_size=3))
-    def start(self, capacities: list[int | None]) -> None:
+    @initialize(
+        capacities=st.lists(st.one_of(st.integers(500, 3000), st.none()), min_size=1, max_size=3),
+        block_tokens=st.sampled_from([1, 16, 128]),
+    )
+    def start(self, capacities: list[int | None], block_tokens: int) -> None:
+        self.block_tokens = block_tokens
         self.scheduler = Scheduler(
             SchedulingOptions(
                 max_runs=MAX_RUNS,
@@ -40,7 +45,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.waiting_since: dict[str, float] = {}
         self.waited_s: dict[str, float] = {}
         for name, capacity in self.capacities.items():
-            self.take(self.scheduler.replica_changed(name, capacity, healthy=True, now=self.now))
+            self.change(name, capacity, healthy=True)
+
+    def change(self, name: str, capacity: int | None, *, healthy: bool) -> None:
+        decisions = self.scheduler.replica_changed(
+            name, capacity, healthy=healthy, block_tokens=self.block_tokens, now=self.now
+        )
+        self.take(decisions)
+
+    def in_blocks(self, tokens: int) -> int:
+        return math.ceil(tokens / self.block_tokens) * self.block_tokens
 
     def take(self, decisions: Sequence[Decision], *, by_age: bool = False) -> None:
         """Follow decisions in the model; each must be possible for the run that it names."""
@@ -116,12 +130,6 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
 
     @rule(choice=CHOICE, grown=st.integers(0, 300))
-    def grow(self, choice: int, grown: int) -> None:
-        if run := self.some(choice, State.TURN):
-            self.tokens[run] += grown
-            self.take(self.scheduler.turn_grew(run, self.tokens[run], self.now))
-
-    @rule(choice=CHOICE, grown=st.integers(0, 300))
     def end_turn(self, choice: int, grown: int) -> None:
         if run := self.some(choice, State.TURN):
             self.tokens[run] += grown
@@ -132,9 +140,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def want_turn(self, choice: int, grown: int) -> None:
         if run := self.some(choice, State.AWAY, State.PAUSED):
             self.tokens[run] += grown
-            could = self.scheduler.may_begin_turn(run)
-            if self.states[run] is State.PAUSED:
-                assert not could
+            could = self.states[run] is State.AWAY
+            if not could:
                 self.states[run] = State.WAITING
             self.waiting_since[run] = self.now
             decisions = self.scheduler.turn_wanted(run, self.tokens[run], self.now)
@@ -183,7 +190,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def change_replica(self, choice: int, capacity: int | None, healthy: bool) -> None:
         name = sorted(self.capacities)[choice % len(self.capacities)]
         self.capacities[name], self.healthy[name] = capacity, healthy
-        self.take(self.scheduler.replica_changed(name, capacity, healthy=healthy, now=self.now))
+        self.change(name, capacity, healthy=healthy)
 
     @precondition(lambda self: not self.states)
     @rule()
@@ -210,11 +217,15 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert all(run.holds_room and run.replica == replica.name for run in runs)
             shared = sum(tokens for _, tokens in replica.prefixes.values())
             assert sum(count for count, _ in replica.prefixes.values()) == sum(run.prefix is not None for run in runs)
-            own = {run.name: run.footprint_tokens - run.prefix_tokens for run in runs}
-            leaving = [run for run in runs if run.will_pause]
-            assert replica.leaving_tokens == sum(own[run.name] + run.growth_tokens for run in leaving)
-            assert replica.footprint_tokens == shared + sum(own.values()) - sum(own[run.name] for run in leaving)
-            assert replica.reserved_tokens == shared + sum(own.values()) + sum(run.growth_tokens for run in runs)
+            of_prefix = {run.name: run.prefix_tokens // self.block_tokens * self.block_tokens for run in runs}
+            held = {run.name: self.in_blocks(run.footprint_tokens) - of_prefix[run.name] for run in runs}
+            claimed = {
+                run.name: self.in_blocks(run.footprint_tokens + run.growth_tokens) - of_prefix[run.name] for run in runs
+            }
+            leaving = [run.name for run in runs if run.will_pause]
+            assert replica.leaving_tokens == sum(claimed[run] for run in leaving)
+            assert replica.footprint_tokens == shared + sum(held.values()) - sum(held[run] for run in leaving)
+            assert replica.reserved_tokens == shared + sum(claimed.values())
         holders = {run for replica in self.scheduler._replicas for run in replica.runs}
         assert holders == {run for run, state in self.states.items() if state in (State.TURN, State.AWAY)}
 
@@ -239,7 +250,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         following, head = scheduler._entrance.next, scheduler._entrance.head
         for queued in (following, head):
             if queued is not None and best is not None:
-                assert scheduler._ledger.need_tokens(queued) > best.room_tokens
+                assert self.in_blocks(scheduler._ledger.need_tokens(queued)) > best.room_tokens
                 assert best.runs
         assert following is not None or head is None or not places
         kept = [replica for replica in replicas if replica.is_kept and replica.healthy and not replica.num_waiting]

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from loadtests.simulator.decoding import Request
 from loadtests.simulator.rates import EngineParams, EnginePolicy
-from loadtests.simulator.replica import Replica, Request
+from loadtests.simulator.replica import Replica
 
 Ends = list[tuple[str, float]]
 

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtests.simulator.decoding import Request
 from loadtests.simulator.rates import EnginePolicy
-from loadtests.simulator.replica import Replica, Request
+from loadtests.simulator.replica import Replica
 from tests.simulator.engine import Unmerged, asked, play, small_params
 
 

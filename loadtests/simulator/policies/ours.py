@@ -69,7 +69,10 @@ class Ours:
         self.scheduler = Scheduler(options, growth=self._growth(options))
         capacity = simulation.params.capacity_tokens if self.knows_capacity else None
         for number in range(simulation.num_replicas):
-            self._take(self.scheduler.replica_changed(str(number), capacity, healthy=True, now=0.0))
+            decisions = self.scheduler.replica_changed(
+                str(number), capacity, healthy=True, block_tokens=simulation.params.block_size, now=0.0
+            )
+            self._take(decisions)
 
     def _growth(self, options: SchedulingOptions) -> Growth | None:
         if self.knows_growth:

@@ -25,7 +25,7 @@ def told(error: Exception) -> str | None:
     # Only here: these take time to import, and most commands end well.
     from pydantic_settings import SettingsError
 
-    from searchr1.settings import explained
+    from searchr1.settings_faults import explained
     from searchr1_client import AuthenticationError
     from searchr1_client import SearchR1Error as ClientError
 

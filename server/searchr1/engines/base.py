@@ -182,6 +182,8 @@ class ReplicaView:
     """Completions of ours that are open on it."""
     num_waiting: int
     """Requests in its queue, as it last told; others' too."""
+    block_tokens: int = 1
+    """Tokens of a block of its KV cache, of which each request holds whole ones."""
 
     @property
     def healthy(self) -> bool:

@@ -1,4 +1,4 @@
-"""The queue before admission: deficit round robin over tenants and, inside each, over their keys.
+"""The queue before admission: deficit round robin over tenants by weight and, inside each, over their keys alike.
 
 Whoever has the turn gets a quantum times its weight to spend on the cost of its oldest items, keeps what it cannot
 spend yet, and goes to the end of the round; whoever has nothing queued keeps nothing. So over any stretch in which two
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-_MIN_WEIGHT, _MAX_WEIGHT = 0.01, 100.0
+MIN_WEIGHT, MAX_WEIGHT = 0.01, 100.0
+"""Bounds of a tenant's weight."""
 
 
 class _Cost(Protocol):
@@ -31,7 +32,6 @@ class Ticket:
     cost: int
     """What it takes of its tenant's share: tokens. At least 1."""
     tenant_weight: float = 1.0
-    key_weight: float = 1.0
 
 
 class FairQueue:
@@ -137,7 +137,6 @@ class _Tenant:
         if line is None:
             line = _Key()
             self._keys.add(ticket.key, line)
-        self._keys.weigh(ticket.key, ticket.key_weight)
         line.add(ticket)
 
     def head(self) -> Ticket:
@@ -212,9 +211,10 @@ class _Round(Generic[_Member]):
         """Add a member at the end of the round."""
         self._members[name] = member
         self._deficits[name] = 0.0
+        self._weights[name] = 1.0
 
     def weigh(self, name: str, weight: float) -> None:
-        self._weights[name] = min(max(weight, _MIN_WEIGHT), _MAX_WEIGHT)
+        self._weights[name] = min(max(weight, MIN_WEIGHT), MAX_WEIGHT)
 
     def head(self) -> tuple[str, _Member] | None:
         """Return the member that may be served, going round until one can pay for its oldest item."""

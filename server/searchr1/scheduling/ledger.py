@@ -19,7 +19,8 @@ class Ledger:
     few that began together are large together. So the part is ½ + 2/√n for n runs on a replica: all of it up to 16.
     Simulations of 20 to 250 runs a replica (``docs/results/simulator.md``) gave the two numbers.
 
-    Of a footprint the prefix counts apart, once for all the runs on a replica that begin with it.
+    Charges are whole blocks of the replica's KV cache. Of a footprint the blocks that the prefix fills count apart,
+    once for all the runs on a replica that begin with it.
     """
 
     def __init__(self, replicas: Replicas, growth: Growth, runs: Mapping[str, Run]) -> None:
@@ -49,9 +50,8 @@ class Ledger:
         run.replica = replica.name
         replica.runs.add(run.name)
         if run.prefix is not None:
-            self._share(replica, run.prefix, run.prefix_tokens)
-        own = _own_tokens(run)
-        self._add(replica, own, own + run.growth_tokens)
+            run.shared_tokens = self._share(replica, run.prefix, run.prefix_tokens)
+        self._charge(run, replica)
         self._offer(run, replica)
 
     def release(self, run: Run) -> Replica:
@@ -61,11 +61,8 @@ class Ledger:
         replica.runs.discard(run.name)
         if run.prefix is not None:
             self._unshare(replica, run.prefix)
-        own = _own_tokens(run)
-        if run.will_pause:
-            replica.leaving_tokens -= own + run.growth_tokens
-        self._add(replica, 0 if run.will_pause else -own, -own - run.growth_tokens)
-        run.will_pause, run.growth_tokens, run.entry = False, 0, 0
+        self._hold(run, replica, 0, 0)
+        run.will_pause, run.growth_tokens, run.shared_tokens, run.entry = False, 0, 0, 0
         if not replica.runs and not replica.healthy:
             self._pausable.pop(replica.name, None)
             self._replicas.drop(replica.name)
@@ -75,26 +72,22 @@ class Ledger:
         """Change the footprint of a run that holds room. What it grew by is taken from its reserve."""
         replica = self.replica_of(run)
         grown = footprint_tokens - run.footprint_tokens
-        growth_tokens = max(0, run.growth_tokens - max(0, grown))
-        reserved = grown + growth_tokens - run.growth_tokens
-        if run.will_pause:
-            replica.leaving_tokens += reserved
-        self._add(replica, 0 if run.will_pause else grown, reserved)
-        run.footprint_tokens, run.growth_tokens = footprint_tokens, growth_tokens
+        run.growth_tokens = max(0, run.growth_tokens - max(0, grown))
+        run.footprint_tokens = footprint_tokens
+        self._charge(run, replica)
         self._offer(run, replica)
 
     def expect(self, run: Run) -> None:
         """Reserve anew for a run that holds room, as its next turn begins."""
-        growth_tokens = self._reserve(run)
-        self._add(self.replica_of(run), 0, growth_tokens - run.growth_tokens)
-        run.growth_tokens = growth_tokens
+        run.growth_tokens = self._reserve(run)
+        self._charge(run, self.replica_of(run))
 
     def mark(self, run: Run) -> None:
         """Count a run as leaving: it pauses at the end of its turn."""
         run.will_pause = True
-        replica, own = self.replica_of(run), _own_tokens(run)
-        replica.leaving_tokens += own + run.growth_tokens
-        self._add(replica, -own, 0)
+        replica = self.replica_of(run)
+        replica.leaving_tokens += run.claimed_tokens
+        self._add(replica, -run.held_tokens, 0)
 
     def victim(self, replica: Replica, max_pause_s: float) -> Run | None:
         """Return the run that an overrun replica pauses next: of those with fewest turns, the smallest.
@@ -117,21 +110,40 @@ class Ledger:
         return self._replicas[run.replica]
 
     def _reserve(self, run: Run) -> int:
+        if run.known_growth_tokens is not None:
+            grown = run.footprint_tokens - run.footprints[0] if run.footprints else 0
+            return max(0, run.known_growth_tokens - grown)
         runs_per_replica = self._num_charged / max(1, self._replicas.num_healthy)
         part = min(1.0, 0.5 + 2 / math.sqrt(runs_per_replica)) if runs_per_replica else 1.0
         return int(part * self._growth.remaining_tokens(run.name, run.turn + 1))
+
+    def _charge(self, run: Run, replica: Replica) -> None:
+        """Charge a run what it holds and may need now, in place of what it was charged before."""
+        held = replica.in_blocks(run.footprint_tokens)
+        claimed = replica.in_blocks(run.footprint_tokens + run.growth_tokens)
+        self._hold(run, replica, held - run.shared_tokens, claimed - run.shared_tokens)
+
+    def _hold(self, run: Run, replica: Replica, held_tokens: int, claimed_tokens: int) -> None:
+        more_held, more_claimed = held_tokens - run.held_tokens, claimed_tokens - run.claimed_tokens
+        run.held_tokens, run.claimed_tokens = held_tokens, claimed_tokens
+        if run.will_pause:
+            replica.leaving_tokens += more_claimed
+        self._add(replica, 0 if run.will_pause else more_held, more_claimed)
 
     def _add(self, replica: Replica, footprint_tokens: int, reserved_tokens: int) -> None:
         replica.footprint_tokens += footprint_tokens
         replica.reserved_tokens += reserved_tokens
         self._replicas.room_changed(replica)
 
-    def _share(self, replica: Replica, prefix: str, prefix_tokens: int) -> None:
-        num_runs, tokens = replica.prefixes.get(prefix, (0, prefix_tokens))
+    def _share(self, replica: Replica, prefix: str, prefix_tokens: int) -> int:
+        """Count one more run with a prefix; return how many of the run's own tokens are charged with the prefix."""
+        own_tokens = replica.shareable(prefix_tokens)
+        num_runs, tokens = replica.prefixes.get(prefix, (0, own_tokens))
         replica.prefixes[prefix] = num_runs + 1, tokens
         if num_runs == 0:
             self._add(replica, tokens, tokens)
         self._replicas.has_prefix(replica, prefix)
+        return own_tokens
 
     def _unshare(self, replica: Replica, prefix: str) -> None:
         num_runs, tokens = replica.prefixes.pop(prefix)
@@ -149,7 +161,3 @@ class Ledger:
             heap[:] = [entry for entry in heap if (found := self._runs.get(entry[-1])) and found.entry == entry[-2]]
             heapq.heapify(heap)
         heapq.heappush(heap, (run.turn, run.footprint_tokens, -run.submitted_at, run.entry, run.name))
-
-
-def _own_tokens(run: Run) -> int:
-    return run.footprint_tokens - run.prefix_tokens

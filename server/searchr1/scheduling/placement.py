@@ -1,6 +1,7 @@
 """Replicas, the room in their KV caches, and which of them a run goes to.
 
-Capacities and footprints are in tokens of KV cache. What runs on a replica share as their prefix counts once.
+Capacities and footprints are in tokens of KV cache, of which a run holds whole blocks. What runs on a replica share as
+their prefix counts once, as far as it fills blocks.
 """
 
 import heapq
@@ -23,6 +24,8 @@ class Replica:
     capacity_tokens: int | None
     """None where the engine does not tell."""
     healthy: bool = True
+    block_tokens: int = 1
+    """Tokens of one block of its KV cache, of which each run holds whole ones."""
     reserved_tokens: int = 0
     """Footprints of its runs, and the reserves for their growth."""
     footprint_tokens: int = 0
@@ -64,10 +67,18 @@ class Replica:
         """True where its runs, with their growth, have room, once those have left that will."""
         return self.reserved_tokens - self.leaving_tokens <= self.capacity
 
+    def in_blocks(self, tokens: int) -> int:
+        """Return the tokens of the blocks that hold so many, the last one partly used."""
+        return -(-tokens // self.block_tokens) * self.block_tokens
+
+    def shareable(self, tokens: int) -> int:
+        """Return how many of a prefix's tokens fill blocks: no other blocks are shared."""
+        return tokens - tokens % self.block_tokens
+
     def fits(self, tokens: int, prefix: str | None, prefix_tokens: int) -> bool:
         """Return whether a run has room here. A replica without runs has room for any, so that every run can end."""
-        shared = prefix_tokens if prefix in self.prefixes else 0
-        return self.healthy and (not self.runs or tokens - shared <= self.room_tokens)
+        shared = self.shareable(prefix_tokens) if prefix in self.prefixes else 0
+        return self.healthy and (not self.runs or self.in_blocks(tokens) - shared <= self.room_tokens)
 
 
 class Replicas:
@@ -94,10 +105,10 @@ class Replicas:
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas.values())
 
-    def change(self, name: str, capacity_tokens: int | None, *, healthy: bool) -> Replica:
-        """Add a replica or change it, and return it."""
+    def change(self, name: str, capacity_tokens: int | None, *, healthy: bool, block_tokens: int) -> Replica:
+        """Add a replica or change it, and return it. What its runs are charged stays until they grow."""
         replica = self._replicas.setdefault(name, Replica(name, capacity_tokens))
-        replica.capacity_tokens, replica.healthy = capacity_tokens, healthy
+        replica.capacity_tokens, replica.healthy, replica.block_tokens = capacity_tokens, healthy, block_tokens
         healthy_ones = [replica for replica in self._replicas.values() if replica.healthy]
         self.num_healthy = len(healthy_ones)
         self.largest_tokens = max((replica.capacity for replica in healthy_ones), default=0)

@@ -32,6 +32,8 @@ class Run:
     prefix: str | None
     prefix_tokens: int
     footprint_tokens: int
+    known_growth_tokens: int | None = None
+    """What it grows by, where its caller knows."""
     state: State = State.QUEUED
     turn: int = 0
     """Turns begun."""
@@ -39,6 +41,12 @@ class Run:
     """Where it holds room, or held it last."""
     growth_tokens: int = 0
     """What is reserved for its growth, on top of its footprint."""
+    shared_tokens: int = 0
+    """Those of its prefix that fill blocks on its replica, where they count apart."""
+    held_tokens: int = 0
+    """What it is charged for its footprint: whole blocks, less those that it shares."""
+    claimed_tokens: int = 0
+    """The same with the reserve."""
     footprints: list[int] = field(default_factory=list)
     """Footprints at the beginning of each turn."""
     will_pause: bool = False

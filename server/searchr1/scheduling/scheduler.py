@@ -38,7 +38,6 @@ go on (rules 5 and 6); those decisions come last.
 | queued | room, and its turn | | turn | Admit |
 | queued | tick | past its deadline | | Expire |
 | queued | tick | another place than was told | queued | Moved |
-| turn | turn_grew | | turn | |
 | turn | turn_ended | | away | |
 | turn | turn_ended | it is to pause, or its replica is gone | paused | Pause |
 | turn | turn_lost | a replica is healthy | turn | Resume |
@@ -115,10 +114,6 @@ class Scheduler:
         found = self._runs[run]
         return int(found.submitted_at * 1000) - min(found.turn, _MAX_PRIORITY_TURN) * _PRIORITY_OF_A_TURN
 
-    def may_begin_turn(self, run: str) -> bool:
-        """Return whether a run that searches would take its next turn at once."""
-        return self._runs[run].state is State.AWAY
-
     def state(self, run: str) -> State | None:
         """Return where a run stands; None for one that is not here."""
         found = self._runs.get(run)
@@ -144,10 +139,13 @@ class Scheduler:
         prefix: str | None = None,
         prefix_tokens: int = 0,
         deadline_at: float | None = None,
+        growth_tokens: int | None = None,
         tenant_weight: float = 1.0,
-        key_weight: float = 1.0,
     ) -> list[Decision]:
-        """Take a new run, whose prompt begins with ``prefix_tokens`` tokens that other runs of ``prefix`` share."""
+        """Take a new run, whose prompt begins with ``prefix_tokens`` tokens that other runs of ``prefix`` share.
+
+        ``growth_tokens`` is what it grows by, where the caller knows better than from runs that ended.
+        """
         if run in self._runs:
             raise IllegalInputError(f"run {run} was submitted twice")
         if 0 < self._replicas.largest_tokens < prompt_tokens:
@@ -155,10 +153,10 @@ class Scheduler:
         may_start = self._may_start()
         if not may_start and (full := self._entrance.is_full(tenant)):
             return [self._refuse(run, tenant, full, now)]
-        cost = max(1, prompt_tokens + self._growth.remaining_tokens(run, 1))
-        ticket = Ticket(run, tenant, key, cost, tenant_weight, key_weight)
+        expected = self._growth.remaining_tokens(run, 1) if growth_tokens is None else growth_tokens
+        ticket = Ticket(run, tenant, key, max(1, prompt_tokens + expected), tenant_weight)
         shared = min(prefix_tokens, prompt_tokens) if prefix is not None else 0
-        taken = Run(run, ticket, now, deadline_at, prefix, shared, prompt_tokens)
+        taken = Run(run, ticket, now, deadline_at, prefix, shared, prompt_tokens, growth_tokens)
         if may_start and (replica := self._ledger.place(taken)):
             self._runs[run] = taken
             return [self._admit(taken, replica)]
@@ -166,12 +164,6 @@ class Scheduler:
             return [self._refuse(run, tenant, full, now)]
         self._runs[run] = taken
         return [Moved(run, self._entrance.add(taken)), *self._start(now)]
-
-    def turn_grew(self, run: str, footprint_tokens: int, now: float) -> list[Decision]:
-        """Take the footprint of a run in the middle of its turn. Nobody has to call this."""
-        found = self._expect(run, State.TURN)
-        self._ledger.grow(found, footprint_tokens)
-        return [*self._pause_overrun(self._ledger.replica_of(found)), *self._start(now)]
 
     def turn_ended(self, run: str, footprint_tokens: int, now: float) -> list[Decision]:
         """Take a run whose turn ended and which searches now."""
@@ -235,9 +227,14 @@ class Scheduler:
         self._num_refused = max(0, self._num_refused - 1)
         return self._start(now)
 
-    def replica_changed(self, name: str, capacity_tokens: int | None, *, healthy: bool, now: float) -> list[Decision]:
-        """Add a replica, or change its capacity (None: unknown) or its health. One that is not healthy gets no run."""
-        replica = self._replicas.change(name, capacity_tokens, healthy=healthy)
+    def replica_changed(
+        self, name: str, capacity_tokens: int | None, *, healthy: bool, now: float, block_tokens: int = 1
+    ) -> list[Decision]:
+        """Add a replica, or change its capacity (None: unknown) or its health. One that is not healthy gets no run.
+
+        ``block_tokens`` are those of one block of its KV cache, of which each run holds whole ones.
+        """
+        replica = self._replicas.change(name, capacity_tokens, healthy=healthy, block_tokens=block_tokens)
         decisions: list[Decision] = []
         if healthy:
             decisions = self._pause_overrun(replica)

@@ -85,7 +85,7 @@ async def test_new_sessions_go_where_most_room_is() -> None:
             fake.num_blocks = num_blocks
         async with pool_of(static(*served)) as pool:
             views = {view.name: (view.capacity_tokens, view.used_tokens, view.healthy) for view in pool.replicas}
-            assert views[served[1].url] == (1600, 400, True)
+            assert views[served[1].url] == (1584, 396, True)
             await ask(pool, "a", "b")
             assert [len(fake.bodies) for fake in served] == [0, 2, 0]
 

@@ -1,19 +1,32 @@
 """From a conversation to the question, on every surface: folded, rewritten, the last alone, without instructions."""
 
+import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.errors import EngineUnavailableError
-from searchr1.gateway.runs.rewrite import MAX_CHARS, open_rewriter
+from searchr1.gateway.runs.rewrite import MAX_CHARS, MAX_TOKENS, open_rewriter
 from searchr1.identity import ANYONE
-from tests.gateway.conftest import ANSWER_TURN, MODEL, SEARCH_TURN, Stage, StageEngine, running_stage
+from searchr1.loop.types import TokenIds
+from tests.gateway.conftest import (
+    ANSWER_TURN,
+    MODEL,
+    SEARCH_TURN,
+    Stage,
+    StageEngine,
+    byte_tokenizer,
+    eventually,
+    running_stage,
+)
 
 REWRITTEN = "Which currency is used in Mali?"
 FOLDED = "Given this conversation:\nuser: Where is Timbuktu?\nassistant: Mali\n\nAnd its currency?"
@@ -211,8 +224,6 @@ async def test_a_server_that_is_not_there_folds() -> None:
 
 
 async def test_a_rewriting_that_takes_too_long_folds_and_its_time_is_the_runs() -> None:
-    import asyncio
-
     hold = asyncio.Event()
     engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN], hold=hold)
     async with rewriting_stage(engine, rewrite_timeout_s=0.3) as stage:
@@ -248,6 +259,64 @@ async def test_a_rewriting_takes_a_slot_of_a_run() -> None:
             response = await stage.client.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT})
         assert response.status_code == 503
         assert stage.engine.prompts == []
+
+
+async def test_a_rewriting_holds_its_prompt_and_the_tokens_that_it_may_write() -> None:
+    engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN], hold=asyncio.Event())
+    async with rewriting_stage(engine) as stage:
+        chat = asyncio.create_task(by_chat(stage, CHAT))
+        await eventually(lambda: engine.num_open == 1)
+        [replica] = stage.services.seats._scheduler._replicas
+        assert replica.footprint_tokens == len(engine.prompts[0])
+        assert replica.reserved_tokens == len(engine.prompts[0]) + MAX_TOKENS
+        assert engine.hold is not None
+        engine.hold.set()
+        await chat
+        assert rewrites(stage) == {"rewritten": 1.0}
+
+
+@dataclass
+class BreakingEngine(StageEngine):
+    """Breaks off after ``whole_words`` words of its first completion, and goes on where it was asked to."""
+
+    whole_words: int = 2
+
+    async def generate(
+        self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """Stream the first completion's bytes, or the rest of them."""
+        self.prompts.append(prompt_ids)
+        self.params.append(params)
+        if len(self.prompts) > 2:
+            text = self.completions[len(self.prompts) - 2]
+            yield Chunk(text, (0,), "stop")
+            return
+        words = self.completions[0].split(" ")
+        head = " ".join(words[: self.whole_words])
+        if len(self.prompts) == 1:
+            yield Chunk(head, tuple(byte_tokenizer().encode(head)))
+            raise EngineUnavailableError("it died", passing=True)
+        tail = self.completions[0].removeprefix(head)
+        yield Chunk(tail, tuple(byte_tokenizer().encode(tail)), "stop")
+
+
+async def test_a_rewriting_that_breaks_off_goes_on_where_it_was() -> None:
+    engine = BreakingEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN])
+    async with rewriting_stage(engine) as stage:
+        await by_chat(stage, CHAT)
+        assert rewrites(stage) == {"rewritten": 1.0}
+        head = " ".join(REWRITTEN.split(" ")[:2])
+        assert engine.prompts[1] == (*engine.prompts[0], *byte_tokenizer().encode(head))
+        assert asked(stage, 2) == REWRITTEN
+
+
+async def test_a_rewriting_shares_no_cache_with_other_tenants() -> None:
+    engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN])
+    async with rewriting_stage(engine, engine_cache_salt=True) as stage:
+        await by_chat(stage, CHAT)
+        salts = {params.cache_salt for params in engine.params}
+        assert len(salts) == 1
+        assert None not in salts
 
 
 @pytest.mark.parametrize("ask", [by_chat, by_responses])

@@ -214,9 +214,9 @@ class MeasuredEngine(StageEngine):
 
 async def test_the_kv_cache_bounds_the_runs_that_go_on_at_once() -> None:
     engine = MeasuredEngine(hold=asyncio.Event())
-    # A prompt has some 650 tokens, and 900 are reserved for what follows: two runs fit into 4,000, and not three.
+    # A prompt has some 650 tokens, and 900 are reserved for what follows: two runs fit into 249 blocks, and not three.
     async with running_stage(engine=engine, max_queued_runs=8, max_turns=2, max_observation_tokens=350) as stage:
-        await eventually(lambda: stage.services.seats._replicas["engine"] == (4000, True))
+        await eventually(lambda: stage.services.seats._replicas["engine"].capacity_tokens == 3984)
         asking = [asyncio.create_task(stage.client.post("/v1/research", json=ASK)) for _ in range(5)]
         await eventually(lambda: stage.services.seats.num_queued == 3)
         assert stage.services.seats.num_running == engine.num_open == 2

@@ -72,7 +72,13 @@ class Replica:
         """The replica as others see it."""
         load = self.load
         return ReplicaView(
-            self.name, self.state, load.capacity_tokens, load.used_tokens, self.num_in_flight, load.num_waiting
+            self.name,
+            self.state,
+            load.capacity_tokens,
+            load.used_tokens,
+            self.num_in_flight,
+            load.num_waiting,
+            load.block_tokens,
         )
 
     @property

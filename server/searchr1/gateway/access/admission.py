@@ -95,6 +95,10 @@ class Admission:
         """The texts of special tokens, which no question may hold."""
         return self._tokenizer.reserved
 
+    def cache_salt(self, caller: Caller) -> str | None:
+        """Return the salt of a caller's cached prefixes; None where the engine's cache is not kept apart."""
+        return self._pseudonyms.cache_salt(caller) if self._settings.salts_caches else None
+
     def fits(self, question: str) -> bool:
         """Return whether ``question`` is short enough; one that ``plan`` refuses for another reason is."""
         if len(question.strip()) > self._settings.max_question_chars:
@@ -184,7 +188,7 @@ class Admission:
         top_k = settings.top_k if options.top_k is None else _below(options.top_k, settings.max_top_k, "top_k")
         return DriveOptions(
             session=self._pseudonyms.session(caller, run_id),
-            cache_salt=self._pseudonyms.cache_salt(caller) if settings.salts_caches else None,
+            cache_salt=self.cache_salt(caller),
             temperature=settings.temperature if options.temperature is None else options.temperature,
             top_p=1.0 if options.top_p is None else options.top_p,
             seed=options.seed,

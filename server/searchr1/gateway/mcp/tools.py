@@ -191,8 +191,9 @@ async def _search(services: Services, caller: Caller, given: SearchInput) -> typ
     top_k = settings.top_k if given.top_k is None else given.top_k
     if top_k > settings.max_top_k:
         raise ToolError(f"'top_k' is {top_k}; this server allows at most {settings.max_top_k}.")
-    with services.seats.seat(caller, deadline_s=settings.search_timeout_s) as seat:
-        await seat.begin(1)
+    # It takes the place of a run, and nothing of the engine.
+    with services.seats.seat(caller, num_ids=0, growth_tokens=0, deadline_s=settings.search_timeout_s) as seat:
+        await seat.begin(0)
         retriever = services.search.view(caller)
         outcome = await retriever.search(given.query, top_k, settings.search_timeout_s)
     if isinstance(outcome, SearchFailed):

@@ -1,14 +1,14 @@
 """The one way from a conversation to the question that the model is asked, for every API."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from searchr1.deadline import Deadline, DeadlinePassedError
 from searchr1.gateway.runs.conversation import fitted, harmless, shown
-from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, rewritten
-from searchr1.gateway.runs.seats import Seat, SeatExpiredError
+from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, checked
+from searchr1.gateway.runs.seats import SeatExpiredError
 from searchr1.gateway.services import Services
 from searchr1.identity import Caller
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
@@ -46,8 +46,8 @@ async def question_of(
         return AskedQuestion(fold_conversation(kept))
     started = time.perf_counter()
     bound_s = min(settings.rewrite_timeout_s, settings.deadline_s if deadline_s is None else deadline_s)
-    with services.seats.seat(caller, deadline_s=bound_s) as seat:
-        question = await _rewritten(kept, rewriter, services, seat, bound_s)
+    dialogue = [turn for turn in kept if turn.role not in INSTRUCTION_ROLES]
+    question = await _rewritten(dialogue, rewriter, services, caller, bound_s)
     spent_s = time.perf_counter() - started
     if question is None:
         return AskedQuestion(fold_conversation(kept), spent_s)
@@ -56,17 +56,25 @@ async def question_of(
 
 
 async def _rewritten(
-    turns: Sequence[Turn], rewriter: Rewriter, services: Services, seat: Seat, bound_s: float
+    dialogue: Sequence[Turn], rewriter: Rewriter, services: Services, caller: Caller, bound_s: float
 ) -> str | None:
-    """Return the rewritten question, or None where that failed."""
+    """Return the last message as a question that stands for itself, or None where that failed."""
+    admission, clock = services.admission, Deadline(bound_s)
     try:
-        async with asyncio.timeout(bound_s):
-            await seat.begin(1)
-            question = await rewritten(turns, rewriter, reserved=services.admission.reserved_texts)
-    except (RewriteError, SeatExpiredError, TimeoutError) as error:
+        rewriting = rewriter.prepare(dialogue, cache_salt=admission.cache_salt(caller))
+        with services.seats.seat(
+            caller,
+            num_ids=rewriting.num_ids,
+            growth_tokens=rewriting.max_tokens,
+            session=rewriting.session,
+            deadline_s=bound_s,
+        ) as seat:
+            written = await clock.bound(lambda: rewriting.write(seat, clock.remaining_s))
+        question = checked(written, dialogue, reserved=admission.reserved_texts)
+    except (RewriteError, SeatExpiredError, DeadlinePassedError) as error:
         why = str(error) or f"it took more than {bound_s:g} s"
         logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
         services.metrics.rewrites.labels("failed").inc()
         return None
-    services.metrics.rewrites.labels("kept" if question == turns[-1].text else "rewritten").inc()
+    services.metrics.rewrites.labels("kept" if question == dialogue[-1].text else "rewritten").inc()
     return question

@@ -3,18 +3,22 @@
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 import aiohttp
 import msgspec
 
 from searchr1.engines.base import Engine, SamplingParams
+from searchr1.engines.resume import UnbrokenCompletion
+from searchr1.engines.retry_budget import SHARED_BUDGET
 from searchr1.errors import ConfigurationError, EngineError
-from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn
+from searchr1.loop.conversation import Turn
 from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
+from searchr1.turns import Turns
 
 MAX_TOKENS = 160
 """Tokens of a rewritten question, at most."""
@@ -33,13 +37,29 @@ class RewriteError(Exception):
     """A conversation was not rewritten; ``str()`` says why, for the log."""
 
 
+Write = Callable[[Turns, Callable[[], float]], Awaitable[str]]
+"""Waits for its turn, then writes; the second argument returns the seconds left. Raises ``RewriteError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriting:
+    """One rewriting before it begins: how it is written, and what it takes of the engine while it is."""
+
+    write: Write
+    num_ids: int = 0
+    """Length of its prompt in tokens; 0 where the engine does not write it."""
+    max_tokens: int = 0
+    session: str = ""
+    """The name by which the engine knows it."""
+
+
 class Rewriter(Protocol):
     """A source of rewritten questions."""
 
-    async def rewrite(self, turns: Sequence[Turn]) -> str:
-        """Return the last of ``turns``, none of them an instruction, as a question that stands for itself.
+    def prepare(self, turns: Sequence[Turn], *, cache_salt: str | None = None) -> Rewriting:
+        """Return how the last of ``turns``, none of them an instruction, becomes a question that stands for itself.
 
-        What comes back is not checked yet. Raises ``RewriteError``.
+        What is written is not checked yet. Raises ``RewriteError``.
         """
         ...
 
@@ -47,12 +67,17 @@ class Rewriter(Protocol):
 class RulesRewriter:
     """Rewrites what is asked of the demo's world, by rules."""
 
-    async def rewrite(self, turns: Sequence[Turn]) -> str:
+    def prepare(self, turns: Sequence[Turn], *, cache_salt: str | None = None) -> Rewriting:
         """See ``Rewriter``. A message that the rules don't understand stays as it is."""
-        from searchr1.demo.follow_ups import standalone  # Other gateways have no use for the demo's wordings.
 
-        # The first one loads the world, which takes a second.
-        return await asyncio.to_thread(standalone, turns)
+        async def write(seat: Turns, left_s: Callable[[], float]) -> str:
+            from searchr1.demo.follow_ups import standalone  # Other gateways have no use for the demo's wordings.
+
+            await seat.begin(0)
+            # The first one loads the world, which takes a second.
+            return await asyncio.to_thread(standalone, turns)
+
+        return Rewriting(write)
 
 
 class EngineRewriter:
@@ -61,21 +86,47 @@ class EngineRewriter:
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self._engine, self._tokenizer = engine, tokenizer
 
-    async def rewrite(self, turns: Sequence[Turn]) -> str:
+    def prepare(self, turns: Sequence[Turn], *, cache_salt: str | None = None) -> Rewriting:
         """See ``Rewriter``. The completion is aborted after its first line."""
-        prompt = _prompt(turns)
-        params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0)
-        text = ""
         try:
-            ids = tuple(self._tokenizer.encode_prompt(self._tokenizer.render(prompt)))
-            async with aclosing(self._engine.generate(ids, params, session=f"rewrite_{uuid.uuid4().hex}")) as chunks:
-                async for chunk in chunks:
-                    text += chunk.text
-                    if "\n" in text.strip() and "<think>" not in text:
-                        break
-        except (EngineError, ReservedTextError, ConfigurationError) as error:
-            raise RewriteError(f"the served model did not rewrite: {error}") from error
-        return text
+            ids = tuple(self._tokenizer.encode_prompt(self._tokenizer.render(_prompt(turns))))
+        except (ReservedTextError, ConfigurationError) as error:
+            raise _not_written(error) from error
+        session = f"rewrite_{uuid.uuid4().hex}"
+        params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0, cache_salt=cache_salt)
+
+        async def write(seat: Turns, left_s: Callable[[], float]) -> str:
+            completion = UnbrokenCompletion(
+                self._engine,
+                ids,
+                params,
+                session=session,
+                priority=await seat.begin(len(ids)),
+                decode=self._tokenizer.decode,
+                left_s=left_s,
+                budget=SHARED_BUDGET,
+                on_break=seat.lost,
+            )
+            try:
+                return await _first_line(completion)
+            except EngineError as error:
+                raise _not_written(error) from error
+
+        return Rewriting(write, num_ids=len(ids), max_tokens=MAX_TOKENS, session=session)
+
+
+def _not_written(error: Exception) -> RewriteError:
+    return RewriteError(f"the served model did not rewrite: {error}")
+
+
+async def _first_line(completion: UnbrokenCompletion) -> str:
+    text = ""
+    async with aclosing(completion.chunks()) as chunks:
+        async for chunk in chunks:
+            text += chunk.text
+            if "\n" in text.strip() and "<think>" not in text:
+                break
+    return text
 
 
 class HttpRewriter:
@@ -86,11 +137,19 @@ class HttpRewriter:
         self._url = f"{base}/chat/completions" if re.search(r"/v\d+\w*$", base) else f"{base}/v1/chat/completions"
         self._model, self._http = model, http
 
-    async def rewrite(self, turns: Sequence[Turn]) -> str:
+    def prepare(self, turns: Sequence[Turn], *, cache_salt: str | None = None) -> Rewriting:
         """See ``Rewriter``."""
+
+        async def write(seat: Turns, left_s: Callable[[], float]) -> str:
+            await seat.begin(0)
+            return await self._ask(_prompt(turns))
+
+        return Rewriting(write)
+
+    async def _ask(self, prompt: str) -> str:
         body = {
             "model": self._model,
-            "messages": [{"role": "user", "content": _prompt(turns)}],
+            "messages": [{"role": "user", "content": prompt}],
             "max_tokens": MAX_TOKENS,
             "temperature": 0,
         }
@@ -104,15 +163,13 @@ class HttpRewriter:
             raise RewriteError(f"the rewriting server can't be reached: {type(error).__name__}") from error
 
 
-async def rewritten(turns: Sequence[Turn], rewriter: Rewriter, *, reserved: Sequence[str]) -> str:
-    """Return the last of ``turns``, which are no instructions, as a question that stands for itself.
+def checked(written: str, dialogue: Sequence[Turn], *, reserved: Sequence[str]) -> str:
+    """Return what was written for ``dialogue`` as a question of one line.
 
     Raises:
-        RewriteError: the rewriter failed, or what it wrote is no question of one line.
+        RewriteError: it is no such question.
     """
-    dialogue = [turn for turn in turns if turn.role not in INSTRUCTION_ROLES]
-    written = await rewriter.rewrite(dialogue)
-    return written if written == dialogue[-1].text else _checked(written, reserved)
+    return written if written == dialogue[-1].text else _question_in(written, reserved)
 
 
 @asynccontextmanager
@@ -158,7 +215,7 @@ def _content(raw: bytes) -> str:
     return answer.choices[0].message.content
 
 
-def _checked(text: str, reserved: Sequence[str]) -> str:
+def _question_in(text: str, reserved: Sequence[str]) -> str:
     lines = _THOUGHT.sub("", text).strip().splitlines()
     question = _LABEL.sub("", lines[0].strip()).strip() if lines else ""
     if len(question) > 1 and question[0] == question[-1] == '"':

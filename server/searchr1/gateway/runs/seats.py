@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
@@ -55,7 +56,7 @@ class Seats:
         self._scheduler = Scheduler(options)
         self._seats: dict[str, Seat] = {}
         self._numbers = itertools.count()
-        self._replicas: dict[str, tuple[int | None, bool]] = {}
+        self._replicas: dict[str, _Told] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.num_pauses = 0
         """Times that a run gave its room back."""
@@ -104,13 +105,20 @@ class Seats:
 
     @contextmanager
     def seat(
-        self, caller: Caller, *, num_ids: int = 1, session: str = "", deadline_s: float | None = None
+        self,
+        caller: Caller,
+        *,
+        num_ids: int = 1,
+        growth_tokens: int | None = None,
+        session: str = "",
+        deadline_s: float | None = None,
     ) -> Iterator["Seat"]:
         """Hold a seat, or a place in the queue for one, while the block runs.
 
         Args:
             caller: who asks: tenants get equal shares, and so do the keys of one tenant.
             num_ids: length of the prompt in tokens.
+            growth_tokens: what it may grow by, where that is known; by default it is expected to grow as runs do.
             session: the name by which the engine knows the run.
             deadline_s: seconds for which the run waits for its start, at most.
 
@@ -127,6 +135,7 @@ class Seats:
             tenant=tenant,
             key=caller.key_id,
             prompt_tokens=num_ids,
+            growth_tokens=growth_tokens,
             now=now,
             deadline_at=None if deadline_s is None else now + deadline_s,
             tenant_weight=self._weights.get(caller.tenant, 1.0),
@@ -200,28 +209,43 @@ class Seats:
     def _look_at_replicas(self) -> None:
         if not isinstance(self._engine, Replicated):
             if not self._replicas:
-                self._change(_ONE_ENGINE, None, healthy=True)
+                self._change(_ONE_ENGINE, _Told(None, healthy=True))
             return
         views = {view.name: view for view in self._engine.replicas}
         for name in self._replicas.keys() - views.keys():
-            self._change(name, self._replicas[name][0], healthy=False)
+            self._change(name, replace(self._replicas[name], healthy=False))
             del self._replicas[name]
         for name, view in views.items():
-            self._change(name, view.capacity_tokens, healthy=view.healthy)
+            self._change(name, _Told(view.capacity_tokens, view.block_tokens, healthy=view.healthy))
 
     async def _look_at_capacity(self) -> None:
         """Ask an engine that is no pool how much it holds; one that does not tell is bounded by the runs alone."""
         if isinstance(self._engine, TellsMetrics) and not isinstance(self._engine, Replicated):
             with suppress(EngineError):
-                capacity = load_of(await self._engine.metrics_text()).capacity_tokens
-                self._change(_ONE_ENGINE, capacity, healthy=True)
+                load = load_of(await self._engine.metrics_text())
+                self._change(_ONE_ENGINE, _Told(load.capacity_tokens, load.block_tokens, healthy=True))
 
-    def _change(self, name: str, capacity_tokens: int | None, *, healthy: bool) -> None:
-        if self._replicas.get(name) == (capacity_tokens, healthy):
+    def _change(self, name: str, told: "_Told") -> None:
+        if self._replicas.get(name) == told:
             return
-        self._replicas[name] = (capacity_tokens, healthy)
-        now = time.monotonic()
-        self.carry_out(self._scheduler.replica_changed(name, capacity_tokens, healthy=healthy, now=now))
+        self._replicas[name] = told
+        decisions = self._scheduler.replica_changed(
+            name,
+            told.capacity_tokens,
+            block_tokens=told.block_tokens,
+            healthy=told.healthy,
+            now=time.monotonic(),
+        )
+        self.carry_out(decisions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the scheduler was told of a replica."""
+
+    capacity_tokens: int | None
+    block_tokens: int = 1
+    healthy: bool = field(kw_only=True)
 
 
 class Seat(Turns):
