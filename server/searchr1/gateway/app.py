@@ -43,7 +43,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         async with (
             open_services(settings) as services,
             services.readiness,
-            services.seats,
+            services.models,
             RunHub(services, open_run_store(settings)) as hub,
             running_mcp(max_body_bytes=settings.max_body_bytes) as app.state.mcp,
         ):
