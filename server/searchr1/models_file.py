@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
+from searchr1.engines.pool.discovery import discovery_of
 from searchr1.errors import ConfigurationError
 from searchr1.loop.types import AddBos
 from searchr1.settings import Settings, variable_of
@@ -142,9 +143,14 @@ def _table(given: dict[str, Any], where: str) -> ModelTable:
 
 def _config(table: ModelTable, settings: Settings, where: str) -> ModelConfig:
     try:
-        return ModelConfig(table.settings(settings), table.candidate_of, table.share)
+        own = table.settings(settings)
     except ValidationError as error:
         raise ConfigurationError(f"{where}: {_explained(error)}") from error
+    try:
+        discovery_of(own.engine_config().urls)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: engine_url: {error}") from error
+    return ModelConfig(own, table.candidate_of, table.share)
 
 
 def _check_names(names: Sequence[str], path: Path) -> None:

@@ -10,7 +10,7 @@ Each replica is watched by a task of its own. Silence alone makes none unwell: i
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,7 @@ class VllmPool(TakesWeights):
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._discovering: asyncio.Task[None] | None = None
         self._found: frozenset[str] = frozenset()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._draining: set[asyncio.Task[None]] = set()
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._on_their_way_out: set[str] = set()
         self._num_gone = 0
@@ -109,7 +109,7 @@ class VllmPool(TakesWeights):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_closed = True
-        tasks = [*self._watches.values(), *self._leaving, *filter(None, [self._discovering])]
+        tasks = [*self._watches.values(), *self._draining, *filter(None, [self._discovering])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -155,10 +155,7 @@ class VllmPool(TakesWeights):
         replica = self._replicas[ServerAddress.parse(url).url]
         self._on_their_way_out.add(replica.name)
         replica.drain()
-        is_idle = await replica.idle_within(within_s)
-        while not is_idle and replica.name in self._on_their_way_out:
-            self._move_completions(replica)
-            is_idle = await replica.idle_within(_MOVE_AGAIN_S)
+        await self._emptied(replica, within_s)
         if replica.name not in self._on_their_way_out:
             return
         self._on_their_way_out.discard(replica.name)
@@ -168,6 +165,16 @@ class VllmPool(TakesWeights):
         del self._replicas[replica.name]
         self._num_gone += 1
         await replica.remove()
+
+    def begin_drain(self, url: str, *, within_s: float, leaves: bool = False) -> None:
+        """Drain a server without waiting for it; see ``TakesReplicas``. One that does not leave gets new weights, too.
+
+        Raises:
+            KeyError: there is no such server.
+        """
+        replica = self._replicas[ServerAddress.parse(url).url]
+        replica.drain()
+        self._spawn(self._leave(replica.name, within_s) if leaves else self._emptied(replica, within_s))
 
     async def health(self) -> EngineHealth:
         """Return that all is well while one replica is ready, or else why none is. Never raises."""
@@ -333,11 +340,21 @@ class VllmPool(TakesWeights):
         for url in sorted(found - self._found):
             self.add(url)
         for url in self._found - found:
-            leaving = asyncio.create_task(self._leave(url), name="pool-leave")
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._spawn(self._leave(url, self._times.drain_s))
         self._found = found
 
-    async def _leave(self, url: str) -> None:
+    async def _leave(self, url: str, within_s: float) -> None:
         with suppress(KeyError):  # Somebody has drained it.
-            await self.drain(url, within_s=self._times.drain_s)
+            await self.drain(url, within_s=within_s)
+
+    async def _emptied(self, replica: Replica, within_s: float) -> None:
+        """Return when nothing runs on a drained replica any more, or it has been taken in again."""
+        is_idle = await replica.idle_within(within_s)
+        while not is_idle and replica.is_draining:
+            self._move_completions(replica)
+            is_idle = await replica.idle_within(_MOVE_AGAIN_S)
+
+    def _spawn(self, draining: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(draining, name="pool-drain")
+        self._draining.add(task)
+        task.add_done_callback(self._draining.discard)

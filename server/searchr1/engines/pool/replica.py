@@ -41,7 +41,7 @@ class Replica:
         self._pending_tokens = 0
         """Longest that completions may become which were sent since the load was read."""
         self._health = EngineHealth(ok=False, reason="starting")
-        self._is_draining = self._is_gone = False
+        self._is_draining = self._is_loading = self._is_gone = False
         self._told: ReplicaState = "unwell"
 
     @property
@@ -49,7 +49,7 @@ class Replica:
         """What it is now."""
         if self._is_gone:
             return "gone"
-        if self._is_draining:
+        if self._is_draining or self._is_loading:
             return "draining"
         return "ready" if self.takes_sessions else "unwell"
 
@@ -61,7 +61,12 @@ class Replica:
     @property
     def is_in_service(self) -> bool:
         """Whether it says that it is well enough for some runs, and nobody takes it out."""
-        return self._serves and not self._is_draining and not self._is_gone
+        return self._serves and not (self._is_draining or self._is_loading or self._is_gone)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether its owner has taken it out, for good or until it is taken in again."""
+        return self._is_draining
 
     @property
     def _serves(self) -> bool:
@@ -72,7 +77,13 @@ class Replica:
         """The replica as others see it."""
         load = self.load
         return ReplicaView(
-            self.name, self.state, load.capacity_tokens, load.used_tokens, self.num_in_flight, load.num_waiting
+            self.name,
+            self.state,
+            load.capacity_tokens,
+            load.used_tokens,
+            self.num_in_flight,
+            load.num_waiting,
+            self.breaker.state,
         )
 
     @property
@@ -127,8 +138,18 @@ class Replica:
         self._note()
 
     def admit(self) -> None:
-        """Take sessions again after a drain."""
+        """Take sessions again after a drain; not while its weights are being replaced."""
         self._is_draining = False
+        self._note()
+
+    def begin_loading(self) -> None:
+        """Take no more sessions until its weights have been replaced."""
+        self._is_loading = True
+        self._note()
+
+    def end_loading(self) -> None:
+        """Take sessions again, unless it is drained."""
+        self._is_loading = False
         self._note()
 
     async def remove(self) -> None:

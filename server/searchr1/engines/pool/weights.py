@@ -39,20 +39,20 @@ async def roll_over(
             half replaced. Those before it have the new ones, those after it the old ones.
     """
     for replica in replicas:
-        replica.drain()
+        replica.begin_loading()
         await empty(replica)
         try:
             await replica.client.take_weights(folder, version=version)
         except EngineUnavailableError as error:
             _raise([error])
         except EngineError as error:
-            replica.admit()  # It offers no way to do this, and has the weights that it had.
+            replica.end_loading()  # It offers no way to do this, and has the weights that it had.
             _raise([error])
         try:
             await probe(replica.client, _PROBE_IDS, num_tokens=2, session="weights-probe", name=replica.name)
         except EngineError as error:
             _raise([error])
-        replica.admit()
+        replica.end_loading()
 
 
 def _raise(results: Sequence[BaseException | None]) -> None:
