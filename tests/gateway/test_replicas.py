@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
+from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.factory import open_engine
 from searchr1.tokenizer import Tokenizer
 from tests.engines.vllm.fake_vllm import FakeVllm, serve_fake_vllm
@@ -168,6 +169,12 @@ async def test_only_the_admin_may(headers: dict[str, str]) -> None:
         assert pool.num_by_state["ready"] == 2
 
 
+def probed_model(prompt_ids: Sequence[int], params: SamplingParams) -> list[Chunk]:
+    """Says two bytes to a probe, and to a run what ``bytes_model`` says."""
+    is_probe = params.max_tokens < 10
+    return [Chunk("ab", (97, 98), "length")] if is_probe else bytes_model(prompt_ids, params)
+
+
 async def ask(stage: Stage) -> dict[str, Any]:
     answer = await stage.client.post("/v1/research", json={"question": "Mali?"})
     assert answer.is_success, answer.text
@@ -205,7 +212,7 @@ async def test_runs_lose_nothing_while_replicas_are_drained_and_admitted() -> No
 async def test_new_weights_roll_over_a_pool_under_load_and_no_run_is_lost() -> None:
     async with served() as (stage, fakes):
         for fake in fakes:
-            fake.model, fake.pause_s, fake.takes_weights = bytes_model, 0.005, True
+            fake.model, fake.pause_s, fake.takes_weights = probed_model, 0.005, True
         model = stage.services.default
         model.tokenizer, model.served_from = Tokenizer.load(str(CHECKPOINT)), str(CHECKPOINT)
         is_over = asyncio.Event()

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from searchr1.engines.base import Engine, TakesWeights
+from searchr1.engines.base import SURVIVABLE_REASONS, Engine, TakesWeights
 from searchr1.engines.checkpoint import Checkpoint
 from searchr1.engines.probe import probe
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
@@ -32,7 +32,8 @@ async def reload_weights(model: ServedModel, folder: Path, version: str) -> None
     async with model.reload_lock:
         served = await asyncio.to_thread(_served_checkpoint, model.served_from)
         await asyncio.to_thread(_check, folder, served, model.tokenizer)
-        if not (await engine.health()).ok:
+        health = await engine.health()
+        if not health.ok and health.reason not in SURVIVABLE_REASONS:
             raise ApiError(503, "The engine is not up: try again when it is.", code="engine_unavailable")
         try:
             await engine.take_weights(folder, version=version)
