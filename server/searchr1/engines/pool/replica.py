@@ -61,7 +61,7 @@ class Replica:
     @property
     def is_in_service(self) -> bool:
         """Whether it says that it is well enough for some runs, and nobody takes it out."""
-        return self._serves and not (self._is_draining or self._is_loading or self._is_gone)
+        return self.serves and not (self._is_draining or self._is_loading or self._is_gone)
 
     @property
     def is_draining(self) -> bool:
@@ -69,7 +69,13 @@ class Replica:
         return self._is_draining
 
     @property
-    def _serves(self) -> bool:
+    def is_loading(self) -> bool:
+        """Whether it takes no sessions until it has other weights."""
+        return self._is_loading
+
+    @property
+    def serves(self) -> bool:
+        """Whether it says that it is well enough for some runs."""
         return self._health.ok or self._health.reason in SURVIVABLE_REASONS
 
     @property
@@ -123,7 +129,7 @@ class Replica:
         """Ask the server how it is and how much room it has; return whether it serves. Never raises."""
         self._health = await self.client.health()
         self._note()  # A breaker's rest may also be over.
-        if serves := self._serves:
+        if serves := self.serves:
             try:
                 self.load = load_of(await self.client.metrics_text())
             except EngineError:
