@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     priority`` for it."""
     tokenizer: str | None = None
     """A folder or hub name of a tokenizer; by default the model's."""
+    models_file: Path | None = None
+    """A TOML file of more models, beside ``model``; see ``models_file.py``."""
     add_bos: AddBos = "auto"
     retriever: str = Field(repr=False)
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""

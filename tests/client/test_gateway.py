@@ -239,7 +239,7 @@ async def test_cancelling_the_task_frees_the_engine(stage: Stage, store: bool) -
         with pytest.raises(asyncio.CancelledError):
             await task
         await eventually(lambda: stage.engine.num_open == 0)
-        await eventually(lambda: stage.services.seats.num_running == 0)
+        await eventually(lambda: stage.services.default.seats.num_running == 0)
 
 
 async def _follow(client: sdk.AsyncSearchR1, store: bool) -> None:

@@ -1,9 +1,10 @@
 """A gateway on a real socket, with an engine that replays what a test writes down."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
@@ -16,9 +17,11 @@ from searchr1.errors import EngineError
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
 from searchr1.gateway.bounds import http_bounds
+from searchr1.gateway.served_model import ServedModel, ServedModels
 from searchr1.gateway.services import Services
 from searchr1.http_server.serving import server_config
 from searchr1.loop.types import Passage, TokenIds
+from searchr1.models_file import ModelTable
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.retrieval.resilience.budget import Budgets
@@ -87,6 +90,15 @@ class StageRetriever:
 
 
 @dataclass
+class Other:
+    """A model beside the stage's own, with the keys of its table."""
+
+    name: str
+    engine: StageEngine = field(default_factory=lambda: StageEngine())
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class Stage:
     """A running gateway and what stands behind it."""
 
@@ -114,6 +126,7 @@ async def running_stage(
     engine: StageEngine | None = None,
     retriever: StageRetriever | None = None,
     budgets: Budgets | None = None,
+    others: Sequence[Other] = (),
     **settings: object,
 ) -> AsyncIterator[Stage]:
     """Serve on an ephemeral port until the block ends."""
@@ -125,7 +138,15 @@ async def running_stage(
     config = Settings.model_validate(given)
     tokenizer = byte_tokenizer()
     search = SearchLayer(retriever, budgets=budgets)
-    services = Services(config, tokenizer, engine, search, Admission(config, tokenizer, search))
+    models = [ServedModel(config, tokenizer, engine, Admission(config, tokenizer, search))]
+    for other in others:
+        table = ModelTable(name=other.name, engine_url="http://127.0.0.1:9", **other.keys)
+        own = table.settings(config)
+        admission = Admission(own, tokenizer, search)
+        model = ServedModel(own, tokenizer, other.engine, admission)
+        model.candidate_of, model.share = table.candidate_of, table.share
+        models.append(model)
+    services = Services(config, ServedModels(models), search)
 
     @asynccontextmanager
     async def open_services(_: Settings) -> AsyncIterator[Services]:

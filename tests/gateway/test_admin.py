@@ -14,7 +14,7 @@ from searchr1.engines.base import Chunk, SamplingParams, TakesWeights
 from searchr1.errors import EngineError, EngineUnavailableError
 from searchr1.loop.types import TokenIds
 from searchr1.tokenizer import Tokenizer
-from tests.gateway.conftest import Stage, StageEngine, running_stage
+from tests.gateway.conftest import MODEL, Stage, StageEngine, running_stage
 from tests.support.checkpoints import DAMAGES, damaged_copy
 
 ADMIN = {"Authorization": "Bearer root"}
@@ -44,9 +44,9 @@ class ReloadableEngine(StageEngine, TakesWeights):
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
     async with running_stage(engine=ReloadableEngine(), admin_key="root") as running:
-        running.services.tokenizer = Tokenizer.load(str(CHECKPOINT))
-        running.services.served_from = str(CHECKPOINT)
-        running.services.policy_version = "first"
+        running.services.default.tokenizer = Tokenizer.load(str(CHECKPOINT))
+        running.services.default.served_from = str(CHECKPOINT)
+        running.services.default.policy_version = "first"
         yield running
 
 
@@ -69,7 +69,7 @@ async def test_weights_are_taken_and_runs_tell_their_version(stage: Stage) -> No
     engine = stage.engine
     assert isinstance(engine, ReloadableEngine)
     answer = await reload(stage, folder=str(CHECKPOINT), version="step-200")
-    assert answer.json() == {"folder": str(CHECKPOINT), "policy_version": "step-200"}
+    assert answer.json() == {"model": MODEL, "folder": str(CHECKPOINT), "policy_version": "step-200"}
     assert engine.taken == [(CHECKPOINT, "step-200")]
     run = (await stage.client.post("/v1/research", json={"question": "Mali?"})).json()
     record = (await stage.client.get(f"/v1/research/{run['id']}")).json()
@@ -101,7 +101,7 @@ async def test_a_folder_that_does_not_fit_is_refused_before_the_engine_is_asked(
     assert len(error["message"]) < 400
     assert engine.taken == []
     assert engine.prompts == []
-    assert stage.services.policy_version == "first"
+    assert stage.services.default.policy_version == "first"
 
 
 @pytest.mark.parametrize("folder", ["/nowhere", "\x00", "x" * 4000, "/etc", "/etc/passwd", "/dev/null", ".", "~", " "])
@@ -123,11 +123,11 @@ async def test_weights_that_do_not_work_are_taken_back(
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "reload_rolled_back")
     assert "secret" not in answer.text
     assert engine.taken == [(other, "second"), (CHECKPOINT, "first")]
-    assert stage.services.policy_version == "first"
+    assert stage.services.default.policy_version == "first"
     assert ("secret words" if fault == "refused" else "nan") in caplog.text
     engine.broken = ()
     assert (await reload(stage, folder=str(other), version="third")).status_code == 200
-    assert stage.services.served_from == str(other)
+    assert stage.services.default.served_from == str(other)
 
 
 async def test_old_weights_that_do_not_come_back_are_told(stage: Stage, engine: ReloadableEngine, other: Path) -> None:
@@ -149,7 +149,7 @@ async def test_an_engine_that_goes_down_or_is_down_is_told(stage: Stage, engine:
 async def test_a_served_checkpoint_that_is_gone_can_be_compared_with_none(
     stage: Stage, engine: ReloadableEngine, other: Path
 ) -> None:
-    stage.services.served_from = "/nowhere"
+    stage.services.default.served_from = "/nowhere"
     answer = await reload(stage, folder=str(other))
     assert (answer.status_code, answer.json()["error"]["code"]) == (409, "reload_impossible")
     assert engine.taken == []
@@ -159,7 +159,7 @@ async def test_reloads_at_once_come_one_after_the_other(stage: Stage, engine: Re
     answers = await asyncio.gather(*(reload(stage, folder=str(other), version=str(i)) for i in range(3)))
     assert [answer.status_code for answer in answers] == [200] * 3
     assert [version for _, version in engine.taken] == ["0", "1", "2"]
-    assert stage.services.policy_version == "2"
+    assert stage.services.default.policy_version == "2"
 
 
 async def test_an_engine_that_runs_elsewhere_is_not_ours_to_reload() -> None:

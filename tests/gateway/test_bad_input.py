@@ -161,7 +161,7 @@ async def test_a_bug_is_an_error_like_any_other(stage: Stage, monkeypatch: pytes
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr(stage.services.admission, "plan", broken)
+    monkeypatch.setattr(stage.services.default.admission, "plan", broken)
     response = await stage.client.post("/v1/research", json={"question": "Mali?"})
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "internal"

@@ -105,9 +105,9 @@ async def test_readiness_and_metrics_tell_of_the_replicas() -> None:
         await pool.drain(fakes[0].url)
         assert (await stage.client.get("/readyz")).json()["replicas"] == "1 of 1 ready"
         text = (await stage.client.get("/metrics")).text
-        assert 'searchr1_engine_replicas{state="ready"} 1.0' in text
-        assert 'searchr1_engine_replicas{state="gone"} 1.0' in text
-        assert "searchr1_engine_failovers_total 0.0" in text
+        assert 'searchr1_engine_replicas{model="test-model",state="ready"} 1.0' in text
+        assert 'searchr1_engine_replicas{model="test-model",state="gone"} 1.0' in text
+        assert 'searchr1_engine_failovers_total{model="test-model"} 0.0' in text
         assert fakes[1].url not in text
 
 

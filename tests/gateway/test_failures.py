@@ -111,15 +111,15 @@ async def test_a_run_that_gave_nothing_is_an_error_with_its_status(
     async with running_stage(engine=FailingEngine(error), deadline_s=DEADLINES_S.get(failure, 60)) as stage:
         answer = await stage.client.post(path, json=body, headers={"x-request-id": "req-42"})
         told = await everything_told(stage)
-        assert stage.services.seats.num_running == 0
+        assert stage.services.default.seats.num_running == 0
         metrics = stage.services.metrics.render().decode()
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["code"] == code
     assert answer.json()["error"]["message"] == RUN_FAILURES[code].message
     assert ("retry-after" in answer.headers) == (status == 503)
     assert SECRET not in answer.text + str(answer.headers) + told
-    assert f'searchr1_runs_failed_total{{code="{code}"}}' in metrics
-    assert 'searchr1_runs_total{status="cancelled"}' not in metrics or "chat of two" in surface
+    assert f'searchr1_runs_failed_total{{code="{code}",model="{MODEL}"}}' in metrics
+    assert 'searchr1_runs_total{model="test-model",status="cancelled"}' not in metrics or "chat of two" in surface
     if error is not None:
         assert SECRET in caplog.text
     assert QUESTION not in caplog.text
@@ -186,7 +186,7 @@ async def test_words_and_address_of_a_real_server_reach_no_client(
             VllmHttpEngine(url, "fake") as engine,
             running_stage(engine=cast(Any, engine), deadline_s=2) as stage,
         ):
-            stage.services.readiness.engine.note(ok=True)
+            stage.services.readiness.engines[MODEL].part.note(ok=True)
             answer = await stage.client.post(path, json=body)
             told = answer.text + str(answer.headers) + await everything_told(stage)
     assert not answer.is_success or body.get("stream") or fault is Fault.STALL
@@ -230,7 +230,7 @@ async def test_a_run_of_an_engine_that_is_known_to_be_gone_is_refused_at_once(ca
 
 async def test_an_engine_that_takes_fewer_tokens_than_it_may_be_sent_still_gets_runs() -> None:
     async with running_stage(engine=StageEngine([ANSWER_TURN])) as stage:
-        stage.services.readiness.engine.note(ok=False, reason="context_too_short")
+        stage.services.readiness.engines[MODEL].part.note(ok=False, reason="context_too_short")
         assert (await stage.client.get("/readyz")).status_code == 503
         answered: httpx.Response = await stage.client.post("/v1/research", json={"question": QUESTION})
         assert answered.status_code == 200
@@ -240,8 +240,8 @@ async def test_a_full_server_refuses_before_it_spends_anything_on_a_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_stage(max_concurrent_runs=1) as stage:
-        monkeypatch.setattr(type(stage.services.admission), "plan", None)  # Whoever plans now fails.
-        with stage.services.seats.seat(ANYONE):
+        monkeypatch.setattr(type(stage.services.default.admission), "plan", None)  # Whoever plans now fails.
+        with stage.services.default.seats.seat(ANYONE):
             for path, body in SURFACES.values():
                 refused = await stage.client.post(path, json=body)
                 assert refused.status_code == 503

@@ -235,7 +235,7 @@ async def test_health_is_ready_under_the_name_that_vllm_gives_it() -> None:
     async with running_stage(engine=engine, api_keys="key") as stage:
         assert [(await stage.client.get(path)).status_code for path in ("/health", "/readyz", "/ping")] == [200] * 3
         engine.is_ready = False
-        await eventually(lambda: not stage.services.readiness.engine.ok)
+        await eventually(lambda: not stage.services.readiness.engines[MODEL].part.ok)
         ready, health = await stage.client.get("/readyz"), await stage.client.get("/health")
         assert (ready.status_code, health.status_code) == (503, 503)
         assert (await stage.client.get("/ping")).status_code == 200

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from searchr1.settings import Settings
 
-from .conftest import Stage, StageEngine, eventually, running_stage
+from .conftest import MODEL, Stage, StageEngine, eventually, running_stage
 
 
 async def test_ready_follows_the_engine() -> None:
@@ -12,8 +12,8 @@ async def test_ready_follows_the_engine() -> None:
     async with running_stage(engine=engine) as stage:
         assert (await stage.client.get("/readyz")).status_code == 200
         engine.is_ready = False
-        stage.services.readiness.doubt_engine()
-        await eventually(lambda: not stage.services.readiness.engine.ok)
+        stage.services.readiness.engines[MODEL].doubt()
+        await eventually(lambda: not stage.services.readiness.engines[MODEL].part.ok)
         assert (await stage.client.get("/readyz")).status_code == 503
         assert (await stage.client.get("/healthz")).status_code == 200
 
@@ -21,10 +21,10 @@ async def test_ready_follows_the_engine() -> None:
 async def test_metrics_count_what_happened(stage: Stage) -> None:
     await stage.client.post("/v1/research", json={"question": "Mali?"})
     text = (await stage.client.get("/metrics")).text
-    assert 'searchr1_runs_total{status="completed"} 1.0' in text
+    assert 'searchr1_runs_total{model="test-model",status="completed"} 1.0' in text
     assert 'searchr1_searches_total{cache="miss",outcome="found"} 1.0' in text
     assert "searchr1_runs_running 0.0" in text
-    assert 'searchr1_tokens_total{kind="observation"}' in text
+    assert 'searchr1_tokens_total{kind="observation",model="test-model"}' in text
 
 
 async def test_the_page_and_its_files_are_served_with_a_strict_policy(stage: Stage) -> None:

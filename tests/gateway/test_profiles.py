@@ -26,7 +26,7 @@ async def test_a_run(name: str, sanitize: bool) -> None:
         record = (await stage.client.get(f"/v1/research/{run['id']}")).json()
         assert (run["status"], run["answer"], run["usage"]["searches"]) == ("completed", "CFA franc", 1)
         assert stage.retriever.queries == ["Mali"]
-        encode = stage.services.tokenizer.encode
+        encode = stage.services.default.tokenizer.encode
         put_in = [*encode(TURNS[name][0]), *encode(profile.observation([MALI]))]
         assert list(engine.prompts[1][len(engine.prompts[0]) :]) == put_in
         assert engine.params[0].stop == profile.tags.stops

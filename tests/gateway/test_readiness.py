@@ -68,10 +68,10 @@ async def test_an_engine_that_is_not_well_is_told_by_its_reason_and_logged_once(
         }
         assert (await stage.client.get("/healthz")).status_code == 200
         metrics = (await stage.client.get("/metrics")).text
-        assert "searchr1_engine_up 0.0" in metrics
-        assert f'searchr1_engine_failures_total{{reason="{reason}"}} 1.0' in metrics
+        assert f'searchr1_engine_up{{model="{MODEL}"}} 0.0' in metrics
+        assert f'searchr1_engine_failures_total{{model="{MODEL}",reason="{reason}"}} 1.0' in metrics
         engine.said = EngineHealth(ok=True)
-        await eventually(lambda: stage.services.readiness.engine.ok)
+        await eventually(lambda: stage.services.readiness.engines[MODEL].part.ok)
         assert (await stage.client.get("/readyz")).json()["status"] == "ready"
     lines = [record.getMessage() for record in caplog.records if record.name == readiness.__name__]
     words = reason.replace("_", " ")
@@ -85,16 +85,16 @@ async def test_an_engine_whose_health_is_a_bug_is_not_well_and_is_asked_again() 
     async with running_stage(engine=engine) as stage:
         assert (await stage.client.get("/readyz")).json()["reason"] == "unhealthy"
         engine.error = None
-        await eventually(lambda: stage.services.readiness.engine.ok)
+        await eventually(lambda: stage.services.readiness.engines[MODEL].part.ok)
 
 
 async def test_a_run_that_finds_the_engine_gone_has_it_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "ASK_EVERY_S", 1e6)
     engine = WatchedEngine()
-    async with Readiness(engine, Metrics()) as watched:
+    async with Readiness({MODEL: engine}, Metrics()) as watched:
         engine.said = EngineHealth(ok=False, reason="unreachable")
-        watched.doubt_engine()
-        await eventually(lambda: not watched.engine.ok)
+        watched.engines[MODEL].doubt()
+        await eventually(lambda: not watched.engines[MODEL].part.ok)
 
 
 def test_changes_alone_are_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -93,7 +93,7 @@ async def test_an_answer_that_no_passage_holds_cites_nothing() -> None:
 
 async def test_the_engine_is_asked_for_prompt_plus_segments(stage: Stage) -> None:
     await stage.client.post("/v1/research", json=QUESTION)
-    encode = stage.services.tokenizer.encode
+    encode = stage.services.default.tokenizer.encode
     first, second = stage.engine.prompts
     observation = '\n\n<information>Doc 1(Title: "Mali") Mali uses the West African CFA franc.</information>\n\n'
     assert list(second) == [*first, *encode(SEARCH_TURN), *encode(observation)]
@@ -109,7 +109,7 @@ async def test_a_failed_search_is_an_event_and_an_empty_result() -> None:
         failed = next(e for e in events if e["type"] == "search.failed")
         assert failed["error"] == {"code": "timeout", "message": "The search took too long."}
         assert events[-1]["status"] == "completed"
-        tail = stage.services.tokenizer.encode("\n\n<information></information>\n\n")
+        tail = stage.services.default.tokenizer.encode("\n\n<information></information>\n\n")
         assert list(stage.engine.prompts[1][-len(tail) :]) == tail
 
 
@@ -147,12 +147,15 @@ async def test_a_client_that_leaves_frees_the_engine_and_its_slot(stream: bool) 
             httpx.AsyncClient().post(f"{stage.url}/v1/research", json={**QUESTION, "stream": stream}, timeout=30)
         )
         await eventually(lambda: engine.num_open == 1)
-        assert stage.services.seats.num_running == 1
+        assert stage.services.default.seats.num_running == 1
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
         await eventually(lambda: engine.num_open == 0)
-        await eventually(lambda: stage.services.seats.num_running == 0)
-        assert 'searchr1_runs_total{status="cancelled"} 1.0' in (await stage.client.get("/metrics")).text
+        await eventually(lambda: stage.services.default.seats.num_running == 0)
+        assert (
+            'searchr1_runs_total{model="test-model",status="cancelled"} 1.0'
+            in (await stage.client.get("/metrics")).text
+        )
 
 
 async def test_runs_beyond_the_maximum_are_shed_with_retry_after() -> None:

@@ -22,20 +22,20 @@ async def test_a_scripted_engine_is_served(model_dir: Path, tmp_path: Path) -> N
     script = tmp_path / "script.txt"
     script.write_text("<answer> Bamako </answer>\n", encoding="utf-8")
     async with open_services(settings(model_dir, engine="scripted", model=str(script))) as services:
-        chunks = await complete(services.engine, SamplingParams(max_tokens=9))
+        chunks = await complete(services.default.engine, SamplingParams(max_tokens=9))
         assert text_of(chunks) == "<answer> Bamako </answer>"
         assert services.engine_metrics is None, "it tells none"
 
 
 async def test_transformers_serves_where_vllm_is_not(model_dir: Path) -> None:
     async with open_services(settings(model_dir, engine="transformers", model=str(model_dir))) as services:
-        assert (await services.engine.health()).ok
-        assert (await complete(services.engine, SamplingParams(max_tokens=3)))[-1].finish is not None
+        assert (await services.default.engine.health()).ok
+        assert (await complete(services.default.engine, SamplingParams(max_tokens=3)))[-1].finish is not None
 
 
 async def test_a_remote_engine_need_not_be_up_and_its_metrics_are_its_own(model_dir: Path) -> None:
     async with open_services(settings(model_dir, engine_url="http://127.0.0.1:9")) as services:
-        assert not (await services.engine.health()).ok
+        assert not (await services.default.engine.health()).ok
         assert services.engine_metrics is None
 
 

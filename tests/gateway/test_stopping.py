@@ -20,6 +20,7 @@ from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
 from searchr1.gateway.failures import RUN_FAILURES
 from searchr1.gateway.runs.drive import RunDrive, stop_runs
+from searchr1.gateway.served_model import ServedModel, ServedModels
 from searchr1.gateway.services import Services
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
@@ -52,7 +53,7 @@ async def test_runs_that_are_ended_say_that_the_server_stops(
         await eventually(lambda: engine.num_failing == num_choices)
         assert stop_runs(stage.services) == num_choices
         answer = await asking
-        await eventually(lambda: stage.services.seats.num_running == 0)
+        await eventually(lambda: stage.services.default.seats.num_running == 0)
         assert not stage.services.under_way
         metrics = stage.services.metrics.render().decode()
     assert RUN_FAILURES["stopping"].message in answer.text
@@ -63,7 +64,7 @@ async def test_runs_that_are_ended_say_that_the_server_stops(
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "stopping"
         assert "retry-after" in answer.headers
-    assert 'searchr1_runs_failed_total{code="stopping"}' in metrics
+    assert 'searchr1_runs_failed_total{code="stopping",model="test-model"}' in metrics
     assert "Traceback" not in caplog.text
 
 
@@ -124,7 +125,8 @@ async def serving(
         if error is not None:
             raise error
         tokenizer, search = byte_tokenizer(), SearchLayer(StageRetriever())
-        yield Services(settings, tokenizer, engine, search, Admission(settings, tokenizer, search))
+        model = ServedModel(settings, tokenizer, engine, Admission(settings, tokenizer, search))
+        yield Services(settings, ServedModels([model]), search)
 
     def bind_and_tell(host: str, port: int) -> Any:
         listener = bind(host, port)

@@ -26,7 +26,7 @@ def test_every_name_of_the_sample_is_a_case() -> None:
 
 def observation_of(stage: Stage) -> str:
     """The text between the information tags that the engine was sent last, cut by the token limit as it was."""
-    tokenizer, prompt = stage.services.tokenizer, stage.engine.prompts[-1]
+    tokenizer, prompt = stage.services.default.tokenizer, stage.engine.prompts[-1]
     text = tokenizer.decode(prompt[len(stage.engine.prompts[0]) :])
     return text.partition("\n\n" + OPEN)[2].removesuffix(CLOSE)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, Protocol, runtime_checkable
 
+from searchr1.breaker import BreakerState
 from searchr1.loop.types import FinishReason, TokenIds
 
 
@@ -184,6 +185,8 @@ class ReplicaView:
     """Requests in its queue, as it last told; others' too."""
     block_tokens: int = 1
     """Tokens of a block of its KV cache, of which each request holds whole ones."""
+    breaker: BreakerState = "closed"
+    """Whether completions are kept from it because they failed there, whatever it says of its health."""
 
     @property
     def healthy(self) -> bool:
@@ -217,5 +220,21 @@ class Replicated(Protocol):
         """Put a session on a replica, from its next completion on, for as long as that replica is ready.
 
         A name that is not among ``replicas`` is ignored: the engine chooses then.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesReplicas(Replicated, Protocol):
+    """An engine whose owner adds and takes out replicas while it runs, by their addresses."""
+
+    def add(self, url: str) -> None:
+        """Take one more server in, or one again that was drained. Raises ``ConfigurationError`` for no address."""
+        ...
+
+    def begin_drain(self, url: str, *, within_s: float, leaves: bool = False) -> None:
+        """Give a server no more sessions; its completions end, or are moved to others after ``within_s`` seconds.
+
+        One that ``leaves`` is forgotten once nothing runs on it. Raises ``KeyError`` for an unknown server.
         """
         ...

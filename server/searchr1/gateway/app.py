@@ -16,7 +16,7 @@ from searchr1.gateway.logs import AccessLog
 from searchr1.gateway.mcp.server import running_mcp
 from searchr1.gateway.middleware import BugBoundary, Opening, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
-from searchr1.gateway.routes import admin, chat, mcp, ops, page, research, responses
+from searchr1.gateway.routes import admin, chat, mcp, ops, page, replicas, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
@@ -43,7 +43,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         async with (
             open_services(settings) as services,
             services.readiness,
-            services.seats,
+            services.models,
             RunHub(services, open_run_store(settings)) as hub,
             running_mcp(max_body_bytes=settings.max_body_bytes) as app.state.mcp,
         ):
@@ -96,6 +96,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.include_router(mcp.router, **keyed)
     app.include_router(ops.router, tags=["operations"])
     app.include_router(admin.router, tags=["operations"])
+    app.include_router(replicas.router, tags=["operations"])
     app.include_router(page.router)
     describe(app)
     app.mount("/assets", StaticFiles(directory=page.WEB), name="assets")

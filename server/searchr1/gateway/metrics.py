@@ -17,11 +17,14 @@ class Metrics:
         self.registry = CollectorRegistry()
         registry = self.registry
         self.running = Gauge("searchr1_runs_running", "Runs in progress.", registry=registry)
-        self.runs = Counter("searchr1_runs", "Runs by how they ended.", ["status"], registry=registry)
-        self.run_s = Histogram("searchr1_run_seconds", "Wall time of a run.", buckets=_SECONDS, registry=registry)
+        self.runs = Counter("searchr1_runs", "Runs by how they ended.", ["model", "status"], registry=registry)
+        self.run_s = Histogram(
+            "searchr1_run_seconds", "Wall time of a run.", ["model"], buckets=_SECONDS, registry=registry
+        )
         self.first_event_s = Histogram(
             "searchr1_first_text_seconds",
             "From the request to the first generated text.",
+            ["model"],
             buckets=_SECONDS,
             registry=registry,
         )
@@ -60,13 +63,21 @@ class Metrics:
             ["outcome"],
             registry=registry,
         )
-        self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["kind"], registry=registry)
-        self.runs_failed = Counter("searchr1_runs_failed", "Failed runs by code.", ["code"], registry=registry)
-        self.engine_up = Gauge("searchr1_engine_up", "1 while the engine says that it is well.", registry=registry)
+        self.tokens = Counter("searchr1_tokens", "Tokens by kind.", ["model", "kind"], registry=registry)
+        self.runs_failed = Counter("searchr1_runs_failed", "Failed runs by code.", ["model", "code"], registry=registry)
+        self.candidate_requests = Counter(
+            "searchr1_candidate_requests",
+            "Requests of a candidate's share, by whether it was well and took them.",
+            ["model", "taken"],
+            registry=registry,
+        )
+        self.engine_up = Gauge(
+            "searchr1_engine_up", "1 while the engine says that it is well.", ["model"], registry=registry
+        )
         self.engine_failures = Counter(
             "searchr1_engine_failures",
             "Times that the engine stopped being well, by reason.",
-            ["reason"],
+            ["model", "reason"],
             registry=registry,
         )
         self.completion_retries = Counter(
@@ -105,22 +116,23 @@ class Metrics:
         rollout: Rollout,
         stats: DriveStats,
         *,
+        model: str,
         duration_s: float,
         first_text_s: float | None,
         failure: str | None = None,
     ) -> None:
-        """Count a whole run, however it ended: as failed by ``failure``, a code, where it has one.
+        """Count a whole run of ``model``, however it ended: as failed by ``failure``, a code, where it has one.
 
         An open rollout was left by its client.
         """
         if failure is not None:
-            self.runs.labels("failed").inc()
-            self.runs_failed.labels(failure).inc()
+            self.runs.labels(model, "failed").inc()
+            self.runs_failed.labels(model, failure).inc()
         else:
-            self.runs.labels(rollout.status.value if rollout.status else "cancelled").inc()
-        self.run_s.observe(duration_s)
+            self.runs.labels(model, rollout.status.value if rollout.status else "cancelled").inc()
+        self.run_s.labels(model).observe(duration_s)
         if first_text_s is not None:
-            self.first_event_s.observe(first_text_s)
+            self.first_event_s.labels(model).observe(first_text_s)
         for seconds in stats.completion_s:
             self.completion_s.observe(seconds)
         for seconds in stats.search_s:
@@ -132,11 +144,11 @@ class Metrics:
         self.completion_retries.inc(stats.num_engine_retries)
         self.completion_resumes.inc(stats.num_resumes)
         self.retries_refused.inc(stats.num_refused_retries)
-        self.tokens.labels("sampled").inc(rollout.num_sampled_tokens)
-        self.tokens.labels("cached").inc(stats.num_cached_tokens)
+        self.tokens.labels(model, "sampled").inc(rollout.num_sampled_tokens)
+        self.tokens.labels(model, "cached").inc(stats.num_cached_tokens)
         for segment in rollout.segments:
             if not segment.sampled:
-                self.tokens.labels(segment.kind).inc(len(segment.ids))
+                self.tokens.labels(model, segment.kind).inc(len(segment.ids))
 
     def render(self) -> bytes:
         """Return the exposition text."""

@@ -7,10 +7,10 @@ sent anyway. Each change is one line in the log.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from searchr1.engines.base import SURVIVABLE_REASONS, EngineHealth, Replicated, ServedEngine
 from searchr1.gateway.metrics import Metrics
@@ -68,23 +68,17 @@ class Part:
         self._on_change(ok, reason)
 
 
-class Readiness:
-    """The state of one gateway's parts. Use it as a context manager: it watches the engine until it is left."""
+class EngineWatch:
+    """A watch of one engine. Use it as a context manager: the engine is asked again and again until it is left."""
 
-    def __init__(self, engine: ServedEngine, metrics: Metrics) -> None:
-        self._engine, self._metrics = engine, metrics
-        self.engine = Part("engine", self._engine_changed)
-        self.store = Part("run store", lambda ok, _: metrics.run_store_up.set(ok))
-        self.is_stopping = False
-        """True from the signal that ends the process on."""
+    def __init__(self, engine: ServedEngine, part: Part, on_look: Callable[[bool], None]) -> None:
+        """``on_look`` is told each time whether the engine is well."""
+        self.engine, self.part, self._on_look = engine, part, on_look
         self._asked, self._doubted = asyncio.Event(), asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._watching = asyncio.create_task(self._watch_engine(), name="engine-watch")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_ANSWER_S):
-                await self._asked.wait()
+        self._watching = asyncio.create_task(self._watch(), name="engine-watch")
         return self
 
     async def __aexit__(
@@ -94,40 +88,36 @@ class Readiness:
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
 
+    async def first_answer(self) -> None:
+        """Return once the engine has been asked for the first time."""
+        await self._asked.wait()
+
+    @property
+    def reason(self) -> str:
+        """Word for the reason why it is not well; empty while it is."""
+        return self.part.reason if self._asked.is_set() else "starting"
+
     @property
     def takes_runs(self) -> bool:
         """False while the engine is known to be in a state that no run would survive."""
-        return self.engine.ok or self.engine.reason in SURVIVABLE_REASONS
+        return self.part.ok or self.part.reason in SURVIVABLE_REASONS
 
     @property
     def retry_after_s(self) -> float:
         """Seconds after which to ask again while it takes no runs: the longer, the longer it has been so."""
         shortest_s, longest_s = _RETRY_S
-        return min(longest_s, max(shortest_s, self.engine.down_s / 4))
+        return min(longest_s, max(shortest_s, self.part.down_s / 4))
 
-    def doubt_engine(self) -> None:
+    def doubt(self) -> None:
         """Have the engine asked at once: a run has just found it gone."""
         self._doubted.set()
 
-    def report(self) -> tuple[bool, dict[str, str]]:
-        """Return whether a load balancer should send runs here, and what to tell it; words alone, no addresses.
-
-        A run store that is down costs no answer, and a run goes on without passages: both are told, and no more.
-        """
-        reason = "stopping" if self.is_stopping else self.engine.reason if self._asked.is_set() else "starting"
-        told = {"status": "not_ready", "reason": reason} if reason else {"status": "ready"}
-        told |= {"engine": self.engine.word, "retriever": self._metrics.search.providers.word, "store": self.store.word}
-        if isinstance(self._engine, Replicated):
-            views = self._engine.replicas
-            told["replicas"] = f"{sum(view.healthy for view in views)} of {len(views)} ready"
-        return not reason, told
-
-    async def _watch_engine(self) -> None:
+    async def _watch(self) -> None:
         while True:
             self._doubted.clear()
-            health = await self._ask_engine()
-            self.engine.note(ok=health.ok, reason=health.reason, detail=health.detail)
-            self._metrics.engine_up.set(health.ok)
+            health = await self._ask()
+            self.part.note(ok=health.ok, reason=health.reason, detail=health.detail)
+            self._on_look(health.ok)
             self._asked.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(ASK_EVERY_S if health.ok else ASK_UNWELL_EVERY_S):
@@ -135,18 +125,77 @@ class Readiness:
             if self._doubted.is_set():
                 await asyncio.sleep(_SHORTEST_PAUSE_S)  # Many runs may find it gone at once, again and again.
 
-    async def _ask_engine(self) -> EngineHealth:
+    async def _ask(self) -> EngineHealth:
         try:
             async with asyncio.timeout(_ANSWER_S):
-                return await self._engine.health()
+                return await self.engine.health()
         except TimeoutError:
             return EngineHealth(ok=False, reason="stalled", detail=f"it says nothing of its health in {_ANSWER_S:g} s")
         except Exception as error:  # noqa: BLE001 (the watch must outlive a bug of one engine)
             return EngineHealth(ok=False, reason="unhealthy", detail=f"its health can't be asked: {error!r}")
 
-    def _engine_changed(self, ok: bool, reason: str) -> None:
-        if not ok:
-            self._metrics.engine_failures.labels(reason).inc()
+
+class Readiness:
+    """The state of one gateway's parts. Use it as a context manager: it watches the engines until it is left."""
+
+    def __init__(self, engines: Mapping[str, ServedEngine], metrics: Metrics) -> None:
+        """``engines`` are those of all models by name, the default's first."""
+        self._metrics = metrics
+        self.engines = {name: self._watch_of(name, engine, len(engines)) for name, engine in engines.items()}
+        """The watch of each model's engine."""
+        self.store = Part("run store", lambda ok, _: metrics.run_store_up.set(ok))
+        self.is_stopping = False
+        """True from the signal that ends the process on."""
+        self._watching = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        watches = [await self._watching.enter_async_context(watch) for watch in self.engines.values()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_ANSWER_S):
+                await asyncio.gather(*(watch.first_answer() for watch in watches))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._watching.aclose()
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether a load balancer should send runs here, and what to tell it; words alone, no addresses.
+
+        One engine that is well is enough: sent elsewhere, runs of the other models would meet the same engines. A run
+        store that is down costs no answer, and a run goes on without passages: both are told, and no more.
+        """
+        default = next(iter(self.engines.values()))
+        is_any_well = any(not watch.reason for watch in self.engines.values())
+        reason = "stopping" if self.is_stopping else "" if is_any_well else default.reason
+        told: dict[str, Any] = {"status": "not_ready", "reason": reason} if reason else {"status": "ready"}
+        told |= {
+            "engine": default.part.word,
+            "retriever": self._metrics.search.providers.word,
+            "store": self.store.word,
+            **_replicas(default),
+        }
+        if len(self.engines) > 1:
+            told["models"] = {
+                name: {"engine": watch.part.word, **_replicas(watch)} for name, watch in self.engines.items()
+            }
+        return not reason, told
+
+    def _watch_of(self, model: str, engine: ServedEngine, num_engines: int) -> EngineWatch:
+        def changed(ok: bool, reason: str) -> None:
+            if not ok:
+                self._metrics.engine_failures.labels(model, reason).inc()
+
+        part = Part("engine" if num_engines == 1 else f"engine of {model}", changed)
+        return EngineWatch(engine, part, self._metrics.engine_up.labels(model).set)
+
+
+def _replicas(watch: EngineWatch) -> dict[str, str]:
+    if not isinstance(watch.engine, Replicated):
+        return {}
+    views = watch.engine.replicas
+    return {"replicas": f"{sum(view.healthy for view in views)} of {len(views)} ready"}
 
 
 def opening_report() -> dict[str, str]:

@@ -5,12 +5,12 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from searchr1.engines.base import Engine, TakesWeights
+from searchr1.engines.base import SURVIVABLE_REASONS, Engine, TakesWeights
 from searchr1.engines.checkpoint import Checkpoint
 from searchr1.engines.probe import probe
 from searchr1.errors import ConfigurationError, EngineError, EngineUnavailableError
 from searchr1.gateway.errors import ApiError, invalid
-from searchr1.gateway.services import Services
+from searchr1.gateway.served_model import ServedModel
 from searchr1.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -18,36 +18,37 @@ logger = logging.getLogger(__name__)
 _PROBE_TEXT: Final = "The capital of France is"
 
 
-async def reload_weights(services: Services, folder: Path, version: str) -> None:
-    """Have the engine serve the checkpoint in ``folder`` as ``version``; one at a time.
+async def reload_weights(model: ServedModel, folder: Path, version: str) -> None:
+    """Have the engine of ``model`` serve the checkpoint in ``folder`` as ``version``; one at a time.
 
     Raises:
         ApiError: 400 for a folder that does not fit, of which the engine knows nothing; 409 for an engine that takes no
             weights; 500 where the weights did not work and the old ones are back; 503 where the engine is down.
     """
-    engine = services.engine
+    engine = model.engine
     if not isinstance(engine, TakesWeights):
         message = "The engine runs elsewhere: reload it there. Only one that this server started takes new weights."
         raise ApiError(409, message, code="engine_not_ours")
-    async with services.reload_lock:
-        served = await asyncio.to_thread(_served_checkpoint, services.served_from)
-        await asyncio.to_thread(_check, folder, served, services.tokenizer)
-        if not (await engine.health()).ok:
+    async with model.reload_lock:
+        served = await asyncio.to_thread(_served_checkpoint, model.served_from)
+        await asyncio.to_thread(_check, folder, served, model.tokenizer)
+        health = await engine.health()
+        if not health.ok and health.reason not in SURVIVABLE_REASONS:
             raise ApiError(503, "The engine is not up: try again when it is.", code="engine_unavailable")
         try:
             await engine.take_weights(folder, version=version)
-            await _probe(engine, services.tokenizer)
+            await _probe(engine, model.tokenizer)
         except EngineUnavailableError as error:
             logger.error("the engine went down while it took the weights in %s: %s", folder, error)
             message = "The engine went down while it took the weights, and restarts. Its log says why."
             raise ApiError(503, message, code="engine_unavailable") from error
         except EngineError as error:
             logger.error("the weights in %s do not work: %s", folder, error)
-            await _take_back(engine, served.folder, services)
+            await _take_back(engine, served.folder, model)
             message = "The weights do not work in the engine, and the old ones are back. The server's log says why."
             raise ApiError(500, message, code="reload_rolled_back") from error
-        services.policy_version = version
-        services.served_from = str(folder)
+        model.policy_version = version
+        model.served_from = str(folder)
 
 
 def _served_checkpoint(served_from: str) -> Checkpoint:
@@ -93,10 +94,10 @@ async def _probe(engine: Engine, tokenizer: Tokenizer) -> None:
     await probe(engine, prompt_ids, num_tokens=4, session="reload-probe", name="the engine")
 
 
-async def _take_back(engine: TakesWeights, folder: Path, services: Services) -> None:
+async def _take_back(engine: TakesWeights, folder: Path, model: ServedModel) -> None:
     try:
-        await engine.take_weights(folder, version=services.policy_version)
-        await _probe(services.engine, services.tokenizer)
+        await engine.take_weights(folder, version=model.policy_version)
+        await _probe(model.engine, model.tokenizer)
     except EngineError as error:
         logger.error("the weights in %s could not be put back: %s", folder, error)
         message = "Neither the new weights nor the old ones work in the engine: restart it. The server's log says why."

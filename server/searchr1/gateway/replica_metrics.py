@@ -1,6 +1,6 @@
 """Metrics of an engine's replicas, read when they are asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -9,34 +9,38 @@ from searchr1.engines.base import Replicated
 
 
 class ReplicaMetrics(Collector):
-    """A collector of one engine's replicas; their addresses are in no metric."""
+    """A collector of the replicas of several engines; their addresses are in no metric."""
 
-    def __init__(self, engine: Replicated) -> None:
-        self._engine = engine
+    def __init__(self, engines: Mapping[str, Replicated]) -> None:
+        """``engines`` are those of each model that has replicas."""
+        self._engines = engines
 
     def collect(self) -> Iterator[Metric]:
         """See ``Collector``."""
+        labels = ["model"]
         replicas = GaugeMetricFamily(
             "searchr1_engine_replicas",
             "Replicas of the engine by state; those that are gone since the start.",
-            labels=["state"],
+            labels=["model", "state"],
         )
-        for state, number in self._engine.num_by_state.items():
-            replicas.add_metric([state], number)
-        yield replicas
-        views = self._engine.replicas
-        yield GaugeMetricFamily(
-            "searchr1_engine_capacity_tokens",
-            "Tokens that the KV caches of ready replicas hold.",
-            value=sum(view.capacity_tokens or 0 for view in views if view.healthy),
+        capacity = GaugeMetricFamily(
+            "searchr1_engine_capacity_tokens", "Tokens that the KV caches of ready replicas hold.", labels=labels
         )
-        yield GaugeMetricFamily(
+        used = GaugeMetricFamily(
             "searchr1_engine_used_tokens",
             "Tokens in the KV caches of ready replicas that completions use.",
-            value=sum(view.used_tokens or 0 for view in views if view.healthy),
+            labels=labels,
         )
-        yield CounterMetricFamily(
+        failovers = CounterMetricFamily(
             "searchr1_engine_failovers",
             "Times that a run went to another replica than the one before.",
-            value=self._engine.num_failovers,
+            labels=labels,
         )
+        for model, engine in self._engines.items():
+            for state, number in engine.num_by_state.items():
+                replicas.add_metric([model, state], number)
+            ready = [view for view in engine.replicas if view.healthy]
+            capacity.add_metric([model], sum(view.capacity_tokens or 0 for view in ready))
+            used.add_metric([model], sum(view.used_tokens or 0 for view in ready))
+            failovers.add_metric([model], engine.num_failovers)
+        yield from (replicas, capacity, used, failovers)

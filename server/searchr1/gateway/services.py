@@ -1,6 +1,5 @@
 """The services of a running gateway: opened at start, closed at stop, and found in the app's state."""
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,20 +9,18 @@ from typing import Protocol
 
 from fastapi import Request
 
-from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
-from searchr1.engines.factory import open_engine
-from searchr1.gateway.access.admission import Admission
+from searchr1.engines.base import Replicated, TellsMetrics
 from searchr1.gateway.access.api_keys import ApiKeys
 from searchr1.gateway.logs import BurstLog
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Readiness
 from searchr1.gateway.replica_metrics import ReplicaMetrics
-from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
-from searchr1.gateway.runs.seats import Seats
+from searchr1.gateway.seat_metrics import SeatMetrics
+from searchr1.gateway.served_model import ServedModel, ServedModels, open_model
+from searchr1.models_file import model_configs
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
-from searchr1.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -40,27 +37,17 @@ class Stoppable(Protocol):
 
 @dataclass(slots=True)
 class Services:
-    """The parts that serve a request."""
+    """The parts that serve a request: the models, and what they share."""
 
     settings: Settings
-    tokenizer: Tokenizer
-    engine: ServedEngine
+    models: ServedModels
     search: SearchLayer
-    admission: Admission
-    policy_version: str = ""
-    """Name of the weights that the engine serves."""
-    served_from: str = ""
-    """The folder or hub name that these weights were loaded from."""
-    reload_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    rewriter: Rewriter | None = None
-    """What writes a conversation's last question anew; None where conversations are not rewritten."""
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
     """Metrics of an engine in this process, which nobody else can scrape."""
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
     keys: ApiKeys = field(init=False)
-    seats: Seats = field(init=False)
     readiness: Readiness = field(init=False)
     under_way: set["Stoppable"] = field(default_factory=set)
     """Runs that are being driven, of every API."""
@@ -68,39 +55,39 @@ class Services:
 
     def __post_init__(self) -> None:
         self.keys = ApiKeys(self.settings)
-        self.readiness = Readiness(self.engine, self.metrics)
-        self.seats = Seats(self.engine, self.settings.scheduling(), weights=self.settings.tenant_weights)
-        self.metrics.registry.register(self.seats.metrics)
-        if isinstance(self.engine, Replicated):
-            self.metrics.registry.register(ReplicaMetrics(self.engine))
+        self.readiness = Readiness({model.name: model.engine for model in self.models}, self.metrics)
+        self.metrics.registry.register(SeatMetrics({model.name: model.seats for model in self.models}))
+        pools = {model.name: model.engine for model in self.models if isinstance(model.engine, Replicated)}
+        if pools:
+            self.metrics.registry.register(ReplicaMetrics(pools))
+
+    @property
+    def default(self) -> ServedModel:
+        """The model of requests that name none."""
+        return self.models.default
 
 
 @asynccontextmanager
 async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Open tokenizer, retriever and engine, the one that fails fastest first.
+    """Open retriever and models, what fails fastest first.
 
     Raises:
         ConfigurationError: a path or a setting cannot work.
         EngineUnavailableError: the engine in this process does not start.
     """
-    source = settings.tokenizer or settings.model
-    tokenizer = await asyncio.to_thread(Tokenizer.load, source, add_bos=settings.add_bos)
+    configs = model_configs(settings)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
-        # A remote one need not be up yet: /readyz tells.
-        engine = await stack.enter_async_context(open_engine(settings.engine_config(tokenizer.vocab_size)))
-        rewriter = await stack.enter_async_context(open_rewriter(settings, engine, tokenizer))
+        # The one in this process comes last: it takes longest.
+        opened = [await stack.enter_async_context(open_model(config, search)) for config in reversed(configs)]
+        models = ServedModels(opened[::-1])
+        engine = models.default.engine
         is_local = settings.engine_url is None
         yield Services(
             settings=settings,
-            tokenizer=tokenizer,
-            engine=engine,
+            models=models,
             search=search,
-            policy_version=settings.model,
-            served_from=settings.model,
-            admission=Admission(settings, tokenizer, search),
-            rewriter=rewriter,
             metrics=metrics,
             engine_metrics=engine.metrics_text if is_local and isinstance(engine, TellsMetrics) else None,
         )

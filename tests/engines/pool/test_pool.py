@@ -18,7 +18,7 @@ from searchr1.engines.vllm.http import HttpTimeouts, VllmHttpEngine
 from searchr1.errors import EngineClosedError, EngineError, EngineUnavailableError
 from tests.engines.helpers import GREEDY, PROMPT, said, write_noisy_copy
 from tests.engines.pool.test_faults import until
-from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, Fault, serve_fake_vllm
+from tests.engines.vllm.fake_vllm import MODEL, Answer, FakeVllm, Fault, serve_fake_vllm
 from tests.support.vllm_server import run_vllm
 
 TURNS = itertools.repeat("<answer> a </answer>")
@@ -254,6 +254,50 @@ async def test_replicas_that_offer_no_way_to_take_weights_serve_on() -> None:
         with pytest.raises(EngineError, match="VLLM_SERVER_DEV_MODE=1"):
             await pool.take_weights(Path("/weights"), version="2")
         assert pool.num_by_state["ready"] == 2
+
+
+async def test_a_server_that_joins_or_was_away_gets_the_pools_weights_before_any_session() -> None:
+    async with fakes(3) as [one, away, new], pool_of(static(one, away), rolling=True) as pool:
+        for fake in (one, away, new):
+            fake.takes_weights = True
+        away.answers["/health"] = Answer(status=503)
+        await until(lambda: pool.num_by_state["unwell"] == 1)
+        await pool.take_weights(Path("/weights"), version="2")
+        assert not away.told
+        pool.add(new.url)
+        assert pool.num_by_state["ready"] == 1
+        await until(lambda: pool.num_by_state["ready"] == 2)
+        assert not away.told, "it is asked for nothing while it is unwell"
+        away.answers.clear()
+        await until(lambda: pool.num_by_state["ready"] == 3)
+        assert [path for _, path in new.told] == [path for _, path in away.told] == CONTROLS
+        one.answers["/health"] = Answer(then="cut")  # As one that is started again.
+        await until(lambda: pool.num_by_state["ready"] == 2)
+        one.told.clear()
+        one.answers.clear()
+        await until(lambda: pool.num_by_state["ready"] == 3)
+        assert [path for _, path in one.told] == CONTROLS
+
+
+async def test_a_server_that_does_not_take_the_pools_weights_gets_no_session(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with fakes(2) as [one, new], pool_of(static(one), rolling=True) as pool:
+        one.takes_weights = True
+        await pool.take_weights(Path("/weights"), version="2")
+        assert pool.num_by_state["ready"] == 1
+        pool.add(new.url)
+        await until(lambda: "lacks the pool's weights" in caplog.text)
+        assert pool.num_by_state["draining"] == 1
+        await ask(pool, "a", "b")
+        assert not new.bodies
+
+
+async def test_weights_are_not_rolled_over_servers_of_which_none_is_there() -> None:
+    async with fakes(1) as [one], pool_of(static(one), rolling=True) as pool:
+        one.answers["/health"] = Answer(status=503)
+        with pytest.raises(EngineUnavailableError, match="none of the 1 replicas is there"):
+            await pool.take_weights(Path("/weights"), version="2")
 
 
 @pytest.mark.vllm

@@ -46,8 +46,8 @@ async def engine() -> AsyncIterator[VllmInProcessEngine]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stage(engine: VllmInProcessEngine) -> AsyncIterator[Stage]:
     async with running_stage(engine=cast("StageEngine", engine), admin_key="root") as running:
-        running.services.tokenizer = Tokenizer.load(str(CHECKPOINT))
-        running.services.served_from = str(CHECKPOINT)
+        running.services.default.tokenizer = Tokenizer.load(str(CHECKPOINT))
+        running.services.default.served_from = str(CHECKPOINT)
         yield running
 
 

@@ -77,7 +77,7 @@ async def test_earlier_messages_become_context_of_the_question(stage: Stage) -> 
                 {"role": "user", "content": "And its currency?"},
             ],
         )
-    prompt = stage.services.tokenizer.decode(stage.engine.prompts[0])
+    prompt = stage.services.default.tokenizer.decode(stage.engine.prompts[0])
     assert (
         "instructions:\nBe brief.\n\nGiven this conversation:\nuser: Where is Timbuktu?\nassistant: Mali\n\nAnd its"
         in prompt

@@ -120,7 +120,7 @@ async def test_without_slots_for_all_choices_none_runs(stream: bool) -> None:
         assert response.status_code == 503
         assert response.json()["error"]["code"] == "overloaded"
         assert stage.engine.prompts == []
-        assert stage.services.seats.num_running == 0
+        assert stage.services.default.seats.num_running == 0
         assert (await stage.client.post("/v1/chat/completions", json={**ASK, "n": 2})).status_code == 200
 
 
@@ -133,7 +133,7 @@ async def test_one_choice_that_fails_ends_all(stream: bool) -> None:
         assert response.status_code == (200 if stream else 503)
         told = json.loads(sse_payloads(response.text)[-1]) if stream else response.json()
         assert told["error"]["code"] == "engine_unavailable"
-        await eventually(lambda: engine.num_open == 0 and stage.services.seats.num_running == 0)
+        await eventually(lambda: engine.num_open == 0 and stage.services.default.seats.num_running == 0)
 
 
 async def test_a_client_that_leaves_frees_all_choices() -> None:
@@ -143,4 +143,4 @@ async def test_a_client_that_leaves_frees_all_choices() -> None:
         await eventually(lambda: engine.num_open == 3)
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        await eventually(lambda: engine.num_open == 0 and stage.services.seats.num_running == 0)
+        await eventually(lambda: engine.num_open == 0 and stage.services.default.seats.num_running == 0)

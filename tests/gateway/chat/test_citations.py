@@ -10,6 +10,7 @@ from openai.types.chat import ChatCompletion
 from searchr1.gateway.access.admission import Admission, RunOptions
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.shape import ChatShape
+from searchr1.gateway.served_model import ServedModel, ServedModels
 from searchr1.gateway.services import Services
 from searchr1.identity import ANYONE
 from searchr1.loop.types import Passage
@@ -49,8 +50,9 @@ async def _completion(answer: str, passages: list[Passage], searches: bool) -> t
     engine = StageEngine([*turns, f"<think> {MADE_UP} </think>\n<answer> {answer} </answer>"])
     config = Settings(model=MODEL, retriever="index:none")
     search = SearchLayer(StageRetriever(Found(tuple(passages))))
-    services = Services(config, TOKENIZER, engine, search, Admission(config, TOKENIZER, search))
-    plan = services.admission.plan("Mali?", RunOptions(), caller=ANYONE, run_id="r", stream=True)
+    model = ServedModel(config, TOKENIZER, engine, Admission(config, TOKENIZER, search))
+    services = Services(config, ServedModels([model]), search)
+    plan = services.default.admission.plan("Mali?", RunOptions(), caller=ANYONE, run_id="r", stream=True)
     fold = RunFold()
     async for _, event in choice_events(services, [plan], run_id="r"):
         fold.add(event)

@@ -264,7 +264,7 @@ async def test_messages_are_folded_into_the_trained_question(stage: Stage) -> No
     ]
     response = await stage.client.post("/v1/chat/completions", json={"model": MODEL, "messages": messages})
     assert response.status_code == 200, response.text
-    prompt = stage.services.tokenizer.decode(stage.engine.prompts[0])
+    prompt = stage.services.default.tokenizer.decode(stage.engine.prompts[0])
     assert (
         "Question: Follow these instructions:\nBe brief.\nAnswer in French.\n\n"
         "Given this conversation:\nuser: Where is Timbuktu?\ntool: a city of Mali\nassistant: Mali\nuser: [image]\n"

@@ -232,7 +232,7 @@ async def test_a_bug_in_mid_stream_is_told_without_its_details(
     assert json.loads(sse_payloads(response.text)[-1])["error"]["code"] == "internal"
     assert "secret" not in response.text
     assert "secret detail" in caplog.text
-    await eventually(lambda: stage.engine.num_open == 0 and stage.services.seats.num_running == 0)
+    await eventually(lambda: stage.engine.num_open == 0 and stage.services.default.seats.num_running == 0)
 
 
 async def test_closing_the_stream_frees_the_engine() -> None:
@@ -244,4 +244,4 @@ async def test_closing_the_stream_frees_the_engine() -> None:
         async with await client.chat.completions.create(model=MODEL, messages=MESSAGES, stream=True) as stream:
             await anext(aiter(stream))
             await eventually(lambda: engine.num_open == 1)
-        await eventually(lambda: engine.num_open == 0 and stage.services.seats.num_running == 0)
+        await eventually(lambda: engine.num_open == 0 and stage.services.default.seats.num_running == 0)

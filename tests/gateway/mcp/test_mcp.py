@@ -175,7 +175,7 @@ async def test_a_client_that_leaves_frees_the_engine(mode: str) -> None:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
         await eventually(lambda: engine.num_open == 0)
-        assert stage.services.seats.num_running == 0
+        assert stage.services.default.seats.num_running == 0
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.runs.idempotency import Claim, IdempotencyKeys, claim_name
 from searchr1.gateway.runs.store.base import RunStoreError
 from searchr1.gateway.runs.store.memory import MemoryRunStore
-from tests.gateway.conftest import Stage, StageEngine, eventually, running_stage, sse_payloads
+from tests.gateway.conftest import MODEL, Stage, StageEngine, eventually, running_stage, sse_payloads
 from tests.support.redis_server import RedisServer, run_redis
 
 QUESTION = "Which currency is used in Mali?"
@@ -181,7 +181,7 @@ async def test_a_failed_run_is_run_again(stream: bool) -> None:
         failed = await post(stage, stream=stream)
         assert failed.status_code == 503
         engine.error = None
-        stage.services.readiness.engine.note(ok=True)
+        stage.services.readiness.engines[MODEL].part.note(ok=True)
         _, replayed = whole(await post(stage, stream=stream))
         assert not replayed
 

@@ -66,7 +66,7 @@ async def by_previous_run(stage: Stage, messages: list[dict[str, str]]) -> None:
 
 def asked(stage: Stage, number: int = -1) -> str:
     """The question in a prompt that the engine was given."""
-    text = stage.services.tokenizer.decode(stage.engine.prompts[number])
+    text = stage.services.default.tokenizer.decode(stage.engine.prompts[number])
     return text.partition("Question: ")[2].rpartition("\nassistant")[0].strip()
 
 
@@ -74,8 +74,8 @@ def asked(stage: Stage, number: int = -1) -> str:
 async def rewriting_stage(engine: StageEngine, **settings: Any) -> AsyncIterator[Stage]:
     async with running_stage(engine=engine, conversation="rewrite", **settings) as stage:
         services = stage.services
-        async with open_rewriter(services.settings, engine, services.tokenizer) as rewriter:
-            services.rewriter = rewriter
+        async with open_rewriter(services.settings, engine, services.default.tokenizer) as rewriter:
+            services.default.rewriter = rewriter
             yield stage
 
 
@@ -148,11 +148,11 @@ async def test_the_served_model_rewrites_the_last_message(ask: Any, written: str
     engine = StageEngine(completions=[written, SEARCH_TURN, ANSWER_TURN])
     async with rewriting_stage(engine, system="ignore") as stage:
         await ask(stage, [SYSTEM, *CHAT])
-        prompt = stage.services.tokenizer.decode(engine.prompts[0])
+        prompt = stage.services.default.tokenizer.decode(engine.prompts[0])
         assert "user: Where is Timbuktu?\nassistant: Mali\n\nLast message: And its currency?" in prompt
         assert asked(stage, 1) == REWRITTEN
         assert rewrites(stage) == {"rewritten": 1.0}
-        assert stage.services.seats.num_running == 0
+        assert stage.services.default.seats.num_running == 0
 
 
 @pytest.mark.parametrize("ask", [by_previous_response, by_previous_run])
@@ -227,7 +227,7 @@ async def test_a_rewriting_that_takes_too_long_folds_and_its_time_is_the_runs() 
     hold = asyncio.Event()
     engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN], hold=hold)
     async with rewriting_stage(engine, rewrite_timeout_s=0.3) as stage:
-        plan = stage.services.admission.plan
+        plan = stage.services.default.admission.plan
         seen: list[float] = []
 
         def spying(*args: Any, **kwargs: Any) -> Any:
@@ -237,7 +237,7 @@ async def test_a_rewriting_that_takes_too_long_folds_and_its_time_is_the_runs() 
             seen.append(made.options.deadline_s)
             return made
 
-        stage.services.admission.plan = spying  # type: ignore[method-assign]
+        stage.services.default.admission.plan = spying  # type: ignore[method-assign]
         await by_chat(stage, CHAT)
         assert asked(stage, 1) == FOLDED
         assert rewrites(stage) == {"failed": 1.0}
@@ -255,7 +255,7 @@ async def test_an_engine_that_is_down_fails_the_run_and_not_the_rewriting_alone(
 
 async def test_a_rewriting_takes_a_slot_of_a_run() -> None:
     async with rewriting_stage(StageEngine(), max_concurrent_runs=1) as stage:
-        with stage.services.seats.seat(ANYONE):
+        with stage.services.default.seats.seat(ANYONE):
             response = await stage.client.post("/v1/chat/completions", json={"model": MODEL, "messages": CHAT})
         assert response.status_code == 503
         assert stage.engine.prompts == []
@@ -266,7 +266,7 @@ async def test_a_rewriting_holds_its_prompt_and_the_tokens_that_it_may_write() -
     async with rewriting_stage(engine) as stage:
         chat = asyncio.create_task(by_chat(stage, CHAT))
         await eventually(lambda: engine.num_open == 1)
-        [replica] = stage.services.seats._scheduler._replicas
+        [replica] = stage.services.default.seats._scheduler._replicas
         assert replica.footprint_tokens == len(engine.prompts[0])
         assert replica.reserved_tokens == len(engine.prompts[0]) + MAX_TOKENS
         assert engine.hold is not None

@@ -60,12 +60,12 @@ async def test_a_queued_run_is_told_its_place_and_starts_when_it_is_free() -> No
     async with full_stage() as full:
         post = full.stage.client.post
         second = asyncio.create_task(post("/v1/research", json={**ASK, "stream": True}))
-        await eventually(lambda: full.stage.services.seats.num_queued == 1)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 1)
         third = asyncio.create_task(post("/v1/research", json={**ASK, "stream": True}))
-        await eventually(lambda: full.stage.services.seats.num_queued == 2)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 2)
         assert full.stage.engine.num_open == 1
         metrics = (await full.stage.client.get("/metrics")).text
-        assert "searchr1_runs_queued 2.0" in metrics
+        assert 'searchr1_runs_queued{model="test-model"} 2.0' in metrics
         full.open_up()
         streams = [events_of(answer) for answer in await asyncio.gather(second, third)]
     for number, events in enumerate(streams):
@@ -97,18 +97,18 @@ async def test_a_run_that_starts_at_once_is_told_no_place() -> None:
 async def test_every_api_waits_and_answers(path: str, body: dict[str, Any]) -> None:
     async with full_stage() as full:
         waiting = asyncio.create_task(full.stage.client.post(path, json=body))
-        await eventually(lambda: full.stage.services.seats.num_queued == body.get("n", 1))
+        await eventually(lambda: full.stage.services.default.seats.num_queued == body.get("n", 1))
         full.open_up()
         answer = await waiting
         assert answer.status_code == 200
         assert ANSWER in answer.text
-        await eventually(lambda: full.stage.services.seats.num_running == 0)
+        await eventually(lambda: full.stage.services.default.seats.num_running == 0)
 
 
 async def test_beyond_the_queue_runs_are_refused_before_anything_is_spent_on_them() -> None:
     async with full_stage(max_queued_runs=2) as full:
         queued = [asyncio.create_task(full.stage.client.post("/v1/research", json=ASK)) for _ in range(2)]
-        await eventually(lambda: full.stage.services.seats.num_queued == 2)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 2)
         for path, body in (("/v1/research", ASK), ("/v1/chat/completions", MESSAGES), ("/v1/research", {})):
             refused = await full.stage.client.post(path, json=body)
             assert refused.status_code == 503
@@ -122,7 +122,7 @@ async def test_beyond_the_queue_runs_are_refused_before_anything_is_spent_on_the
 async def test_the_deadline_counts_in_the_queue(stream: bool) -> None:
     async with full_stage() as full:
         answer = await full.stage.client.post("/v1/research", json={**ASK, "stream": stream, "deadline_s": 0.2})
-        assert full.stage.services.seats.num_queued == 0
+        assert full.stage.services.default.seats.num_queued == 0
         assert full.stage.engine.num_open == 1
     if stream:
         assert events_of(answer)[-1]["error"]["code"] == "deadline"
@@ -150,7 +150,7 @@ async def test_time_in_the_queue_is_part_of_the_run_s(monkeypatch: pytest.Monkey
     monkeypatch.setattr("searchr1.gateway.runs.drive.drive", noted)
     async with full_stage(engine=OnceQuick(hold=asyncio.Event())) as full:
         waiting = asyncio.create_task(full.stage.client.post("/v1/research", json={**ASK, "deadline_s": 0.9}))
-        await eventually(lambda: full.stage.services.seats.num_queued == 1)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 1)
         await asyncio.sleep(0.4)
         full.open_up()
         run = (await waiting).json()
@@ -165,9 +165,9 @@ async def test_who_leaves_the_queue_leaves_nothing_behind(stream: bool) -> None:
     async with full_stage(resume_grace_s=0.0) as full:
         body = {**ASK, "stream": stream, "store": False}
         leaving = asyncio.create_task(full.stage.client.post("/v1/research", json=body))
-        await eventually(lambda: full.stage.services.seats.num_queued == 1)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 1)
         leaving.cancel()
-        await eventually(lambda: full.stage.services.seats.num_queued == 0)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 0)
         assert len(full.stage.engine.prompts) == 1
 
 
@@ -181,9 +181,9 @@ async def test_a_polite_key_waits_for_one_run_of_a_greedy_one_not_for_all() -> N
             ended.append(key)
 
         greedy = [asyncio.create_task(ask("greedy")) for _ in range(12)]
-        await eventually(lambda: full.stage.services.seats.num_queued == 12)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 12)
         polite = [asyncio.create_task(ask("polite")) for _ in range(2)]
-        await eventually(lambda: full.stage.services.seats.num_queued == 14)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 14)
         full.open_up()
         await asyncio.gather(*greedy, *polite)
     assert [i for i, key in enumerate(ended) if key == "polite"][-1] <= 5
@@ -197,10 +197,10 @@ async def test_one_key_can_take_half_of_the_queue() -> None:
             return asyncio.create_task(full.stage.client.post("/v1/research", json=ASK, headers=headers))
 
         taken = [ask("greedy"), ask("greedy")]
-        await eventually(lambda: full.stage.services.seats.num_queued == 2)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 2)
         assert (await ask("greedy")).status_code == 503
         taken.append(ask("polite"))
-        await eventually(lambda: full.stage.services.seats.num_queued == 3)
+        await eventually(lambda: full.stage.services.default.seats.num_queued == 3)
         full.open_up()
         assert [(await answer).status_code for answer in taken] == [200, 200, 200]
 
@@ -216,15 +216,15 @@ async def test_the_kv_cache_bounds_the_runs_that_go_on_at_once() -> None:
     engine = MeasuredEngine(hold=asyncio.Event())
     # A prompt has some 650 tokens, and 900 are reserved for what follows: two runs fit into 249 blocks, and not three.
     async with running_stage(engine=engine, max_queued_runs=8, max_turns=2, max_observation_tokens=350) as stage:
-        await eventually(lambda: stage.services.seats._replicas["engine"].capacity_tokens == 3984)
+        await eventually(lambda: stage.services.default.seats._replicas["engine"].capacity_tokens == 3984)
         asking = [asyncio.create_task(stage.client.post("/v1/research", json=ASK)) for _ in range(5)]
-        await eventually(lambda: stage.services.seats.num_queued == 3)
-        assert stage.services.seats.num_running == engine.num_open == 2
+        await eventually(lambda: stage.services.default.seats.num_queued == 3)
+        assert stage.services.default.seats.num_running == engine.num_open == 2
         assert engine.hold is not None
         engine.hold.set()
         # Runs at once share the engine's script.
         assert {(await answer).json()["status"] for answer in asking} <= {"completed", "exhausted"}
-        assert stage.services.seats.num_running == 0
+        assert stage.services.default.seats.num_running == 0
 
 
 @dataclass

@@ -113,7 +113,7 @@ async def test_a_stream_that_is_not_stored_ends_with_its_reader(stage: Stage) ->
     run_id, response = await begin(stage, store=False)
     await response.aclose()
     await eventually(lambda: stage.engine.num_open == 0)
-    await eventually(lambda: stage.services.seats.num_running == 0)
+    await eventually(lambda: stage.services.default.seats.num_running == 0)
     assert (await stage.client.get(f"/v1/research/{run_id}")).status_code == 404
 
 
@@ -127,7 +127,7 @@ async def test_cancel_frees_the_engine_and_ends_every_stream(held: tuple[Stage, 
     assert json.loads(last[6:])["status"] == "cancelled"
     again = await stage.client.post(f"/v1/research/{run_id}/cancel")
     assert again.json() == cancelled.json()
-    assert stage.services.seats.num_running == 0
+    assert stage.services.default.seats.num_running == 0
 
 
 async def test_a_replay_searches_in_the_record_alone(stage: Stage) -> None:
@@ -281,7 +281,7 @@ async def test_a_bug_ends_a_run_as_failed_and_frees_its_slot() -> None:
         assert last["type"] == "run.failed"
         assert last["error"]["code"] == "internal"
         assert "a bug" not in streamed.text
-        assert stage.services.seats.num_running == 0
+        assert stage.services.default.seats.num_running == 0
 
 
 async def test_priced_searches_and_the_first_token_are_in_the_usage() -> None:

@@ -122,7 +122,7 @@ async def test_cancelling_twice_does_not_break_off_the_clean_up() -> None:
         for cancelled in await asyncio.gather(*cancelling):
             assert cancelled.json()["status"] == "cancelled"
         assert engine.num_tidied == 1
-        assert stage.services.seats.num_running == 0
+        assert stage.services.default.seats.num_running == 0
 
 
 class ScriptedDrive:
@@ -151,8 +151,8 @@ async def test_a_run_that_is_cut_after_its_last_event_has_no_second_one() -> Non
 
 
 async def test_a_run_that_is_cut_before_its_first_event_is_whole(stage: Stage) -> None:
-    plan = stage.services.admission.plan(QUESTION, RunOptions(), caller=ANYONE, run_id="run_1", stream=True)
-    seat = stage.services.seats.seat(ANYONE)
+    plan = stage.services.default.admission.plan(QUESTION, RunOptions(), caller=ANYONE, run_id="run_1", stream=True)
+    seat = stage.services.default.seats.seat(ANYONE)
     live = LiveRun(META, RunDrive(stage.services, plan, seat.__enter__(), run_id="run_1", created=1), leave_s=None)
     live.end()
     await live.drive_to_end()
@@ -180,7 +180,7 @@ async def test_clients_that_are_gone_before_the_first_event_leave_nothing_behind
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         await ask_health(stage)
-        await eventually(lambda: stage.services.seats.num_running == 0)
+        await eventually(lambda: stage.services.default.seats.num_running == 0)
         assert stage.engine.num_open == 0
         listed = (await stage.client.get("/v1/research", params={"limit": 100})).json()["data"]
         assert {run["status"] for run in listed} <= {"cancelled"}
@@ -352,7 +352,7 @@ async def test_a_replayed_run_made_by_the_client(stage: Stage) -> None:
     assert response.status_code == 400
     long = await stage.client.post("/v1/research/replay", json={"run": {**run, "question": "x" * 9000}})
     assert long.status_code == 400
-    assert stage.services.seats.num_running == 0
+    assert stage.services.default.seats.num_running == 0
 
 
 async def test_stopping_the_server_leaves_no_task_and_no_slot() -> None:
@@ -361,9 +361,9 @@ async def test_stopping_the_server_leaves_no_task_and_no_slot() -> None:
         _, response = await begin(stage)
         body = {"model": stage.services.settings.public_name, "input": QUESTION, "background": True}
         assert (await stage.client.post("/v1/responses", json=body)).status_code == 200
-        assert stage.services.seats.num_running == 2
+        assert stage.services.default.seats.num_running == 2
         await response.aclose()
-    assert stage.services.seats.num_running == 0
+    assert stage.services.default.seats.num_running == 0
     assert stage.engine.num_open == 0
     left = {task.get_name() + repr(task.get_coro()) for task in asyncio.all_tasks() - before}
     assert {name for name in left if "_shutdown_watcher" not in name} == set()

@@ -10,7 +10,7 @@ Each replica is watched by a task of its own. Silence alone makes none unwell: i
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from searchr1.engines.base import (
 )
 from searchr1.engines.pool.discovery import Discovery
 from searchr1.engines.pool.replica import Replica
-from searchr1.engines.pool.weights import load_at_once, roll_over
+from searchr1.engines.pool.weights import RollingWeights, Weights, load_at_once
 from searchr1.engines.vllm.address import ServerAddress
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.errors import (
@@ -86,11 +86,12 @@ class VllmPool(TakesWeights):
         """Times that a session went to another replica than the one before."""
         self._discovery, self._connect, self._rolling = discovery, connect, rolling
         self._times = times or PoolTimes()
+        self._weights = RollingWeights(self._moved_away)
         self._replicas: dict[str, Replica] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._discovering: asyncio.Task[None] | None = None
         self._found: frozenset[str] = frozenset()
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[None]] = set()
         self._sessions: OrderedDict[str, str] = OrderedDict()
         self._on_their_way_out: set[str] = set()
         self._num_gone = 0
@@ -109,7 +110,7 @@ class VllmPool(TakesWeights):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_closed = True
-        tasks = [*self._watches.values(), *self._leaving, *filter(None, [self._discovering])]
+        tasks = [*self._watches.values(), *self._errands, *filter(None, [self._discovering])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -144,6 +145,7 @@ class VllmPool(TakesWeights):
             return
         replica = Replica(self._connect(url))
         self._replicas[name] = replica
+        self._weights.joined(replica)
         self._watches[name] = asyncio.create_task(self._watch(replica), name=f"replica-watch {name}")
 
     async def drain(self, url: str, *, within_s: float = 0.0) -> None:
@@ -155,10 +157,7 @@ class VllmPool(TakesWeights):
         replica = self._replicas[ServerAddress.parse(url).url]
         self._on_their_way_out.add(replica.name)
         replica.drain()
-        is_idle = await replica.idle_within(within_s)
-        while not is_idle and replica.name in self._on_their_way_out:
-            self._move_completions(replica)
-            is_idle = await replica.idle_within(_MOVE_AGAIN_S)
+        await self._emptied(replica, within_s)
         if replica.name not in self._on_their_way_out:
             return
         self._on_their_way_out.discard(replica.name)
@@ -167,7 +166,18 @@ class VllmPool(TakesWeights):
         await asyncio.gather(watch, return_exceptions=True)
         del self._replicas[replica.name]
         self._num_gone += 1
+        self._weights.left(replica)
         await replica.remove()
+
+    def begin_drain(self, url: str, *, within_s: float, leaves: bool = False) -> None:
+        """Drain a server without waiting for it; see ``TakesReplicas``. One that does not leave gets new weights, too.
+
+        Raises:
+            KeyError: there is no such server.
+        """
+        replica = self._replicas[ServerAddress.parse(url).url]
+        replica.drain()
+        self._spawn(self._leave(replica.name, within_s) if leaves else self._emptied(replica, within_s))
 
     async def health(self) -> EngineHealth:
         """Return that all is well while one replica is ready, or else why none is. Never raises."""
@@ -227,10 +237,8 @@ class VllmPool(TakesWeights):
             EngineError: some replicas did not take them; the message says which, and why.
         """
         replicas = [one for one in self._replicas.values() if one.name not in self._on_their_way_out]
-        if self._rolling and len(replicas) > 1:
-            await roll_over(replicas, folder, version, empty=self._moved_away)
-        else:
-            await load_at_once(replicas, folder, version)
+        weights = Weights(folder, version)
+        await (self._weights.roll(replicas, weights) if self._rolling else load_at_once(replicas, weights))
 
     def _replica_of(self, session: str) -> Replica:
         """Return where a completion of ``session`` goes. Raises ``EngineUnavailableError`` where there is none."""
@@ -302,6 +310,8 @@ class VllmPool(TakesWeights):
             looked_at = loop.time()
             num_bad = 0 if await replica.look() else num_bad + 1
             bad_at = looked_at if num_bad == 1 else bad_at
+            if self._weights.looked_at(replica):
+                self._spawn(self._weights.catch_up(replica))
             # One look may have been unlucky, and what still brings tokens is left alone.
             if num_bad >= 2 and self._others(replica):
                 unwell = EngineUnavailableError(f"the replica {replica.name} is unwell", passing=True)
@@ -333,11 +343,21 @@ class VllmPool(TakesWeights):
         for url in sorted(found - self._found):
             self.add(url)
         for url in self._found - found:
-            leaving = asyncio.create_task(self._leave(url), name="pool-leave")
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
+            self._spawn(self._leave(url, self._times.drain_s))
         self._found = found
 
-    async def _leave(self, url: str) -> None:
+    async def _leave(self, url: str, within_s: float) -> None:
         with suppress(KeyError):  # Somebody has drained it.
-            await self.drain(url, within_s=self._times.drain_s)
+            await self.drain(url, within_s=within_s)
+
+    async def _emptied(self, replica: Replica, within_s: float) -> None:
+        """Return when nothing runs on a drained replica any more, or it has been taken in again."""
+        is_idle = await replica.idle_within(within_s)
+        while not is_idle and replica.is_draining:
+            self._move_completions(replica)
+            is_idle = await replica.idle_within(_MOVE_AGAIN_S)
+
+    def _spawn(self, errand: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(errand, name="pool-errand")
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)

@@ -41,7 +41,7 @@ class Replica:
         self._pending_tokens = 0
         """Longest that completions may become which were sent since the load was read."""
         self._health = EngineHealth(ok=False, reason="starting")
-        self._is_draining = self._is_gone = False
+        self._is_draining = self._is_loading = self._is_gone = False
         self._told: ReplicaState = "unwell"
 
     @property
@@ -49,7 +49,7 @@ class Replica:
         """What it is now."""
         if self._is_gone:
             return "gone"
-        if self._is_draining:
+        if self._is_draining or self._is_loading:
             return "draining"
         return "ready" if self.takes_sessions else "unwell"
 
@@ -61,10 +61,21 @@ class Replica:
     @property
     def is_in_service(self) -> bool:
         """Whether it says that it is well enough for some runs, and nobody takes it out."""
-        return self._serves and not self._is_draining and not self._is_gone
+        return self.serves and not (self._is_draining or self._is_loading or self._is_gone)
 
     @property
-    def _serves(self) -> bool:
+    def is_draining(self) -> bool:
+        """Whether its owner has taken it out, for good or until it is taken in again."""
+        return self._is_draining
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether it takes no sessions until it has other weights."""
+        return self._is_loading
+
+    @property
+    def serves(self) -> bool:
+        """Whether it says that it is well enough for some runs."""
         return self._health.ok or self._health.reason in SURVIVABLE_REASONS
 
     @property
@@ -79,6 +90,7 @@ class Replica:
             self.num_in_flight,
             load.num_waiting,
             load.block_tokens,
+            self.breaker.state,
         )
 
     @property
@@ -118,7 +130,7 @@ class Replica:
         """Ask the server how it is and how much room it has; return whether it serves. Never raises."""
         self._health = await self.client.health()
         self._note()  # A breaker's rest may also be over.
-        if serves := self._serves:
+        if serves := self.serves:
             try:
                 self.load = load_of(await self.client.metrics_text())
             except EngineError:
@@ -133,8 +145,18 @@ class Replica:
         self._note()
 
     def admit(self) -> None:
-        """Take sessions again after a drain."""
+        """Take sessions again after a drain; not while its weights are being replaced."""
         self._is_draining = False
+        self._note()
+
+    def begin_loading(self) -> None:
+        """Take no more sessions until its weights have been replaced."""
+        self._is_loading = True
+        self._note()
+
+    def end_loading(self) -> None:
+        """Take sessions again, unless it is drained."""
+        self._is_loading = False
         self._note()
 
     async def remove(self) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from searchr1.driver import DriveOptions
 from searchr1.engines.base import UNSHAPED, UNWATCHED_INTERVAL, Shaping
 from searchr1.gateway.access.pseudonyms import Pseudonyms
-from searchr1.gateway.errors import ApiError, invalid
+from searchr1.gateway.errors import invalid
 from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
@@ -63,6 +63,8 @@ class Plan:
     retriever: Retriever
     """The caller's view of the search layer."""
     caller: Caller
+    model: str
+    """Name of the served model that it is for."""
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -71,24 +73,18 @@ class Plan:
 
 
 class Admission:
-    """The admission of requests: they become plans, or an ``ApiError`` says what to change."""
+    """The admission of requests for one model: they become plans, or an ``ApiError`` says what to change."""
 
     def __init__(self, settings: Settings, tokenizer: Tokenizer, search: SearchLayer) -> None:
         self._settings = settings
         self._tokenizer = tokenizer
         self._search = search
+        self._model = settings.public_name
         self._profile = settings.loop_profile()
         check_profile(self._profile, tokenizer)
         secret = settings.engine_session_secret
         self._pseudonyms = Pseudonyms(secret.get_secret_value() if secret else None)
         self._pacing = Pacing(settings.stream_interval_ms / 1000)
-
-    def check_model(self, name: str | None) -> None:
-        """Refuse a model that is not served here. Raises ``ApiError`` 404."""
-        served = self._settings.public_name
-        if name is not None and name != served:
-            message = f"The model {name[:200]!r} does not exist here. This server serves {served!r}."
-            raise ApiError(404, message, code="model_not_found", param="model")
 
     @property
     def reserved_texts(self) -> tuple[str, ...]:
@@ -149,7 +145,7 @@ class Admission:
         drive_options = self._drive_options(options, caller, run_id, stream=stream, shaping=shaping)
         if spent_s and drive_options.deadline_s is not None:
             drive_options = replace(drive_options, deadline_s=max(drive_options.deadline_s - spent_s, LEAST_S))
-        return Plan(question, rollout, drive_options, retriever, caller)
+        return Plan(question, rollout, drive_options, retriever, caller, self._model)
 
     def _checked_question(self, question: str, param: str) -> str:
         if len(question) > self._settings.max_question_chars:

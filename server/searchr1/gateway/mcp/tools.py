@@ -17,7 +17,7 @@ from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.failures import search_failure
-from searchr1.gateway.routes.run_requests import require_room
+from searchr1.gateway.routes.run_requests import chosen_model, require_room
 from searchr1.gateway.runs.drive import run_events
 from searchr1.gateway.runs.seats import NoSlotError, SeatExpiredError
 from searchr1.gateway.services import Services, services_of
@@ -42,6 +42,7 @@ class ResearchInput(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     question: str = Field(description="A complete question; nothing else of the conversation is seen.")
+    model: str | None = Field(default=None, description="A served model; by default the server's first.")
     max_searches: Annotated[int, Field(ge=0)] | None = Field(
         default=None, description="Searches in all; by default the server's bound."
     )
@@ -122,7 +123,7 @@ async def call_tool(request: Request, name: str, arguments: dict[str, Any], repo
     try:
         if name == "research":
             await require_room(request)
-            return await _research(services, caller, _parsed(ResearchInput, arguments), report)
+            return await _research(request, _parsed(ResearchInput, arguments), report)
         if name == "search":
             return await _search(services, caller, _parsed(SearchInput, arguments))
         raise ToolError(f"There is no tool {name[:100]!r}: the tools are research and search.")
@@ -131,10 +132,12 @@ async def call_tool(request: Request, name: str, arguments: dict[str, Any], repo
         return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 
 
-async def _research(services: Services, caller: Caller, given: ResearchInput, report: Report) -> types.CallToolResult:
+async def _research(request: Request, given: ResearchInput, report: Report) -> types.CallToolResult:
+    services, caller = services_of(request), caller_of(request)
     options = RunOptions(max_searches=given.max_searches, top_k=given.top_k)
     run_id = f"run_{uuid.uuid4().hex}"
-    plan = services.admission.plan(given.question, options, caller=caller, run_id=run_id, stream=False)
+    model = chosen_model(request, given.model, conversation=run_id)
+    plan = model.admission.plan(given.question, options, caller=caller, run_id=run_id, stream=False)
     fold, num_steps = RunFold(), 0
     async with aclosing(run_events(services, plan, run_id=run_id)) as events:
         async for event in events:
@@ -192,7 +195,7 @@ async def _search(services: Services, caller: Caller, given: SearchInput) -> typ
     if top_k > settings.max_top_k:
         raise ToolError(f"'top_k' is {top_k}; this server allows at most {settings.max_top_k}.")
     # It takes the place of a run, and nothing of the engine.
-    with services.seats.seat(caller, num_ids=0, growth_tokens=0, deadline_s=settings.search_timeout_s) as seat:
+    with services.default.seats.seat(caller, num_ids=0, growth_tokens=0, deadline_s=settings.search_timeout_s) as seat:
         await seat.begin(0)
         retriever = services.search.view(caller)
         outcome = await retriever.search(given.query, top_k, settings.search_timeout_s)

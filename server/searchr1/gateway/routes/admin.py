@@ -28,10 +28,13 @@ class ReloadRequest(BaseModel):
     version: str | None = Field(
         default=None, min_length=1, max_length=128, description="What to call the weights; by default the folder."
     )
+    model: str | None = Field(default=None, description="The served model; by default the first.")
 
 
 class Reloaded(BaseModel):
     """The weights that are served now."""
+
+    model: str
 
     folder: str
     policy_version: str
@@ -50,7 +53,7 @@ async def reload(request: Request, body: ReloadRequest) -> Reloaded:
 
     Each run's trajectory tells the version that it ended with.
     """
-    services = services_of(request)
+    model = services_of(request).models.named(body.model)
     version = body.version or body.folder
-    await reload_weights(services, Path(body.folder), version)
-    return Reloaded(folder=body.folder, policy_version=version)
+    await reload_weights(model, Path(body.folder), version)
+    return Reloaded(model=model.name, folder=body.folder, policy_version=version)

@@ -17,6 +17,7 @@ from fastapi.responses import Response
 
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.auth import caller_of
+from searchr1.gateway.candidates import opening_of
 from searchr1.gateway.chat.choices import choice_events
 from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.shape import ChatShape
@@ -31,10 +32,12 @@ from searchr1.gateway.routes.run_requests import (
     asked_question,
     begun_events,
     cancel_on_disconnect,
+    chosen_model,
     raise_if_failed,
 )
 from searchr1.gateway.routes.streaming import event_stream
 from searchr1.gateway.runs.seats import NoSlotError
+from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import DONE, encode_data, encode_json
 from searchr1_client.events import Run, RunFailed
@@ -64,19 +67,20 @@ _OK: dict[int | str, dict[str, Any]] = {
 async def chat_completions(request: Request, body: ChatRequest) -> Response:
     """Answer as OpenAI does, with ``reasoning``, ``url_citation`` annotations, ``citations`` and search counts."""
     services = services_of(request)
-    settings = services.settings
-    services.admission.check_model(body.model)
+    services.models.named(body.model)
     body.check()
+    opening = opening_of(body.conversation.turns, caller_of(request))
+    model = chosen_model(request, body.model, conversation=opening)
     completion_id = f"chatcmpl-{uuid.uuid4().hex}"
-    plans = await _plans(request, body, completion_id)
-    shape = ChatShape(completion_id, settings.public_name, int(time.time()), include_usage=body.include_usage)
+    plans = await _plans(request, body, model, completion_id)
+    shape = ChatShape(completion_id, model.name, int(time.time()), include_usage=body.include_usage)
     events = choice_events(services, plans, run_id=completion_id)
     if body.stops:
         events = stopped(events, body.stops)
     folds = [RunFold() for _ in plans]
     if body.stream:
         begun = await begun_events(request, events)
-        response: Response = await event_stream(_chunks(begun, shape, folds), heartbeat_s=settings.heartbeat_s)
+        response: Response = await event_stream(_chunks(begun, shape, folds), heartbeat_s=services.settings.heartbeat_s)
     else:
         runs = await cancel_on_disconnect(_whole(events, folds), request)
         response = Response(encode_json(shape.completion(runs)), media_type="application/json")
@@ -89,14 +93,13 @@ async def completions() -> Response:
     raise ApiError(404, "This server answers chat only: use POST /v1/chat/completions.", code="not_found")
 
 
-async def _plans(request: Request, body: ChatRequest, completion_id: str) -> list[Plan]:
-    services = services_of(request)
-    num_choices = body.num_choices(services.settings)
-    question = await asked_question(body.conversation.turns, request, deadline_s=body.deadline_s)
+async def _plans(request: Request, body: ChatRequest, model: ServedModel, completion_id: str) -> list[Plan]:
+    num_choices = body.num_choices(model.settings)
+    question = await asked_question(body.conversation.turns, model, request, deadline_s=body.deadline_s)
     return [
-        services.admission.plan(
+        model.admission.plan(
             question.text,
-            body.run_options(services.settings, choice),
+            body.run_options(model.settings, choice),
             caller=caller_of(request),
             run_id=completion_id if num_choices == 1 else f"{completion_id}-{choice}",
             stream=bool(body.stream),

@@ -13,14 +13,13 @@ from fastapi import Depends, Header, Request
 
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, invalid
-from searchr1.gateway.routes.run_requests import hub_of, require_room
+from searchr1.gateway.routes.run_requests import has_room, hub_of, require_room
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.idempotency import Claim, claim_name
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import RunUnreadableError
-from searchr1.gateway.services import services_of
 
 HEADER = "Idempotency-Key"
 REPLAYED = "idempotent-replayed"
@@ -60,7 +59,7 @@ async def require_room_or_known_key(request: Request) -> None:
     """
     key = _key_of(request)
     # Not asked of every request: with Redis, it costs a round trip.
-    if key is not None and not _has_room(request) and await hub_of(request).keys.knows(_name(request, key)):
+    if key is not None and not has_room(request) and await hub_of(request).keys.knows(_name(request, key)):
         return
     await require_room(request)
 
@@ -129,11 +128,6 @@ def _key_of(request: Request) -> str | None:
         message = f"'{HEADER}' must be one key of 1 to {MAX_KEY_CHARS} printable ASCII characters, such as a UUID."
         raise invalid(message, param=HEADER)
     return key
-
-
-def _has_room(request: Request) -> bool:
-    services = services_of(request)
-    return services.readiness.takes_runs and services.seats.has_room(caller_of(request))
 
 
 def _name(request: Request, key: str) -> str:

@@ -13,6 +13,7 @@ from searchr1.gateway.middleware import is_open
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.readiness import opening_report
 from searchr1.gateway.routes.guarded import GuardedRoute
+from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import JsonResponse
 
@@ -27,7 +28,7 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="Can it serve a request?", responses={503: {"description": "Not now."}})
 async def readyz(request: Request) -> JsonResponse:
-    """Answer 200 while the engine is well, else 503 and a `reason`, so that a load balancer stops sending.
+    """Answer 200 while an engine is well, else 503 and a `reason`, so that a load balancer stops sending.
 
     It is answered from memory: what runs need is watched in the background. A run store or a search provider in
     trouble is told and does not make it 503, since runs go on without them.
@@ -36,7 +37,7 @@ async def readyz(request: Request) -> JsonResponse:
         return JsonResponse(opening_report(), status_code=503)
     services = services_of(request)
     ready, report = services.readiness.report()
-    return JsonResponse({**report, "model": services.settings.public_name}, status_code=200 if ready else 503)
+    return JsonResponse({**report, "model": services.default.name}, status_code=200 if ready else 503)
 
 
 @router.get("/health", summary="Can it serve a request?", responses={503: {"description": "Not now."}})
@@ -77,24 +78,23 @@ _KEYED: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": E
 
 @router.get("/v1/models", **_KEYED, summary="List the served models")
 async def models(request: Request) -> dict[str, object]:
-    """List one model: the one that this gateway serves."""
+    """List the models that this gateway serves, the default first."""
     services = services_of(request)
-    model = {
-        "id": services.settings.public_name,
-        "object": "model",
-        "created": services.started_at,
-        "owned_by": "searchr1",
-        "max_model_len": services.settings.max_context_tokens + services.settings.max_completion_tokens,
-    }
-    return {"object": "list", "data": [model]}
+    return {"object": "list", "data": [_described(model, services.started_at) for model in services.models]}
 
 
 @router.get("/v1/models/{name:path}", **_KEYED, summary="Describe a served model")
 async def model(request: Request, name: str) -> dict[str, object]:
     """Describe the model of that name."""
-    services_of(request).admission.check_model(name)
-    listing = await models(request)
-    data = listing["data"]
-    assert isinstance(data, list)
-    described: dict[str, object] = data[0]
-    return described
+    services = services_of(request)
+    return _described(services.models.named(name), services.started_at)
+
+
+def _described(model: ServedModel, created: int) -> dict[str, object]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": created,
+        "owned_by": "searchr1",
+        "max_model_len": model.settings.max_context_tokens + model.settings.max_completion_tokens,
+    }

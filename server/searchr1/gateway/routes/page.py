@@ -43,9 +43,10 @@ async def documentation() -> FileResponse:
 @router.get("/page.json")
 async def page_info(request: Request) -> PageInfo:
     """Return what the page shows beside its question box. Like the page itself, it is open without a key."""
-    settings = services_of(request).settings
+    services = services_of(request)
+    settings = services.settings
     return PageInfo(
-        model=settings.public_name,
+        model=services.default.name,
         about=settings.page_about,
         examples=settings.page_examples,
         needs_key=bool(settings.api_keys or settings.tenant_keys),

@@ -19,6 +19,8 @@ from searchr1.gateway.routes.run_requests import (
     asked_question,
     begun_stream,
     cancel_on_disconnect,
+    check_room,
+    chosen_model,
     hub_of,
     raise_if_failed,
 )
@@ -65,7 +67,7 @@ class ResearchRequest(RunRequest):
     """A question and how to run it."""
 
     question: str = Field(description="What to find out.", examples=["Which currency is used in Mali?"])
-    model: str | None = Field(default=None, description="The served model; may be left out.")
+    model: str | None = Field(default=None, description="A served model; by default the first.")
     previous_run_id: str | None = Field(
         default=None, max_length=128, description="A stored run that this question follows; its own ones count too."
     )
@@ -110,11 +112,11 @@ async def research(request: Request, body: ResearchRequest, idempotency_key: Key
     """
 
     async def admitted(run_id: str) -> tuple[Plan, RunMeta]:
-        admission = services_of(request).admission
-        admission.check_model(body.model)
-        turns = await _after(request, body.previous_run_id, body.question)
-        question = await asked_question(turns, request, deadline_s=body.deadline_s)
-        plan = admission.plan(
+        services_of(request).models.named(body.model)
+        turns, before = await _after(request, body.previous_run_id, body.question)
+        model = chosen_model(request, body.model, conversation=run_id, before=before)
+        question = await asked_question(turns, model, request, deadline_s=body.deadline_s)
+        plan = model.admission.plan(
             question.text,
             body,
             caller=caller_of(request),
@@ -123,7 +125,7 @@ async def research(request: Request, body: ResearchRequest, idempotency_key: Key
             spent_s=question.spent_s,
         )
         stored = {"previous_run_id": body.previous_run_id}
-        return plan, _meta(request, run_id, body.question.strip(), stored)
+        return plan, _meta(request, run_id, plan.model, body.question.strip(), stored)
 
     return await _answer(request, body, admitted, comes_again=idempotency_key is not None)
 
@@ -157,13 +159,15 @@ async def _replay_admitted(request: Request, body: ReplayRequest, run_id: str) -
     if len(old.question) > services.settings.max_question_chars:
         raise invalid("The run's question is too long.", param="run.question", code="string_too_long")
     options = _options(body, old.trajectory)
-    plan = services.admission.plan(
+    model = services.models.get(old.model) or services.default
+    check_room(request, model)
+    plan = model.admission.plan(
         old.trajectory.question, options, caller=caller_of(request), run_id=run_id, stream=body.stream
     )
     live = plan.retriever if body.on_miss == "search" else None
     frozen = FrozenRetriever(_searches(old.trajectory, services.settings), live)
     plan = replace(plan, retriever=frozen)
-    return plan, _meta(request, run_id, old.question, {"replay_of": old.id[:128]})
+    return plan, _meta(request, run_id, plan.model, old.question, {"replay_of": old.id[:128]})
 
 
 @router.get("/v1/research", summary="List stored runs")
@@ -280,27 +284,29 @@ def _not_found(error: RunNotFoundError) -> ApiError:
     return ApiError(404, message, code="run_not_found")
 
 
-async def _after(request: Request, previous: str | None, question: str) -> list[Turn]:
-    """Return the questions and answers of the runs that ``question`` follows, and then itself."""
+async def _after(request: Request, previous: str | None, question: str) -> tuple[list[Turn], str | None]:
+    """Return the questions and answers of the runs that ``question`` follows, then itself; and the last one's model."""
     turns: list[Turn] = []
+    model: str | None = None
     while previous is not None and len(turns) < 2 * MAX_TURNS_BACK:
         handle = await _find(request, previous)
         run = await handle.run()
         if run.status == "running":
             raise invalid("The previous run has not ended.", param="previous_run_id")
+        model = model or handle.meta.model
         turns = [Turn("user", handle.meta.question), Turn("assistant", run.answer or ""), *turns]
         previous = handle.meta.request.get("previous_run_id")
         if not isinstance(previous, str | None):
             raise RunUnreadableError(handle.meta.id, "its state is damaged, or of another release")
-    return [*turns, Turn("user", question)]
+    return [*turns, Turn("user", question)], model
 
 
-def _meta(request: Request, run_id: str, question: str, stored: dict[str, Any]) -> RunMeta:
+def _meta(request: Request, run_id: str, model: str, question: str, stored: dict[str, Any]) -> RunMeta:
     return RunMeta(
         id=run_id,
         kind="research",
         created=int(time.time()),
-        model=services_of(request).settings.public_name,
+        model=model,
         question=question,
         scope=scope_of(caller_of(request)),
         request=stored,

@@ -11,6 +11,7 @@ from fastapi.responses import Response
 
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.auth import caller_of
+from searchr1.gateway.candidates import opening_of
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openai.ignored import IGNORED_HEADERS, telling_ignored
 from searchr1.gateway.responses.compaction import compact
@@ -33,6 +34,7 @@ from searchr1.gateway.routes.run_requests import (
     asked_question,
     begun_stream,
     cancel_on_disconnect,
+    chosen_model,
     hub_of,
     raise_if_failed,
 )
@@ -41,6 +43,7 @@ from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.store.base import RunMeta, RunUnreadableError
+from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import HEARTBEAT, JsonResponse, encode_named
 from searchr1.loop.conversation import Turn
@@ -84,10 +87,12 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     goes on.
     """
     services = services_of(request)
-    services.admission.check_model(body.model)
+    services.models.named(body.model)
     body.check()
     asked = await read_asked(body, _finder(request))
-    meta, plan = await _admitted(request, body, asked)
+    opening = opening_of(asked.conversation.turns, caller_of(request))
+    model = chosen_model(request, body.model, conversation=opening)
+    meta, plan = await _admitted(request, body, asked, model)
     response = await _answer(request, body, meta, plan)
     ignored = (*body.offered.ignored, *(("input",) if asked.conversation.is_cut else ()))
     return telling_ignored(response, ignored, services.metrics)
@@ -121,7 +126,7 @@ async def compact_conversation(request: Request, body: CompactRequest) -> Respon
 
     The item holds what a run would read of it; no model is asked.
     """
-    services_of(request).admission.check_model(body.model)
+    services_of(request).models.named(body.model)
     turns = await turns_to_compact(body, _finder(request))
     key = uuid.uuid4().hex
     item = {"id": f"cmp_{key}", "type": "compaction", "encrypted_content": compact(turns)}
@@ -208,14 +213,14 @@ def _finder(request: Request) -> FindRun:
     return find
 
 
-async def _admitted(request: Request, body: ResponsesRequest, asked: Asked) -> tuple[RunMeta, Plan]:
-    services, caller = services_of(request), caller_of(request)
+async def _admitted(request: Request, body: ResponsesRequest, asked: Asked, model: ServedModel) -> tuple[RunMeta, Plan]:
+    caller = caller_of(request)
     turns = asked.conversation.turns
     instructed = [Turn("system", body.instructions), *turns] if body.instructions else turns
     response_id = f"resp_{uuid.uuid4().hex}"
-    options = run_options(body, services.settings)
-    question = await asked_question(instructed, request, deadline_s=options.deadline_s)
-    plan = services.admission.plan(
+    options = run_options(body, model.settings)
+    question = await asked_question(instructed, model, request, deadline_s=options.deadline_s)
+    plan = model.admission.plan(
         question.text,
         options,
         caller=caller,
@@ -229,10 +234,10 @@ async def _admitted(request: Request, body: ResponsesRequest, asked: Asked) -> t
         id=response_id,
         kind="response",
         created=int(time.time()),
-        model=services.settings.public_name,
+        model=model.name,
         question=asked.conversation.question.strip(),
         scope=scope_of(caller),
-        request=stored_request(body, asked, response_id, services.settings),
+        request=stored_request(body, asked, response_id, model.settings),
     )
     return meta, plan
 

@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI, Request
 from starlette.requests import ClientDisconnect
 
 from searchr1.gateway.access.auth import caller_of
+from searchr1.gateway.candidates import model_for
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
 from searchr1.gateway.routes.streaming import EventStream, client_left, resumed_stream
@@ -17,6 +18,7 @@ from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.question import AskedQuestion, question_of
 from searchr1.gateway.runs.seats import NoSlotError
 from searchr1.gateway.runs.store.base import RunUnreadableError
+from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import Services, services_of
 from searchr1.gateway.sse import JsonResponse
 from searchr1.loop.conversation import Turn
@@ -31,20 +33,40 @@ HEADERS_WITHIN_S = 10.0
 
 
 async def require_room(request: Request) -> None:
-    """Refuse a run that can't begin now, before anything is spent on it. A dependency of routes that begin one.
+    """Refuse a run that can't begin now with any model, before its body is read. A dependency of routes that begin one.
 
     Raises:
         ApiError: the engine is known to be in a state that no run would survive.
         NoSlotError: no slot is free.
     """
+    if not has_room(request):
+        check_room(request, services_of(request).default)
+
+
+def has_room(request: Request) -> bool:
+    """Return whether a run of the caller's would be taken now by one of the models, if only into its queue."""
+    services, caller = services_of(request), caller_of(request)
+    return any(
+        services.readiness.engines[model.name].takes_runs and model.seats.has_room(caller) for model in services.models
+    )
+
+
+def check_room(request: Request, model: ServedModel) -> None:
+    """Refuse a run that ``model`` can't begin now. Raises as ``require_room`` does."""
     services = services_of(request)
-    if not services.readiness.takes_runs:
-        reason = services.readiness.engine.reason
-        shed(services, f"engine_{reason}")
+    watch = services.readiness.engines[model.name]
+    if not watch.takes_runs:
+        shed(services, f"engine_{watch.part.reason}")
         failure = run_failure("engine_unavailable")
-        wait_s = services.readiness.retry_after_s
-        raise ApiError(failure.status, failure.message, code="engine_unavailable", retry_after_s=wait_s)
-    services.seats.check_room(caller_of(request))
+        raise ApiError(failure.status, failure.message, code="engine_unavailable", retry_after_s=watch.retry_after_s)
+    model.seats.check_room(caller_of(request))
+
+
+def chosen_model(request: Request, asked: str | None, *, conversation: str, before: str | None = None) -> ServedModel:
+    """Return the model that answers a run; see ``model_for``. Raises as it and ``require_room`` do."""
+    model = model_for(services_of(request), asked, caller_of(request), conversation=conversation, before=before)
+    check_room(request, model)
+    return model
 
 
 ROOM = [Depends(require_room)]
@@ -93,16 +115,18 @@ async def cancel_on_disconnect(work: Coroutine[None, None, T], request: Request)
         await asyncio.gather(working, leaving, return_exceptions=True)
 
 
-async def asked_question(turns: Sequence[Turn], request: Request, *, deadline_s: float | None) -> AskedQuestion:
-    """Return the question that a conversation comes to; see ``question_of``.
+async def asked_question(
+    turns: Sequence[Turn], model: ServedModel, request: Request, *, deadline_s: float | None
+) -> AskedQuestion:
+    """Return the question that a conversation comes to with ``model``; see ``question_of``.
 
     Raises:
         NoSlotError: it is to be rewritten, and no slot is free.
         ClientDisconnect: the client left meanwhile.
     """
-    services = services_of(request)
-    finding = question_of(turns, services, caller_of(request), deadline_s=deadline_s)
-    return await (finding if services.rewriter is None else cancel_on_disconnect(finding, request))
+    metrics = services_of(request).metrics
+    finding = question_of(turns, model, metrics, caller_of(request), deadline_s=deadline_s)
+    return await (finding if model.rewriter is None else cancel_on_disconnect(finding, request))
 
 
 async def begun_stream(request: Request, run: LiveRun, frames: AsyncGenerator[bytes, None]) -> EventStream:

@@ -37,11 +37,12 @@ class RunDrive:
         ``created`` is in Unix seconds.
         """
         self._services, self._plan, self._seat, self._run_id = services, plan, seat, run_id
+        self._model = services.models[plan.model]
         self._stats = DriveStats()
         self._recorder = Recorder(plan.rollout, plan.options, self._stats)
         self._mapper = EventMapper(
             run_id=run_id,
-            model=services.settings.public_name,
+            model=plan.model,
             question=plan.question if asked is None else asked,
             created=created,
             rollout=plan.rollout,
@@ -123,7 +124,7 @@ class RunDrive:
     def trajectory(self, usage: Usage) -> Trajectory:
         """Return the training record of the run."""
         return self._recorder.trajectory(
-            self._plan.question, total_ms=usage.duration_ms, policy_version=self._services.policy_version or None
+            self._plan.question, total_ms=usage.duration_ms, policy_version=self._model.policy_version or None
         )
 
     async def _drive(self) -> AsyncGenerator[DriveEvent | Queued, None]:
@@ -139,7 +140,7 @@ class RunDrive:
             return
         if options.deadline_s is not None:
             options = replace(options, deadline_s=max(options.deadline_s - self._duration_s(), LEAST_S))
-        driving = drive(plan.rollout, self._services.engine, plan.retriever, options, self._stats, self._seat)
+        driving = drive(plan.rollout, self._model.engine, plan.retriever, options, self._stats, self._seat)
         async with aclosing(driving):
             async for driven in driving:
                 yield driven
@@ -157,7 +158,7 @@ class RunDrive:
         elif isinstance(event, EngineErrored):
             self._cause = str(event.error)
             if isinstance(event.error, EngineUnavailableError):
-                self._services.readiness.doubt_engine()
+                self._services.readiness.engines[self._model.name].doubt()
 
     def _takes_back_cancel(self) -> bool:
         """Tell whether it was ``stop`` that cancelled the reader's task, and nobody else; the task then goes on."""
@@ -173,6 +174,7 @@ class RunDrive:
         self._services.metrics.run_ended(
             self._plan.rollout,
             self._stats,
+            model=self._model.name,
             duration_s=self._duration_s(),
             first_text_s=self._first_text_s,
             failure=self._failure or self._mapper.failure,
@@ -202,7 +204,7 @@ async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGen
 
 def seat_of(services: Services, plan: Plan) -> AbstractContextManager[Seat]:
     """Return a seat for ``plan``, or a place in the queue. Entering raises ``NoSlotError`` where there is none."""
-    return services.seats.seat(
+    return services.models[plan.model].seats.seat(
         plan.caller,
         num_ids=plan.num_prompt_tokens,
         session=plan.options.session,

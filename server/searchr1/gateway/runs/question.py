@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from searchr1.deadline import Deadline, DeadlinePassedError
+from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.runs.conversation import fitted, harmless, shown
 from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, checked
 from searchr1.gateway.runs.seats import SeatExpiredError
-from searchr1.gateway.services import Services
+from searchr1.gateway.served_model import ServedModel
 from searchr1.identity import Caller
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
 
@@ -25,9 +26,9 @@ class AskedQuestion:
 
 
 async def question_of(
-    turns: Sequence[Turn], services: Services, caller: Caller, *, deadline_s: float | None = None
+    turns: Sequence[Turn], model: ServedModel, metrics: Metrics, caller: Caller, *, deadline_s: float | None = None
 ) -> AskedQuestion:
-    """Turn a conversation into the question that the model is asked, as the settings say, within the prompt's bounds.
+    """Turn a conversation into the question that ``model`` is asked, as its settings say, within its prompt's bounds.
 
     ``deadline_s`` is the run's, where the request sets one. A rewriting that fails is logged and counted, and the
     conversation is folded.
@@ -36,18 +37,18 @@ async def question_of(
         ValueError: there is nothing but instructions.
         NoSlotError: a rewriting takes a seat as a run does, and there is none.
     """
-    settings, admission = services.settings, services.admission
+    settings, admission = model.settings, model.admission
     reserved = admission.reserved_texts
     kept = harmless(shown(turns, conversation=settings.conversation, system=settings.system), reserved)
     kept = fitted(kept, admission.fits)
-    rewriter = services.rewriter
+    rewriter = model.rewriter
     spoken = [turn.text for turn in kept if turn.role not in INSTRUCTION_ROLES]
     if rewriter is None or len(spoken) < 2 or not spoken[-1].strip():
         return AskedQuestion(fold_conversation(kept))
     started = time.perf_counter()
     bound_s = min(settings.rewrite_timeout_s, settings.deadline_s if deadline_s is None else deadline_s)
     dialogue = [turn for turn in kept if turn.role not in INSTRUCTION_ROLES]
-    question = await _rewritten(dialogue, rewriter, services, caller, bound_s)
+    question = await _rewritten(dialogue, rewriter, model, metrics, caller, bound_s)
     spent_s = time.perf_counter() - started
     if question is None:
         return AskedQuestion(fold_conversation(kept), spent_s)
@@ -56,13 +57,13 @@ async def question_of(
 
 
 async def _rewritten(
-    dialogue: Sequence[Turn], rewriter: Rewriter, services: Services, caller: Caller, bound_s: float
+    dialogue: Sequence[Turn], rewriter: Rewriter, model: ServedModel, metrics: Metrics, caller: Caller, bound_s: float
 ) -> str | None:
     """Return the last message as a question that stands for itself, or None where that failed."""
-    admission, clock = services.admission, Deadline(bound_s)
+    admission, clock = model.admission, Deadline(bound_s)
     try:
         rewriting = rewriter.prepare(dialogue, cache_salt=admission.cache_salt(caller))
-        with services.seats.seat(
+        with model.seats.seat(
             caller,
             num_ids=rewriting.num_ids,
             growth_tokens=rewriting.max_tokens,
@@ -74,7 +75,7 @@ async def _rewritten(
     except (RewriteError, SeatExpiredError, DeadlinePassedError) as error:
         why = str(error) or f"it took more than {bound_s:g} s"
         logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
-        services.metrics.rewrites.labels("failed").inc()
+        metrics.rewrites.labels("failed").inc()
         return None
-    services.metrics.rewrites.labels("kept" if question == dialogue[-1].text else "rewritten").inc()
+    metrics.rewrites.labels("kept" if question == dialogue[-1].text else "rewritten").inc()
     return question

@@ -201,7 +201,7 @@ async def test_a_run_that_is_deleted_elsewhere_stays_deleted(redis: RedisServer,
     assert (await other.client.delete(f"/v1/research/{run_id}")).status_code == 200
     assert one.engine.num_open == 0
     release(one)
-    await eventually(lambda: one.services.seats.num_running == 0)
+    await eventually(lambda: one.services.default.seats.num_running == 0)
     await asyncio.sleep(0.6)  # The owner would have written by now.
     assert order(redis, "KEYS", f"*{run_id}*") == []
     for stage in pair:
@@ -268,7 +268,7 @@ async def test_a_redis_that_refuses_ends_no_run(options: tuple[str, ...]) -> Non
                 response = await stage.client.request(method, f"/v1/research{path}")
                 assert response.status_code in (200, 404, 503), response.text
                 assert "secret" not in response.text
-            assert stage.services.seats.num_running == 0
+            assert stage.services.default.seats.num_running == 0
 
 
 @pytest.mark.parametrize("run_id", ["{}", "a}b", "}:state", "%00", "%ff", "run_{x}:log", "sr1:runs:k:", "a b"])
@@ -289,7 +289,7 @@ async def test_a_silent_redis_holds_up_no_stream(redis: RedisServer) -> None:
             streams = [stage.client.post("/v1/research", json={**QUESTION, "stream": True}) for _ in range(20)]
             for streamed in await asyncio.gather(*streams):
                 assert_whole([json.loads(data) for data in sse_payloads(streamed.text)])
-            assert stage.services.seats.num_running == 0
+            assert stage.services.default.seats.num_running == 0
         finally:
             redis.send(signal.SIGCONT)
         await eventually_ended(stage, streamed.headers["x-run-id"])

@@ -111,7 +111,7 @@ async def test_redis_is_killed_and_comes_back_and_no_run_fails() -> None:
             assert gone.json()["error"]["code"] == "store_unavailable"
             assert "Retry-After" in gone.headers
             await asyncio.to_thread(server.start)
-            await eventually(lambda: stage.services.seats.num_running == 0)
+            await eventually(lambda: stage.services.default.seats.num_running == 0)
             for _ in range(100):
                 response = await stage.client.get(f"/v1/research/{run_id}")
                 if response.status_code == 200 and response.json()["status"] != "running":

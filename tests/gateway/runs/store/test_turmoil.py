@@ -113,7 +113,7 @@ async def test_whatever_clients_do_each_run_has_one_whole_log(redis: RedisServer
         await asyncio.gather(*(client.go() for client in clients))
         assert {client.fate for client in clients} == {"stay", "wander", "cancel", "leave"}
         for stage, engine in zip((one, two), engines, strict=True):
-            await eventually(lambda stage=stage: stage.services.seats.num_running == 0)  # type: ignore[misc]
+            await eventually(lambda stage=stage: stage.services.default.seats.num_running == 0)  # type: ignore[misc]
             assert engine.num_open == 0
         for client in clients:
             await assert_one_log(client, (one, two))

@@ -1,0 +1,162 @@
+"""Candidates: which runs they get, that a conversation stays, and what happens while one is not well."""
+
+import asyncio
+import logging
+import re
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from searchr1.gateway import services as gateway_services
+from tests.gateway.conftest import MODEL, Other, Stage, StageEngine, eventually, running_stage
+
+CANDIDATE = "next"
+ANSWER = "<think> I know. </think>\n<answer> franc </answer>"
+
+
+def candidate(share: float, name: str = CANDIDATE, **keys: Any) -> Other:
+    return Other(name, StageEngine([ANSWER]), {"candidate_of": MODEL, "share": share, **keys})
+
+
+def served() -> StageEngine:
+    return StageEngine([ANSWER])
+
+
+async def research(stage: Stage, **body: Any) -> dict[str, Any]:
+    answer = await stage.client.post("/v1/research", json={"question": "Mali?", **body})
+    assert answer.is_success, answer.text
+    run: dict[str, Any] = answer.json()
+    return run
+
+
+async def chat(stage: Stage, *texts: str, model: str = MODEL) -> dict[str, Any]:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+    answer = await stage.client.post("/v1/chat/completions", json={"model": model, "messages": messages})
+    assert answer.is_success, answer.text
+    completion: dict[str, Any] = answer.json()
+    return completion
+
+
+async def respond(stage: Stage, text: str, previous: str | None = None) -> dict[str, Any]:
+    body = {"model": MODEL, "input": text, "previous_response_id": previous}
+    answer = await stage.client.post("/v1/responses", json=body)
+    assert answer.is_success, answer.text
+    response: dict[str, Any] = answer.json()
+    return response
+
+
+async def counted(stage: Stage, taken: str) -> float:
+    text = (await stage.client.get("/metrics")).text
+    found = re.search(rf'searchr1_candidate_requests_total{{model="{CANDIDATE}",taken="{taken}"}} (\S+)', text)
+    return float(found[1]) if found else 0.0
+
+
+async def test_a_candidate_gets_its_share_of_the_runs_and_says_so() -> None:
+    async with running_stage(engine=served(), others=[candidate(0.25)]) as stage:
+        runs = [run for _ in range(10) for run in await asyncio.gather(*(research(stage) for _ in range(20)))]
+        models = Counter(run["model"] for run in runs)
+        assert 20 <= models[CANDIDATE] <= 85, "200 draws of 1/4: outside is less likely than one in a million"
+        assert models[CANDIDATE] == await counted(stage, "yes")
+        one = next(run for run in runs if run["model"] == CANDIDATE)
+        stored = (await stage.client.get(f"/v1/research/{one['id']}")).json()
+        assert stored["model"] == CANDIDATE
+        metrics = (await stage.client.get("/metrics")).text
+        assert f'searchr1_runs_total{{model="{CANDIDATE}",status="completed"}} {models[CANDIDATE]}.0' in metrics
+
+
+@pytest.mark.parametrize(("share", "answers"), [(0.0, MODEL), (1.0, CANDIDATE)])
+async def test_none_and_all(share: float, answers: str) -> None:
+    async with running_stage(engine=served(), others=[candidate(share)]) as stage:
+        assert {(await research(stage))["model"] for _ in range(5)} == {answers}
+        assert {(await chat(stage, f"Question {n}?"))["model"] for n in range(5)} == {answers}
+
+
+async def test_a_candidate_can_be_asked_by_its_own_name() -> None:
+    async with running_stage(engine=served(), others=[candidate(0.0)]) as stage:
+        assert (await research(stage, model=CANDIDATE))["model"] == CANDIDATE
+        assert (await chat(stage, "Mali?", model=CANDIDATE))["model"] == CANDIDATE
+        assert await counted(stage, "yes") == 0
+
+
+async def test_several_candidates_share() -> None:
+    others = [candidate(0.5), candidate(0.5, "other")]
+    async with running_stage(engine=served(), others=others) as stage:
+        assert {(await chat(stage, f"Question {n}?"))["model"] for n in range(30)} == {CANDIDATE, "other"}
+
+
+async def test_a_chat_stays_where_it_began_and_so_does_a_question_asked_again() -> None:
+    async with running_stage(engine=served(), others=[candidate(0.5)]) as stage:
+        first = {f"Question {n}?": (await chat(stage, f"Question {n}?"))["model"] for n in range(16)}
+        assert set(first.values()) == {MODEL, CANDIDATE}
+        for question, model in first.items():
+            assert (await chat(stage, question, "franc", "And Chad?"))["model"] == model
+            assert (await chat(stage, question, "franc", "And Chad?", "franc", "And Togo?"))["model"] == model
+
+
+async def test_every_gateway_sends_a_conversation_to_the_same_model() -> None:
+    async with (
+        running_stage(engine=served(), others=[candidate(0.5)]) as one,
+        running_stage(engine=served(), others=[candidate(0.5)]) as other,
+    ):
+        for n in range(8):
+            assert (await chat(one, f"Question {n}?"))["model"] == (await chat(other, f"Question {n}?"))["model"]
+
+
+async def test_responses_stay_where_they_began() -> None:
+    async with running_stage(engine=served(), others=[candidate(0.5)]) as stage:
+        seen = set()
+        for n in range(12):
+            first = await respond(stage, f"Question {n}?")
+            second = await respond(stage, "And Chad?", first["id"])
+            third = await respond(stage, "And Togo?", second["id"])
+            assert first["model"] == second["model"] == third["model"]
+            seen.add(first["model"])
+        assert seen == {MODEL, CANDIDATE}
+
+
+async def test_native_runs_stay_with_the_run_that_they_follow() -> None:
+    async with running_stage(engine=served(), others=[candidate(0.5)]) as stage:
+        firsts = [await research(stage) for _ in range(12)]
+        assert {run["model"] for run in firsts} == {MODEL, CANDIDATE}
+        for first in firsts:
+            second = await research(stage, previous_run_id=first["id"])
+            third = await research(stage, previous_run_id=second["id"])
+            assert first["model"] == second["model"] == third["model"]
+
+
+async def test_a_candidate_that_is_not_well_gets_no_share_which_is_counted_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger=gateway_services.__name__)
+    other = candidate(1.0)
+    async with running_stage(engine=served(), others=[other]) as stage:
+        first = await research(stage)
+        assert first["model"] == CANDIDATE
+        watch = stage.services.readiness.engines[CANDIDATE]
+        other.engine.is_ready = False
+        watch.doubt()
+        await eventually(lambda: not watch.part.ok)
+        assert (await research(stage, previous_run_id=first["id"]))["model"] == MODEL
+        assert (await chat(stage, "Mali?"))["model"] == MODEL
+        assert await counted(stage, "no") == 2
+        refused = await stage.client.post("/v1/research", json={"question": "Mali?", "model": CANDIDATE})
+        assert refused.status_code == 503, "who asks for it by its name is told"
+        other.engine.is_ready = True
+        watch.doubt()
+        await eventually(lambda: watch.part.ok)
+        assert (await research(stage))["model"] == CANDIDATE
+    lines = [record.getMessage() for record in caplog.records if "candidate" in record.getMessage()]
+    assert lines == [f"the share of the candidate {CANDIDATE} goes to {MODEL}: its engine is unreachable"]
+
+
+async def test_a_candidate_that_is_full_refuses_nobody() -> None:
+    other = candidate(1.0, max_concurrent_runs=1)
+    other.engine.hold = asyncio.Event()
+    async with running_stage(engine=served(), others=[other]) as stage:
+        held = asyncio.create_task(research(stage))
+        await eventually(lambda: other.engine.num_open == 1)
+        assert (await research(stage))["model"] == MODEL
+        other.engine.hold.set()
+        assert (await held)["model"] == CANDIDATE
