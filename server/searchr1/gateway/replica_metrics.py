@@ -1,42 +1,49 @@
-"""Metrics of an engine's replicas, read when they are asked for."""
+"""Metrics of an engine's replicas; their addresses are in none."""
 
-from collections.abc import Iterator
-
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from searchr1.engines.base import Replicated
 
 
-class ReplicaMetrics(Collector):
-    """A collector of one engine's replicas; their addresses are in no metric."""
+class ReplicaMetrics:
+    """The metrics of one engine's replicas, as they were when ``refresh`` was called last.
 
-    def __init__(self, engine: Replicated) -> None:
-        self._engine = engine
+    Workers look at the same replicas: what the last of them saw counts, and failovers of all.
+    """
 
-    def collect(self) -> Iterator[Metric]:
-        """See ``Collector``."""
-        replicas = GaugeMetricFamily(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._replicas = Gauge(
             "searchr1_engine_replicas",
             "Replicas of the engine by state; those that are gone since the start.",
-            labels=["state"],
+            ["state"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
-        for state, number in self._engine.num_by_state.items():
-            replicas.add_metric([state], number)
-        yield replicas
-        views = self._engine.replicas
-        yield GaugeMetricFamily(
+        self._capacity = Gauge(
             "searchr1_engine_capacity_tokens",
             "Tokens that the KV caches of ready replicas hold.",
-            value=sum(view.capacity_tokens or 0 for view in views if view.healthy),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
-        yield GaugeMetricFamily(
+        self._used = Gauge(
             "searchr1_engine_used_tokens",
             "Tokens in the KV caches of ready replicas that completions use.",
-            value=sum(view.used_tokens or 0 for view in views if view.healthy),
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
-        yield CounterMetricFamily(
+        self._failovers = Counter(
             "searchr1_engine_failovers",
             "Times that a run went to another replica than the one before.",
-            value=self._engine.num_failovers,
+            registry=registry,
         )
+        self._num_failovers = 0
+
+    def refresh(self, engine: Replicated) -> None:
+        """Look at the replicas."""
+        for state, number in engine.num_by_state.items():
+            self._replicas.labels(state).set(number)
+        views = [view for view in engine.replicas if view.healthy]
+        self._capacity.set(sum(view.capacity_tokens or 0 for view in views))
+        self._used.set(sum(view.used_tokens or 0 for view in views))
+        self._failovers.inc(engine.num_failovers - self._num_failovers)
+        self._num_failovers = engine.num_failovers

@@ -1,10 +1,8 @@
 """Metrics of the seats: how many runs wait, and how often one had to give its room back."""
 
-from collections.abc import Iterator
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class CountsSeats(Protocol):
@@ -23,18 +21,30 @@ class CountsSeats(Protocol):
     num_pauses: int
 
 
-class SeatMetrics(Collector):
-    """A collector that reads the counts when it is asked."""
+class SeatMetrics:
+    """The metrics of one process's seats, as they were when ``refresh`` was called last."""
 
-    def __init__(self, seats: CountsSeats) -> None:
-        self._seats = seats
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._queued = Gauge(
+            "searchr1_runs_queued",
+            "Runs that wait for their start.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._waiting = Gauge(
+            "searchr1_runs_waiting",
+            "Started runs that wait for room for their next turn.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._pauses = Counter(
+            "searchr1_run_pauses", "Runs that gave their room in the engine back.", registry=registry
+        )
+        self._num_pauses = 0
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics."""
-        yield GaugeMetricFamily("searchr1_runs_queued", "Runs that wait for their start.", self._seats.num_queued)
-        yield GaugeMetricFamily(
-            "searchr1_runs_waiting", "Started runs that wait for room for their next turn.", self._seats.num_waiting
-        )
-        yield CounterMetricFamily(
-            "searchr1_run_pauses", "Runs that gave their room in the engine back.", self._seats.num_pauses
-        )
+    def refresh(self, seats: CountsSeats) -> None:
+        """Read the counts."""
+        self._queued.set(seats.num_queued)
+        self._waiting.set(seats.num_waiting)
+        self._pauses.inc(seats.num_pauses - self._num_pauses)
+        self._num_pauses = seats.num_pauses

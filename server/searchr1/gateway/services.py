@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from fastapi import Request
@@ -20,6 +21,7 @@ from searchr1.gateway.readiness import Readiness
 from searchr1.gateway.replica_metrics import ReplicaMetrics
 from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
 from searchr1.gateway.runs.seats import Seats
+from searchr1.gateway.seat_metrics import SeatMetrics
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
@@ -70,14 +72,16 @@ class Services:
         self.keys = ApiKeys(self.settings)
         self.readiness = Readiness(self.engine, self.metrics)
         self.seats = Seats(self.engine, self.settings.scheduling(), weights=self.settings.tenant_weights)
-        self.metrics.registry.register(self.seats.metrics)
+        self.metrics.add_refresher(partial(SeatMetrics(self.metrics.registry).refresh, self.seats))
         if isinstance(self.engine, Replicated):
-            self.metrics.registry.register(ReplicaMetrics(self.engine))
+            self.metrics.add_refresher(partial(ReplicaMetrics(self.metrics.registry).refresh, self.engine))
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, gateway: str = "") -> AsyncIterator[Services]:
     """Open tokenizer, retriever and engine, the one that fails fastest first.
+
+    ``gateway`` names the gateway whose worker this process is, where it has several.
 
     Raises:
         ConfigurationError: a path or a setting cannot work.

@@ -11,7 +11,6 @@ from typing import Final
 from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
 from searchr1.engines.pool.load import load_of
 from searchr1.errors import EngineError
-from searchr1.gateway.seat_metrics import SeatMetrics
 from searchr1.identity import Caller
 from searchr1.scheduling.decisions import Admit, Decision, Expire, Moved, Pause, Refuse, Resume
 from searchr1.scheduling.options import SchedulingOptions
@@ -59,7 +58,6 @@ class Seats:
         self._tasks: list[asyncio.Task[None]] = []
         self.num_pauses = 0
         """Times that a run gave its room back."""
-        self.metrics = SeatMetrics(self)
         self._look_at_replicas()
 
     async def __aenter__(self) -> "Seats":
