@@ -13,6 +13,7 @@ from fastapi import Request
 
 from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
 from searchr1.engines.factory import open_engine
+from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.access.api_keys import ApiKeys
 from searchr1.gateway.logs import BurstLog
@@ -21,6 +22,7 @@ from searchr1.gateway.readiness import Readiness
 from searchr1.gateway.replica_metrics import ReplicaMetrics
 from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
 from searchr1.gateway.runs.seats import Seats
+from searchr1.gateway.runs.shared_capacity import SharedCapacity, open_shared_capacity
 from searchr1.gateway.seat_metrics import SeatMetrics
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
@@ -57,6 +59,8 @@ class Services:
     rewriter: Rewriter | None = None
     """What writes a conversation's last question anew; None where conversations are not rewritten."""
     metrics: Metrics = field(default_factory=Metrics)
+    shared: SharedCapacity | None = None
+    """Balances capacities with other processes, where others may use them."""
     engine_metrics: EngineMetrics | None = None
     """Metrics of an engine in this process, which nobody else can scrape."""
     started_at: int = field(default_factory=lambda: int(time.time()))
@@ -71,7 +75,13 @@ class Services:
     def __post_init__(self) -> None:
         self.keys = ApiKeys(self.settings)
         self.readiness = Readiness(self.engine, self.metrics)
-        self.seats = Seats(self.engine, self.settings.scheduling(), weights=self.settings.tenant_weights)
+        self.seats = Seats(
+            self.engine,
+            self.settings.scheduling(),
+            weights=self.settings.tenant_weights,
+            shared=self.shared,
+            engine_name=self.engine.base_url if isinstance(self.engine, VllmHttpEngine) else "engine",
+        )
         self.metrics.add_refresher(partial(SeatMetrics(self.metrics.registry).refresh, self.seats))
         if isinstance(self.engine, Replicated):
             self.metrics.add_refresher(partial(ReplicaMetrics(self.metrics.registry).refresh, self.engine))
@@ -106,6 +116,7 @@ async def open_services(settings: Settings, *, gateway: str = "") -> AsyncIterat
             admission=Admission(settings, tokenizer, search),
             rewriter=rewriter,
             metrics=metrics,
+            shared=open_shared_capacity(settings, gateway=gateway),
             engine_metrics=engine.metrics_text if is_local and isinstance(engine, TellsMetrics) else None,
         )
 

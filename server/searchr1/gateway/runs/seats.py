@@ -11,18 +11,20 @@ from typing import Final
 from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
 from searchr1.engines.pool.load import load_of
 from searchr1.errors import EngineError
+from searchr1.gateway.runs.shared_capacity import BALANCE_S, SharedCapacity
 from searchr1.identity import Caller
 from searchr1.scheduling.decisions import Admit, Decision, Expire, Moved, Pause, Refuse, Resume
 from searchr1.scheduling.options import SchedulingOptions
 from searchr1.scheduling.scheduler import Scheduler
+from searchr1.scheduling.shares import Part
 from searchr1.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
 _CAPACITY_EVERY_S: Final = 30.0
-_ONE_ENGINE: Final = "engine"
-"""Name of the replica where the engine is no pool."""
+_NOTHING_YET: Final = Part(0, 0)
+"""Of a replica that others may use, until it is known what they leave."""
 
 
 class NoSlotError(Exception):
@@ -45,19 +47,31 @@ class Seats:
         engine: the engine that the runs use; a pool of replicas is told where to put each.
         options: see ``SchedulingOptions``.
         weights: the shares of tenants, by name; 1 for those that it lacks.
+        shared: balances capacities with other processes, if any use them; it is closed with this.
+        engine_name: name of an engine that is no pool, by which those others know it.
     """
 
     def __init__(
-        self, engine: ServedEngine, options: SchedulingOptions, *, weights: Mapping[str, float] | None = None
+        self,
+        engine: ServedEngine,
+        options: SchedulingOptions,
+        *,
+        weights: Mapping[str, float] | None = None,
+        shared: SharedCapacity | None = None,
+        engine_name: str = "engine",
     ) -> None:
-        self._engine, self._weights = engine, weights or {}
+        self._engine, self._options, self._weights = engine, options, weights or {}
+        self._shared, self._engine_name = shared, engine_name
+        self._parts: dict[str, Part] = {}
         self._scheduler = Scheduler(options)
         self._seats: dict[str, Seat] = {}
         self._numbers = itertools.count()
-        self._replicas: dict[str, tuple[int | None, bool]] = {}
+        self._replicas: dict[str, tuple[int | None, bool, Part | None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.num_pauses = 0
         """Times that a run gave its room back."""
+        if shared is not None and shared.shares_runs:
+            self._scheduler.runs_limited(0, time.monotonic())
         self._look_at_replicas()
 
     async def __aenter__(self) -> "Seats":
@@ -65,12 +79,16 @@ class Seats:
             asyncio.create_task(self._tick(), name="seats"),
             asyncio.create_task(self._watch_capacity(), name="engine-capacity"),
         ]
+        if self._shared is not None:
+            self._tasks.append(asyncio.create_task(self._keep_balance(self._shared), name="shared-capacity"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._shared is not None:
+            await self._shared.aclose()
 
     @property
     def num_running(self) -> int:
@@ -198,7 +216,7 @@ class Seats:
     def _look_at_replicas(self) -> None:
         if not isinstance(self._engine, Replicated):
             if not self._replicas:
-                self._change(_ONE_ENGINE, None, healthy=True)
+                self._change(self._engine_name, None, healthy=True)
             return
         views = {view.name: view for view in self._engine.replicas}
         for name in self._replicas.keys() - views.keys():
@@ -212,14 +230,35 @@ class Seats:
         if isinstance(self._engine, TellsMetrics) and not isinstance(self._engine, Replicated):
             with suppress(EngineError):
                 capacity = load_of(await self._engine.metrics_text()).capacity_tokens
-                self._change(_ONE_ENGINE, capacity, healthy=True)
+                self._change(self._engine_name, capacity, healthy=True)
 
     def _change(self, name: str, capacity_tokens: int | None, *, healthy: bool) -> None:
-        if self._replicas.get(name) == (capacity_tokens, healthy):
+        part = None
+        if self._shared is not None and capacity_tokens is not None:
+            part = self._parts.get(name, _NOTHING_YET)
+        told = capacity_tokens, healthy, part
+        if self._replicas.get(name) == told:
             return
-        self._replicas[name] = (capacity_tokens, healthy)
+        self._replicas[name] = told
         now = time.monotonic()
-        self.carry_out(self._scheduler.replica_changed(name, capacity_tokens, healthy=healthy, now=now))
+        self.carry_out(self._scheduler.replica_changed(name, capacity_tokens, healthy=healthy, now=now, part=part))
+
+    async def _keep_balance(self, shared: SharedCapacity) -> None:
+        while True:
+            try:
+                await self._balance(shared)
+            except Exception:  # Without it, what others leave would never be used, nor what they need be left.
+                logger.exception("the balance of capacity met an error of the server's own")
+            await asyncio.sleep(BALANCE_S)
+
+    async def _balance(self, shared: SharedCapacity) -> None:
+        known = {name: capacity for name, (capacity, healthy, _) in self._replicas.items() if capacity and healthy}
+        self._parts = await shared.parts_of_replicas(known, self._scheduler.demand)
+        for name, (capacity, healthy, _) in list(self._replicas.items()):
+            self._change(name, capacity, healthy=healthy)
+        if shared.shares_runs and (whole := self._options.max_runs) is not None:
+            part = await shared.part_of_runs(whole, self._scheduler.demand)
+            self.carry_out(self._scheduler.runs_limited(part.meant, time.monotonic()))
 
 
 class Seat(Turns):
