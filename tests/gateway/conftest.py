@@ -16,6 +16,7 @@ from searchr1.errors import EngineError
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
 from searchr1.gateway.bounds import http_bounds
+from searchr1.gateway.runs.shared_capacity import open_shared_capacity
 from searchr1.gateway.services import Services
 from searchr1.http_server.serving import server_config
 from searchr1.loop.types import Passage, TokenIds
@@ -125,7 +126,14 @@ async def running_stage(
     config = Settings.model_validate(given)
     tokenizer = byte_tokenizer()
     search = SearchLayer(retriever, budgets=budgets)
-    services = Services(config, tokenizer, engine, search, Admission(config, tokenizer, search))
+    services = Services(
+        config,
+        tokenizer,
+        engine,
+        search,
+        Admission(config, tokenizer, search),
+        shared=open_shared_capacity(config),
+    )
 
     @asynccontextmanager
     async def open_services(_: Settings) -> AsyncIterator[Services]:

@@ -66,7 +66,7 @@ class Seats:
         self._scheduler = Scheduler(options)
         self._seats: dict[str, Seat] = {}
         self._numbers = itertools.count()
-        self._replicas: dict[str, tuple[int | None, bool, Part | None]] = {}
+        self._replicas: dict[str, tuple[int | None, bool]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self.num_pauses = 0
         """Times that a run gave its room back."""
@@ -233,13 +233,17 @@ class Seats:
                 self._change(self._engine_name, capacity, healthy=True)
 
     def _change(self, name: str, capacity_tokens: int | None, *, healthy: bool) -> None:
+        if self._replicas.get(name) == (capacity_tokens, healthy):
+            return
+        self._replicas[name] = (capacity_tokens, healthy)
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        """Tell the scheduler of a replica, and of the part of it that is for this process's runs."""
+        capacity_tokens, healthy = self._replicas[name]
         part = None
         if self._shared is not None and capacity_tokens is not None:
             part = self._parts.get(name, _NOTHING_YET)
-        told = capacity_tokens, healthy, part
-        if self._replicas.get(name) == told:
-            return
-        self._replicas[name] = told
         now = time.monotonic()
         self.carry_out(self._scheduler.replica_changed(name, capacity_tokens, healthy=healthy, now=now, part=part))
 
@@ -252,10 +256,11 @@ class Seats:
             await asyncio.sleep(BALANCE_S)
 
     async def _balance(self, shared: SharedCapacity) -> None:
-        known = {name: capacity for name, (capacity, healthy, _) in self._replicas.items() if capacity and healthy}
-        self._parts = await shared.parts_of_replicas(known, self._scheduler.demand)
-        for name, (capacity, healthy, _) in list(self._replicas.items()):
-            self._change(name, capacity, healthy=healthy)
+        known = {name: capacity for name, (capacity, healthy) in self._replicas.items() if capacity and healthy}
+        before, self._parts = self._parts, await shared.parts_of_replicas(known, self._scheduler.demand)
+        for name in self._parts.keys() & self._replicas.keys():
+            if before.get(name) != self._parts[name]:
+                self._tell(name)
         if shared.shares_runs and (whole := self._options.max_runs) is not None:
             part = await shared.part_of_runs(whole, self._scheduler.demand)
             self.carry_out(self._scheduler.runs_limited(part.meant, time.monotonic()))
