@@ -81,6 +81,8 @@ class Settings(BaseSettings):
     ``SEARCHR1_RETRIEVE_API_KEY``."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that serve the port together; more than one need ``engine_url`` and ``redis_url``."""
     open: bool = False
     """Serve without API keys to all who reach ``host``; without it a server with no keys serves this machine alone."""
     api_keys: SplitKeys = ()
@@ -257,8 +259,30 @@ class Settings(BaseSettings):
                     f"{variable_of(lower)} is above {variable_of(upper)}: "
                     f"{getattr(self, lower):g} is more than {getattr(self, upper):g}"
                 )
+        self._check_workers()
         self.search()
         return self
+
+    def _check_workers(self) -> None:
+        """Refuse several workers where each would have something to itself that all must share."""
+        if self.workers == 1:
+            return
+        several = f"SEARCHR1_WORKERS is {self.workers}"
+        if self.engine_url is None:
+            raise ConfigurationError(
+                f"{several}, and without SEARCHR1_ENGINE_URL each worker would start an engine of its own: "
+                "name a running vLLM, or serve with one worker"
+            )
+        if self.redis_url is None:
+            raise ConfigurationError(
+                f"{several}, and without SEARCHR1_REDIS_URL each worker would keep runs, budgets and cached searches "
+                "that no other one sees: name a Redis, or serve with one worker"
+            )
+        if self.max_concurrent_runs < self.workers:
+            raise ConfigurationError(
+                f"{several}, and SEARCHR1_MAX_CONCURRENT_RUNS is {self.max_concurrent_runs}: "
+                "each worker must be allowed a run"
+            )
 
     @classmethod
     def settings_customise_sources(

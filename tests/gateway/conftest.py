@@ -17,6 +17,7 @@ from searchr1.errors import EngineError
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
 from searchr1.gateway.bounds import http_bounds
+from searchr1.gateway.runs.shared_capacity import open_shared_capacity
 from searchr1.gateway.served_model import ServedModel, ServedModels
 from searchr1.gateway.services import Services
 from searchr1.http_server.serving import server_config
@@ -138,7 +139,11 @@ async def running_stage(
     config = Settings.model_validate(given)
     tokenizer = byte_tokenizer()
     search = SearchLayer(retriever, budgets=budgets)
-    models = [ServedModel(config, tokenizer, engine, Admission(config, tokenizer, search))]
+    models = [
+        ServedModel(
+            config, tokenizer, engine, Admission(config, tokenizer, search), shared=open_shared_capacity(config)
+        )
+    ]
     for other in others:
         table = ModelTable(name=other.name, engine_url="http://127.0.0.1:9", **other.keys)
         own = table.settings(config)

@@ -41,6 +41,13 @@ def serve(
     ] = None,
     host: Annotated[str | None, typer.Option(help="Default: 127.0.0.1.", envvar="SEARCHR1_HOST")] = None,
     port: Annotated[int | None, typer.Option(help="Default: 8000.", envvar="SEARCHR1_PORT")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that serve the port; several need --engine-url and SEARCHR1_REDIS_URL. Default: 1.",
+            envvar="SEARCHR1_WORKERS",
+        ),
+    ] = None,
     open_: Annotated[
         bool | None,
         typer.Option("--open", help="Without API keys, serve everyone who reaches the host.", envvar="SEARCHR1_OPEN"),
@@ -69,6 +76,7 @@ def serve(
         "retriever": retriever,
         "host": host,
         "port": port,
+        "workers": workers,
         "open": open_,
     }
     given = {name: value for name, value in given.items() if value is not None}

@@ -42,6 +42,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with (
             open_services(settings) as services,
+            services.metrics.published(),
             services.readiness,
             services.models,
             RunHub(services, open_run_store(settings)) as hub,

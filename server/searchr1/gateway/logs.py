@@ -39,8 +39,10 @@ access_logger = logging.getLogger("searchr1.access")
 class LineFormatter(logging.Formatter):
     """The format of the log: a line and its traceback, without credentials in URLs and control characters."""
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    def __init__(self, *, process: str = "") -> None:
+        """``process`` names the process in each line, where there are several."""
+        where = f"[{process}] " if process else ""
+        super().__init__(f"%(asctime)s %(levelname)s {where}%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         """See ``logging.Formatter``."""
@@ -54,10 +56,13 @@ class LineFormatter(logging.Formatter):
         return f"{line} [request {request_id}]" if request_id else line
 
 
-def configure_logging(level: str) -> None:
-    """Have the root logger write to stderr from ``level`` on, unless a program around us has configured it."""
+def configure_logging(level: str, *, process: str = "") -> None:
+    """Have the root logger write to stderr from ``level`` on, unless a program around us has configured it.
+
+    ``process`` names the process in each line, where there are several.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter())
+    handler.setFormatter(LineFormatter(process=process))
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for name, lowest in _LOUD.items():
         logging.getLogger(name).setLevel(lowest)

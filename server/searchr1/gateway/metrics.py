@@ -1,11 +1,25 @@
-"""Prometheus metrics of the gateway, in a registry of their own."""
+"""Prometheus metrics of the gateway, in a registry of their own.
+
+Workers of one gateway count in files of a folder that they share (``prometheus_client``'s multiprocess mode), and each
+renders the sums: counters and histograms of all that ever ran, gauges of those that live.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from searchr1.driver import DriveEvent, DriveStats, PassagesReceived, SearchErrored
 from searchr1.gateway.search_metrics import SearchMetrics
 from searchr1.loop.machine import Rollout
 
+SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that names the folder; ``prometheus_client`` reads it as it is imported."""
+_REFRESH_S: Final = 0.5
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 _COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
 
@@ -16,7 +30,10 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         registry = self.registry
-        self.running = Gauge("searchr1_runs_running", "Runs in progress.", registry=registry)
+        self._refreshers: list[Callable[[], None]] = []
+        self.running = Gauge(
+            "searchr1_runs_running", "Runs in progress.", registry=registry, multiprocess_mode="livesum"
+        )
         self.runs = Counter("searchr1_runs", "Runs by how they ended.", ["model", "status"], registry=registry)
         self.run_s = Histogram(
             "searchr1_run_seconds", "Wall time of a run.", ["model"], buckets=_SECONDS, registry=registry
@@ -49,7 +66,12 @@ class Metrics:
         self.run_store_errors = Counter(
             "searchr1_run_store_errors", "Calls of the run store that it did not answer.", registry=registry
         )
-        self.run_store_up = Gauge("searchr1_run_store_up", "1 while the run store answers.", registry=registry)
+        self.run_store_up = Gauge(
+            "searchr1_run_store_up",
+            "1 while the run store answers.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
         self.run_store_up.set(1)
         self.ignored_fields = Counter(
             "searchr1_ignored_fields",
@@ -72,7 +94,11 @@ class Metrics:
             registry=registry,
         )
         self.engine_up = Gauge(
-            "searchr1_engine_up", "1 while the engine says that it is well.", ["model"], registry=registry
+            "searchr1_engine_up",
+            "1 while the engine says that it is well.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livemin",
         )
         self.engine_failures = Counter(
             "searchr1_engine_failures",
@@ -150,6 +176,39 @@ class Metrics:
             if not segment.sampled:
                 self.tokens.labels(model, segment.kind).inc(len(segment.ids))
 
+    def add_refresher(self, refresh: Callable[[], None]) -> None:
+        """Have ``refresh`` called before metrics are read, to set those that nobody sets as things happen."""
+        self._refreshers.append(refresh)
+
+    @asynccontextmanager
+    async def published(self) -> AsyncIterator[None]:
+        """Keep the metrics fresh while the block runs, where other workers render them too."""
+        keeping = asyncio.create_task(self._keep_fresh(), name="metrics") if _is_shared() else None
+        try:
+            yield
+        finally:
+            if keeping is not None:
+                keeping.cancel()
+                await asyncio.gather(keeping, return_exceptions=True)
+
     def render(self) -> bytes:
-        """Return the exposition text."""
-        return generate_latest(self.registry)
+        """Return the exposition text, of all workers where there are several."""
+        self._refresh()
+        if not _is_shared():
+            return generate_latest(self.registry)
+        registry = CollectorRegistry()
+        cast(Any, MultiProcessCollector)(registry)
+        return generate_latest(registry)
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            self._refresh()
+            await asyncio.sleep(_REFRESH_S)
+
+    def _refresh(self) -> None:
+        for refresh in self._refreshers:
+            refresh()
+
+
+def _is_shared() -> bool:
+    return SHARED_METRICS in os.environ

@@ -12,7 +12,10 @@ import gc
 import logging
 import os
 import signal
+import socket
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 import uvicorn
@@ -20,14 +23,17 @@ import uvloop
 from fastapi import FastAPI
 from sse_starlette.sse import AppStatus
 
+from searchr1.errors import SearchR1Error
 from searchr1.gateway.access.exposure import check_exposure, log_exposure
 from searchr1.gateway.app import create_app
 from searchr1.gateway.bounds import http_bounds
 from searchr1.gateway.logs import configure_logging
 from searchr1.gateway.runs.drive import stop_runs
+from searchr1.gateway.services import open_services
+from searchr1.gateway.workers import SIGNALS, Assignment, follow_supervisor, supervise
 from searchr1.http_server.serving import server_config
 from searchr1.settings import Settings
-from searchr1.sockets import bind
+from searchr1.sockets import bind, join_shared
 
 logger = logging.getLogger(__name__)
 
@@ -51,21 +57,43 @@ def serve_forever(settings: Settings, *, prepare: Callable[[], None] | None = No
     if prepare is not None:
         prepare()
     configure_logging(settings.log_level)
+    if settings.workers > 1:
+        log_exposure(settings)
+        supervise(settings, work)
+    else:
+        _run(settings)
+
+
+def work(assignment: Assignment) -> None:
+    """Serve as one of several workers, until a signal or the end of the supervisor."""
+    settings = assignment.settings
+    follow_supervisor(settings)
+    configure_logging(settings.log_level, process=assignment.name)
+    try:
+        _run(settings, assignment)
+    except SearchR1Error as error:
+        assignment.failed(error)
+        sys.exit(1)
+
+
+def _run(settings: Settings, assignment: Assignment | None = None) -> None:
     # Streams end with their runs; the default would cut them at the first signal.
     AppStatus.enable_automatic_graceful_drain = False
     with contextlib.suppress(asyncio.CancelledError):
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(settings, assignment))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, assignment: Assignment | None = None) -> None:
     # Bound first: a port that is taken should not be found out after a minute of starting vLLM.
-    with bind(settings.host, settings.port) as listener:
-        app = create_app(settings)
+    with (bind if assignment is None else join_shared)(settings.host, settings.port) as listener:
+        app = create_app(settings) if assignment is None else _app_of_worker(settings, assignment)
         config = server_config(app, http_bounds(settings), lifespan="off", log_config=None)
         server = _Server(config)
         stopping = _Stopping(settings, app, server)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        host, port = listener.getsockname()[:2]
+        opened = asyncio.Event()
+        if assignment is None or assignment.is_first:
+            opened.set()
+        serving = asyncio.create_task(_listen(server, listener, opened))
         try:
             async with app.router.lifespan_context(app):
                 stopping.is_open = True
@@ -75,13 +103,28 @@ async def _serve(settings: Settings) -> None:
                 # A streamed token makes a dozen objects that die at once; looking for cycles after every 700 of them
                 # costs more than what it finds.
                 gc.set_threshold(*_GC_THRESHOLDS)
-                log_exposure(settings)
-                shown = f"[{host}]" if ":" in host else host
-                logger.info("Serving %s at http://%s:%s", settings.public_name, shown, port)
+                opened.set()
+                if assignment is None:
+                    host, port = listener.getsockname()[:2]
+                    log_exposure(settings)
+                    shown = f"[{host}]" if ":" in host else host
+                    logger.info("Serving %s at http://%s:%s", settings.public_name, shown, port)
+                else:
+                    assignment.opened()
                 await serving
         finally:
             server.should_exit = server.force_exit = True
+            opened.set()
             await serving
+
+
+async def _listen(server: "_Server", listener: socket.socket, opened: asyncio.Event) -> None:
+    await opened.wait()
+    await server.serve(sockets=[listener])
+
+
+def _app_of_worker(settings: Settings, assignment: Assignment) -> FastAPI:
+    return create_app(settings, open_services=partial(open_services, gateway=assignment.gateway))
 
 
 class _Server(uvicorn.Server):
@@ -104,8 +147,10 @@ class _Stopping:
         self._main = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         self._began_at: float | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal, number)
+        # A worker starts with them held back.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _on_signal(self, number: signal.Signals) -> None:
         now = self._loop.time()

@@ -1,46 +1,55 @@
-"""Metrics of an engine's replicas, read when they are asked for."""
+"""Metrics of the replicas of engines; their addresses are in none."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from searchr1.engines.base import Replicated
 
 
-class ReplicaMetrics(Collector):
-    """A collector of the replicas of several engines; their addresses are in no metric."""
+class ReplicaMetrics:
+    """The metrics of the replicas of each model's engine, as they were when ``refresh`` was called last.
 
-    def __init__(self, engines: Mapping[str, Replicated]) -> None:
-        """``engines`` are those of each model that has replicas."""
-        self._engines = engines
+    Workers look at the same replicas: what the last of them saw counts, and failovers of all.
+    """
 
-    def collect(self) -> Iterator[Metric]:
-        """See ``Collector``."""
-        labels = ["model"]
-        replicas = GaugeMetricFamily(
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._replicas = Gauge(
             "searchr1_engine_replicas",
             "Replicas of the engine by state; those that are gone since the start.",
-            labels=["model", "state"],
+            ["model", "state"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
-        capacity = GaugeMetricFamily(
-            "searchr1_engine_capacity_tokens", "Tokens that the KV caches of ready replicas hold.", labels=labels
+        self._capacity = Gauge(
+            "searchr1_engine_capacity_tokens",
+            "Tokens that the KV caches of ready replicas hold.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
-        used = GaugeMetricFamily(
+        self._used = Gauge(
             "searchr1_engine_used_tokens",
             "Tokens in the KV caches of ready replicas that completions use.",
-            labels=labels,
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livemostrecent",
         )
-        failovers = CounterMetricFamily(
+        self._failovers = Counter(
             "searchr1_engine_failovers",
             "Times that a run went to another replica than the one before.",
-            labels=labels,
+            ["model"],
+            registry=registry,
         )
-        for model, engine in self._engines.items():
+        self._num_failovers: dict[str, int] = {}
+
+    def refresh(self, engines: Mapping[str, Replicated]) -> None:
+        """Look at the replicas. ``engines`` are those of each model that has some."""
+        for model, engine in engines.items():
             for state, number in engine.num_by_state.items():
-                replicas.add_metric([model, state], number)
-            ready = [view for view in engine.replicas if view.healthy]
-            capacity.add_metric([model], sum(view.capacity_tokens or 0 for view in ready))
-            used.add_metric([model], sum(view.used_tokens or 0 for view in ready))
-            failovers.add_metric([model], engine.num_failovers)
-        yield from (replicas, capacity, used, failovers)
+                self._replicas.labels(model, state).set(number)
+            views = [view for view in engine.replicas if view.healthy]
+            self._capacity.labels(model).set(sum(view.capacity_tokens or 0 for view in views))
+            self._used.labels(model).set(sum(view.used_tokens or 0 for view in views))
+            self._failovers.labels(model).inc(engine.num_failovers - self._num_failovers.get(model, 0))
+            self._num_failovers[model] = engine.num_failovers

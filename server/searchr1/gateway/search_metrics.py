@@ -1,14 +1,15 @@
 """Prometheus metrics of the search layer: providers, cache, breakers and budgets, and how the providers are."""
 
 import logging
+from typing import Final, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Enum, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from searchr1.breaker import BreakerState
 from searchr1.retrieval.base import CacheEvent
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
+_BREAKER: Final = "searchr1_search_breaker"
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +64,13 @@ class SearchMetrics:
         self._cache = Counter(
             "searchr1_search_cache", "What the search cache did with a search.", ["event"], registry=registry
         )
-        self._breaker = Enum(
-            "searchr1_search_breaker",
-            "State of a provider's circuit breaker.",
-            ["provider"],
-            states=["closed", "open", "half_open"],
+        # An Enum by its look; workers share none.
+        self._breaker = Gauge(
+            _BREAKER,
+            "State of a provider's circuit breaker: 1, or how many workers see it so.",
+            ["provider", _BREAKER],
             registry=registry,
+            multiprocess_mode="livesum",
         )
         self._retries = Counter(
             "searchr1_search_retries", "Calls that were sent again.", ["provider"], registry=registry
@@ -94,7 +96,8 @@ class SearchMetrics:
     def breaker(self, provider: str, state: BreakerState) -> None:
         """See ``SearchObserver``."""
         self.providers.breaker(provider, state)
-        self._breaker.labels(provider).state(state)
+        for other in get_args(BreakerState):
+            self._breaker.labels(provider, other).set(other == state)
 
     def retry(self, provider: str) -> None:
         """See ``SearchObserver``."""

@@ -1,10 +1,9 @@
 """Metrics of the seats: how many runs wait, and how often one had to give its room back."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 
 class CountsSeats(Protocol):
@@ -23,25 +22,33 @@ class CountsSeats(Protocol):
     num_pauses: int
 
 
-class SeatMetrics(Collector):
-    """A collector that reads the counts when it is asked."""
+class SeatMetrics:
+    """The metrics of each model's seats in one process, as they were when ``refresh`` was called last."""
 
-    def __init__(self, seats: Mapping[str, CountsSeats]) -> None:
-        """``seats`` are those of each model."""
-        self._seats = seats
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._queued = Gauge(
+            "searchr1_runs_queued",
+            "Runs that wait for their start.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._waiting = Gauge(
+            "searchr1_runs_waiting",
+            "Started runs that wait for room for their next turn.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._pauses = Counter(
+            "searchr1_run_pauses", "Runs that gave their room in the engine back.", ["model"], registry=registry
+        )
+        self._num_pauses: dict[str, int] = {}
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics."""
-        labels = ["model"]
-        queued = GaugeMetricFamily("searchr1_runs_queued", "Runs that wait for their start.", labels=labels)
-        waiting = GaugeMetricFamily(
-            "searchr1_runs_waiting", "Started runs that wait for room for their next turn.", labels=labels
-        )
-        pauses = CounterMetricFamily(
-            "searchr1_run_pauses", "Runs that gave their room in the engine back.", labels=labels
-        )
-        for model, seats in self._seats.items():
-            queued.add_metric([model], seats.num_queued)
-            waiting.add_metric([model], seats.num_waiting)
-            pauses.add_metric([model], seats.num_pauses)
-        yield from (queued, waiting, pauses)
+    def refresh(self, seats: Mapping[str, CountsSeats]) -> None:
+        """Read the counts. ``seats`` are those of each model."""
+        for model, counts in seats.items():
+            self._queued.labels(model).set(counts.num_queued)
+            self._waiting.labels(model).set(counts.num_waiting)
+            self._pauses.labels(model).inc(counts.num_pauses - self._num_pauses.get(model, 0))
+            self._num_pauses[model] = counts.num_pauses

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 from searchr1.engines.base import ServedEngine
 from searchr1.engines.factory import open_engine
+from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
 from searchr1.gateway.runs.seats import Seats
+from searchr1.gateway.runs.shared_capacity import SharedCapacity, open_shared_capacity
 from searchr1.models_file import ModelConfig
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
@@ -35,6 +37,8 @@ class ServedModel:
     candidate_of: str | None = None
     """The model that it gets a share of the runs of."""
     share: float = 0.0
+    shared: SharedCapacity | None = None
+    """Balances the capacity of its engine with other processes, where others may use it."""
     reload_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     name: str = field(init=False)
     """The name that clients use."""
@@ -42,7 +46,13 @@ class ServedModel:
 
     def __post_init__(self) -> None:
         self.name = self.settings.public_name
-        self.seats = Seats(self.engine, self.settings.scheduling(), weights=self.settings.tenant_weights)
+        self.seats = Seats(
+            self.engine,
+            self.settings.scheduling(),
+            weights=self.settings.tenant_weights,
+            shared=self.shared,
+            engine_name=self.engine.base_url if isinstance(self.engine, VllmHttpEngine) else "engine",
+        )
 
 
 class ServedModels:
@@ -92,8 +102,10 @@ class ServedModels:
 
 
 @asynccontextmanager
-async def open_model(config: ModelConfig, search: SearchLayer) -> AsyncIterator[ServedModel]:
+async def open_model(config: ModelConfig, search: SearchLayer, *, gateway: str = "") -> AsyncIterator[ServedModel]:
     """Open a model's tokenizer and engine. A remote engine need not be up yet: ``/readyz`` tells.
+
+    ``gateway`` names the gateway whose worker this process is, where it has several.
 
     Raises:
         ConfigurationError: a path or a setting cannot work.
@@ -116,4 +128,5 @@ async def open_model(config: ModelConfig, search: SearchLayer) -> AsyncIterator[
             rewriter=rewriter,
             candidate_of=config.candidate_of,
             share=config.share,
+            shared=open_shared_capacity(settings, gateway=gateway),
         )

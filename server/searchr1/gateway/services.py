@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from fastapi import Request
@@ -56,10 +57,11 @@ class Services:
     def __post_init__(self) -> None:
         self.keys = ApiKeys(self.settings)
         self.readiness = Readiness({model.name: model.engine for model in self.models}, self.metrics)
-        self.metrics.registry.register(SeatMetrics({model.name: model.seats for model in self.models}))
+        seats = {model.name: model.seats for model in self.models}
+        self.metrics.add_refresher(partial(SeatMetrics(self.metrics.registry).refresh, seats))
         pools = {model.name: model.engine for model in self.models if isinstance(model.engine, Replicated)}
         if pools:
-            self.metrics.registry.register(ReplicaMetrics(pools))
+            self.metrics.add_refresher(partial(ReplicaMetrics(self.metrics.registry).refresh, pools))
 
     @property
     def default(self) -> ServedModel:
@@ -68,8 +70,12 @@ class Services:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, gateway: str = "") -> AsyncIterator[Services]:
     """Open retriever and models, what fails fastest first.
+
+    ``gateway`` names the gateway whose worker this process is, where it has several.
+
+    ``gateway`` names the gateway whose worker this process is, where it has several.
 
     Raises:
         ConfigurationError: a path or a setting cannot work.
@@ -80,7 +86,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         metrics = Metrics()
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
         # The one in this process comes last: it takes longest.
-        opened = [await stack.enter_async_context(open_model(config, search)) for config in reversed(configs)]
+        opened = [
+            await stack.enter_async_context(open_model(config, search, gateway=gateway)) for config in reversed(configs)
+        ]
         models = ServedModels(opened[::-1])
         engine = models.default.engine
         is_local = settings.engine_url is None

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from searchr1.scheduling.shares import Part
+
 _UNKNOWN_CAPACITY = 2**50
 """Stands for the capacity of a replica that tells none: enough for anything, so that least held is most room."""
 _MAX_PREFIXES = 10_000
@@ -26,6 +28,8 @@ class Replica:
     healthy: bool = True
     block_tokens: int = 1
     """Tokens of one block of its KV cache, of which each run holds whole ones."""
+    part: Part | None = None
+    """What of its capacity is for these runs, where other schedulers use it too."""
     reserved_tokens: int = 0
     """Footprints of its runs, and the reserves for their growth."""
     footprint_tokens: int = 0
@@ -55,17 +59,23 @@ class Replica:
     @property
     def room_tokens(self) -> int:
         """Tokens that nobody holds and nobody is expected to need; negative where growth was underestimated."""
-        return self.capacity - self.reserved_tokens
+        meant = self.capacity if self.part is None else min(self.part.meant, self.capacity)
+        return meant - self.reserved_tokens
+
+    @property
+    def limit_tokens(self) -> int:
+        """Tokens that its runs may hold."""
+        return self.capacity if self.part is None else min(self.part.held, self.capacity)
 
     @property
     def is_overrun(self) -> bool:
-        """True where its runs hold more than it has."""
-        return self.footprint_tokens > self.capacity
+        """True where its runs hold more than they may."""
+        return self.footprint_tokens > self.limit_tokens
 
     @property
     def is_relieved(self) -> bool:
         """True where its runs, with their growth, have room, once those have left that will."""
-        return self.reserved_tokens - self.leaving_tokens <= self.capacity
+        return self.reserved_tokens - self.leaving_tokens <= self.limit_tokens
 
     def in_blocks(self, tokens: int) -> int:
         """Return the tokens of the blocks that hold so many, the last one partly used."""
@@ -105,10 +115,13 @@ class Replicas:
     def __iter__(self) -> Iterator[Replica]:
         return iter(self._replicas.values())
 
-    def change(self, name: str, capacity_tokens: int | None, *, healthy: bool, block_tokens: int) -> Replica:
+    def change(
+        self, name: str, capacity_tokens: int | None, *, healthy: bool, block_tokens: int, part: Part | None = None
+    ) -> Replica:
         """Add a replica or change it, and return it. What its runs are charged stays until they grow."""
         replica = self._replicas.setdefault(name, Replica(name, capacity_tokens))
-        replica.capacity_tokens, replica.healthy, replica.block_tokens = capacity_tokens, healthy, block_tokens
+        replica.capacity_tokens, replica.healthy, replica.part = capacity_tokens, healthy, part
+        replica.block_tokens = block_tokens
         healthy_ones = [replica for replica in self._replicas.values() if replica.healthy]
         self.num_healthy = len(healthy_ones)
         self.largest_tokens = max((replica.capacity for replica in healthy_ones), default=0)

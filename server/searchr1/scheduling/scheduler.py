@@ -5,7 +5,7 @@ Rules
 1. A run holds room on one replica while the engine writes its turn and while it searches: its footprint in tokens, and
    a reserve for the growth that ended runs let one expect of it (``growth.py``, ``ledger.py``). A new run starts where
    its prompt and its reserve find room; a replica without runs takes any. Where capacities are unknown, ``max_runs``
-   alone bounds.
+   alone bounds. Of a replica that other schedulers use too, only a part is there for its runs (``shares.py``).
 2. A run stays on its replica. A new one goes to the replica with most room, or to one that holds its prefix, as far as
    the prefix is worth the difference (``placement.py``).
 3. An admitted run that holds room takes its next turn at once. Rooms are only overcommitted by growth, and by turns
@@ -64,6 +64,7 @@ from searchr1.scheduling.ledger import Ledger
 from searchr1.scheduling.options import SchedulingOptions
 from searchr1.scheduling.placement import Replica, Replicas
 from searchr1.scheduling.runs import Run, State
+from searchr1.scheduling.shares import Demand, Part
 from searchr1.scheduling.waiting import NOWHERE, Waiting
 
 _MAX_PRIORITY_TURN = 255
@@ -86,6 +87,7 @@ class Scheduler:
             quantile=self.options.growth_quantile,
             first_tokens=self.options.first_growth_tokens,
         )
+        self._max_runs = self.options.max_runs
         self._runs: dict[str, Run] = {}
         self._replicas = Replicas(self.options.prefix_worth)
         self._ledger = Ledger(self._replicas, self._growth, self._runs)
@@ -108,6 +110,16 @@ class Scheduler:
     def num_waiting(self) -> int:
         """Number of admitted runs that want a turn and have no room for it."""
         return len(self._waiting)
+
+    @property
+    def demand(self) -> Demand:
+        """What the runs hold and want."""
+        return Demand(
+            num_admitted=self.num_admitted,
+            num_runs=len(self._runs),
+            charged_tokens={replica.name: replica.reserved_tokens for replica in self._replicas},
+            unplaced_tokens=sum(self._ledger.need_tokens(run) for run in self._runs.values() if not run.holds_room),
+        )
 
     def priority(self, run: str) -> int:
         """Return the engine's priority for the turn of a run (rule 8); lower goes first."""
@@ -228,13 +240,21 @@ class Scheduler:
         return self._start(now)
 
     def replica_changed(
-        self, name: str, capacity_tokens: int | None, *, healthy: bool, now: float, block_tokens: int = 1
+        self,
+        name: str,
+        capacity_tokens: int | None,
+        *,
+        healthy: bool,
+        now: float,
+        block_tokens: int = 1,
+        part: Part | None = None,
     ) -> list[Decision]:
         """Add a replica, or change its capacity (None: unknown) or its health. One that is not healthy gets no run.
 
-        ``block_tokens`` are those of one block of its KV cache, of which each run holds whole ones.
+        ``block_tokens`` are those of one block of its KV cache, of which each run holds whole ones. ``part`` is what of
+        the capacity these runs may use, where other schedulers' runs use it too.
         """
-        replica = self._replicas.change(name, capacity_tokens, healthy=healthy, block_tokens=block_tokens)
+        replica = self._replicas.change(name, capacity_tokens, healthy=healthy, block_tokens=block_tokens, part=part)
         decisions: list[Decision] = []
         if healthy:
             decisions = self._pause_overrun(replica)
@@ -246,6 +266,11 @@ class Scheduler:
         self._waiting.find_homes(NOWHERE if healthy else name)
         decisions += self._start(now)
         return [*decisions, *self._resume_elsewhere(now)] if healthy else decisions
+
+    def runs_limited(self, max_runs: int, now: float) -> list[Decision]:
+        """Take another bound of admitted runs, in place of ``options.max_runs``; those that are admitted stay."""
+        self._max_runs = max_runs
+        return self._start(now)
 
     def tick(self, now: float) -> list[Decision]:
         """Look at the clock: deadlines, waits that are long enough, and places in the queue. Once a second will do."""
@@ -268,7 +293,7 @@ class Scheduler:
         return not self.num_queued and self._has_slot()
 
     def _has_slot(self) -> bool:
-        return self.options.max_runs is None or self.num_admitted < self.options.max_runs
+        return self._max_runs is None or self.num_admitted < self._max_runs
 
     def _refuse(self, run: str, tenant: str, reason: RefusalReason, now: float) -> Refuse:
         """Refuse a run. Whoever was refused before is taken to come back, so that not all come back at once."""

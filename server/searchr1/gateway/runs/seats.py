@@ -12,18 +12,20 @@ from typing import Final
 from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
 from searchr1.engines.pool.load import load_of
 from searchr1.errors import EngineError
+from searchr1.gateway.runs.shared_capacity import BALANCE_S, SharedCapacity
 from searchr1.identity import Caller
 from searchr1.scheduling.decisions import Admit, Decision, Expire, Moved, Pause, Refuse, Resume
 from searchr1.scheduling.options import SchedulingOptions
 from searchr1.scheduling.scheduler import Scheduler
+from searchr1.scheduling.shares import Part
 from searchr1.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
 _CAPACITY_EVERY_S: Final = 30.0
-_ONE_ENGINE: Final = "engine"
-"""Name of the replica where the engine is no pool."""
+_NOTHING_YET: Final = Part(0, 0)
+"""Of a replica that others may use, until it is known what they leave."""
 
 
 class NoSlotError(Exception):
@@ -46,12 +48,22 @@ class Seats:
         engine: the engine that the runs use; a pool of replicas is told where to put each.
         options: see ``SchedulingOptions``.
         weights: the shares of tenants, by name; 1 for those that it lacks.
+        shared: balances capacities with other processes, if any use them; it is closed with this.
+        engine_name: name of an engine that is no pool, by which those others know it.
     """
 
     def __init__(
-        self, engine: ServedEngine, options: SchedulingOptions, *, weights: Mapping[str, float] | None = None
+        self,
+        engine: ServedEngine,
+        options: SchedulingOptions,
+        *,
+        weights: Mapping[str, float] | None = None,
+        shared: SharedCapacity | None = None,
+        engine_name: str = "engine",
     ) -> None:
-        self._engine, self._weights = engine, weights or {}
+        self._engine, self._options, self._weights = engine, options, weights or {}
+        self._shared, self._engine_name = shared, engine_name
+        self._parts: dict[str, Part] = {}
         self._scheduler = Scheduler(options)
         self._seats: dict[str, Seat] = {}
         self._numbers = itertools.count()
@@ -59,6 +71,8 @@ class Seats:
         self._tasks: list[asyncio.Task[None]] = []
         self.num_pauses = 0
         """Times that a run gave its room back."""
+        if shared is not None and shared.shares_runs:
+            self._scheduler.runs_limited(0, time.monotonic())
         self._look_at_replicas()
 
     async def __aenter__(self) -> "Seats":
@@ -66,12 +80,16 @@ class Seats:
             asyncio.create_task(self._tick(), name="seats"),
             asyncio.create_task(self._watch_capacity(), name="engine-capacity"),
         ]
+        if self._shared is not None:
+            self._tasks.append(asyncio.create_task(self._keep_balance(self._shared), name="shared-capacity"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._shared is not None:
+            await self._shared.aclose()
 
     @property
     def num_running(self) -> int:
@@ -207,7 +225,7 @@ class Seats:
     def _look_at_replicas(self) -> None:
         if not isinstance(self._engine, Replicated):
             if not self._replicas:
-                self._change(_ONE_ENGINE, _Told(None, healthy=True))
+                self._change(self._engine_name, _Told(None, healthy=True))
             return
         views = {view.name: view for view in self._engine.replicas}
         for name in self._replicas.keys() - views.keys():
@@ -221,20 +239,48 @@ class Seats:
         if isinstance(self._engine, TellsMetrics) and not isinstance(self._engine, Replicated):
             with suppress(EngineError):
                 load = load_of(await self._engine.metrics_text())
-                self._change(_ONE_ENGINE, _Told(load.capacity_tokens, load.block_tokens, healthy=True))
+                self._change(self._engine_name, _Told(load.capacity_tokens, load.block_tokens, healthy=True))
 
     def _change(self, name: str, told: "_Told") -> None:
         if self._replicas.get(name) == told:
             return
         self._replicas[name] = told
+        self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        """Tell the scheduler of a replica, and of the part of it that is for this process's runs."""
+        told, part = self._replicas[name], None
+        if self._shared is not None and told.capacity_tokens is not None:
+            part = self._parts.get(name, _NOTHING_YET)
         decisions = self._scheduler.replica_changed(
             name,
             told.capacity_tokens,
             block_tokens=told.block_tokens,
             healthy=told.healthy,
             now=time.monotonic(),
+            part=part,
         )
         self.carry_out(decisions)
+
+    async def _keep_balance(self, shared: SharedCapacity) -> None:
+        while True:
+            try:
+                await self._balance(shared)
+            except Exception:  # Without it, what others leave would never be used, nor what they need be left.
+                logger.exception("the balance of capacity met an error of the server's own")
+            await asyncio.sleep(BALANCE_S)
+
+    async def _balance(self, shared: SharedCapacity) -> None:
+        known = {
+            name: told.capacity_tokens for name, told in self._replicas.items() if told.capacity_tokens and told.healthy
+        }
+        before, self._parts = self._parts, await shared.parts_of_replicas(known, self._scheduler.demand)
+        for name in self._parts.keys() & self._replicas.keys():
+            if before.get(name) != self._parts[name]:
+                self._tell(name)
+        if shared.shares_runs and (whole := self._options.max_runs) is not None:
+            part = await shared.part_of_runs(whole, self._scheduler.demand)
+            self.carry_out(self._scheduler.runs_limited(part.meant, time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)

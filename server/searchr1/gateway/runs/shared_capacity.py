@@ -1,0 +1,193 @@
+"""Capacity that several processes share: gateways before the same engines, and the workers of one gateway.
+
+In Redis each process announces, about once a second and under a short lease, what it wants of a capacity and what it
+holds of it. ``scheduling/shares.py`` says what is meant for each. A process holds more only where the others together
+leave it, so that all together hold no more than the whole, and what it loses it gives back as its runs end. What a
+process held that has died comes back when its lease ends.
+
+While Redis does not answer, each keeps what it held last. One that never had an answer takes a small part.
+"""
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from redis.exceptions import RedisClusterException, RedisError
+
+from searchr1.redis_client import Outages, RedisClient, answered, open_redis, reason_of
+from searchr1.scheduling.shares import Demand, Part, divide, steady
+from searchr1.settings import Settings
+from searchr1.sockets import is_loopback
+
+logger = logging.getLogger(__name__)
+
+BALANCE_S: Final = 1.0
+"""Seconds between two announcements."""
+LEASE_S: Final = 5.0
+"""Seconds without an announcement after which a process counts as gone."""
+_ANSWER_S: Final = 1.0
+_UNTOLD_PART: Final = 4
+"""Of a replica's capacity a gateway takes this part at most, while no Redis has told of other gateways."""
+_KEY: Final = "sr1:share:"
+
+_BALANCE = """
+local time = redis.call('TIME')
+local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+local meant, used, before = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local free, was_here, answer = tonumber(ARGV[3]), 0, {}
+local entries = redis.call('HGETALL', KEYS[1])
+for i = 1, #entries, 2 do
+  local until_ms, held, demand = string.match(entries[i + 1], '^1 (%d+) (%d+) (%d+)$')
+  local is_over = until_ms and tonumber(until_ms) <= now_ms
+  if entries[i] == ARGV[1] then
+    was_here = until_ms and not is_over and 1 or 0
+  elseif is_over then
+    redis.call('HDEL', KEYS[1], entries[i])
+  elseif until_ms then
+    free = free - tonumber(held)
+    answer[#answer + 1] = entries[i]
+    answer[#answer + 1] = tonumber(demand)
+  end
+end
+if was_here == 0 then meant = math.min(meant, before) end
+local held = math.max(0, used, math.min(meant, free))
+local until_ms = now_ms + tonumber(ARGV[2])
+redis.call('HSET', KEYS[1], ARGV[1], string.format('1 %.0f %.0f %s', until_ms, held, ARGV[7]))
+redis.call('PEXPIRE', KEYS[1], 10 * tonumber(ARGV[2]))
+table.insert(answer, 1, held)
+return answer
+"""
+"""KEYS: the announcements. ARGV: the process, its lease in ms, the whole, what is meant for it, what its runs need,
+what it held before, its demand. Returns what it holds from now on, then names and demands of the others.
+
+An announcement is ``1 END_MS HELD DEMAND``; other versions are passed over. One who was not announced before gets no
+more than it had: a Redis that was emptied must first hear of the others.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Capacity:
+    """A capacity that is shared."""
+
+    whole: int
+    floor: int
+    untold: int
+    """This process's part while no Redis has ever told."""
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What this process has of one capacity."""
+
+    part: Part | None = None
+    demand: int = 0
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Demands of the other processes, as they were told last."""
+
+
+class SharedCapacity:
+    """This process's parts of what it uses together with others.
+
+    Args:
+        client: a client of Redis, which is closed with this.
+        floor_tokens: what the largest run may need: an idle process has so much of each replica.
+        gateway: name of the gateway whose worker this process is, where it has several.
+        num_workers: of this gateway.
+    """
+
+    def __init__(self, client: RedisClient, *, floor_tokens: int, gateway: str = "", num_workers: int = 1) -> None:
+        self._client: Any = client
+        self._floor_tokens, self._num_workers = floor_tokens, num_workers
+        self._gateway = gateway
+        self._member = secrets.token_hex(8)
+        self._standings: dict[str, _Standing] = {}
+        self._outages = Outages("The balance of capacity with other processes", logger)
+
+    @property
+    def shares_runs(self) -> bool:
+        """Whether other workers of this gateway count its runs too."""
+        return bool(self._gateway)
+
+    async def part_of_runs(self, whole: int, demand: Demand) -> Part:
+        """Return this worker's part of the runs that its gateway may have at once, after a round of announcements."""
+        return await self._balance(
+            f"runs {self._gateway}",
+            _Capacity(whole, floor=1, untold=whole // self._num_workers),
+            used=demand.num_admitted,
+            wanted=demand.num_runs,
+        )
+
+    async def parts_of_replicas(self, whole_tokens: Mapping[str, int], demand: Demand) -> dict[str, Part]:
+        """Return this process's part of each replica's capacity, after a round of announcements.
+
+        Replicas are named by their addresses: so do the other processes.
+        """
+        each_tokens = demand.unplaced_tokens // max(1, len(whole_tokens))
+        used = {name: demand.charged_tokens.get(name, 0) for name in whole_tokens}
+        rounds = [
+            self._balance(
+                _machine_wide(name),
+                _Capacity(whole, self._floor_tokens, untold=whole // (_UNTOLD_PART * self._num_workers)),
+                used=used[name],
+                wanted=used[name] + each_tokens,
+            )
+            for name, whole in whole_tokens.items()
+        ]
+        return dict(zip(whole_tokens, await asyncio.gather(*rounds), strict=True))
+
+    async def aclose(self) -> None:
+        """Give everything back, and close the client."""
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                await asyncio.gather(*(self._client.hdel(key, self._member) for key in self._standings))
+        except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
+            logger.info("the leases of shared capacity end by themselves: %s", reason_of(error))
+        await self._client.aclose()
+
+    async def _balance(self, name: str, capacity: "_Capacity", *, used: int, wanted: int) -> Part:
+        key = _key(name)
+        standing = self._standings.setdefault(key, _Standing())
+        standing.demand = steady(standing.demand, wanted)
+        demands = {**standing.others, self._member: standing.demand}
+        meant = divide(capacity.whole, capacity.floor, demands)[self._member]
+        held_before = standing.part.held if standing.part else 0
+        arguments = (round(LEASE_S * 1000), capacity.whole, meant, used, held_before, standing.demand)
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                held, *others = await answered(self._client.eval(_BALANCE, 1, key, self._member, *arguments))
+        except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
+            self._outages.failed(name, reason_of(error))
+            standing.part = standing.part or Part(capacity.untold, capacity.untold)
+        else:
+            self._outages.worked(name)
+            standing.others = dict(zip(map(bytes.decode, others[::2]), map(int, others[1::2]), strict=True))
+            standing.part = Part(min(meant, held), held)
+        return standing.part
+
+
+def open_shared_capacity(settings: Settings, *, gateway: str = "") -> SharedCapacity | None:
+    """Return what the settings call for: None where the engine is this process's own, or no Redis is named."""
+    if settings.engine_url is None or settings.redis_url is None:
+        return None
+    return SharedCapacity(
+        open_redis(settings.redis_url.get_secret_value()),
+        floor_tokens=settings.max_context_tokens + settings.max_completion_tokens,
+        gateway=f"{gateway} {settings.public_name}" if gateway else "",
+        num_workers=settings.workers,
+    )
+
+
+def _machine_wide(address: str) -> str:
+    """Return an address by which every machine means the same engine: of a loopback, with the machine's name."""
+    host = urlsplit(address).hostname or ""
+    return f"{socket.gethostname()} {address}" if is_loopback(host) else address
+
+
+def _key(name: str) -> str:
+    return f"{_KEY}{{{hashlib.sha256(name.encode()).hexdigest()[:32]}}}"
