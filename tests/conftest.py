@@ -7,11 +7,16 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from searchr1.tokenizer import Tokenizer
 from tests.support.demo_server import Demo, run_demo
 from tests.support.tiers import HEAVY, Watch, is_heavy_whole, marks_of
 from tests.support.vllm_server import VllmServer, run_vllm
+
+# Others use the machine too: no example has a time limit, and none fails because it was slowly drawn.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _watch = pytest.StashKey[Watch]()
 

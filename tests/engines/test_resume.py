@@ -103,7 +103,7 @@ async def test_a_completion_that_breaks_anywhere_ends_as_an_undisturbed_one(inte
     max_tokens=st.integers(1, 80),
     text=st.text(st.sampled_from("aé日🙂 </search>answer\n"), min_size=1, max_size=40).map(lambda s: s + TEXT),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 async def test_any_number_of_breaks_changes_nothing(
     cuts: list[tuple[int, EngineError]], interval: int, max_tokens: int, text: str
 ) -> None:

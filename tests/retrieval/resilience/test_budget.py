@@ -185,7 +185,7 @@ OUTCOMES: st.SearchStrategy[SearchOutcome] = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     steps=st.lists(st.builds(Step, OUTCOMES, st.floats(0, 5)), min_size=1, max_size=20),
     most=st.integers(0, 10),

@@ -89,7 +89,7 @@ STEPS = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(steps=st.lists(STEPS, min_size=1, max_size=5), deadline_s=st.floats(-1, 20))
 @virtual
 async def test_every_search_has_an_outcome_by_its_deadline(steps: list[Step], deadline_s: float) -> None:

@@ -120,7 +120,7 @@ def test_numbers_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None
 STEPS = st.builds(Step, st.sampled_from([found(), failed("unavailable"), failed("timeout")]), st.floats(0, 9))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     steps=st.lists(STEPS, min_size=1, max_size=30),
     deadlines_s=st.lists(st.floats(0.01, 10), min_size=1, max_size=30),

@@ -321,7 +321,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     steps=STEPS,
     config=CONFIGS,
@@ -351,7 +351,7 @@ async def test_every_search_has_an_outcome_by_its_deadline(
     assert all(given_s >= MIN_ATTEMPT_S - TICK_S for given_s in script.deadlines_s)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(before=st.lists(st.sampled_from(RETRIED), max_size=3), kind=st.sampled_from(FINAL))
 @virtual
 async def test_nothing_is_sent_after_a_final_failure(before: list[str], kind: str) -> None:
