@@ -48,6 +48,9 @@ class Metrics:
         )
         self.run_store_up = Gauge("searchr1_run_store_up", "1 while the run store answers.", registry=registry)
         self.run_store_up.set(1)
+        self.runs_taken_over = Counter(
+            "searchr1_runs_taken_over", "Runs of gateways that are gone, which went on here.", registry=registry
+        )
         self.ignored_fields = Counter(
             "searchr1_ignored_fields",
             "Fields of requests that were taken and changed nothing, such as tools.",
