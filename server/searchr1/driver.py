@@ -12,13 +12,13 @@ stream. If the rollout then asks for another query, or for none, that search is 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from searchr1.deadline import Deadline, DeadlinePassedError
 from searchr1.engines.base import UNSHAPED, Engine, SamplingParams, Shaping
-from searchr1.engines.resume import UnbrokenCompletion
+from searchr1.engines.resume import Begun, UnbrokenCompletion
 from searchr1.engines.retry_budget import SHARED_BUDGET
 from searchr1.errors import EngineError
 from searchr1.loop.machine import Rollout
@@ -132,6 +132,10 @@ class EngineErrored:
 DriveEvent = VisibleEvent | PassagesReceived | SearchErrored | EngineErrored
 
 
+Follow = Callable[[UnbrokenCompletion], None]
+"""Taker of each completion as it is asked for, who may read at any time what has come of it."""
+
+
 @dataclass(slots=True)
 class DriveStats:
     """Facts that the rollout itself does not hold. Filled in while ``drive`` runs."""
@@ -159,10 +163,14 @@ async def drive(
     options: DriveOptions,
     stats: DriveStats | None = None,
     turns: Turns | None = None,
+    *,
+    begun: Begun | None = None,
+    follow: Follow | None = None,
 ) -> AsyncGenerator[DriveEvent, None]:
     """Run ``rollout`` to its end, yielding events as they happen; ``Finished`` comes last.
 
-    Its turns begin when ``turns`` says so; by default at once.
+    Its turns begin when ``turns`` says so; by default at once. ``begun`` is what another process has read of the
+    completion that the rollout waits for: the rollout has its text, but not its ids.
 
     Closing this iterator, or cancelling the task that reads it, aborts whatever is in flight. Engine errors (a
     completion that stays broken off among them) and failed searches come as events; nothing but
@@ -172,12 +180,13 @@ async def drive(
     clock = Deadline(options.deadline_s)
     turns = turns or AtOnce(later_first=options.priority_by_turn)
     searcher = _Searcher(retriever, options, clock, stats)
+    completions = _Completions(engine, options, turns, begun, follow)
     async with aclosing(searcher):
         while not isinstance(action := rollout.action, Finish):
             try:
                 if isinstance(action, Generate):
-                    async with aclosing(_generate(rollout, action, engine, options, turns, searcher)) as completion:
-                        async for event in completion:
+                    async with aclosing(_generate(rollout, action, completions, searcher)) as generating:
+                        async for event in generating:
                             yield event
                 else:
                     for event in await _search(rollout, action, searcher):
@@ -223,26 +232,47 @@ async def drive_to_end(
     return DriveResult(tuple(queries), num_failed_searches, engine_error)
 
 
+@dataclass(slots=True)
+class _Completions:
+    """What the completions of one run have in common."""
+
+    engine: Engine
+    options: DriveOptions
+    turns: Turns
+    begun: Begun | None
+    """What has come of the first one already."""
+    follow: Follow | None
+
+    async def begin(self, rollout: Rollout, action: Generate, clock: Deadline) -> UnbrokenCompletion:
+        """Return the completion that ``action`` asks for, once its turn has come."""
+        priority = await clock.bound(lambda: self.turns.begin(len(action.prompt_ids)))
+        begun, self.begun = self.begun or Begun(), None
+        completion = UnbrokenCompletion(
+            self.engine,
+            action.prompt_ids,
+            self.options.sampling(action.max_tokens, action.stop),
+            session=self.options.session,
+            priority=priority,
+            decode=rollout.spell,
+            patient=action.turn > 1,
+            left_s=clock.remaining_s,
+            budget=SHARED_BUDGET,
+            on_break=self.turns.lost,
+            begun=begun,
+        )
+        if self.follow is not None:
+            self.follow(completion)
+        return completion
+
+
 async def _generate(
-    rollout: Rollout, action: Generate, engine: Engine, options: DriveOptions, turns: Turns, searcher: "_Searcher"
+    rollout: Rollout, action: Generate, completions: _Completions, searcher: "_Searcher"
 ) -> AsyncGenerator[DriveEvent, None]:
-    clock, stats = searcher.clock, searcher.stats
+    clock, stats, options, turns = searcher.clock, searcher.stats, completions.options, completions.turns
     num_ids = len(action.prompt_ids) - rollout.num_sampled_tokens
-    priority = await clock.bound(lambda: turns.begin(len(action.prompt_ids)))
+    completion = await completions.begin(rollout, action, clock)
     started = time.perf_counter()
     reason: FinishReason | None = None
-    completion = UnbrokenCompletion(
-        engine,
-        action.prompt_ids,
-        options.sampling(action.max_tokens, action.stop),
-        session=options.session,
-        priority=priority,
-        decode=rollout.spell,
-        patient=action.turn > 1,
-        left_s=clock.remaining_s,
-        budget=SHARED_BUDGET,
-        on_break=turns.lost,
-    )
     async with aclosing(completion.chunks()) as chunks:
         try:
             with clock.reading() as reading, options.pacing.looks(action.stop) as looks:

@@ -22,6 +22,8 @@ class Pacing:
     """
 
     def __init__(self, longest_s: float, *, is_fixed: bool = False) -> None:
+        self.fixed_s = longest_s if is_fixed else None
+        """Seconds of every pause, where all are as long."""
         self._longest_s = longest_s
         self._per_stream_s = longest_s if is_fixed else PAUSE_PER_STREAM_S
         self._num_others = 0 if is_fixed else -1

@@ -23,7 +23,7 @@ import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from searchr1.engines.base import Chunk, Engine, SamplingParams
@@ -48,6 +48,15 @@ _SEED_STEP: Final = 0x9E3779B97F4A7C15
 _MAX_SEED: Final = 2**63
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The part of a completion that another process has read, whose text has been given on already."""
+
+    text: str = ""
+    ids: TokenIds = ()
+    logprobs: tuple[float, ...] = ()
+
+
 class UnbrokenCompletion:
     """One completion, asked for as often as it takes. Read its ``chunks`` once.
 
@@ -60,6 +69,8 @@ class UnbrokenCompletion:
             that would outlast it, so that the engine's error is what is told.
         budget: what bounds retries.
         on_break: awaited before the rest is asked for, with the number of ids of prompt and completion so far.
+        begun: what has come of it before, in another process: its rest is asked for, and ``chunks`` give its ids again
+            but not its text.
     """
 
     def __init__(
@@ -75,7 +86,10 @@ class UnbrokenCompletion:
         left_s: Callable[[], float] = lambda: float("inf"),
         budget: RetryBudget,
         on_break: Callable[[int], Awaitable[None]] | None = None,
+        begun: Begun = Begun(),
     ) -> None:
+        self.finish: FinishReason | None = None
+        """Why it ended, once it has."""
         self.num_retries = 0
         """Times that it was asked for again."""
         self.num_resumes = 0
@@ -86,9 +100,9 @@ class UnbrokenCompletion:
         self._session, self._priority = session, priority
         self._decode, self._patient, self._left_s, self._budget = decode, patient, left_s, budget
         self._on_break = on_break
-        self._text: list[str] = []
-        self._ids: list[int] = []
-        self._logprobs: list[float] = []
+        self._text: list[str] = [begun.text] if begun.text else []
+        self._ids: list[int] = list(begun.ids)
+        self._logprobs: list[float] = list(begun.logprobs)
         self._num_given = 0
         """Ids that have been given on; the others' text may not be whole."""
         self._seam: _Seam | None = None
@@ -105,6 +119,9 @@ class UnbrokenCompletion:
             EngineError: the engine failed for good, or there was no time left to try again.
         """
         chunk = None
+        if self._text or self._ids:
+            for chunk in self._cut_back(EngineError("ids and text of a completion that was taken up do not agree")):
+                yield chunk
         while chunk is None or chunk.finish is None:
             try:
                 async with aclosing(self._asked()) as coming:
@@ -125,6 +142,26 @@ class UnbrokenCompletion:
                 own = await self._ready_again(error)
             for chunk in own:
                 yield chunk
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """The pieces of its text so far, what it began with included."""
+        return self._text
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The ids that have come so far. Those from ``num_given`` on may still be dropped for others."""
+        return self._ids
+
+    @property
+    def logprobs(self) -> Sequence[float]:
+        """The logprobs of ``ids``, where they were asked for."""
+        return self._logprobs
+
+    @property
+    def num_given(self) -> int:
+        """Number of the ids that were given on, which stay."""
+        return self._num_given
 
     @property
     def rest(self) -> tuple[TokenIds, tuple[float, ...]]:
@@ -157,6 +194,7 @@ class UnbrokenCompletion:
     ) -> Chunk:
         """Return a chunk of ``text`` with the ids up to ``end`` that were not given on yet."""
         start, self._num_given = self._num_given, end
+        self.finish = finish
         logprobs = tuple(self._logprobs[start:end]) if self._params.logprobs else None
         if num_cached_tokens is not None and self.num_resumes:  # Some may be ids of the completion itself.
             num_cached_tokens = min(num_cached_tokens, len(self._prompt_ids))

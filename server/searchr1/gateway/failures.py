@@ -28,6 +28,7 @@ RUN_FAILURES: Final = {
     "internal": Failure(500, "The server met an error of its own; its log has the details."),
     "stopping": Failure(503, "The server is stopping, so the run was ended; ask again."),
     "run_lost": Failure(503, "The server that ran this stopped before the run ended; ask again."),
+    "takeovers_exhausted": Failure(503, "Several servers that ran this stopped before it ended; ask again."),
     "run_unreadable": Failure(410, "What is stored of this run can't be read. Delete it, or ask again."),
 }
 """Failures of runs by code, as ``run.failed``, the errors of every API and stored runs tell them."""

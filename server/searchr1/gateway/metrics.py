@@ -73,6 +73,9 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self.run_store_up.set(1)
+        self.runs_taken_over = Counter(
+            "searchr1_runs_taken_over", "Runs of gateways that are gone, which went on here.", registry=registry
+        )
         self.ignored_fields = Counter(
             "searchr1_ignored_fields",
             "Fields of requests that were taken and changed nothing, such as tools.",

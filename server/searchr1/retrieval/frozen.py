@@ -18,6 +18,19 @@ class FrozenSearch:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedSearches:
+    """The searches of a run that is run again."""
+
+    searches: tuple[FrozenSearch, ...]
+    searches_on_miss: bool = False
+    """Search for a query that the record lacks, instead of failing it."""
+
+    def retriever(self, live: Retriever) -> "FrozenRetriever":
+        """Return the retriever that answers from the record; ``live`` is what searches."""
+        return FrozenRetriever(self.searches, live if self.searches_on_miss else None)
+
+
 class FrozenRetriever:
     """A ``Retriever`` that answers as the record does: a query's first time as its first search, then as its next one.
 

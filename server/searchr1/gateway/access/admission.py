@@ -7,13 +7,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.driver import DriveOptions
 from searchr1.engines.base import UNSHAPED, UNWATCHED_INTERVAL, Shaping
+from searchr1.errors import ConfigurationError
 from searchr1.gateway.access.pseudonyms import Pseudonyms
+from searchr1.gateway.access.stored_plan import StoredPlan
 from searchr1.gateway.errors import invalid
 from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
+from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.types import Limits
 from searchr1.pacing import Pacing
 from searchr1.retrieval.base import Retriever
+from searchr1.retrieval.frozen import RecordedSearches
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.rollout import check_profile, render_prompt, start_rollout
 from searchr1.settings import Settings
@@ -65,11 +69,15 @@ class Plan:
     caller: Caller
     model: str
     """Name of the served model that it is for."""
+    cache_only: bool = False
+    """Whether ``retriever`` answers from the cache alone."""
+    record: RecordedSearches | None = None
+    """What ``retriever`` answers from, where the run repeats another one."""
 
     @property
-    def num_prompt_tokens(self) -> int:
-        """Tokens of the first prompt."""
-        return len(self.rollout.segments[0].ids)
+    def num_ids(self) -> int:
+        """Tokens of the prompt, and of what came after it in a run that is taken over."""
+        return len(self.rollout.ids)
 
 
 class Admission:
@@ -145,7 +153,48 @@ class Admission:
         drive_options = self._drive_options(options, caller, run_id, stream=stream, shaping=shaping)
         if spent_s and drive_options.deadline_s is not None:
             drive_options = replace(drive_options, deadline_s=max(drive_options.deadline_s - spent_s, LEAST_S))
-        return Plan(question, rollout, drive_options, retriever, caller, self._model)
+        return Plan(
+            question, rollout, drive_options, retriever, caller, self._model, cache_only=options.cache == "only"
+        )
+
+    def taken_over(self, plan: StoredPlan, run_id: str, *, left_s: float | None) -> Plan:
+        """Return the plan of a run that another gateway admitted, at its start, with ``left_s`` of its deadline left.
+
+        Raises:
+            ConfigurationError: this server has another tokenizer, or not the run's profile.
+        """
+        profile = profile_named(plan.profile)
+        if self._tokenizer.encode_prompt(plan.prompt) != list(plan.prompt_ids):
+            raise ConfigurationError("the run's prompt has other ids here")
+        rollout = Rollout(
+            prompt=plan.prompt,
+            prompt_ids=plan.prompt_ids,
+            encode=self._tokenizer.encode,
+            limits=plan.limits,
+            profile=profile,
+            spell=self._tokenizer.decode,
+        )
+        caller = plan.caller
+        retriever = self._search.view(caller, cache_only=plan.cache_only)
+        if plan.record is not None:
+            retriever = plan.record.retriever(retriever)
+        interval_s = plan.interval_s
+        options = DriveOptions(
+            session=self._pseudonyms.session(caller, run_id),
+            cache_salt=self._pseudonyms.cache_salt(caller) if self._settings.salts_caches else None,
+            temperature=plan.temperature,
+            top_p=plan.top_p,
+            seed=plan.seed,
+            shaping=plan.shaping,
+            top_k=plan.top_k,
+            search_timeout_s=self._settings.search_timeout_s,
+            deadline_s=left_s,
+            logprobs=plan.logprobs,
+            stream_interval=plan.stream_interval,
+            pacing=self._pacing if interval_s is None else Pacing(interval_s, is_fixed=True),
+            priority_by_turn=self._settings.engine_priority,
+        )
+        return Plan(plan.question, rollout, options, retriever, caller, self._model, plan.cache_only, plan.record)
 
     def _checked_question(self, question: str, param: str) -> str:
         if len(question) > self._settings.max_question_chars:

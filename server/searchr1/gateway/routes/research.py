@@ -34,7 +34,7 @@ from searchr1.gateway.services import services_of
 from searchr1.loop.conversation import Turn
 from searchr1.loop.types import Passage
 from searchr1.printable import plain_json
-from searchr1.retrieval.frozen import FrozenRetriever, FrozenSearch
+from searchr1.retrieval.frozen import FrozenSearch, RecordedSearches
 from searchr1.retrieval.received import shortened
 from searchr1.settings import Settings
 from searchr1_client.events import Run, RunDeleted, RunList, RunSummary, Trajectory
@@ -164,9 +164,8 @@ async def _replay_admitted(request: Request, body: ReplayRequest, run_id: str) -
     plan = model.admission.plan(
         old.trajectory.question, options, caller=caller_of(request), run_id=run_id, stream=body.stream
     )
-    live = plan.retriever if body.on_miss == "search" else None
-    frozen = FrozenRetriever(_searches(old.trajectory, services.settings), live)
-    plan = replace(plan, retriever=frozen)
+    record = RecordedSearches(_searches(old.trajectory, services.settings), body.on_miss == "search")
+    plan = replace(plan, retriever=record.retriever(plan.retriever), record=record)
     return plan, _meta(request, run_id, plan.model, old.question, {"replay_of": old.id[:128]})
 
 
@@ -332,9 +331,9 @@ def _options(body: ReplayRequest, trajectory: Trajectory) -> RunOptions:
         raise invalid(f"'{option}': {first['msg']}.", param=f"run.trajectory.options.{option}") from error
 
 
-def _searches(trajectory: Trajectory, settings: Settings) -> list[FrozenSearch]:
+def _searches(trajectory: Trajectory, settings: Settings) -> tuple[FrozenSearch, ...]:
     """Return the recorded searches, within the bounds of live ones: the client may have written the record itself."""
-    return [
+    return tuple(
         FrozenSearch(
             query=search.query,
             passages=tuple(
@@ -345,7 +344,7 @@ def _searches(trajectory: Trajectory, settings: Settings) -> list[FrozenSearch]:
             error=None if search.error is None else search.error.message,
         )
         for search in trajectory.searches
-    ]
+    )
 
 
 def _json(run: Run) -> Response:

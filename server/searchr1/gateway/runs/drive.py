@@ -12,7 +12,9 @@ from searchr1.driver import DriveEvent, DriveStats, EngineErrored, SearchErrored
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import LEAST_S, Plan
 from searchr1.gateway.runs.events import EventMapper, Queued
+from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.record import Recorder
+from searchr1.gateway.runs.replay import Past
 from searchr1.gateway.runs.seats import Seat, SeatExpiredError
 from searchr1.gateway.services import Services
 from searchr1.loop.types import AnswerDelta, Status, ThinkDelta
@@ -30,15 +32,30 @@ class RunDrive:
     """A run being driven, from its place in the queue on. It holds no seat: whoever drives it does."""
 
     def __init__(
-        self, services: Services, plan: Plan, seat: Seat, *, run_id: str, created: int, asked: str | None = None
+        self,
+        services: Services,
+        plan: Plan,
+        seat: Seat,
+        *,
+        run_id: str,
+        created: int,
+        asked: str | None = None,
+        stats: DriveStats | None = None,
+        journal: Journal | None = None,
+        past: Past | None = None,
+        elapsed_s: float = 0.0,
+        failure: str | None = None,
     ) -> None:
         """``asked`` is the question as people put it, where the model is asked more than that.
 
-        ``created`` is in Unix seconds.
+        ``created`` is in Unix seconds. ``journal`` is kept where the run may be taken over. One that was has its
+        ``past``, which is in ``plan``'s rollout and in ``stats`` already, and began ``elapsed_s`` seconds ago;
+        it fails at once where ``failure`` names why.
         """
         self._services, self._plan, self._seat, self._run_id = services, plan, seat, run_id
         self._model = services.models[plan.model]
-        self._stats = DriveStats()
+        self._stats = stats or DriveStats()
+        self._journal, self._past = journal, past or Past()
         self._recorder = Recorder(plan.rollout, plan.options, self._stats)
         self._mapper = EventMapper(
             run_id=run_id,
@@ -49,6 +66,10 @@ class RunDrive:
             stats=self._stats,
             prices_usd=services.settings.search_costs_usd,
         )
+        for outcome in self._past.outcomes:
+            self._recorder.add(outcome)
+        if past is not None:
+            self._mapper.take_up(past.events, elapsed_s=elapsed_s)
         self._loop = asyncio.get_running_loop()
         self._started = time.perf_counter()
         self._first_text_s: float | None = None
@@ -56,6 +77,7 @@ class RunDrive:
         """What the log is told of a failure."""
         self._failure: str | None = None
         """Code of a failure that the mapper does not know of."""
+        self._fails_with = failure
         self._waiting: asyncio.Task[Any] | None = None
         """The reader's task, while it waits for an event."""
         self._is_stopped = self._is_cut = False
@@ -66,7 +88,11 @@ class RunDrive:
         services.under_way.add(self)
         with services.metrics.running.track_inprogress():
             try:
-                yield mapper.started()
+                if not mapper.num_events:
+                    yield mapper.started()
+                for owed in self._past.owed:
+                    if (mapped := mapper.map(owed)) is not None:
+                        yield mapped
                 try:
                     async with aclosing(self._drive()) as driving:
                         self._waiting = asyncio.current_task(self._loop)
@@ -85,7 +111,9 @@ class RunDrive:
                 except asyncio.CancelledError:
                     if not self._takes_back_cancel():
                         raise
-                if self._is_stopped and rollout.status is None:
+                if self._fails_with is not None and rollout.status is None:
+                    yield self.failed(self._fails_with)
+                elif self._is_stopped and rollout.status is None:
                     yield self.failed("stopping")
             except Exception:
                 self._failure = "internal"
@@ -130,6 +158,8 @@ class RunDrive:
     async def _drive(self) -> AsyncGenerator[DriveEvent | Queued, None]:
         """Yield the places in the queue, then what happens in the run."""
         plan, options = self._plan, self._plan.options
+        if plan.rollout.status is not None or self._fails_with is not None:
+            return  # Its owner before had come to its end, or it is given up.
         try:
             async with aclosing(self._seat.places()) as places:
                 async for place in places:
@@ -140,7 +170,17 @@ class RunDrive:
             return
         if options.deadline_s is not None:
             options = replace(options, deadline_s=max(options.deadline_s - self._duration_s(), LEAST_S))
-        driving = drive(plan.rollout, self._model.engine, plan.retriever, options, self._stats, self._seat)
+        follow = None if self._journal is None else self._journal.follow
+        driving = drive(
+            plan.rollout,
+            self._model.engine,
+            plan.retriever,
+            options,
+            self._stats,
+            self._seat,
+            begun=self._past.begun,
+            follow=follow,
+        )
         async with aclosing(driving):
             async for driven in driving:
                 yield driven
@@ -152,6 +192,8 @@ class RunDrive:
         """Count and record an event that is no text; log what clients are not told of it."""
         self._services.metrics.count(event)
         self._recorder.add(event)
+        if self._journal is not None:
+            self._journal.add(event)
         if isinstance(event, SearchErrored):
             log = logger.info if event.kind in _OWN_REFUSALS else logger.warning
             log("run %s: search failed: %s: %s", self._run_id, event.kind, event.message)
@@ -206,7 +248,7 @@ def seat_of(services: Services, plan: Plan) -> AbstractContextManager[Seat]:
     """Return a seat for ``plan``, or a place in the queue. Entering raises ``NoSlotError`` where there is none."""
     return services.models[plan.model].seats.seat(
         plan.caller,
-        num_ids=plan.num_prompt_tokens,
+        num_ids=plan.num_ids,
         session=plan.options.session,
         deadline_s=plan.options.deadline_s,
     )

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,28 @@ class EventMapper:
         self.failure: str | None = None
         """Code of the run's failure, once its last event says so."""
 
+    @property
+    def num_events(self) -> int:
+        """Number of events given so far, those of an owner before included."""
+        return self._seq
+
+    def take_up(self, events: Sequence[wire.KnownEvent], *, elapsed_s: float) -> None:
+        """Go on after ``events``, which another process gave; the run started ``elapsed_s`` seconds ago."""
+        for event in events:
+            self._turn = event.turn
+            if isinstance(event, wire.SearchCompleted):
+                self._searches.append(event.passages)
+                self._num_passages += len(event.passages)
+                self._charge(event)
+            elif isinstance(event, wire.ThinkDelta | wire.AnswerDelta):
+                self._note_first_text(event.t_ms)
+            elif isinstance(event, wire.AnswerCompleted):
+                self._answer_tokens = self._rollout.count_tokens(event.text)
+        self._seq = len(events)
+        # Clocks of two machines differ: time does not run backwards for it.
+        last_s = events[-1].t_ms / 1000 if events else 0.0
+        self._started = time.perf_counter() - max(elapsed_s, last_s)
+
     def started(self) -> wire.RunStarted:
         """Return the first event."""
         return wire.RunStarted(**self._stamp(), model=self._model, question=self._question, created=self._created)
@@ -79,8 +101,7 @@ class EventMapper:
             case loop.SearchRequested():
                 return wire.SearchStarted(**self._stamp(), query=event.query)
             case PassagesReceived():
-                if event.cache == "miss":
-                    self._cost_usd += self._prices_usd.get(event.provider, 0.0)
+                self._charge(event)
                 return wire.SearchCompleted(
                     **self._stamp(),
                     query=event.query,
@@ -154,9 +175,16 @@ class EventMapper:
 
     def _first_text(self) -> dict[str, Any]:
         stamp = self._stamp()
-        if self._first_token_ms is None:
-            self._first_token_ms = stamp["t_ms"]
+        self._note_first_text(stamp["t_ms"])
         return stamp
+
+    def _note_first_text(self, t_ms: float) -> None:
+        if self._first_token_ms is None:
+            self._first_token_ms = t_ms
+
+    def _charge(self, search: PassagesReceived | wire.SearchCompleted) -> None:
+        if search.cache == "miss":
+            self._cost_usd += self._prices_usd.get(search.provider, 0.0)
 
     def _number(self, passages: tuple[loop.Passage, ...]) -> list[wire.WirePassage]:
         numbered = []

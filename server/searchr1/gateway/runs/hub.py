@@ -15,11 +15,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Literal
 
+from searchr1.driver import DriveStats
 from searchr1.gateway.access.admission import Plan
+from searchr1.gateway.access.stored_plan import encode_plan
 from searchr1.gateway.runs.drive import RunDrive, seat_of
 from searchr1.gateway.runs.errors import RunNotFoundError, RunsUnreachableError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.idempotency import IdempotencyKeys
+from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import (
     Command,
@@ -29,10 +32,12 @@ from searchr1.gateway.runs.store.base import (
     RunState,
     RunStore,
     RunStoreError,
+    RunTakenError,
     RunUnreadableError,
 )
 from searchr1.gateway.runs.store.codec import MAX_RECORD_BYTES
 from searchr1.gateway.runs.stored import StoredRun
+from searchr1.gateway.runs.takeover import Takeovers, stored_plan_of
 from searchr1.gateway.services import Services
 from searchr1.identity import Caller
 from searchr1_client.events import Run
@@ -53,7 +58,7 @@ _LAST_FLUSHES = 10
 _MAX_NOTED = 10_000
 """Unreadable runs that are told to the log once each."""
 _MAX_ABANDONED = 10_000
-"""Ids of runs that could not be stored and are kept until the store answers."""
+"""Runs that could not be stored and are kept until the store answers."""
 
 
 def scope_of(caller: Caller) -> str:
@@ -74,19 +79,28 @@ class RunHub:
         self._replica = secrets.token_hex(8)
         self._live: dict[str, LiveRun] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._abandoned: deque[str] = deque(maxlen=_MAX_ABANDONED)
+        self._abandoned: deque[RunMeta] = deque(maxlen=_MAX_ABANDONED)
         self._noted: dict[str, None] = {}
         self._failing: set[Operation] = set()
         self._inbox: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._closing = False
+        self._takeovers = Takeovers(
+            services, store, self._replica, live=self._own_run, adopt=self._adopt, on_failure=self._unanswered
+        )
         self.keys = IdempotencyKeys(store, ttl_s=services.settings.run_ttl_s, on_failure=self._unanswered)
         """Idempotency keys and the runs that they started."""
 
     async def __aenter__(self) -> "RunHub":
         self._inbox = asyncio.create_task(self._serve_inbox())
+        if self._store.is_shared:
+            self._looking = asyncio.create_task(self._takeovers.look_around(), name="takeovers")
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._looking is not None:  # Nothing is begun any more.
+            self._looking.cancel()
+            await asyncio.wait((self._looking,), timeout=_LAST_FLUSHES * _RETRY_S)
         await self._end_runs()
         assert self._inbox is not None
         # Last of all: without heartbeats, other replicas would take the runs for lost.
@@ -117,13 +131,26 @@ class RunHub:
         with ExitStack() as stack:
             seat = stack.enter_context(seat_of(self._services, plan))
             meta = replace(meta, replica=self._replica)
-            drive = RunDrive(self._services, plan, seat, run_id=meta.id, created=meta.created, asked=meta.question)
             leave_s = {"cancel": 0.0, "grace": self._services.settings.resume_grace_s, "keep": None}[on_disconnect]
-            live = LiveRun(meta, drive, leave_s=leave_s)
-            live.kept = store and self._services.settings.store_runs
-            self._live[meta.id] = live
-            held = stack.pop_all()
-        self._spawn(self._own(live, held.close))
+            kept = store and self._services.settings.store_runs
+            stats, journal, stored = DriveStats(), None, None
+            # A run that ends with its connection has nobody to come back to it.
+            if kept and self._store.is_shared and leave_s != 0.0:
+                journal = Journal(stats)
+                stored = encode_plan(stored_plan_of(plan, grace_s=leave_s))
+            drive = RunDrive(
+                self._services,
+                plan,
+                seat,
+                run_id=meta.id,
+                created=meta.created,
+                asked=meta.question,
+                stats=stats,
+                journal=journal,
+            )
+            live = LiveRun(meta, drive, leave_s=leave_s, journal=journal, plan=stored)
+            live.kept = kept
+            self._adopt(live, stack.pop_all().close)
         return live
 
     async def find(self, run_id: str, caller: Caller, kind: RunKind) -> RunHandle:
@@ -134,7 +161,7 @@ class RunHub:
             RunUnreadableError: it is the caller's own, but can't be read.
             RunsUnreachableError: the store does not answer.
         """
-        handle: RunHandle | None = self._live.get(run_id)
+        handle: RunHandle | None = self._own_run(run_id)
         if handle is None and _RUN_ID.fullmatch(run_id):
             try:
                 state = await self._ask_store(run_id)
@@ -227,7 +254,7 @@ class RunHub:
     def _stored(self, state: RunState) -> StoredRun:
         if state.meta.replica == self._replica:  # It has ended here, and can't be stored just now.
             state = replace(state, meta=replace(state.meta, replica=""))
-        return StoredRun(state, self._store, self.note)
+        return StoredRun(state, self._store, self.note, self._takeovers.take)
 
     async def _ask_store(self, run_id: str) -> RunState | None:
         try:
@@ -242,6 +269,14 @@ class RunHub:
 
     def _unanswered(self, error: RunStoreError) -> None:
         self._store_failed("heartbeat", error)  # Whose next beat tells whether it is over.
+
+    def _own_run(self, run_id: str) -> LiveRun | None:
+        live = self._live.get(run_id)
+        return None if live is None or live.is_lost else live
+
+    def _adopt(self, live: LiveRun, free_seat: Callable[[], None]) -> None:
+        self._live[live.meta.id] = live
+        self._spawn(self._own(live, free_seat))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -259,32 +294,41 @@ class RunHub:
             await mirror
         finally:
             mirror.cancel()
-            del self._live[live.meta.id]
+            if self._live.get(live.meta.id) is live:
+                del self._live[live.meta.id]
             live.closed.set()
 
     async def _mirror(self, live: LiveRun) -> None:
         """Write a run's events to the store as they come, then its record."""
-        if live.kept and not await self._has_stored(live) and live.kept:
-            logger.warning("run %s was not stored: the store did not take it", live.meta.id)
-            self._abandoned.append(live.meta.id)
+        try:
+            if live.kept and not await self._has_stored(live) and live.kept:
+                logger.warning("run %s was not stored: the store did not take it", live.meta.id)
+                self._abandoned.append(live.meta)
+        except RunTakenError:
+            logger.warning("run %s goes on on another server, which took this one for gone", live.meta.id)
+            live.lose()
+        finally:
+            live.wait_no_longer()
 
     async def _has_stored(self, live: LiveRun) -> bool:
-        created, tries_left = False, _LAST_FLUSHES
+        created, tries_left = live.meta.epoch > 0, _LAST_FLUSHES
         while live.kept and tries_left:
             try:
                 if not created:  # At once: whoever is given the id may ask another replica for it.
-                    await self._store.create(live.meta)
+                    with live.storing():
+                        await self._store.create(live.meta, live.plan)
                     created = True
-                await live.wait_ended(_FLUSH_S)
-                if events := live.unstored():
-                    await self._store.append(live.meta.id, events)
-                    live.mark_stored(events)
+                await live.news(_FLUSH_S)
+                await self._append(live)
                 if live.ended and not live.unstored():
                     record = live.record()
                     await self._store.finish(RunState(live.meta, record.status, record.answer), _json(record))
                     self._store_worked("write")
                     return True
+            except RunTakenError:
+                raise
             except RunStoreError as error:
+                live.wait_no_longer()
                 if isinstance(error, RunForgottenError):
                     created = False
                     live.mark_unstored()
@@ -292,6 +336,16 @@ class RunHub:
                 tries_left -= live.ended
                 await asyncio.sleep(_RETRY_S)
         return False
+
+    async def _append(self, live: LiveRun) -> None:
+        """Store a run's new events, and the inputs that led to them."""
+        events = live.unstored()
+        if not events:
+            return
+        inputs = live.unstored_inputs()
+        with live.storing():
+            await self._store.append(live.meta, events, b"\n".join(inputs))
+        live.mark_stored(events, inputs)
 
     async def _serve_inbox(self) -> None:
         """Send this replica's heartbeats, and do what other replicas ask of it."""

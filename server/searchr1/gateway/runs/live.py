@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 
 from searchr1.gateway.runs.drive import RunDrive
+from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.handle import RunHandle
+from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
 from searchr1.gateway.sse import encode_logged
 from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run, RunFailed
@@ -14,6 +16,10 @@ from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
 
+_STORED_WITHIN_S = 0.25
+"""Seconds that readers wait for an event to be stored, where the store is slow."""
+_STOOD_STILL_S = 1.0
+"""A timer that is this much late tells of a process that stood still, and not of a slow store."""
 _READ_ELSEWHERE_S = 3.0
 """Seconds that one message of a reader on another replica counts; such readers send one a second."""
 
@@ -21,11 +27,32 @@ _READ_ELSEWHERE_S = 3.0
 class LiveRun(RunHandle):
     """The ``RunHandle`` of a run of this process.
 
-    ``leave_s`` is how long it goes on when its last reader has left; None: to its end.
+    A run with a ``journal`` may be taken over by another replica. Its readers see events once these are stored, so that
+    what they saw is what the other replica goes on from; where the store is slow or fails, they see them all the same.
+
+    Args:
+        meta: the run's identity.
+        drive: what drives it.
+        leave_s: how long it goes on when its last reader has left; None: to its end.
+        journal: what another replica needs to take the run over, beside ``plan``.
+        plan: how the run was to be driven.
+        past: events of an owner before, and their JSON.
     """
 
-    def __init__(self, meta: RunMeta, drive: RunDrive, *, leave_s: float | None) -> None:
+    def __init__(
+        self,
+        meta: RunMeta,
+        drive: RunDrive,
+        *,
+        leave_s: float | None,
+        journal: Journal | None = None,
+        plan: bytes | None = None,
+        past: Sequence[tuple[KnownEvent, bytes]] = (),
+    ) -> None:
         self._meta = meta
+        self.plan = plan
+        self.is_lost = False
+        """True once another replica owns the run."""
         self.ended = False
         self.closed = asyncio.Event()
         """Set once nothing of the run is written any more."""
@@ -33,10 +60,14 @@ class LiveRun(RunHandle):
         """True while the run is to be stored."""
         self._drive = drive
         self._leave_s = leave_s
-        self._events: list[KnownEvent] = []
-        self._data: list[bytes] = []
+        self._journal = journal
+        self._events: list[KnownEvent] = [event for event, _ in past]
+        self._data: list[bytes] = [data for _, data in past]
         """JSON of each event, encoded once for the store and all readers."""
-        self._num_stored = 0
+        self._num_stored = len(self._events)
+        self._waits_for_store = journal is not None
+        self._unstored = asyncio.Event()
+        self._storing: asyncio.TimerHandle | None = None
         self._num_readers = 0
         self._changed = asyncio.Event()
         self._driving: asyncio.Task[None] | None = None
@@ -50,6 +81,16 @@ class LiveRun(RunHandle):
     def meta(self) -> RunMeta:
         """See ``RunHandle.meta``."""
         return self._meta
+
+    @property
+    def is_journaled(self) -> bool:
+        """True for a run that another replica may take over."""
+        return self._journal is not None
+
+    @property
+    def _num_visible(self) -> int:
+        """Number of events that readers may see."""
+        return self._num_stored if self._waits_for_store else len(self._events)
 
     @property
     def outlives_readers(self) -> bool:
@@ -67,6 +108,7 @@ class LiveRun(RunHandle):
         finally:
             self._driving.cancel()
             self.ended = True
+            self._unstored.set()
             self._changed.set()
 
     def end(self) -> None:
@@ -75,6 +117,12 @@ class LiveRun(RunHandle):
         if self._driving is not None and not self._end_wanted:
             self._driving.cancel()
         self._end_wanted = True
+
+    def lose(self) -> None:
+        """Stop, since another replica goes on with the run: readers see nothing more of it here."""
+        self.is_lost, self.kept = True, False
+        self.end()
+        self._changed.set()
 
     async def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
         """See ``RunHandle.batches``."""
@@ -94,10 +142,10 @@ class LiveRun(RunHandle):
         self._num_readers += 1
         try:
             while True:
-                if at < (end := len(self._events)):
+                if at < (end := self._num_visible):
                     start, at = at, end
                     yield start, end
-                elif self.ended:
+                elif self.is_lost or (self.ended and end == len(self._events)):
                     return
                 else:
                     self._changed.clear()
@@ -105,6 +153,10 @@ class LiveRun(RunHandle):
         finally:
             self._num_readers -= 1
             self._maybe_leave()
+
+    def await_reader(self) -> None:
+        """Have a run that was taken over end as if its last reader had just left, unless one comes."""
+        self._maybe_leave()
 
     def read_elsewhere(self) -> None:
         """Note a reader on another replica: the run goes on for at least as long as the next message may take."""
@@ -115,7 +167,7 @@ class LiveRun(RunHandle):
         """Wait until the run has given more than its start, at most so long; return its failure if that is all."""
         with suppress(TimeoutError):
             async with asyncio.timeout(at_most_s):
-                while len(self._events) < 2 and not self.ended:
+                while self._num_visible < 2 and not (self.ended or self.is_lost):
                     self._changed.clear()
                     await self._changed.wait()
         second = self._events[1] if len(self._events) > 1 else None
@@ -130,6 +182,8 @@ class LiveRun(RunHandle):
 
     async def run(self) -> Run:
         """See ``RunHandle.run``."""
+        if self.is_lost:
+            raise RunsUnreachableError("The run went on on another server; ask for it again.")
         return self.record() if self.ended else self._fold().so_far()
 
     def record(self) -> Run:
@@ -144,13 +198,63 @@ class LiveRun(RunHandle):
         first = self._num_stored
         return [LoggedEvent(first + i, data) for i, data in enumerate(self._data[first:])]
 
-    def mark_stored(self, events: list[LoggedEvent]) -> None:
-        """Note that the store has these events."""
+    def unstored_inputs(self) -> list[bytes]:
+        """Return the lines of the journal that the store does not have."""
+        return [] if self._journal is None else self._journal.unstored()
+
+    def mark_stored(self, events: Sequence[LoggedEvent], inputs: Sequence[bytes]) -> None:
+        """Note that the store has these events and lines."""
         self._num_stored += len(events)
+        if self._journal is not None:
+            self._journal.mark_stored(inputs)
+            self._waits_for_store = True
+            self._changed.set()
 
     def mark_unstored(self) -> None:
         """Note that the store has lost all events."""
+        self.wait_no_longer()
         self._num_stored = 0
+        if self._journal is not None:
+            self._journal.mark_unstored()
+
+    def wait_no_longer(self) -> None:
+        """Let readers see what is not stored: the store fails, and a stream must not stand still for it."""
+        if self._waits_for_store and not self.is_lost:
+            self._waits_for_store = False
+            self._changed.set()
+
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Let readers see what is not stored yet where the block, which stores something, lasts too long."""
+        self._look_at_store_later()
+        try:
+            yield
+        finally:
+            assert self._storing is not None
+            self._storing.cancel()
+
+    def _look_at_store_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + _STORED_WITHIN_S
+        self._storing = loop.call_at(due_s, self._look_at_store, due_s)
+
+    def _look_at_store(self, due_s: float) -> None:
+        if asyncio.get_running_loop().time() - due_s > _STOOD_STILL_S:
+            # Another replica may own the run by now: the store's answer, which waits to be read, tells.
+            self._look_at_store_later()
+        else:
+            self.wait_no_longer()
+
+    async def news(self, every_s: float) -> None:
+        """Wait for events to store: a journaled run for the next one, another one for so long, or for its end."""
+        if self._journal is None:
+            await self.wait_ended(every_s)
+            return
+        if self._num_stored < len(self._events) or self.ended:
+            await asyncio.sleep(0)
+            return
+        self._unstored.clear()
+        await self._unstored.wait()
 
     async def wait_ended(self, at_most_s: float) -> None:
         """Wait for the run's end, at most so long."""
@@ -169,6 +273,8 @@ class LiveRun(RunHandle):
         error = None if driven.cancelled() else driven.exception()
         if error is not None:
             logger.error("run %s failed by an error of the server's own", self.meta.id, exc_info=error)
+        if self.is_lost:
+            return
         if not self._events:
             self._add(self._drive.started())
         if self._events[-1].type not in TERMINAL_TYPES:
@@ -177,7 +283,10 @@ class LiveRun(RunHandle):
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)
         self._data.append(event.model_dump_json().encode())
-        self._changed.set()
+        if self._journal is not None:
+            self._unstored.set()
+        if not self._waits_for_store:
+            self._changed.set()
 
     def _fold(self) -> RunFold:
         fold = RunFold(created=self.meta.created)

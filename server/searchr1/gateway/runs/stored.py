@@ -1,7 +1,7 @@
 """A run read from the store: one that has ended, or one that goes on on another replica."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from searchr1.gateway.runs.store.base import (
     RunUnreadableError,
     ignore,
 )
+from searchr1.gateway.runs.takeover import WAITING, Waiting
 from searchr1.gateway.sse import encode_event
 from searchr1_client.events import (
     TERMINAL_TYPES,
@@ -41,15 +42,23 @@ _TIMEOUT_S = 10.0
 _LOST_S = 2.0
 """A reader declares the owner dead after this long without a heartbeat, in addition to the lease."""
 _POLL_S = 0.05
+TakeOver = Callable[[RunMeta], Awaitable[RunHandle | Waiting | None]]
+"""See ``Takeovers.take``."""
 _POLLS_PER_MESSAGE = 20
 
 
 class StoredRun(RunHandle):
     """The ``RunHandle`` of a run in the store. Its owner, if there still is one, gets messages through the store."""
 
-    def __init__(self, state: RunState, store: RunStore, note: Note = ignore) -> None:
-        """``note`` is told where a stream has to end because the rest of it can't be read."""
+    def __init__(
+        self, state: RunState, store: RunStore, note: Note = ignore, take_over: TakeOver | None = None
+    ) -> None:
+        """``note`` is told where a stream has to end because the rest of it can't be read.
+
+        ``take_over`` has the run go on here when its owner is gone.
+        """
         self._state, self._store, self._note = state, store, note
+        self._take_over = take_over
         self._owner = state.meta.replica
         self._message_due_s = 0.0
 
@@ -59,7 +68,10 @@ class StoredRun(RunHandle):
         return self._state.meta
 
     async def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
-        """See ``RunHandle.batches``. The run of an owner that is gone ends as failed, and so does one damaged here."""
+        """See ``RunHandle.batches``. The run of an owner that is gone goes on here or on another replica.
+
+        Where it can't, it ends as failed, and so does one damaged here.
+        """
         silent_s = lost_s = 0.0
         while True:
             try:
@@ -68,6 +80,13 @@ class StoredRun(RunHandle):
                     lost_s += _WAIT_S
                     if self._state.status == "running" and self._owner and lost_s <= _LOST_S:
                         continue  # A store that was restarted knows an owner again after its next heartbeat.
+                    if (taken := await self._taken_over()) is WAITING:
+                        continue
+                    if taken is not None:
+                        async with aclosing(taken.batches(after)) as batches:
+                            async for batch in batches:
+                                yield batch
+                        return
                     batch = await self._last_words(after)
                     if not batch:
                         return
@@ -106,6 +125,9 @@ class StoredRun(RunHandle):
         polls = 0
         try:
             async with asyncio.timeout(_TIMEOUT_S):
+                if not await self._goes_on() and isinstance(taken := await self._taken_over(), RunHandle):
+                    await taken.cancel()
+                    return
                 while await self._goes_on():
                     if polls % _POLLS_PER_MESSAGE == 0:  # A message is lost where the owner's connection breaks.
                         await self._store.send_to_owner(self.meta, command)
@@ -128,7 +150,8 @@ class StoredRun(RunHandle):
                     return self._parsed(record)
                 if self._state.status != "running" and not _is_whole(events):
                     raise RunUnreadableError(self.meta.id, "its record and the end of its log are gone")
-                events += await self._last_words(events[-1].seq if events else -1)
+                if not await self._may_be_taken_over():
+                    events += await self._last_words(events[-1].seq if events else -1)
         except RunStoreError as error:
             raise _unreachable() from error
         fold = RunFold(created=self.meta.created)
@@ -171,6 +194,16 @@ class StoredRun(RunHandle):
         self._state = state
         self._owner = self._owner and state.meta.replica  # Once abandoned, a run has no owner again.
         return state.status == "running" and await self._store.is_alive(self._owner)
+
+    async def _may_be_taken_over(self) -> bool:
+        is_open = self._state.status == "running" and bool(self._owner) and self._take_over is not None
+        return is_open and await self._store.plan(self.meta.id) is not None
+
+    async def _taken_over(self) -> RunHandle | Waiting | None:
+        """Have the run go on here, or tell whether it may go on elsewhere. Call it only once its owner is gone."""
+        if self._take_over is None or self._state.status != "running" or not self._owner:
+            return None
+        return await self._take_over(self.meta)
 
     async def _last_words(self, after: int) -> list[KnownEvent]:
         """Return the end of the log of a run that does not go on: late events, then the failure of a gone owner."""

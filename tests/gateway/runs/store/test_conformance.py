@@ -59,9 +59,9 @@ def logged(*seqs: int) -> list[LoggedEvent]:
 
 async def test_events_come_back_in_order_from_any_position(store: RunStore) -> None:
     await store.create(meta("run_1"))
-    await store.append("run_1", logged(0, 1, 2))
-    await store.append("run_1", logged(3))
-    await store.append("run_1", logged(4, 5))
+    await store.append(meta("run_1"), logged(0, 1, 2))
+    await store.append(meta("run_1"), logged(3))
+    await store.append(meta("run_1"), logged(4, 5))
     for after in range(-1, 7):
         assert await store.read("run_1", after, 0) == logged(*range(after + 1, 6))
 
@@ -69,43 +69,43 @@ async def test_events_come_back_in_order_from_any_position(store: RunStore) -> N
 async def test_an_append_that_is_repeated_changes_nothing(store: RunStore) -> None:
     await store.create(meta("run_2"))
     for _ in range(2):
-        await store.append("run_2", logged(0, 1))
-    await store.append("run_2", logged(2))
-    await store.append("run_2", logged(2))
+        await store.append(meta("run_2"), logged(0, 1))
+    await store.append(meta("run_2"), logged(2))
+    await store.append(meta("run_2"), logged(2))
     assert await store.read("run_2", -1, 0) == logged(0, 1, 2)
 
 
 async def test_an_append_is_repeated_with_more_events(store: RunStore) -> None:
     await store.create(meta("run_2b"))
-    await store.append("run_2b", logged(0))
-    await store.append("run_2b", logged(0, 1, 2))
-    await store.append("run_2b", logged(1, 2, 3))
+    await store.append(meta("run_2b"), logged(0))
+    await store.append(meta("run_2b"), logged(0, 1, 2))
+    await store.append(meta("run_2b"), logged(1, 2, 3))
     for after in range(-1, 5):
         assert await store.read("run_2b", after, 0) == logged(*range(after + 1, 4))
 
 
 async def test_events_without_those_before_them_are_refused(store: RunStore) -> None:
     await store.create(meta("run_2c"))
-    await store.append("run_2c", logged(0, 1))
+    await store.append(meta("run_2c"), logged(0, 1))
     with pytest.raises(RunForgottenError):
-        await store.append("run_2c", logged(3))
+        await store.append(meta("run_2c"), logged(3))
     assert await store.read("run_2c", -1, 0) == logged(0, 1)
     with pytest.raises(RunForgottenError):
-        await store.append("run_unknown", logged(0))
+        await store.append(meta("run_unknown"), logged(0))
 
 
 async def test_a_run_that_is_given_up_has_no_owner(store: RunStore) -> None:
     about = meta("run_2d")
     await store.create(about)
-    await store.append("run_2d", logged(0))
-    await store.abandon("run_2d")
-    await store.abandon("run_unknown")
+    await store.append(meta("run_2d"), logged(0))
+    await store.abandon(about)
+    await store.abandon(meta("run_unknown"))
     state = await store.state("run_2d")
     assert state is not None
     assert not await store.is_alive(state.meta.replica)
     assert await store.state("run_unknown") is None
     await store.finish(RunState(about, "completed"), b"{}")
-    await store.abandon("run_2d")
+    await store.abandon(about)
     assert await store.state("run_2d") == RunState(about, "completed")
 
 
@@ -115,7 +115,7 @@ async def test_a_run_and_its_record(store: RunStore) -> None:
     await store.create(about)
     assert await store.state("run_3") == RunState(about)
     assert await store.record("run_3") is None
-    await store.append("run_3", logged(0))
+    await store.append(meta("run_3"), logged(0))
     ended = RunState(about, "completed", "an answer")
     await store.finish(ended, b'{"whole": "run"}' * 1000)
     assert await store.state("run_3") == ended
@@ -139,7 +139,7 @@ async def test_a_listing_is_one_scopes_own_newest_first(store: RunStore) -> None
 async def test_a_deleted_run_is_gone(store: RunStore) -> None:
     about = meta("run_4", scope="t:delete")
     await store.create(about)
-    await store.append("run_4", logged(0))
+    await store.append(meta("run_4"), logged(0))
     await store.finish(RunState(about, "completed"), b"{}")
     await store.delete(about)
     assert await store.state("run_4") is None
@@ -155,7 +155,7 @@ async def test_a_reader_that_waits_gets_what_comes(urls: dict[str, str]) -> None
         await writer.create(meta("run_5"))
         waiting = asyncio.create_task(reader.read("run_5", -1, 1.5))
         await asyncio.sleep(0.05)
-        await writer.append("run_5", logged(0))
+        await writer.append(meta("run_5"), logged(0))
         assert await waiting == logged(0)
         assert await reader.read("run_5", 0, 0.01) == []
         await writer.aclose()
@@ -186,7 +186,7 @@ async def test_a_run_expires_whole(urls: dict[str, str]) -> None:
     stores: list[RunStore] = [memory, redis]
     for store in stores:
         await store.create(about)
-        await store.append("run_7", logged(0))
+        await store.append(meta("run_7"), logged(0))
         await store.finish(RunState(about, "completed"), b"{}")
     now = 1.1
     await asyncio.sleep(1.1)

@@ -33,7 +33,7 @@ class EndsMeanwhile:
         return call
 
     async def append(self, event: KnownEvent) -> None:
-        await self.store.append(ABOUT.id, [LoggedEvent(event.seq, event.model_dump_json().encode())])
+        await self.store.append(ABOUT, [LoggedEvent(event.seq, event.model_dump_json().encode())])
 
     async def end(self) -> None:
         await self.append(COMPLETED)

@@ -127,7 +127,7 @@ async def test_a_redis_that_forgets_while_a_run_is_finished_holds_no_part_of_it(
 
     async with aclosing(store):
         await store.create(about)
-        await store.append(about.id, [LoggedEvent(0, b"{}")])
+        await store.append(about, [LoggedEvent(0, b"{}")])
         with monkeypatch.context() as patch, suppress(RunForgottenError):
             patch.setattr(client, "execute_command", forgetting)
             await store.finish(RunState(about, "completed"), b"{}")
@@ -226,7 +226,7 @@ async def test_the_last_events_of_a_lost_run_come_before_its_end(redis: RedisSer
     gone = RunMeta("run_lost", "research", 1, "m", "Where?", "k:", replica="killed")
     started = RunStarted(seq=0, run_id=gone.id, turn=0, t_ms=0.0, model="m", question="Where?")
     await store.create(gone)
-    await store.append(gone.id, [LoggedEvent(0, started.model_dump_json().encode())])
+    await store.append(gone, [LoggedEvent(0, started.model_dump_json().encode())])
 
     class Late(RedisRunStore):
         num_reads = 0

@@ -86,7 +86,7 @@ async def test_a_run_whose_replica_is_gone_has_failed(redis: RedisServer, pair: 
     gone = RunMeta("run_lost", "research", 1, "m", "Where?", "k:", replica="killed")
     started = RunStarted(seq=0, run_id=gone.id, turn=0, t_ms=0.0, model="m", question="Where?")
     await store.create(gone)
-    await store.append(gone.id, [LoggedEvent(0, started.model_dump_json().encode())])
+    await store.append(gone, [LoggedEvent(0, started.model_dump_json().encode())])
     await store.aclose()
     response = await pair[0].client.get(f"/v1/research/{gone.id}/events")
     first, last = [json.loads(data) for data in sse_payloads(response.text)]

@@ -3,8 +3,11 @@
 Rules
 -----
 1. A run's events are numbered from 0 without gaps (``seq``), and are appended in that order by one replica: its owner.
-2. An owner sends heartbeats (``heartbeat``). A run without a terminal event whose owner is gone is lost.
-3. ``finish`` comes last and stores the whole record. Everything of a run expires together.
+2. An owner sends heartbeats (``heartbeat``). A run without a terminal event whose owner is gone is lost, unless it was
+   created with a plan: then another replica may take it (``take``) and be its owner.
+3. Events come with the inputs that led to them, in one step: the events in the store never know more than its inputs.
+4. Each change of owner has a number (``RunMeta.epoch``). An owner of before can write nothing any more.
+5. ``finish`` comes last and stores the whole record. Everything of a run expires together.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +25,10 @@ class RunStoreError(Exception):
 
 class RunForgottenError(RunStoreError):
     """Loss of a part of the run in a store that answers: all of it must be sent again, from ``create`` on."""
+
+
+class RunTakenError(RunStoreError):
+    """Another replica owns the run now: this one has no say in it any more."""
 
 
 class RunUnreadableError(Exception):
@@ -59,6 +66,8 @@ class RunMeta:
     """Tenant or key that owns it (``hub.scope_of``); nobody else finds it."""
     replica: str = ""
     """Id of the replica that owns it; empty where none does."""
+    epoch: int = 0
+    """Number of times that another replica took it over."""
     request: dict[str, Any] = field(default_factory=dict)
     """JSON of the route's own that it needs to shape the run again."""
 
@@ -80,6 +89,14 @@ class LoggedEvent:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the store knows of an open run: its events, and the inputs that led to them, in the order of writing."""
+
+    events: tuple[LoggedEvent, ...]
+    inputs: tuple[bytes, ...]
+
+
 Command = Literal["cancel", "forget", "read"]
 """Commands of other replicas to a run's owner: cancel the run, cancel and delete it, know that somebody reads it."""
 
@@ -92,29 +109,51 @@ class Message:
     run_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A run, and the replica that owned it, whose lease has ended."""
+
+    replica: str
+    run_id: str
+
+
 class RunStore(Protocol):
     """A store that keeps runs. Each method raises ``RunStoreError`` where the store does not answer.
 
     Those that read one run raise ``RunUnreadableError`` where what stands there is none that this release can read.
     """
 
-    async def create(self, meta: RunMeta) -> None:
-        """Begin a run. It can be repeated."""
+    @property
+    def is_shared(self) -> bool:
+        """Whether other replicas see what is stored here, and may take runs over."""
         ...
 
-    async def append(self, run_id: str, events: Sequence[LoggedEvent]) -> None:
-        """Add events. Those that are there already change nothing, so a failed call can be repeated, with more events.
+    async def create(self, meta: RunMeta, plan: bytes | None = None) -> None:
+        """Begin a run. It can be repeated. ``plan`` is what another replica needs to take it over.
+
+        Raises:
+            RunTakenError: it has another owner.
+        """
+        ...
+
+    async def append(self, meta: RunMeta, events: Sequence[LoggedEvent], inputs: bytes = b"") -> None:
+        """Add events, and with them the inputs that led to them.
+
+        Events that are there already change nothing, so a failed call can be repeated, with more events; inputs are
+        kept as they come.
 
         Raises:
             RunForgottenError: the run, or an event before these, is not there.
+            RunTakenError: the run has another owner.
         """
         ...
 
     async def finish(self, state: RunState, record: bytes) -> None:
-        """Store ``record``, the whole JSON of a run that has ended.
+        """Store ``record``, the whole JSON of a run that has ended, and forget its plan.
 
         Raises:
             RunForgottenError: its events are not there.
+            RunTakenError: the run has another owner.
         """
         ...
 
@@ -145,8 +184,31 @@ class RunStore(Protocol):
         """Forget a run."""
         ...
 
-    async def abandon(self, run_id: str) -> None:
-        """Take the owner from a run that is not finished and never will be."""
+    async def abandon(self, meta: RunMeta) -> None:
+        """Take the owner, if it still is ``meta``'s, from a run that is not finished and never will be."""
+        ...
+
+    async def plan(self, run_id: str) -> bytes | None:
+        """Return the plan that an open run was created with; None where it has none or has ended."""
+        ...
+
+    async def take(self, meta: RunMeta, replica: str) -> RunMeta | None:
+        """Make ``replica`` the owner of an open run; return its new identity.
+
+        None where its owner is not ``meta``'s any more: of all that try, one alone succeeds.
+        """
+        ...
+
+    async def history(self, run_id: str) -> History:
+        """Return all that the store knows of an open run."""
+        ...
+
+    async def orphans(self, limit: int) -> list[Orphan]:
+        """Return up to ``limit`` runs with a plan for each replica whose lease has ended; the first ones that come."""
+        ...
+
+    async def disown(self, orphan: Orphan) -> None:
+        """Take a run from the list of its former owner."""
         ...
 
     async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:

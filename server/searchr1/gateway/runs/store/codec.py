@@ -6,23 +6,24 @@ fields that they do not know, and refuse a newer version, damage, and what is to
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
 
-from searchr1.gateway.runs.store.base import LoggedEvent, RunState, RunUnreadableError
+from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta, RunState, RunUnreadableError
 
 VERSION = 1
 """Raised only where a reader that ignores unknown fields would misread."""
 MAX_STATE_BYTES = 16 * 2**20
 MAX_RECORD_BYTES = 32 * 2**20
 """Bound of a record's JSON: far above what a run's token budget and its passages take."""
-EVENTS, ENTRY_VERSION = b"e", b"v"
+EVENTS, ENTRY_VERSION, INPUTS = b"e", b"v", b"i"
 """Fields of a log's entry."""
 
 # Beside the request's own fields: readers of the release before refuse one that they do not know anywhere else.
 _STATE_VERSION = "store_version"
+_EPOCH = "store_epoch"
 _NEWER = "a newer release wrote it"
 _DAMAGED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -40,6 +41,8 @@ def encode_state(state: RunState) -> bytes:
     """Return the bytes of a state."""
     fields = asdict(state)
     fields["meta"]["request"][_STATE_VERSION] = VERSION
+    if epoch := fields["meta"].pop("epoch"):
+        fields["meta"]["request"][_EPOCH] = epoch
     return msgspec.json.encode(fields)
 
 
@@ -59,10 +62,18 @@ def decode_state(run_id: str, data: bytes) -> RunState:
         _require_version(run_id, state.meta.request.pop(_STATE_VERSION, VERSION))
         if state.meta.id != run_id:
             raise RunUnreadableError(run_id, "its state is another run's")
+        epoch = state.meta.request.pop(_EPOCH, 0)
+        if not isinstance(epoch, int):
+            raise RunUnreadableError(run_id, "its state is damaged, or of another release")
+        return replace(state, meta=replace(state.meta, epoch=epoch))
     except RunUnreadableError as error:
         error.scope, error.kind = _owner_in(data)
         raise
-    return state
+
+
+def owner_token(meta: RunMeta) -> str:
+    """Return the word by which the store knows a run's owner: no owner before or after has the same."""
+    return f"{meta.epoch} {meta.replica}"
 
 
 def encode_record(record: bytes) -> bytes:

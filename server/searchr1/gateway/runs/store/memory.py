@@ -8,9 +8,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 from searchr1.gateway.runs.store.base import (
     Command,
+    History,
     LoggedEvent,
     Message,
     Note,
+    Orphan,
     RunForgottenError,
     RunMeta,
     RunState,
@@ -38,15 +40,20 @@ class MemoryRunStore:
         self._runs: dict[str, _Kept] = {}
         self._num_bytes = 0
 
-    async def create(self, meta: RunMeta) -> None:
+    @property
+    def is_shared(self) -> bool:
+        """See ``RunStore.is_shared``."""
+        return False
+
+    async def create(self, meta: RunMeta, plan: bytes | None = None) -> None:
         """See ``RunStore.create``."""
         self._drop(meta.id)
         run = self._runs[meta.id] = _Kept(RunState(meta), self._clock() + self._ttl_s)
         self._grow(run, _OVERHEAD_BYTES + len(json.dumps(asdict(meta))))
 
-    async def append(self, run_id: str, events: Sequence[LoggedEvent]) -> None:
+    async def append(self, meta: RunMeta, events: Sequence[LoggedEvent], inputs: bytes = b"") -> None:
         """See ``RunStore.append``."""
-        run = self._found(run_id)
+        run = self._found(meta.id)
         if events and events[0].seq > len(run.events):
             raise RunForgottenError(f"the events before {events[0].seq} are not there")
         run.expires_at = self._clock() + self._ttl_s
@@ -94,10 +101,30 @@ class MemoryRunStore:
         """See ``RunStore.delete``."""
         self._drop(meta.id)
 
-    async def abandon(self, run_id: str) -> None:
+    async def abandon(self, meta: RunMeta) -> None:
         """See ``RunStore.abandon``."""
-        if (run := self._find(run_id)) is not None and run.record is None:
+        if (run := self._find(meta.id)) is not None and run.record is None:
             run.state = replace(run.state, meta=replace(run.state.meta, replica=""))
+
+    async def plan(self, run_id: str) -> bytes | None:
+        """See ``RunStore.plan``. No other replica could use one."""
+        return None
+
+    async def take(self, meta: RunMeta, replica: str) -> RunMeta | None:
+        """See ``RunStore.take``. Runs do not outlive their one replica."""
+        return None
+
+    async def history(self, run_id: str) -> History:
+        """See ``RunStore.history``."""
+        run = self._find(run_id)
+        return History(() if run is None else tuple(run.events), ())
+
+    async def orphans(self, limit: int) -> list[Orphan]:
+        """See ``RunStore.orphans``. There is no other replica."""
+        return []
+
+    async def disown(self, orphan: Orphan) -> None:
+        """See ``RunStore.disown``."""
 
     async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:
         """See ``RunStore.heartbeat``. There is no other replica, so no message ever comes."""

@@ -3,10 +3,13 @@
 ``sr1:run:{ID}:log`` is a stream whose entries each hold some events; an entry's id is the ``seq`` of its last event
 plus one, so that a reader's position is its last ``seq``. An append that is repeated with more events leaves some of
 them in two entries: readers skip what they have.
-``:state`` and ``:record`` hold the rest. The braces put all keys of a run into one slot of a Cluster.
+With the events go the inputs of the run that led to them, so that another replica can take it over.
+``:state`` and ``:record`` hold the rest, ``:owner`` who may write, ``:plan`` how the run was to be driven. The braces
+put all keys of a run into one slot of a Cluster.
 ``sr1:claim:NAME`` is the claim of an idempotency key.
 ``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` is a replica's lease; in ``:inbox`` it finds
-the messages of other replicas about its runs.
+the messages of other replicas about its runs, and ``:runs`` are its open runs that others may take. ``sr1:replicas``
+names all replicas that may have such runs.
 """
 
 import asyncio
@@ -19,17 +22,21 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from searchr1.gateway.runs.store.base import (
     Command,
+    History,
     LoggedEvent,
     Message,
     Note,
+    Orphan,
     RunForgottenError,
     RunMeta,
     RunState,
     RunStoreError,
+    RunTakenError,
     RunUnreadableError,
     ignore,
 )
 from searchr1.gateway.runs.store.codec import (
+    INPUTS,
     MAX_RECORD_BYTES,
     MAX_STATE_BYTES,
     VERSION,
@@ -38,13 +45,17 @@ from searchr1.gateway.runs.store.codec import (
     decode_state,
     encode_record,
     encode_state,
+    owner_token,
 )
+from searchr1.gateway.runs.store.grouped import GroupedCommands
+from searchr1.gateway.runs.store.redis_scripts import ABANDON, APPEND, CREATE, DONE, FINISH, RELEASE, TAKE, TAKEN
 from searchr1.redis_client import RedisClient, answered, reason_of
 
 T = TypeVar("T")
 
-LEASE_S = 15.0
-"""Seconds without a heartbeat after which a replica is gone."""
+LEASE_S = 6.0
+"""Seconds without a heartbeat after which a replica is gone, and its runs may be taken. One that was only slow loses
+them, and nothing else."""
 _MAX_LISTED = 1000
 """Runs that one caller's listing holds."""
 _MAX_ENTRIES = 20_000
@@ -55,41 +66,9 @@ _POLL_S = 0.25
 _MAX_CLAIM_BYTES = 4096
 _CLAIM_TRIES = 3
 """Claims may be given up or expire between a try to make one and the look at what stands."""
+_MAX_PLAN_BYTES = 32 * 2**20
 _RUN, _RUNS, _REPLICA, _CLAIM = "sr1:run:", "sr1:runs:", "sr1:replica:", "sr1:claim:"
-
-_APPEND = """
-local tail = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-local held = tail[1] and tonumber(string.match(tail[1][1], '^%d+')) or 0
-if held < tonumber(ARGV[1]) or redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
-if held < tonumber(ARGV[2]) then
-    redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[5], ARGV[2] .. '-0', 'e', ARGV[3], 'v', ARGV[6])
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
-redis.call('PEXPIRE', KEYS[2], ARGV[4])
-return 1
-"""
-"""KEYS: the log, the state. ARGV: the first event's seq, the last one's plus one, the events, ms, most entries, and
-the version.
-
-0 means that Redis lacks events before these, or the run: it was restarted, it failed over, or it evicts keys.
-XADD is the first to write: a full Redis refuses only a script's first write.
-"""
-
-_FINISH = """
-if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
-redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
-return 1
-"""
-"""KEYS: the record, the log, the state. ARGV: the record, the state, ms.
-
-All or nothing: a Redis that is restarted empty between two commands would be left with a state alone. 0 means that the
-log is gone.
-"""
-
-_RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-"""KEYS: the claim. ARGV: the value that it must have."""
+_REPLICAS = "sr1:replicas"
 
 
 class RedisRunStore:
@@ -103,30 +82,43 @@ class RedisRunStore:
         self._blocking: Any = blocking
         self._ttl_ms = max(round(ttl_s * 1000), 1)
         self._num_blocked = 0
+        self._grouped = GroupedCommands(client)
 
-    async def create(self, meta: RunMeta) -> None:
+    @property
+    def is_shared(self) -> bool:
+        """See ``RunStore.is_shared``."""
+        return True
+
+    async def create(self, meta: RunMeta, plan: bytes | None = None) -> None:
         """See ``RunStore.create``."""
-        await self._put_state(RunState(meta))
+        if plan is not None:  # First: a run that nobody finds would not be taken over.
+            await self._list_open(meta)
+        keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
+        values = owner_token(meta), encode_state(RunState(meta)), plan or b"", self._ttl_ms
+        _check(meta, await _answer(self._client.eval(CREATE, len(keys), *keys, *values)))
         if meta.kind == "research":
             listing = _RUNS + meta.scope
             await _answer(self._client.zadd(listing, {meta.id: time.time()}))
             await _answer(self._client.zremrangebyrank(listing, 0, -_MAX_LISTED - 1))
             await _answer(self._client.pexpire(listing, self._ttl_ms))
 
-    async def append(self, run_id: str, events: Sequence[LoggedEvent]) -> None:
+    async def append(self, meta: RunMeta, events: Sequence[LoggedEvent], inputs: bytes = b"") -> None:
         """See ``RunStore.append``."""
-        keys = _key(run_id, "log"), _key(run_id, "state")
-        data = b"\n".join(event.data for event in events)
-        values = events[0].seq, events[-1].seq + 1, data, self._ttl_ms, _MAX_ENTRIES, VERSION
-        if not await _answer(self._client.eval(_APPEND, len(keys), *keys, *values)):
-            raise RunForgottenError(f"the run, or its events before {events[0].seq}, are not there")
+        keys = [_key(meta.id, part) for part in ("log", "state", "owner", "plan")]
+        data = b"\n".join([event.data for event in events])
+        first, end = events[0].seq, events[-1].seq + 1
+        values = first, end, data, self._ttl_ms, _MAX_ENTRIES, VERSION, owner_token(meta)
+        further = (INPUTS, inputs) if inputs else ()
+        answer = await _answer(self._grouped.send("EVAL", APPEND, len(keys), *keys, *values, *further))
+        _check(meta, answer)
 
     async def finish(self, state: RunState, record: bytes) -> None:
         """See ``RunStore.finish``."""
-        keys = [_key(state.meta.id, part) for part in ("record", "log", "state")]
-        values = encode_record(record), encode_state(state), self._ttl_ms
-        if not await _answer(self._client.eval(_FINISH, len(keys), *keys, *values)):
-            raise RunForgottenError("the run's events are not there")
+        meta = state.meta
+        keys = [_key(meta.id, part) for part in ("record", "log", "state", "owner", "plan")]
+        values = encode_record(record), encode_state(state), self._ttl_ms, owner_token(meta)
+        _check(meta, await _answer(self._client.eval(FINISH, len(keys), *keys, *values)))
+        await _answer(self._client.srem(_open_runs(meta.replica), meta.id))
 
     async def state(self, run_id: str) -> RunState | None:
         """See ``RunStore.state``."""
@@ -142,13 +134,13 @@ class RedisRunStore:
         """See ``RunStore.read``."""
         streams: dict[Any, Any] = {_key(run_id, "log"): f"{after + 1}-0"}
         if wait_s <= 0:
-            return _events_after(run_id, after, await _answer_of(run_id, self._client.xread(streams)))
+            return _events_of(run_id, after, _entries(await _answer_of(run_id, self._client.xread(streams))))
         if self._num_blocked < _MAX_BLOCKED:
             self._num_blocked += 1
             try:
                 block_ms = max(round(wait_s * 1000), 1)
                 answer = await _answer_of(run_id, self._blocking.xread(streams, block=block_ms))
-                return _events_after(run_id, after, answer)
+                return _events_of(run_id, after, _entries(answer))
             finally:
                 self._num_blocked -= 1
         events = await self.read(run_id, after, 0)
@@ -186,17 +178,60 @@ class RedisRunStore:
 
     async def delete(self, meta: RunMeta) -> None:
         """See ``RunStore.delete``."""
-        await _answer(self._client.delete(*(_key(meta.id, part) for part in ("state", "record", "log"))))
+        await _answer(
+            self._client.delete(*(_key(meta.id, part) for part in ("state", "record", "log", "owner", "plan")))
+        )
+        if meta.replica:
+            await _answer(self._client.srem(_open_runs(meta.replica), meta.id))
         await _answer(self._client.zrem(_RUNS + meta.scope, meta.id))
 
-    async def abandon(self, run_id: str) -> None:
+    async def abandon(self, meta: RunMeta) -> None:
         """See ``RunStore.abandon``."""
         try:
-            state = await self.state(run_id)
+            state = await self.state(meta.id)
         except RunUnreadableError:
             return
         if state is not None and state.status == "running":
-            await self._put_state(replace(state, meta=replace(state.meta, replica="")))
+            keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
+            left = encode_state(replace(state, meta=replace(state.meta, replica="")))
+            await _answer(self._client.eval(ABANDON, len(keys), *keys, owner_token(meta), left, self._ttl_ms))
+
+    async def plan(self, run_id: str) -> bytes | None:
+        """See ``RunStore.plan``."""
+        return await self._bytes_of(run_id, "plan", _MAX_PLAN_BYTES)
+
+    async def take(self, meta: RunMeta, replica: str) -> RunMeta | None:
+        """See ``RunStore.take``."""
+        taken = replace(meta, replica=replica, epoch=meta.epoch + 1)
+        await self._list_open(taken)
+        keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
+        values = owner_token(meta), owner_token(taken), encode_state(RunState(taken)), self._ttl_ms
+        won = await _answer(self._client.eval(TAKE, len(keys), *keys, *values))
+        await self.disown(Orphan(meta.replica if won else replica, meta.id))
+        return taken if won else None
+
+    async def history(self, run_id: str) -> History:
+        """See ``RunStore.history``."""
+        entries = _entries(await _answer_of(run_id, self._client.xread({_key(run_id, "log"): "0"})))
+        inputs = (line for _, fields in entries for line in fields.get(INPUTS, b"").split(b"\n") if line)
+        return History(tuple(_events_of(run_id, -1, entries)), tuple(inputs))
+
+    async def orphans(self, limit: int) -> list[Orphan]:
+        """See ``RunStore.orphans``."""
+        found: list[Orphan] = []
+        for name in await _answer(self._client.smembers(_REPLICAS)):
+            replica = name.decode("utf-8", "replace")
+            if await self.is_alive(replica):
+                continue
+            runs = await _answer(self._client.srandmember(_open_runs(replica), limit))
+            found += [Orphan(replica, run_id.decode("utf-8", "replace")) for run_id in runs]
+            if not runs:
+                await _answer(self._client.srem(_REPLICAS, name))
+        return found
+
+    async def disown(self, orphan: Orphan) -> None:
+        """See ``RunStore.disown``."""
+        await _answer(self._client.srem(_open_runs(orphan.replica), orphan.run_id))
 
     async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:
         """See ``RunStore.heartbeat``."""
@@ -204,6 +239,10 @@ class RedisRunStore:
         # A full Redis still lets a lease be extended, but no key be set.
         if not await _answer(self._client.pexpire(lease, lease_ms)):
             await _answer(self._client.set(lease, b"1", px=lease_ms))
+            await _answer(self._client.sadd(_REPLICAS, replica))
+        if not await _answer(self._client.pexpire(_REPLICAS, self._ttl_ms)):
+            await _answer(self._client.sadd(_REPLICAS, replica))
+            await _answer(self._client.pexpire(_REPLICAS, self._ttl_ms))
         answer = await _answer(self._blocking.blpop([f"{_REPLICA}{replica}:inbox"], timeout=wait_s))
         if answer is None:
             return []
@@ -236,15 +275,19 @@ class RedisRunStore:
 
     async def release(self, name: str, value: bytes) -> None:
         """See ``RunStore.release``."""
-        await _answer(self._client.eval(_RELEASE, 1, _CLAIM + name, value))
+        await _answer(self._client.eval(RELEASE, 1, _CLAIM + name, value))
 
     async def aclose(self) -> None:
         """See ``RunStore.aclose``."""
+        await self._grouped.aclose()
         await self._client.aclose()
         await self._blocking.aclose()
 
-    async def _put_state(self, state: RunState) -> None:
-        await _answer(self._client.set(_key(state.meta.id, "state"), encode_state(state), px=self._ttl_ms))
+    async def _list_open(self, meta: RunMeta) -> None:
+        """Have others find the run if its owner dies."""
+        listing = _open_runs(meta.replica)
+        await _answer(self._client.sadd(listing, meta.id))
+        await _answer(self._client.pexpire(listing, self._ttl_ms))
 
     async def _bytes_of(self, run_id: str, part: str, max_bytes: int) -> bytes | None:
         """Return a part of a run, or its beginning where it is longer than ``max_bytes``; None where it is not there.
@@ -259,11 +302,28 @@ def _key(run_id: str, part: str) -> str:
     return f"{_RUN}{{{run_id}}}:{part}"
 
 
-def _events_after(run_id: str, after: int, answer: Any) -> list[LoggedEvent]:
-    """Return the events of XREAD's answer, each one once."""
+def _open_runs(replica: str) -> str:
+    return f"{_REPLICA}{replica}:runs"
+
+
+def _check(meta: RunMeta, answer: int) -> None:
+    """Raise the error that a script's answer means."""
+    if answer == TAKEN:
+        raise RunTakenError(f"the run {meta.id} has another owner")
+    if answer != DONE:
+        raise RunForgottenError(f"the run {meta.id}, or a part of it, is not there")
+
+
+def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Return the entries of XREAD's answer about one log."""
     logs = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
+    return [entry for entries in logs for entry in entries]
+
+
+def _events_of(run_id: str, after: int, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[LoggedEvent]:
+    """Return the events with a ``seq`` above ``after``, each one once."""
     fresh: list[LoggedEvent] = []
-    for entry_id, fields in (entry for entries in logs for entry in entries):
+    for entry_id, fields in entries:
         for event in decode_entry(run_id, int(entry_id.partition(b"-")[0]) - 1, fields):
             if event.seq > after:
                 fresh.append(event)

@@ -1,0 +1,237 @@
+"""Takeovers: runs whose gateway is gone go on here, from the inputs that it stored.
+
+Whoever notices first takes a run: a gateway of which somebody asks for it, or one that looks around every few seconds.
+Of all that try, the store lets one win; the others wait for what that one writes.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from pydantic import ValidationError
+
+from searchr1.driver import DriveStats
+from searchr1.errors import ConfigurationError
+from searchr1.gateway.access.admission import LEAST_S, Plan
+from searchr1.gateway.access.stored_plan import PlanUnreadableError, StoredPlan, decode_plan
+from searchr1.gateway.runs.drive import RunDrive, seat_of
+from searchr1.gateway.runs.journal import Journal, JournalError, read_inputs
+from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.replay import Past, replay
+from searchr1.gateway.runs.seats import NoSlotError
+from searchr1.gateway.runs.store.base import History, Orphan, RunMeta, RunStore, RunStoreError, RunUnreadableError
+from searchr1.gateway.services import Services
+from searchr1_client.events import KnownEvent, parse_event
+
+logger = logging.getLogger(__name__)
+
+MAX_TAKEOVERS: Final = 3
+"""A run that outlived so many gateways may be what ends them: the next one lets it fail."""
+_LOOK_EVERY_S: Final = 2.0
+_GONE_FOR_S: Final = 2.0
+"""A store that was restarted knows a living gateway again after its next heartbeat."""
+_MAX_PER_LOOK: Final = 20
+_PATIENCE_S: Final = 30.0
+"""Seconds after its deadline for which a run without an owner is still expected to be taken."""
+
+
+class Waiting(Enum):
+    """A run that another gateway has taken or may yet take, or this one when it has room."""
+
+    WAITING = "waiting"
+
+
+WAITING: Final = Waiting.WAITING
+Adopt = Callable[[LiveRun, Callable[[], None]], None]
+"""Taker of a run to be driven here, and of what frees its seat."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Restored:
+    """A run brought to the point where its owner left it."""
+
+    plan: Plan
+    past: Past
+    stats: DriveStats
+    data: tuple[bytes, ...]
+    """JSON of the past events."""
+    inputs: tuple[bytes, ...]
+
+
+class Takeovers:
+    """The takeovers of one gateway.
+
+    Args:
+        services, store: the gateway's.
+        replica: its id.
+        live: returns its own run of an id.
+        adopt: takes a run that was taken over.
+        on_failure: is told of each failure of the store.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        store: RunStore,
+        replica: str,
+        *,
+        live: Callable[[str], LiveRun | None],
+        adopt: Adopt,
+        on_failure: Callable[[RunStoreError], None],
+    ) -> None:
+        self._services, self._store, self._replica = services, store, replica
+        self._live, self._adopt, self._on_failure = live, adopt, on_failure
+        self._lock = asyncio.Lock()
+        self._gone_since: dict[str, float] = {}
+        """By replica, of the event loop's clock."""
+
+    async def take(self, meta: RunMeta) -> LiveRun | Waiting | None:
+        """Take over a run whose owner is gone, and return it; None where nobody can.
+
+        Raises:
+            RunStoreError: the store does not answer.
+            RunUnreadableError: what is stored of the run can't be read.
+        """
+        async with self._lock:
+            if (live := self._live(meta.id)) is not None:
+                return live
+            data = await self._store.plan(meta.id)
+            if data is None:
+                return None
+            try:
+                stored = decode_plan(data)
+                return await self._take(meta, stored, data)
+            except (PlanUnreadableError, JournalError) as error:
+                logger.warning("run %s can't be taken over: %s", meta.id, error)
+                return None
+            except (NoSlotError, ConfigurationError) as error:
+                logger.info("run %s is not taken over here: %s", meta.id, error)
+                return WAITING if _is_worth_waiting(stored) else None
+
+    async def look_around(self) -> None:
+        """Take over what gateways that are gone have left, for ever."""
+        while True:
+            # Jitter, so that not all gateways come at once.
+            await asyncio.sleep(random.uniform(0.5, 1.5) * _LOOK_EVERY_S)
+            try:
+                await self._look()
+            except RunStoreError as error:
+                self._on_failure(error)
+
+    async def _look(self) -> None:
+        orphans = await self._store.orphans(_MAX_PER_LOOK)
+        now = asyncio.get_running_loop().time()
+        self._gone_since = {one.replica: self._gone_since.get(one.replica, now) for one in orphans}
+        ripe = [one for one in orphans if now - self._gone_since[one.replica] >= _GONE_FOR_S]
+        random.shuffle(ripe)
+        for orphan in ripe[:_MAX_PER_LOOK]:
+            if not await self._is_provided_for(orphan):
+                await self._store.disown(orphan)
+
+    async def _is_provided_for(self, orphan: Orphan) -> bool:
+        """Take over a run if it is there to be taken; tell whether it may go on one day."""
+        try:
+            state = await self._store.state(orphan.run_id)
+            if state is None or state.status != "running" or state.meta.replica != orphan.replica:
+                return False
+            return await self.take(state.meta) is not None
+        except RunUnreadableError:
+            return False
+
+    async def _take(self, meta: RunMeta, stored: StoredPlan, data: bytes) -> LiveRun | Waiting:
+        restored = await self._restored(meta, stored, await self._store.history(meta.id))
+        with ExitStack() as stack:
+            seat = stack.enter_context(seat_of(self._services, restored.plan))
+            taken = await self._store.take(meta, self._replica)
+            if taken is None:
+                return WAITING
+            # From here on nobody else writes.
+            history = await self._store.history(meta.id)
+            if len(history.events) > len(restored.data):
+                restored = await self._restored(meta, stored, history)
+            journal = Journal(restored.stats, restored.inputs)
+            drive = RunDrive(
+                self._services,
+                restored.plan,
+                seat,
+                run_id=meta.id,
+                created=meta.created,
+                asked=meta.question,
+                stats=restored.stats,
+                journal=journal,
+                past=restored.past,
+                elapsed_s=time.time() - stored.started_at,
+                failure="takeovers_exhausted" if taken.epoch > MAX_TAKEOVERS else None,
+            )
+            past = list(zip(restored.past.events, restored.data, strict=True))
+            live = LiveRun(taken, drive, leave_s=stored.grace_s, journal=journal, plan=data, past=past)
+            live.kept = True
+            self._adopt(live, stack.pop_all().close)
+        live.await_reader()
+        self._services.metrics.runs_taken_over.inc()
+        logger.info("run %s was taken over from %s, after %d events", meta.id, meta.replica, len(past))
+        return live
+
+    async def _restored(self, meta: RunMeta, stored: StoredPlan, history: History) -> _Restored:
+        left_s = None
+        if stored.deadline_s is not None:
+            left_s = max(stored.started_at + stored.deadline_s - time.time(), LEAST_S)
+        if (model := self._services.models.get(stored.model)) is None:
+            raise ConfigurationError(f"this server does not serve {stored.model!r}")
+        plan = model.admission.taken_over(stored, meta.id, left_s=left_s)
+        data = tuple(logged.data for logged in history.events)
+        stats = DriveStats()
+        try:
+            events = [_known(parse_event(one)) for one in data]
+        except ValidationError as error:
+            raise JournalError("an event can't be read") from error
+        if [event.seq for event in events] != list(range(len(events))):
+            raise JournalError("events are missing in the log")
+        past = replay(plan.rollout, read_inputs(history.inputs), events, stats)
+        if plan.record is not None:  # What was answered from the record is not answered again.
+            for outcome in past.outcomes:
+                await plan.retriever.search(outcome.query, plan.options.top_k, LEAST_S)
+        return _Restored(plan, past, stats, data, history.inputs)
+
+
+def stored_plan_of(plan: Plan, *, grace_s: float | None) -> StoredPlan:
+    """Return what another gateway needs to know of a run that begins now."""
+    options, prompt = plan.options, plan.rollout.segments[0]
+    return StoredPlan(
+        started_at=time.time(),
+        deadline_s=options.deadline_s,
+        grace_s=grace_s,
+        model=plan.model,
+        question=plan.question,
+        profile=plan.rollout.profile.name,
+        prompt=prompt.text,
+        prompt_ids=prompt.ids,
+        limits=plan.rollout.limits,
+        temperature=options.temperature,
+        top_p=options.top_p,
+        seed=options.seed,
+        shaping=options.shaping,
+        top_k=options.top_k,
+        logprobs=options.logprobs,
+        stream_interval=options.stream_interval,
+        interval_s=options.pacing.fixed_s,
+        cache_only=plan.cache_only,
+        record=plan.record,
+        caller=replace(plan.caller, former_key_id=""),
+    )
+
+
+def _is_worth_waiting(stored: StoredPlan) -> bool:
+    return stored.deadline_s is None or time.time() < stored.started_at + stored.deadline_s + _PATIENCE_S
+
+
+def _known(event: object) -> KnownEvent:
+    if not isinstance(event, KnownEvent):
+        raise JournalError("an event is of another release")
+    return event
