@@ -5,12 +5,13 @@ import itertools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
-from searchr1.engines.base import Engine, Replicated, ServedEngine, TakesWeights
+from searchr1.engines.base import Engine, EngineHealth, Replicated, ServedEngine, TakesWeights
 from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.engines.pool.discovery import Discovery, Static
 from searchr1.engines.pool.pool import PoolTimes, VllmPool
@@ -291,6 +292,22 @@ async def test_a_server_that_does_not_take_the_pools_weights_gets_no_session(
         assert pool.num_by_state["draining"] == 1
         await ask(pool, "a", "b")
         assert not new.bodies
+
+
+async def test_a_replicas_watch_keeps_nothing_of_the_request_that_added_it() -> None:
+    request_id: ContextVar[str] = ContextVar("request_id", default="")
+    seen = list[str]()
+
+    class Noting(VllmHttpEngine):
+        async def health(self) -> EngineHealth:
+            seen.append(request_id.get())
+            return await super().health()
+
+    async with fakes(1) as [one], VllmPool(static(), lambda url: Noting(url, MODEL)) as pool:
+        request_id.set("req_1")
+        pool.add(one.url)
+        await until(lambda: bool(seen))
+    assert set(seen) == {""}
 
 
 async def test_weights_are_not_rolled_over_servers_of_which_none_is_there() -> None:

@@ -67,10 +67,10 @@ class RollingWeights:
                 half replaced. Those before it have the new ones, those after it the old ones.
         """
         async with self._loading:
-            are_there = await asyncio.gather(*(replica.look() for replica in replicas))
-            if not any(are_there):
-                raise EngineUnavailableError(f"none of the {len(replicas)} replicas is there to take weights")
+            are_there = await asyncio.gather(*map(_is_there, replicas))
             there = [replica for replica, is_there in zip(replicas, are_there, strict=True) if is_there]
+            if not there:
+                raise EngineUnavailableError(f"none of the {len(replicas)} replicas is there to take weights")
             for replica in there:
                 await self._load(replica, weights, is_alone=len(there) == 1)
             self._current = weights
@@ -139,6 +139,10 @@ class RollingWeights:
             self._has[replica] = weights
         if is_open:
             replica.end_loading()
+
+
+async def _is_there(replica: Replica) -> bool:
+    return await replica.look() or await replica.look()  # One look may be unlucky.
 
 
 def _raise(results: Sequence[BaseException | None]) -> None:
