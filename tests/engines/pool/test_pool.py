@@ -272,12 +272,14 @@ async def test_a_server_that_joins_or_was_away_gets_the_pools_weights_before_any
         away.answers.clear()
         await until(lambda: pool.num_by_state["ready"] == 3)
         assert [path for _, path in new.told] == [path for _, path in away.told] == CONTROLS
-        one.answers["/health"] = Answer(then="cut")  # As one that is started again.
-        await until(lambda: pool.num_by_state["ready"] == 2)
-        one.told.clear()
-        one.answers.clear()
-        await until(lambda: pool.num_by_state["ready"] == 3)
-        assert [path for _, path in one.told] == CONTROLS
+        for starts_again in (False, True):
+            one.answers["/health"] = Answer(then="cut")
+            await until(lambda: pool.num_by_state["ready"] == 2)
+            one.told.clear()
+            one.weights_version = "default" if starts_again else "2"
+            one.answers.clear()
+            await until(lambda: pool.num_by_state["ready"] == 3)
+            assert [path for _, path in one.told] == (CONTROLS if starts_again else [])
 
 
 async def test_a_server_that_does_not_take_the_pools_weights_gets_no_session(
