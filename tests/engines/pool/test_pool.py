@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from loadtests.processes import free_port
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import Engine, EngineHealth, Replicated, ServedEngine, TakesWeights
 from searchr1.engines.factory import EngineConfig, open_engine
@@ -339,3 +340,29 @@ async def test_weights_sent_over_http_speak_as_those_of_a_fresh_server(tmp_path:
                 await engine.take_weights(tmp_path / "nothing", version="3")
             await engine.take_weights(CHECKPOINT, version="4")
             assert await said(engine) == first
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+async def test_a_real_server_that_is_started_again_speaks_with_the_pools_weights(tmp_path: Path) -> None:
+    other, port = tmp_path / "other", free_port()
+    write_noisy_copy(CHECKPOINT, other)
+    url = f"http://127.0.0.1:{port}"
+    first = run_vllm(CHECKPOINT, tmp_path / "first.log", takes_weights=True, port=port)
+    again = run_vllm(CHECKPOINT, tmp_path / "again.log", takes_weights=True, port=port)
+    await asyncio.to_thread(first.__enter__)
+    async with VllmPool(Static(frozenset({url})), lambda where: VllmHttpEngine(where, "tiny"), rolling=True) as pool:
+        try:
+            old = await said(pool)
+            await pool.take_weights(other, version="2")
+            new = await said(pool)
+            assert new != old
+        finally:
+            await asyncio.to_thread(first.__exit__, None, None, None)
+        await until(lambda: pool.num_by_state["ready"] == 0)
+        await asyncio.to_thread(again.__enter__)
+        try:
+            await until(lambda: pool.num_by_state["ready"] == 1)
+            assert await said(pool) == new
+        finally:
+            await asyncio.to_thread(again.__exit__, None, None, None)
