@@ -85,7 +85,7 @@ async def list_replicas(request: Request, model: Model = None) -> ReplicaList:
     if model is not None:
         asked = [models.named(model)]
     else:
-        asked = [one for one in models if isinstance(one.engine, TakesReplicas)] or [models.default]
+        asked = [one for one in models if isinstance(one.engine, TakesReplicas)]
     return ReplicaList(data=[_info(view, one) for one in asked for view in _pool_of(one).replicas])
 
 
