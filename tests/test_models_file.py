@@ -91,6 +91,11 @@ def test_every_key_of_a_table_is_a_setting() -> None:
         (SMALL.replace("small", "default"), "2 models are called 'default' .one is that of the settings."),
         (SMALL + "candidate_of = 'big'", "candidate_of: there is no 'big' that can have a candidate, but default"),
         (SMALL + "candidate_of = 'small'", "candidate_of: there is no 'small'"),
+        (
+            SMALL + "candidate_of = 'default'\nmax_turns = 3",
+            "model 'small': max_turns: 3 is less than 4, which 'default'",
+        ),
+        (SMALL + "max_turns = 5\n" + CANDIDATE, "model 'small-next': max_turns: 4 is less than 5, which 'small'"),
         (SMALL + "share = 0.1", "share: it is a candidate's"),
         (SMALL + "candidate_of = 'default'\nshare = 1.1", "share: Input should be less"),
         (SMALL + "candidate_of = 'default'\nshare = nan", "share: Input should be"),

@@ -20,6 +20,8 @@ MAX_MODELS: Final = 64
 """Tables of one file: each model is a label of metrics."""
 _MAX_FILE_BYTES: Final = 1 << 20
 _ROUNDING: Final = 1e-9
+_REFUSING: Final = ("max_turns", "max_run_tokens", "max_prompt_tokens")
+"""Bounds above which a request is refused."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$")]
 
@@ -105,8 +107,9 @@ def model_configs(settings: Settings) -> tuple[ModelConfig, ...]:
     tables = [_table(given, where) for given, where in _tables(path)]
     _check_names([settings.public_name, *(table.name for table in tables)], path)
     _check_candidates(settings.public_name, tables, path)
-    more = (_config(table, settings, f"{path}: model {table.name!r}") for table in tables)
-    return (ModelConfig(settings), *more)
+    configs = (ModelConfig(settings), *(_config(table, settings, f"{path}: model {table.name!r}") for table in tables))
+    _check_bounds(configs, path)
+    return configs
 
 
 def _tables(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -179,6 +182,21 @@ def _check_candidates(default: str, tables: Sequence[ModelTable], path: Path) ->
     for name, share in shares.items():
         if share > 1 + _ROUNDING:
             raise ConfigurationError(f"{path}: share: the candidates of {name!r} have {share:g} together, more than 1")
+
+
+def _check_bounds(configs: Sequence[ModelConfig], path: Path) -> None:
+    """Refuse candidates that would refuse requests which the model that was asked takes."""
+    by_name = {config.settings.public_name: config.settings for config in configs}
+    for config in configs:
+        if config.candidate_of is None:
+            continue
+        own, asked = config.settings, by_name[config.candidate_of]
+        for key in _REFUSING:
+            if (bound := getattr(own, key)) < (needed := getattr(asked, key)):
+                raise ConfigurationError(
+                    f"{path}: model {own.public_name!r}: {key}: {bound} is less than {needed}, which "
+                    f"{config.candidate_of!r} takes: its candidate would refuse what people ask it"
+                )
 
 
 def _explained(error: ValidationError) -> str:

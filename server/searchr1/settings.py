@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     api_keys: SplitKeys = ()
     """Keys that clients may use, comma-separated in the environment; none means that no key is asked for."""
     admin_key: Key | None = None
-    """The key that opens ``POST /admin/reload``, and the list of runs where there are no API keys; without one, both
+    """The key that opens ``/admin``, and the list of runs where there are no API keys; without one, both
     are closed to all."""
     cors_origins: SplitTexts = ()
     """Origins whose pages may call this server from a browser, comma-separated in the environment; ``*`` is any."""

@@ -145,7 +145,8 @@ async def test_what_is_not_there_is_told() -> None:
 
 async def test_an_engine_that_is_no_pool_has_no_replicas() -> None:
     async with running_stage() as stage:
-        assert error_of(await stage.client.get("/admin/replicas")) == (409, "engine_not_a_pool")
+        assert await listed(stage) == {}
+        assert error_of(await stage.client.get(f"/admin/replicas?model={MODEL}")) == (409, "engine_not_a_pool")
         assert error_of(await post(stage, address="http://a:1")) == (409, "engine_not_a_pool")
         assert error_of(await post(stage, "/a:1/drain")) == (409, "engine_not_a_pool")
 

@@ -10,6 +10,7 @@ from searchr1.errors import ConfigurationError
 from searchr1.gateway.services import open_services
 from searchr1.settings import Settings
 from tests.engines.helpers import complete, text_of
+from tests.engines.vllm.fake_vllm import serve_fake_vllm
 
 RETRIEVER = "http://127.0.0.1:9/retrieve"
 
@@ -37,6 +38,28 @@ async def test_a_remote_engine_need_not_be_up_and_its_metrics_are_its_own(model_
     async with open_services(settings(model_dir, engine_url="http://127.0.0.1:9")) as services:
         assert not (await services.default.engine.health()).ok
         assert services.engine_metrics is None
+
+
+async def test_the_file_of_models_opens_each_with_an_engine_of_its_own(model_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    table = '[[models]]\nname = "{}"\nengine_url = "{}"\ntokenizer = "{}"\n'
+    async with (
+        serve_fake_vllm(["<answer> small </answer>"], encode=lambda text: list(text.encode())) as small,
+        serve_fake_vllm(["<answer> next </answer>"], encode=lambda text: list(text.encode())) as candidate,
+    ):
+        tables = [table.format("small", small.url, model_dir), table.format("next", candidate.url, model_dir)]
+        file.write_text(tables[0] + tables[1] + 'candidate_of = "small"\nshare = 0.5\n', encoding="utf-8")
+        given = settings(model_dir, engine_url="http://127.0.0.1:9", models_file=file)
+        async with open_services(given) as services:
+            assert [model.name for model in services.models] == ["m", "small", "next"]
+            assert services.default.name == "m"
+            assert services.models["next"].candidate_of == "small"
+            said = [
+                text_of(await complete(services.models[name].engine, SamplingParams(max_tokens=99)))
+                for name in ("small", "next")
+            ]
+            assert said == ["<answer> small </answer>", "<answer> next </answer>"]
+            assert [fake.bodies[0]["model"] for fake in (small, candidate)] == ["small", "next"]
 
 
 async def test_an_unknown_engine_is_told(model_dir: Path) -> None:

@@ -29,9 +29,14 @@ class VllmServer:
 
 
 @contextlib.contextmanager
-def run_vllm(model_dir: Path, log: Path, *, block_size: int = 32, takes_weights: bool = False) -> Iterator[VllmServer]:
-    """Serve ``model_dir`` on an ephemeral port of 127.0.0.1 until the block ends; what it prints goes to ``log``."""
-    port = free_port()
+def run_vllm(
+    model_dir: Path, log: Path, *, block_size: int = 32, takes_weights: bool = False, port: int | None = None
+) -> Iterator[VllmServer]:
+    """Serve ``model_dir`` on 127.0.0.1 until the block ends, by default on a port that is free.
+
+    What it prints goes to ``log``.
+    """
+    port = port or free_port()
     more, environment = (_TAKES_WEIGHTS, {"VLLM_SERVER_DEV_MODE": "1"}) if takes_weights else ((), {})
     command = vllm_server(model_dir, port, "--block-size", str(block_size), *_ARGUMENTS, *more)
     with running(command, port, ready="/health", log=log, environment=VLLM_ENVIRONMENT | environment) as server:

@@ -27,7 +27,7 @@ async def reload_weights(model: ServedModel, folder: Path, version: str) -> None
     """
     engine = model.engine
     if not isinstance(engine, TakesWeights):
-        message = "The engine runs elsewhere: reload it there. Only one that this server started takes new weights."
+        message = "The engine runs elsewhere: reload it there. Only a pool, or one that this server started, can be."
         raise ApiError(409, message, code="engine_not_ours")
     async with model.reload_lock:
         served = await asyncio.to_thread(_served_checkpoint, model.served_from)

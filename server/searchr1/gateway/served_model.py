@@ -75,9 +75,6 @@ class ServedModels:
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._by_name.values())
 
-    def __len__(self) -> int:
-        return len(self._by_name)
-
     def __getitem__(self, name: str) -> ServedModel:
         """Return the model of that name. Raises ``KeyError``."""
         return self._by_name[name]

@@ -5,12 +5,14 @@ import itertools
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
 
+from loadtests.processes import free_port
 from searchr1.demo.bundle import CHECKPOINT
-from searchr1.engines.base import Engine, Replicated, ServedEngine, TakesWeights
+from searchr1.engines.base import Engine, EngineHealth, Replicated, ServedEngine, TakesWeights
 from searchr1.engines.factory import EngineConfig, open_engine
 from searchr1.engines.pool.discovery import Discovery, Static
 from searchr1.engines.pool.pool import PoolTimes, VllmPool
@@ -271,12 +273,14 @@ async def test_a_server_that_joins_or_was_away_gets_the_pools_weights_before_any
         away.answers.clear()
         await until(lambda: pool.num_by_state["ready"] == 3)
         assert [path for _, path in new.told] == [path for _, path in away.told] == CONTROLS
-        one.answers["/health"] = Answer(then="cut")  # As one that is started again.
-        await until(lambda: pool.num_by_state["ready"] == 2)
-        one.told.clear()
-        one.answers.clear()
-        await until(lambda: pool.num_by_state["ready"] == 3)
-        assert [path for _, path in one.told] == CONTROLS
+        for starts_again in (False, True):
+            one.answers["/health"] = Answer(then="cut")
+            await until(lambda: pool.num_by_state["ready"] == 2)
+            one.told.clear()
+            one.weights_version = "default" if starts_again else "2"
+            one.answers.clear()
+            await until(lambda: pool.num_by_state["ready"] == 3)
+            assert [path for _, path in one.told] == (CONTROLS if starts_again else [])
 
 
 async def test_a_server_that_does_not_take_the_pools_weights_gets_no_session(
@@ -291,6 +295,22 @@ async def test_a_server_that_does_not_take_the_pools_weights_gets_no_session(
         assert pool.num_by_state["draining"] == 1
         await ask(pool, "a", "b")
         assert not new.bodies
+
+
+async def test_a_replicas_watch_keeps_nothing_of_the_request_that_added_it() -> None:
+    request_id: ContextVar[str] = ContextVar("request_id", default="")
+    seen = list[str]()
+
+    class Noting(VllmHttpEngine):
+        async def health(self) -> EngineHealth:
+            seen.append(request_id.get())
+            return await super().health()
+
+    async with fakes(1) as [one], VllmPool(static(), lambda url: Noting(url, MODEL)) as pool:
+        request_id.set("req_1")
+        pool.add(one.url)
+        await until(lambda: bool(seen))
+    assert set(seen) == {""}
 
 
 async def test_weights_are_not_rolled_over_servers_of_which_none_is_there() -> None:
@@ -320,3 +340,29 @@ async def test_weights_sent_over_http_speak_as_those_of_a_fresh_server(tmp_path:
                 await engine.take_weights(tmp_path / "nothing", version="3")
             await engine.take_weights(CHECKPOINT, version="4")
             assert await said(engine) == first
+
+
+@pytest.mark.vllm
+@pytest.mark.timeout(600)
+async def test_a_real_server_that_is_started_again_speaks_with_the_pools_weights(tmp_path: Path) -> None:
+    other, port = tmp_path / "other", free_port()
+    write_noisy_copy(CHECKPOINT, other)
+    url = f"http://127.0.0.1:{port}"
+    first = run_vllm(CHECKPOINT, tmp_path / "first.log", takes_weights=True, port=port)
+    again = run_vllm(CHECKPOINT, tmp_path / "again.log", takes_weights=True, port=port)
+    await asyncio.to_thread(first.__enter__)
+    async with VllmPool(Static(frozenset({url})), lambda where: VllmHttpEngine(where, "tiny"), rolling=True) as pool:
+        try:
+            old = await said(pool)
+            await pool.take_weights(other, version="2")
+            new = await said(pool)
+            assert new != old
+        finally:
+            await asyncio.to_thread(first.__exit__, None, None, None)
+        await until(lambda: pool.num_by_state["ready"] == 0)
+        await asyncio.to_thread(again.__enter__)
+        try:
+            await until(lambda: pool.num_by_state["ready"] == 1)
+            assert await said(pool) == new
+        finally:
+            await asyncio.to_thread(again.__exit__, None, None, None)

@@ -78,6 +78,8 @@ class FakeVllm:
     takes_weights: bool = False
     """Answer what its owner tells it to do, as a server in development mode does."""
     fails_at_weights: bool = False
+    weights_version: str = "default"
+    """What it says that its weights are called."""
     told: list[tuple[str, str]] = field(default_factory=list)
     """Address and path of what its owner told it, and of completions meanwhile."""
     num_blocks: int | None = None
@@ -137,6 +139,7 @@ async def serve_fake_vllm(
     )
     for path in ("/pause", "/collective_rpc", "/update_weight_version", "/resume"):
         app.router.add_post(path, _told(fake))
+    app.router.add_get("/weight_info", _weight_info(fake))
     app.router.add_get("/elsewhere", _elsewhere(fake))
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
@@ -335,7 +338,16 @@ def _told(fake: FakeVllm) -> Any:
         if not fake.takes_weights:
             return web.Response(status=404)
         fake.told.append((fake.url, request.path))
+        if request.path == "/update_weight_version":
+            fake.weights_version = (await request.json())["new_version"]
         return web.Response(status=500 if fake.fails_at_weights and request.path == "/collective_rpc" else 200)
+
+    return handle
+
+
+def _weight_info(fake: FakeVllm) -> Any:
+    async def handle(_: web.Request) -> web.Response:
+        return web.json_response({"weight_version": fake.weights_version}, status=200 if fake.takes_weights else 404)
 
     return handle
 

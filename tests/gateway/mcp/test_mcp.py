@@ -19,6 +19,7 @@ from searchr1.retrieval.base import Found, SearchFailed
 from tests.gateway.conftest import (
     ANSWER_TURN,
     SEARCH_TURN,
+    Other,
     Stage,
     StageEngine,
     StageRetriever,
@@ -64,6 +65,18 @@ async def test_research_gives_the_answer_with_citations_and_tells_its_steps(mode
     ]
     assert result.structured_content["queries"] == ["currency of Mali"]
     assert steps == [(1, "Searching: currency of Mali"), (2, "Read 1 passages: Mali")]
+
+
+async def test_research_asks_the_named_model() -> None:
+    small = Other("small", StageEngine(["<answer> from the small one </answer>"]))
+    async with running_stage(others=[small]) as stage, connected(stage) as client:
+        results = [
+            await client.call_tool("research", {**QUESTION, **named})
+            for named in ({}, {"model": "small"}, {"model": "x"})
+        ]
+    told = [None if result.is_error else result.structured_content["model"] for result in results]
+    assert told == ["test-model", "small", None]
+    assert "serves 'test-model', 'small'" in text_of(results[2])
 
 
 @pytest.mark.parametrize("mode", ERAS)

@@ -12,6 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
+from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -146,7 +147,8 @@ class VllmPool(TakesWeights):
         replica = Replica(self._connect(url))
         self._replicas[name] = replica
         self._weights.joined(replica)
-        self._watches[name] = asyncio.create_task(self._watch(replica), name=f"replica-watch {name}")
+        # In a context of its own, as it outlives the request that may have added it.
+        self._watches[name] = asyncio.create_task(self._watch(replica), name=f"replica-watch {name}", context=Context())
 
     async def drain(self, url: str, *, within_s: float = 0.0) -> None:
         """Take a server out of the pool: no new sessions, and its completions end, or are moved after ``within_s``.
@@ -358,6 +360,6 @@ class VllmPool(TakesWeights):
             is_idle = await replica.idle_within(_MOVE_AGAIN_S)
 
     def _spawn(self, errand: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(errand, name="pool-errand")
+        task = asyncio.create_task(errand, name="pool-errand", context=Context())
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)

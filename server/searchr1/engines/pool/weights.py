@@ -53,6 +53,8 @@ class RollingWeights:
         self._current: Weights | None = None
         self._loading = asyncio.Lock()
         self._has: dict[Replica, Weights] = {}
+        self._doubted: set[Replica] = set()
+        """Those that may have started again since they were given theirs."""
         self._catching_up: set[Replica] = set()
 
     async def roll(self, replicas: Sequence[Replica], weights: Weights) -> None:
@@ -67,10 +69,10 @@ class RollingWeights:
                 half replaced. Those before it have the new ones, those after it the old ones.
         """
         async with self._loading:
-            are_there = await asyncio.gather(*(replica.look() for replica in replicas))
-            if not any(are_there):
-                raise EngineUnavailableError(f"none of the {len(replicas)} replicas is there to take weights")
+            are_there = await asyncio.gather(*map(_is_there, replicas))
             there = [replica for replica, is_there in zip(replicas, are_there, strict=True) if is_there]
+            if not there:
+                raise EngineUnavailableError(f"none of the {len(replicas)} replicas is there to take weights")
             for replica in there:
                 await self._load(replica, weights, is_alone=len(there) == 1)
             self._current = weights
@@ -85,12 +87,13 @@ class RollingWeights:
     def left(self, replica: Replica) -> None:
         """Forget a replica."""
         self._has.pop(replica, None)
+        self._doubted.discard(replica)
 
     def looked_at(self, replica: Replica) -> bool:
         """Take note of a replica's health; return whether ``catch_up`` should be called now."""
-        if replica.health.reason in _RESTARTED:
-            self._has.pop(replica, None)
-            self.joined(replica)
+        if replica.health.reason in _RESTARTED and replica in self._has:
+            self._doubted.add(replica)
+            replica.begin_loading()
         return (
             replica.serves and self._lacks(replica) and not self._loading.locked() and replica not in self._catching_up
         )
@@ -100,7 +103,9 @@ class RollingWeights:
         self._catching_up.add(replica)
         try:
             async with self._loading:
-                if self._current is not None and self._lacks(replica):
+                if await self._has_kept(replica):
+                    replica.end_loading()
+                elif self._current is not None and self._lacks(replica):
                     await self._load(replica, self._current, is_alone=False)
         except EngineError as error:
             logger.warning("replica %s takes no sessions: it lacks the pool's weights: %s", replica.name, error)
@@ -108,8 +113,20 @@ class RollingWeights:
         finally:
             self._catching_up.discard(replica)
 
+    async def _has_kept(self, replica: Replica) -> bool:
+        """Find out whether a doubted replica still has the pool's weights: it has if nobody started it again."""
+        if replica not in self._doubted:
+            return False
+        version = await replica.client.weights_version()
+        self._doubted.discard(replica)
+        kept = self._has.pop(replica)
+        if kept != self._current or version != kept.version:
+            return False
+        self._has[replica] = kept
+        return True
+
     def _lacks(self, replica: Replica) -> bool:
-        return self._current is not None and self._has.get(replica) != self._current
+        return self._current is not None and (replica in self._doubted or self._has.get(replica) != self._current)
 
     async def _load(self, replica: Replica, weights: Weights, *, is_alone: bool) -> None:
         """Replace a replica's weights; one that is alone keeps its sessions, which stand still meanwhile."""
@@ -117,7 +134,8 @@ class RollingWeights:
         if not is_alone:
             replica.begin_loading()
             await self._empty(replica)
-        before = self._has.pop(replica, None)
+        before = None if replica in self._doubted else self._has.get(replica)
+        self.left(replica)
         try:
             await replica.client.take_weights(weights.folder, version=weights.version)
         except EngineError as error:
@@ -139,6 +157,10 @@ class RollingWeights:
             self._has[replica] = weights
         if is_open:
             replica.end_loading()
+
+
+async def _is_there(replica: Replica) -> bool:
+    return await replica.look() or await replica.look()  # One look may be unlucky.
 
 
 def _raise(results: Sequence[BaseException | None]) -> None:

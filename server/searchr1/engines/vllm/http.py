@@ -235,6 +235,18 @@ class VllmHttpEngine:
             finally:
                 await self._control("/resume")
 
+    async def weights_version(self) -> str:
+        """Return what the weights are called that were last taken, or vLLM's name for those of its start.
+
+        Raises:
+            EngineError: the server can't be reached, or does not tell.
+        """
+        body = await self._get("/weight_info", _MAX_ERROR_BYTES)
+        try:
+            return msgspec.json.decode(body, type=_WeightInfo).weight_version
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise EngineError(f"{self.base_url}/weight_info did not answer as vLLM does: {error}") from error
+
     async def _control(self, path: str, body: dict[str, Any] | None = None) -> None:
         timeout = aiohttp.ClientTimeout(total=self._timeouts.weights_s)
         url = self.base_url + path
@@ -367,6 +379,10 @@ class VllmHttpEngine:
 class _Model(msgspec.Struct, frozen=True):
     id: str
     max_model_len: int | None = None
+
+
+class _WeightInfo(msgspec.Struct, frozen=True):
+    weight_version: str
 
 
 class _ModelList(msgspec.Struct, frozen=True):

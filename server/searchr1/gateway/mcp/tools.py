@@ -73,6 +73,7 @@ class ResearchOutput(BaseModel):
     status: str = Field(description="How the run ended: completed, exhausted, truncated, deadline, cancelled.")
     citations: list[Source] = Field(description="Passages that the run read and that contain the answer.")
     queries: list[str] = Field(description="The searches of the run, in order.")
+    model: str = Field(description="The served model that answered.")
     run_id: str
 
 
@@ -178,6 +179,7 @@ def _research_output(run: wire.Run) -> ResearchOutput:
             if i in passages
         ],
         queries=[step.query for step in run.steps if step.query is not None],
+        model=run.model,
         run_id=run.id,
     )
 

@@ -23,7 +23,7 @@ router = APIRouter(
 MAX_REPLICAS = 1024
 MAX_DRAIN_S = 3600.0
 
-Name = Annotated[str, Path(max_length=1024, examples=["10.0.0.5:8000"], description="A replica's `name`.")]
+Name = Annotated[str, Path(max_length=256, examples=["10.0.0.5:8000"], description="A replica's `name`.")]
 Model = Annotated[str | None, Query(max_length=512, description="The served model; by default the first.")]
 Within = Annotated[
     float,
@@ -71,7 +71,7 @@ class NewReplica(BaseModel):
 
     address: str = Field(
         min_length=1,
-        max_length=1024,
+        max_length=256,
         description="As in `SEARCHR1_ENGINE_URL`; it is asked with the key of the model's engine.",
         examples=["http://10.0.0.5:8000"],
     )
@@ -85,7 +85,7 @@ async def list_replicas(request: Request, model: Model = None) -> ReplicaList:
     if model is not None:
         asked = [models.named(model)]
     else:
-        asked = [one for one in models if isinstance(one.engine, TakesReplicas)] or [models.default]
+        asked = [one for one in models if isinstance(one.engine, TakesReplicas)]
     return ReplicaList(data=[_info(view, one) for one in asked for view in _pool_of(one).replicas])
 
 
