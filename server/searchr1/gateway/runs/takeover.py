@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ _LOOK_EVERY_S: Final = 2.0
 _GONE_FOR_S: Final = 2.0
 """A store that was restarted knows a living gateway again after its next heartbeat."""
 _MAX_PER_LOOK: Final = 20
+_MAX_TOLD: Final = 100
 _PATIENCE_S: Final = 30.0
 """Seconds after its deadline for which a run without an owner is still expected to be taken."""
 
@@ -88,6 +90,7 @@ class Takeovers:
         self._services, self._store, self._replica = services, store, replica
         self._live, self._adopt, self._on_failure = live, adopt, on_failure
         self._lock = asyncio.Lock()
+        self._told: deque[str] = deque(maxlen=_MAX_TOLD)
         self._gone_since: dict[str, float] = {}
         """By replica, of the event loop's clock."""
 
@@ -111,8 +114,13 @@ class Takeovers:
                 logger.warning("run %s can't be taken over: %s", meta.id, error)
                 return None
             except (NoSlotError, ConfigurationError) as error:
-                logger.info("run %s is not taken over here: %s", meta.id, error)
+                self._tell_once(meta, error)
                 return WAITING if _is_worth_waiting(stored) else None
+
+    def _tell_once(self, meta: RunMeta, error: Exception) -> None:
+        if meta.id not in self._told:
+            self._told.append(meta.id)
+            logger.info("run %s is not taken over here, for now: %s", meta.id, error)
 
     async def look_around(self) -> None:
         """Take over what gateways that are gone have left, for ever."""
