@@ -100,6 +100,7 @@ class Fleet:
             "SEARCHR1_PORT": str(port),
             "SEARCHR1_RESUME_GRACE_S": "60",
             "SEARCHR1_STREAM_INTERVAL_MS": "0",
+            "SEARCHR1_DRAIN_S": "0",
             **environment,
         }
         log = self.folder / f"{port}.log"
@@ -124,33 +125,43 @@ Until = Callable[[list[Event]], bool]
 
 async def read(gateway: Server, run_id: str, after: int, events: list[Event]) -> None:
     """Read a run's events after ``after`` to the end of the stream."""
-    headers = {"Last-Event-ID": str(after)}
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
-        async with client.stream("GET", f"/v1/research/{run_id}/events", headers=headers) as stream:
-            assert stream.status_code == 200, await stream.aread()
-            async for line in stream.aiter_lines():
-                if line.startswith("data: "):
-                    events.append(json.loads(line[6:]))
+    headers = {"Last-Event-ID": str(after)} if after >= 0 else {}
+    path = f"{gateway.url}/v1/research/{run_id}/events"
+    async with httpx.AsyncClient(timeout=60) as client, client.stream("GET", path, headers=headers) as stream:
+        assert stream.status_code == 200, await stream.aread()
+        events += [json.loads(line[6:]) async for line in stream.aiter_lines() if line.startswith("data: ")]
 
 
-async def ask(gateway: Server, number: int, events: list[Event], until: Until, **options: Any) -> str:
-    """Ask question ``number`` and read until ``until``; return the run's id. The connection stays as it is."""
-    body = {"question": f"Question number {number}: who?", "stream": True, "deadline_s": 100, **options}
+@dataclass
+class Asked:
+    """A question that was asked, and its open connection."""
+
+    run_id: str
+    lines: AsyncIterator[str]
+
+    async def read(self, events: list[Event], until: Until) -> None:
+        async for line in self.lines:
+            if line.startswith("data: "):
+                events.append(json.loads(line[6:]))
+            if until(events):
+                return
+
+
+async def ask(gateway: Server, number: int, events: list[Event], until: Until) -> Asked:
+    """Ask question ``number`` and read until ``until``."""
+    body = {"question": f"Question number {number}: who?", "stream": True, "deadline_s": 100}
     client = httpx.AsyncClient(base_url=gateway.url, timeout=60)
     stream = await client.send(client.build_request("POST", "/v1/research", json=body), stream=True)
     assert stream.status_code == 200, await stream.aread()
-    async for line in stream.aiter_lines():
-        if line.startswith("data: "):
-            events.append(json.loads(line[6:]))
-        if until(events):
-            break
-    return stream.headers["x-run-id"]
+    asked = Asked(stream.headers["x-run-id"], stream.aiter_lines())
+    await asked.read(events, until)
+    return asked
 
 
 async def stored(gateway: Server, run_id: str) -> dict[str, Any]:
+    """Return a run once it has ended."""
     async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
-        while (run := (await client.get(f"/v1/research/{run_id}")).json())["trajectory"] is None:
-            assert run["status"] in ("running", "completed"), run
+        while (run := (await client.get(f"/v1/research/{run_id}")).json())["trajectory"] is None:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
     return run
 
@@ -216,7 +227,7 @@ async def test_a_killed_gateway_s_run_goes_on_elsewhere(fleet: Fleet, cut: str) 
     if cut == "in a search":
         fleet.searches.go.clear()
     events: list[Event] = []
-    run_id = await ask(one, number, events, CUTS[cut])
+    run_id = (await ask(one, number, events, CUTS[cut])).run_id
     os.kill(one.pid, signal.SIGKILL)
     fleet.searches.go.set()
     seen = len(events)
@@ -224,9 +235,70 @@ async def test_a_killed_gateway_s_run_goes_on_elsewhere(fleet: Fleet, cut: str) 
     assert len(events) > seen
     assert_whole(events, number)
     undisturbed: list[Event] = []
-    undisturbed_id = await ask(other, number, undisturbed, ended)
+    undisturbed_id = (await ask(other, number, undisturbed, ended)).run_id
     assert_whole(undisturbed, number)
     assert_equal_runs(await stored(other, run_id), await stored(other, undisturbed_id))
     async with httpx.AsyncClient(base_url=other.url) as client:
         assert "searchr1_runs_taken_over_total 1.0" in (await client.get("/metrics")).text
     await eventually(lambda: fleet.engine.num_running == 0)
+
+
+async def metric(gateway: Server, line: str) -> bool:
+    async with httpx.AsyncClient(base_url=gateway.url) as client:
+        return line in (await client.get("/metrics")).text
+
+
+async def test_runs_that_nobody_reads_are_found_and_one_in_the_queue_too(fleet: Fleet) -> None:
+    fleet.engine.pause_s = 0.05
+    limits = {"SEARCHR1_MAX_CONCURRENT_RUNS": "1", "SEARCHR1_MAX_QUEUED_RUNS": "4"}
+    one, other = await asyncio.gather(fleet.start(**limits), fleet.start(**limits))
+    running_events: list[Event] = []
+    queued_events: list[Event] = []
+    first = await ask(one, 10, running_events, some_text(1, 3))
+    second = await ask(one, 11, queued_events, lambda events: events[-1:] != [] and events[-1]["type"] == "run.queued")
+    os.kill(one.pid, signal.SIGKILL)
+    while not await metric(other, "searchr1_runs_taken_over_total 2.0"):  # noqa: ASYNC110 (another process's work)
+        await asyncio.sleep(0.2)
+    for asked, events, number in ((first, running_events, 10), (second, queued_events, 11)):
+        await read(other, asked.run_id, events[-1]["seq"], events)
+        assert_whole(events, number)
+
+
+async def test_a_gateway_that_stood_still_says_nothing_more_of_a_run_that_it_lost(fleet: Fleet) -> None:
+    fleet.engine.pause_s = 0.05
+    one, other = await asyncio.gather(fleet.start(), fleet.start())
+    events: list[Event] = []
+    asked = await ask(one, 20, events, some_text(1, 4))
+    os.kill(one.pid, signal.SIGSTOP)
+    try:
+        await read(other, asked.run_id, events[-1]["seq"], events)
+        assert_whole(events, 20)
+        run = await stored(other, asked.run_id)
+    finally:
+        os.kill(one.pid, signal.SIGCONT)
+    late: list[Event] = []
+    await asked.read(late, lambda _: False)
+    assert not ended(late)
+    assert [events[event["seq"]] for event in late] == late
+    again: list[Event] = []
+    await read(one, asked.run_id, -1, again)
+    assert again == events
+    assert await stored(one, asked.run_id) == run
+    await eventually(lambda: fleet.engine.num_running == 0)
+
+
+async def test_a_run_that_outlived_too_many_gateways_fails(fleet: Fleet) -> None:
+    fleet.engine.pause_s = 0.6
+    gateway = await fleet.start()
+    events: list[Event] = []
+    run_id = (await ask(gateway, 30, events, some_text(1, 1))).run_id
+    with fleet.redis.client() as client:
+        client.set(f"sr1:run:{{{run_id}}}:owner", "3 gone")
+        state = json.loads(client.get(f"sr1:run:{{{run_id}}}:state") or b"")
+        state["meta"] |= {"replica": "gone", "request": {**state["meta"]["request"], "store_epoch": 3}}
+        client.set(f"sr1:run:{{{run_id}}}:state", json.dumps(state))
+    await eventually(lambda: fleet.engine.num_running == 0)  # Its owner sees that it is another's.
+    await read(gateway, run_id, events[-1]["seq"], events)
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    assert (events[-1]["type"], events[-1]["error"]["code"]) == ("run.failed", "takeovers_exhausted")
+    assert (await stored(gateway, run_id))["error"]["code"] == "takeovers_exhausted"

@@ -165,7 +165,7 @@ class Takeovers:
             history = await self._store.history(meta.id)
             if len(history.events) > len(restored.data):
                 restored = await self._restored(meta, stored, history)
-            journal = Journal(restored.stats, restored.inputs)
+            journal = Journal(restored.stats, restored.inputs, restored.past.unwritten)
             drive = RunDrive(
                 self._services,
                 restored.plan,
