@@ -86,7 +86,7 @@ class Fleet:
     redis: RedisServer
     folder: Path
     stack: ExitStack
-    clients: dict[int, httpx.AsyncClient] = field(default_factory=dict)
+    clients: list[httpx.AsyncClient] = field(default_factory=list)
 
     async def start(self, **environment: str) -> Server:
         """Start a gateway and return it once it is ready."""
@@ -115,7 +115,10 @@ async def fleet(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Fleet]:
         engine.max_model_len = 8192
         searches = await servers.enter_async_context(serve_searches())
         with ExitStack() as stack:
-            yield Fleet(engine, searches, redis, tmp_path, stack)
+            running_fleet = Fleet(engine, searches, redis, tmp_path, stack)
+            yield running_fleet
+            for client in running_fleet.clients:
+                await client.aclose()
             await asyncio.to_thread(stack.close)
 
 
@@ -147,10 +150,11 @@ class Asked:
                 return
 
 
-async def ask(gateway: Server, number: int, events: list[Event], until: Until) -> Asked:
+async def ask(fleet: Fleet, gateway: Server, number: int, events: list[Event], until: Until) -> Asked:
     """Ask question ``number`` and read until ``until``."""
     body = {"question": f"Question number {number}: who?", "stream": True, "deadline_s": 100}
     client = httpx.AsyncClient(base_url=gateway.url, timeout=60)
+    fleet.clients.append(client)
     stream = await client.send(client.build_request("POST", "/v1/research", json=body), stream=True)
     assert stream.status_code == 200, await stream.aread()
     asked = Asked(stream.headers["x-run-id"], stream.aiter_lines())
@@ -227,7 +231,7 @@ async def test_a_killed_gateway_s_run_goes_on_elsewhere(fleet: Fleet, cut: str) 
     if cut == "in a search":
         fleet.searches.go.clear()
     events: list[Event] = []
-    run_id = (await ask(one, number, events, CUTS[cut])).run_id
+    run_id = (await ask(fleet, one, number, events, CUTS[cut])).run_id
     os.kill(one.pid, signal.SIGKILL)
     fleet.searches.go.set()
     seen = len(events)
@@ -235,7 +239,7 @@ async def test_a_killed_gateway_s_run_goes_on_elsewhere(fleet: Fleet, cut: str) 
     assert len(events) > seen
     assert_whole(events, number)
     undisturbed: list[Event] = []
-    undisturbed_id = (await ask(other, number, undisturbed, ended)).run_id
+    undisturbed_id = (await ask(fleet, other, number, undisturbed, ended)).run_id
     assert_whole(undisturbed, number)
     assert_equal_runs(await stored(other, run_id), await stored(other, undisturbed_id))
     async with httpx.AsyncClient(base_url=other.url) as client:
@@ -254,8 +258,10 @@ async def test_runs_that_nobody_reads_are_found_and_one_in_the_queue_too(fleet: 
     one, other = await asyncio.gather(fleet.start(**limits), fleet.start(**limits))
     running_events: list[Event] = []
     queued_events: list[Event] = []
-    first = await ask(one, 10, running_events, some_text(1, 3))
-    second = await ask(one, 11, queued_events, lambda events: events[-1:] != [] and events[-1]["type"] == "run.queued")
+    first = await ask(fleet, one, 10, running_events, some_text(1, 3))
+    second = await ask(
+        fleet, one, 11, queued_events, lambda events: events[-1:] != [] and events[-1]["type"] == "run.queued"
+    )
     os.kill(one.pid, signal.SIGKILL)
     while not await metric(other, "searchr1_runs_taken_over_total 2.0"):  # noqa: ASYNC110 (another process's work)
         await asyncio.sleep(0.2)
@@ -268,7 +274,7 @@ async def test_a_gateway_that_stood_still_says_nothing_more_of_a_run_that_it_los
     fleet.engine.pause_s = 0.05
     one, other = await asyncio.gather(fleet.start(), fleet.start())
     events: list[Event] = []
-    asked = await ask(one, 20, events, some_text(1, 4))
+    asked = await ask(fleet, one, 20, events, some_text(1, 4))
     os.kill(one.pid, signal.SIGSTOP)
     try:
         await read(other, asked.run_id, events[-1]["seq"], events)
@@ -291,7 +297,7 @@ async def test_a_run_that_outlived_too_many_gateways_fails(fleet: Fleet) -> None
     fleet.engine.pause_s = 0.6
     gateway = await fleet.start()
     events: list[Event] = []
-    run_id = (await ask(gateway, 30, events, some_text(1, 1))).run_id
+    run_id = (await ask(fleet, gateway, 30, events, some_text(1, 1))).run_id
     with fleet.redis.client() as client:
         client.set(f"sr1:run:{{{run_id}}}:owner", "3 gone")
         state = json.loads(client.get(f"sr1:run:{{{run_id}}}:state") or b"")
