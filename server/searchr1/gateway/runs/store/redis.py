@@ -91,16 +91,18 @@ class RedisRunStore:
 
     async def create(self, meta: RunMeta, plan: bytes | None = None) -> None:
         """See ``RunStore.create``."""
-        if plan is not None:  # First: a run that nobody finds would not be taken over.
-            await self._list_open(meta)
         keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
         values = owner_token(meta), encode_state(RunState(meta)), plan or b"", self._ttl_ms
-        _check(meta, await _answer(self._client.eval(CREATE, len(keys), *keys, *values)))
+        commands: list[tuple[Any, ...]] = [("EVAL", CREATE, len(keys), *keys, *values)]
+        if plan is not None:
+            commands += _list_open(meta, self._ttl_ms)
         if meta.kind == "research":
             listing = _RUNS + meta.scope
-            await _answer(self._client.zadd(listing, {meta.id: time.time()}))
-            await _answer(self._client.zremrangebyrank(listing, 0, -_MAX_LISTED - 1))
-            await _answer(self._client.pexpire(listing, self._ttl_ms))
+            commands.append(("ZADD", listing, time.time(), meta.id))
+            commands.append(("ZREMRANGEBYRANK", listing, 0, -_MAX_LISTED - 1))
+            commands.append(("PEXPIRE", listing, self._ttl_ms))
+        created, *_ = await self._send_all(commands)
+        _check(meta, created)
 
     async def append(self, meta: RunMeta, events: Sequence[LoggedEvent], inputs: bytes = b"") -> None:
         """See ``RunStore.append``."""
@@ -118,7 +120,7 @@ class RedisRunStore:
         keys = [_key(meta.id, part) for part in ("record", "log", "state", "owner", "plan")]
         values = encode_record(record), encode_state(state), self._ttl_ms, owner_token(meta)
         _check(meta, await _answer(self._client.eval(FINISH, len(keys), *keys, *values)))
-        await _answer(self._client.srem(_open_runs(meta.replica), meta.id))
+        await self._send_all([("SREM", _open_runs(meta.replica), meta.id)])
 
     async def state(self, run_id: str) -> RunState | None:
         """See ``RunStore.state``."""
@@ -203,7 +205,7 @@ class RedisRunStore:
     async def take(self, meta: RunMeta, replica: str) -> RunMeta | None:
         """See ``RunStore.take``."""
         taken = replace(meta, replica=replica, epoch=meta.epoch + 1)
-        await self._list_open(taken)
+        await self._send_all(_list_open(taken, self._ttl_ms))
         keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
         values = owner_token(meta), owner_token(taken), encode_state(RunState(taken)), self._ttl_ms
         won = await _answer(self._client.eval(TAKE, len(keys), *keys, *values))
@@ -283,11 +285,9 @@ class RedisRunStore:
         await self._client.aclose()
         await self._blocking.aclose()
 
-    async def _list_open(self, meta: RunMeta) -> None:
-        """Have others find the run if its owner dies."""
-        listing = _open_runs(meta.replica)
-        await _answer(self._client.sadd(listing, meta.id))
-        await _answer(self._client.pexpire(listing, self._ttl_ms))
+    async def _send_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return the answers to commands that go together, with those of other runs. The first failure is raised."""
+        return await _answer(asyncio.gather(*(self._grouped.send(*command) for command in commands)))
 
     async def _bytes_of(self, run_id: str, part: str, max_bytes: int) -> bytes | None:
         """Return a part of a run, or its beginning where it is longer than ``max_bytes``; None where it is not there.
@@ -304,6 +304,12 @@ def _key(run_id: str, part: str) -> str:
 
 def _open_runs(replica: str) -> str:
     return f"{_REPLICA}{replica}:runs"
+
+
+def _list_open(meta: RunMeta, ttl_ms: int) -> list[tuple[Any, ...]]:
+    """Return the commands that let others find the run if its owner dies."""
+    listing = _open_runs(meta.replica)
+    return [("SADD", listing, meta.id), ("PEXPIRE", listing, ttl_ms)]
 
 
 def _check(meta: RunMeta, answer: int) -> None:
