@@ -162,7 +162,7 @@ async def ask(fleet: Fleet, gateway: Server, number: int, events: list[Event], u
     return asked
 
 
-async def stored(gateway: Server, run_id: str) -> dict[str, Any]:
+async def stored(gateway: Server, run_id: str) -> Any:
     """Return a run once it has ended."""
     async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
         while (run := (await client.get(f"/v1/research/{run_id}")).json())["trajectory"] is None:  # noqa: ASYNC110

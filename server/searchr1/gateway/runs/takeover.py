@@ -43,6 +43,10 @@ _PATIENCE_S: Final = 30.0
 """Seconds after its deadline for which a run without an owner is still expected to be taken."""
 
 
+class _NotHereError(Exception):
+    """This gateway can't go on with the run, for now or at all; another one may."""
+
+
 class Waiting(Enum):
     """A run that another gateway has taken or may yet take, or this one when it has room."""
 
@@ -113,7 +117,7 @@ class Takeovers:
             except (PlanUnreadableError, JournalError) as error:
                 logger.warning("run %s can't be taken over: %s", meta.id, error)
                 return None
-            except (NoSlotError, ConfigurationError) as error:
+            except (NoSlotError, _NotHereError) as error:
                 self._tell_once(meta, error)
                 return WAITING if _is_worth_waiting(stored) else None
 
@@ -153,8 +157,11 @@ class Takeovers:
             return False
 
     async def _take(self, meta: RunMeta, stored: StoredPlan, data: bytes) -> LiveRun | Waiting:
+        readiness = self._services.readiness
+        if readiness.is_stopping or not readiness.takes_runs:
+            raise _NotHereError("the server takes no runs")
         if stored.model != self._services.settings.public_name:
-            raise ConfigurationError(f"this server does not serve {stored.model!r}")
+            raise _NotHereError(f"the server does not serve {stored.model!r}")
         restored = await self._restored(meta, stored, await self._store.history(meta.id))
         with ExitStack() as stack:
             seat = stack.enter_context(seat_of(self._services, restored.plan))
@@ -192,7 +199,10 @@ class Takeovers:
         left_s = None
         if stored.deadline_s is not None:
             left_s = max(stored.started_at + stored.deadline_s - time.time(), LEAST_S)
-        plan = self._services.admission.taken_over(stored, meta.id, left_s=left_s)
+        try:
+            plan = self._services.admission.taken_over(stored, meta.id, left_s=left_s)
+        except ConfigurationError as error:
+            raise _NotHereError(str(error)) from error
         data = tuple(logged.data for logged in history.events)
         stats = DriveStats()
         try:

@@ -58,7 +58,7 @@ LEASE_S = 6.0
 them, and nothing else."""
 _MAX_LISTED = 1000
 """Runs that one caller's listing holds."""
-_MAX_ENTRIES = 20_000
+_MAX_ENTRIES = 200_000
 """Entries of one run's log; far above what a run's token budget allows."""
 _MAX_BLOCKED = 32
 """Reads that may wait on a connection of their own: half of a pool. Further ones look again every so often."""
