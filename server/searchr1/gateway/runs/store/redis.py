@@ -286,8 +286,12 @@ class RedisRunStore:
         await self._blocking.aclose()
 
     async def _send_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Return the answers to commands that go together, with those of other runs. The first failure is raised."""
-        return await _answer(asyncio.gather(*(self._grouped.send(*command) for command in commands)))
+        """Return the answers to commands that go in one round trip, at once. The first failure is raised."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await _answer(pipeline.execute())
+        return answers
 
     async def _bytes_of(self, run_id: str, part: str, max_bytes: int) -> bytes | None:
         """Return a part of a run, or its beginning where it is longer than ``max_bytes``; None where it is not there.
