@@ -119,8 +119,10 @@ class RedisRunStore:
         meta = state.meta
         keys = [_key(meta.id, part) for part in ("record", "log", "state", "owner", "plan")]
         values = encode_record(record), encode_state(state), self._ttl_ms, owner_token(meta)
-        _check(meta, await _answer(self._client.eval(FINISH, len(keys), *keys, *values)))
-        await self._send_all([("SREM", _open_runs(meta.replica), meta.id)])
+        answer = await _answer(self._client.eval(FINISH, len(keys), *keys, *values))
+        _check(meta, answer)
+        if answer > DONE:
+            await _answer(self._client.srem(_open_runs(meta.replica), meta.id))
 
     async def state(self, run_id: str) -> RunState | None:
         """See ``RunStore.state``."""
@@ -320,7 +322,7 @@ def _check(meta: RunMeta, answer: int) -> None:
     """Raise the error that a script's answer means."""
     if answer == TAKEN:
         raise RunTakenError(f"the run {meta.id} has another owner")
-    if answer != DONE:
+    if answer < DONE:
         raise RunForgottenError(f"the run {meta.id}, or a part of it, is not there")
 
 
