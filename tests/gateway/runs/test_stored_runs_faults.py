@@ -397,7 +397,7 @@ async def found(store: MemoryRunStore, run_id: str) -> Any:
 async def test_a_run_that_nobody_drives_ends_for_its_readers_and_blocks_nobody() -> None:
     store = MemoryRunStore(ttl_s=1000, max_bytes=2**20)
     await store.create(RunMeta("run_1", "research", 1, "m", "Where?", "k:", replica="me"))
-    await store.abandon("run_1")
+    await store.abandon(RunMeta("run_1", "research", 1, "m", "Where?", "k:", replica="me"))
     handle = StoredRun(await found(store, "run_1"), store)
     run = await handle.run()
     assert run.status == "failed"

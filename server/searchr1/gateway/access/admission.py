@@ -13,7 +13,6 @@ from searchr1.gateway.access.stored_plan import StoredPlan
 from searchr1.gateway.errors import invalid
 from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
-from searchr1.loop.profiles.registry import profile_named
 from searchr1.loop.types import Limits
 from searchr1.pacing import Pacing
 from searchr1.retrieval.base import Retriever
@@ -163,7 +162,8 @@ class Admission:
         Raises:
             ConfigurationError: this server has another tokenizer, or not the run's profile.
         """
-        profile = profile_named(plan.profile)
+        if self._profile.name != plan.profile:
+            raise ConfigurationError(f"the run has the profile {plan.profile!r}")
         if self._tokenizer.encode_prompt(plan.prompt) != list(plan.prompt_ids):
             raise ConfigurationError("the run's prompt has other ids here")
         rollout = Rollout(
@@ -171,7 +171,7 @@ class Admission:
             prompt_ids=plan.prompt_ids,
             encode=self._tokenizer.encode,
             limits=plan.limits,
-            profile=profile,
+            profile=self._profile,
             spell=self._tokenizer.decode,
         )
         caller = plan.caller

@@ -203,6 +203,7 @@ class RunHub:
             handle: RunHandle | None = await self.find(run_id, caller, kind)
             if isinstance(handle, StoredRun):
                 await handle.forget()
+                handle = self._live.get(run_id, handle)  # Its owner was gone, so it was taken over to be ended.
         except RunUnreadableError:
             handle = None
         try:

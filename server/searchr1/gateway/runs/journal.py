@@ -73,13 +73,13 @@ class Journal:
     What a completion gave is looked up when it is written, so that a token costs nothing here.
     """
 
-    def __init__(self, stats: DriveStats, past: Sequence[bytes] = ()) -> None:
-        """``past`` are the lines of an owner before."""
+    def __init__(self, stats: DriveStats, past: Sequence[bytes] = (), unwritten: Sequence[Input] = ()) -> None:
+        """``past`` are the lines of an owner before, ``unwritten`` are inputs that are to follow them."""
         self._stats = stats
         self._lines = list(past)
         self._num_inputs = len(read_inputs(past))
         self._num_stored = len(self._lines)
-        self._pending: list[Input] = []
+        self._pending: list[Input] = list(unwritten)
         self._completion: UnbrokenCompletion | None = None
         self._num_pieces = self._num_kept_ids = 0
 

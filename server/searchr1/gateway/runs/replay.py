@@ -36,6 +36,8 @@ class Past:
     """Events that its inputs led to but nobody was told of."""
     begun: Begun | None = None
     """What has come of its open completion."""
+    unwritten: list[Input] = field(default_factory=list)
+    """An end that follows from the journal but is not in it: the next owner writes it."""
 
 
 def replay(rollout: Rollout, inputs: Sequence[Input], events: Sequence[wire.KnownEvent], stats: DriveStats) -> Past:
@@ -59,7 +61,7 @@ def replay(rollout: Rollout, inputs: Sequence[Input], events: Sequence[wire.Know
             rollout.stop(loop.Status.FAILED)
     except (IllegalInputError, ValueError) as error:
         raise JournalError("the journal does not fit its run") from error
-    return Past(list(events), feeding.outcomes, [] if has_ended else owed, begun)
+    return Past(list(events), feeding.outcomes, [] if has_ended else owed, begun, feeding.unwritten)
 
 
 class _Feeding:
@@ -68,6 +70,7 @@ class _Feeding:
     def __init__(self, rollout: Rollout, stats: DriveStats) -> None:
         self.events: list[DriveEvent] = []
         self.outcomes: list[PassagesReceived | SearchErrored] = []
+        self.unwritten: list[Input] = []
         self._rollout, self._stats = rollout, stats
         self._text, self._ids, self._logprobs = "", list[int](), list[float]()
         self._finish: loop.FinishReason | None = None
@@ -92,6 +95,7 @@ class _Feeding:
         if not isinstance(self._rollout.action, loop.Generate) or not (self._text or self._ids):
             return None
         if self._finish is not None:  # It had ended, though its end was not written any more.
+            self.unwritten.append(CompletionEnded(self._finish, 0.0, self._stats.num_cached_tokens))
             self._end(self._finish, 0.0)
             return None
         begun = Begun(self._text, tuple(self._ids), tuple(self._logprobs))

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.replay import Past, replay
 from searchr1.gateway.runs.seats import NoSlotError
 from searchr1.gateway.runs.store.base import History, Orphan, RunMeta, RunStore, RunStoreError, RunUnreadableError
+from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import Services
 from searchr1_client.events import KnownEvent, parse_event
 
@@ -37,8 +39,13 @@ _LOOK_EVERY_S: Final = 2.0
 _GONE_FOR_S: Final = 2.0
 """A store that was restarted knows a living gateway again after its next heartbeat."""
 _MAX_PER_LOOK: Final = 20
+_MAX_TOLD: Final = 100
 _PATIENCE_S: Final = 30.0
 """Seconds after its deadline for which a run without an owner is still expected to be taken."""
+
+
+class _NotHereError(Exception):
+    """This gateway can't go on with the run, for now or at all; another one may."""
 
 
 class Waiting(Enum):
@@ -88,6 +95,7 @@ class Takeovers:
         self._services, self._store, self._replica = services, store, replica
         self._live, self._adopt, self._on_failure = live, adopt, on_failure
         self._lock = asyncio.Lock()
+        self._told: deque[str] = deque(maxlen=_MAX_TOLD)
         self._gone_since: dict[str, float] = {}
         """By replica, of the event loop's clock."""
 
@@ -110,9 +118,14 @@ class Takeovers:
             except (PlanUnreadableError, JournalError) as error:
                 logger.warning("run %s can't be taken over: %s", meta.id, error)
                 return None
-            except (NoSlotError, ConfigurationError) as error:
-                logger.info("run %s is not taken over here: %s", meta.id, error)
+            except (NoSlotError, _NotHereError) as error:
+                self._tell_once(meta, error)
                 return WAITING if _is_worth_waiting(stored) else None
+
+    def _tell_once(self, meta: RunMeta, error: Exception) -> None:
+        if meta.id not in self._told:
+            self._told.append(meta.id)
+            logger.info("run %s is not taken over here, for now: %s", meta.id, error)
 
     async def look_around(self) -> None:
         """Take over what gateways that are gone have left, for ever."""
@@ -145,7 +158,12 @@ class Takeovers:
             return False
 
     async def _take(self, meta: RunMeta, stored: StoredPlan, data: bytes) -> LiveRun | Waiting:
-        restored = await self._restored(meta, stored, await self._store.history(meta.id))
+        readiness = self._services.readiness
+        if (model := self._services.models.get(stored.model)) is None:
+            raise _NotHereError(f"the server does not serve {stored.model!r}")
+        if readiness.is_stopping or not readiness.engines[model.name].takes_runs:
+            raise _NotHereError("the server takes no runs")
+        restored = await self._restored(meta, model, stored, await self._store.history(meta.id))
         with ExitStack() as stack:
             seat = stack.enter_context(seat_of(self._services, restored.plan))
             taken = await self._store.take(meta, self._replica)
@@ -154,8 +172,8 @@ class Takeovers:
             # From here on nobody else writes.
             history = await self._store.history(meta.id)
             if len(history.events) > len(restored.data):
-                restored = await self._restored(meta, stored, history)
-            journal = Journal(restored.stats, restored.inputs)
+                restored = await self._restored(meta, model, stored, history)
+            journal = Journal(restored.stats, restored.inputs, restored.past.unwritten)
             drive = RunDrive(
                 self._services,
                 restored.plan,
@@ -178,13 +196,14 @@ class Takeovers:
         logger.info("run %s was taken over from %s, after %d events", meta.id, meta.replica, len(past))
         return live
 
-    async def _restored(self, meta: RunMeta, stored: StoredPlan, history: History) -> _Restored:
+    async def _restored(self, meta: RunMeta, model: ServedModel, stored: StoredPlan, history: History) -> _Restored:
         left_s = None
         if stored.deadline_s is not None:
             left_s = max(stored.started_at + stored.deadline_s - time.time(), LEAST_S)
-        if (model := self._services.models.get(stored.model)) is None:
-            raise ConfigurationError(f"this server does not serve {stored.model!r}")
-        plan = model.admission.taken_over(stored, meta.id, left_s=left_s)
+        try:
+            plan = model.admission.taken_over(stored, meta.id, left_s=left_s)
+        except ConfigurationError as error:
+            raise _NotHereError(str(error)) from error
         data = tuple(logged.data for logged in history.events)
         stats = DriveStats()
         try:

@@ -1,7 +1,7 @@
 """Conformance of run stores: in memory, on a real Redis, a Cluster, and a master that Sentinel names."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -9,11 +9,13 @@ import pytest
 from searchr1.gateway.runs.store.base import (
     LoggedEvent,
     Message,
+    Orphan,
     RunForgottenError,
     RunMeta,
     RunState,
     RunStore,
     RunStoreError,
+    RunTakenError,
 )
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.store.redis import RedisRunStore
@@ -246,3 +248,89 @@ async def test_a_claim_expires(urls: dict[str, str]) -> None:
         assert await store.claim("brief", b"2") == b"2"
     finally:
         await store.aclose()
+
+
+@pytest.fixture(params=REDIS_KINDS)
+def shared(request: pytest.FixtureRequest, urls: dict[str, str]) -> str:
+    """The URL of a Redis of each kind."""
+    return urls[request.param]
+
+
+@pytest.mark.redis
+async def test_of_all_that_take_a_run_one_gets_it_and_the_owner_before_is_refused(shared: str) -> None:
+    stores = [redis_store(shared) for _ in range(5)]
+    about = meta("run_t1", replica="gone", request={"a": 1})
+    await stores[0].create(about, b"the plan")
+    await stores[0].append(about, logged(0, 1), b"[0,[]]")
+    assert await stores[1].plan("run_t1") == b"the plan"
+    answers = await asyncio.gather(*(store.take(about, f"taker {n}") for n, store in enumerate(stores)))
+    [taken] = [answer for answer in answers if answer is not None]
+    assert (taken.epoch, taken.request) == (1, {"a": 1})
+    state = await stores[0].state("run_t1")
+    assert state is not None
+    assert state.meta == taken
+    late: list[Callable[[], Awaitable[None]]] = [
+        lambda: stores[0].create(about, b"the plan"),
+        lambda: stores[0].append(about, logged(2)),
+        lambda: stores[0].finish(RunState(about, "completed"), b"{}"),
+    ]
+    for write in late:
+        with pytest.raises(RunTakenError):
+            await write()
+    await stores[0].abandon(about)
+    assert await stores[0].take(about, "too late") is None
+    assert await stores[0].state("run_t1") == state
+    await stores[1].append(taken, logged(2), b"[5,[]]")
+    history = await stores[1].history("run_t1")
+    assert (list(history.events), history.inputs) == (logged(0, 1, 2), (b"[0,[]]", b"[5,[]]"))
+    await stores[1].finish(RunState(taken, "completed"), b"{}")
+    assert await stores[1].plan("run_t1") is None
+    assert await stores[1].take(taken, "too late") is None
+    for store in stores:
+        await store.aclose()
+
+
+@pytest.mark.redis
+async def test_runs_with_a_plan_are_orphans_once_their_owner_is_gone(shared: str) -> None:
+    store = redis_store(shared)
+    for number, plan in enumerate((b"a plan", b"a plan", None)):
+        await store.create(meta(f"run_o{number}", replica="owner_o"), plan)
+    await store.heartbeat("owner_o", 0.01)
+    assert [one for one in await store.orphans(10) if one.replica == "owner_o"] == []
+    client = open_redis(shared)
+    await client.delete("sr1:replica:owner_o")
+    own = {Orphan("owner_o", f"run_o{number}") for number in (0, 1)}
+    assert {one for one in await store.orphans(10) if one.replica == "owner_o"} == own
+    assert len([one for one in await store.orphans(1) if one.replica == "owner_o"]) == 1
+    await store.disown(Orphan("owner_o", "run_o0"))
+    await store.take(meta("run_o1", replica="owner_o"), "taker_o")
+    assert [one for one in await store.orphans(10) if one.replica == "owner_o"] == []
+    assert await client.sismember("sr1:replicas", "owner_o") == 0
+    await client.aclose()
+    await store.aclose()
+
+
+@pytest.mark.redis
+async def test_a_run_of_a_release_before_takeovers_is_nobody_s_to_take(shared: str) -> None:
+    store, client = redis_store(shared), open_redis(shared)
+    about = meta("run_b", replica="gone")
+    await store.create(about)
+    await client.delete("sr1:run:{run_b}:owner")
+    assert await store.plan("run_b") is None
+    assert await store.take(about, "me") is None
+    with pytest.raises(RunForgottenError):
+        await store.append(about, logged(0))
+    await client.aclose()
+    await store.aclose()
+
+
+@pytest.mark.redis
+async def test_appends_that_go_together_fail_each_by_itself(shared: str) -> None:
+    store = redis_store(shared)
+    metas = [meta(f"run_g{number}") for number in range(20)]
+    for about in metas[::2]:
+        await store.create(about)
+    answers = await asyncio.gather(*(store.append(about, logged(0)) for about in metas), return_exceptions=True)
+    assert [answer is None for answer in answers] == [number % 2 == 0 for number in range(20)]
+    assert all(isinstance(answer, RunForgottenError) for answer in answers[1::2])
+    await store.aclose()

@@ -58,7 +58,7 @@ LEASE_S = 6.0
 them, and nothing else."""
 _MAX_LISTED = 1000
 """Runs that one caller's listing holds."""
-_MAX_ENTRIES = 20_000
+_MAX_ENTRIES = 200_000
 """Entries of one run's log; far above what a run's token budget allows."""
 _MAX_BLOCKED = 32
 """Reads that may wait on a connection of their own: half of a pool. Further ones look again every so often."""
@@ -91,16 +91,18 @@ class RedisRunStore:
 
     async def create(self, meta: RunMeta, plan: bytes | None = None) -> None:
         """See ``RunStore.create``."""
-        if plan is not None:  # First: a run that nobody finds would not be taken over.
-            await self._list_open(meta)
         keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
         values = owner_token(meta), encode_state(RunState(meta)), plan or b"", self._ttl_ms
-        _check(meta, await _answer(self._client.eval(CREATE, len(keys), *keys, *values)))
+        commands: list[tuple[Any, ...]] = [("EVAL", CREATE, len(keys), *keys, *values)]
+        if plan is not None:
+            commands += _list_open(meta, self._ttl_ms)
         if meta.kind == "research":
             listing = _RUNS + meta.scope
-            await _answer(self._client.zadd(listing, {meta.id: time.time()}))
-            await _answer(self._client.zremrangebyrank(listing, 0, -_MAX_LISTED - 1))
-            await _answer(self._client.pexpire(listing, self._ttl_ms))
+            commands.append(("ZADD", listing, time.time(), meta.id))
+            commands.append(("ZREMRANGEBYRANK", listing, 0, -_MAX_LISTED - 1))
+            commands.append(("PEXPIRE", listing, self._ttl_ms))
+        created, *_ = await self._send_all(commands)
+        _check(meta, created)
 
     async def append(self, meta: RunMeta, events: Sequence[LoggedEvent], inputs: bytes = b"") -> None:
         """See ``RunStore.append``."""
@@ -117,8 +119,10 @@ class RedisRunStore:
         meta = state.meta
         keys = [_key(meta.id, part) for part in ("record", "log", "state", "owner", "plan")]
         values = encode_record(record), encode_state(state), self._ttl_ms, owner_token(meta)
-        _check(meta, await _answer(self._client.eval(FINISH, len(keys), *keys, *values)))
-        await _answer(self._client.srem(_open_runs(meta.replica), meta.id))
+        answer = await _answer(self._client.eval(FINISH, len(keys), *keys, *values))
+        _check(meta, answer)
+        if answer > DONE:
+            await _answer(self._client.srem(_open_runs(meta.replica), meta.id))
 
     async def state(self, run_id: str) -> RunState | None:
         """See ``RunStore.state``."""
@@ -203,7 +207,7 @@ class RedisRunStore:
     async def take(self, meta: RunMeta, replica: str) -> RunMeta | None:
         """See ``RunStore.take``."""
         taken = replace(meta, replica=replica, epoch=meta.epoch + 1)
-        await self._list_open(taken)
+        await self._send_all(_list_open(taken, self._ttl_ms))
         keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
         values = owner_token(meta), owner_token(taken), encode_state(RunState(taken)), self._ttl_ms
         won = await _answer(self._client.eval(TAKE, len(keys), *keys, *values))
@@ -283,11 +287,13 @@ class RedisRunStore:
         await self._client.aclose()
         await self._blocking.aclose()
 
-    async def _list_open(self, meta: RunMeta) -> None:
-        """Have others find the run if its owner dies."""
-        listing = _open_runs(meta.replica)
-        await _answer(self._client.sadd(listing, meta.id))
-        await _answer(self._client.pexpire(listing, self._ttl_ms))
+    async def _send_all(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Return the answers to commands that go in one round trip, at once. The first failure is raised."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await _answer(pipeline.execute())
+        return answers
 
     async def _bytes_of(self, run_id: str, part: str, max_bytes: int) -> bytes | None:
         """Return a part of a run, or its beginning where it is longer than ``max_bytes``; None where it is not there.
@@ -306,11 +312,17 @@ def _open_runs(replica: str) -> str:
     return f"{_REPLICA}{replica}:runs"
 
 
+def _list_open(meta: RunMeta, ttl_ms: int) -> list[tuple[Any, ...]]:
+    """Return the commands that let others find the run if its owner dies."""
+    listing = _open_runs(meta.replica)
+    return [("SADD", listing, meta.id), ("PEXPIRE", listing, ttl_ms)]
+
+
 def _check(meta: RunMeta, answer: int) -> None:
     """Raise the error that a script's answer means."""
     if answer == TAKEN:
         raise RunTakenError(f"the run {meta.id} has another owner")
-    if answer != DONE:
+    if answer < DONE:
         raise RunForgottenError(f"the run {meta.id}, or a part of it, is not there")
 
 

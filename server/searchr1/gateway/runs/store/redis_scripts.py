@@ -1,8 +1,8 @@
 """The Lua scripts of the run store in Redis. All keys of one script are one run's, so a Cluster has them in one slot.
 
-A script answers 1 where it did what it was asked, 0 where Redis lacks a part of the run (it was restarted, it failed
-over, or it evicts keys), and -1 where the run has another owner. What may be refused by a full Redis comes first: it
-refuses only a script's first write.
+A script answers 1 or more where it did what it was asked, 0 where Redis lacks a part of the run (it was restarted, it
+failed over, or it evicts keys), and -1 where the run has another owner. What may be refused by a full Redis comes
+first: it refuses only a script's first write.
 """
 
 from typing import Final
@@ -43,11 +43,11 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[3], ARGV[2], 'PX', ARGV[3])
 redis.call('PEXPIRE', KEYS[4], ARGV[3])
-redis.call('DEL', KEYS[5])
-return 1
+return 1 + redis.call('DEL', KEYS[5])
 """
 """KEYS: the record, the log, the state, the owner, the plan. ARGV: the record, the state, ms, the owner's token.
 
+It answers 2 where there was a plan: others have the run in a list then, from which it has to go.
 All or nothing: a Redis that is restarted empty between two commands would be left with a state alone.
 """
 
