@@ -39,7 +39,8 @@ GIVEN = {"model": MODEL, "retriever": "index:none", "engine_url": "http://e:1", 
 class Workers:
     """A gateway of several workers."""
 
-    url: str
+    client: httpx.AsyncClient
+    """Makes a connection for each request."""
     pid: int
     log: Path
     engine: FakeVllm
@@ -62,19 +63,14 @@ class Workers:
             re.findall(r"\[(worker \d)\] searchr1.access: POST /v1/research 200", self.log.read_text("utf-8"))
         )
 
-    async def ask(self) -> httpx.Response:
-        """Ask on a connection of its own."""
-        async with httpx.AsyncClient(base_url=self.url, timeout=60) as client:
-            return await client.post("/v1/research", json=ASK)
-
     async def ask_many(self, number: int) -> list[httpx.Response | BaseException]:
         """Ask so many times at once."""
-        return await asyncio.gather(*(self.ask() for _ in range(number)), return_exceptions=True)
+        asking = (self.client.post("/v1/research", json=ASK) for _ in range(number))
+        return await asyncio.gather(*asking, return_exceptions=True)
 
     async def metric(self, sample: str) -> float:
         """Return a sample of the metrics, 0 where it is not there."""
-        async with httpx.AsyncClient(base_url=self.url, timeout=60) as client:
-            text = (await client.get("/metrics")).text
+        text = (await self.client.get("/metrics")).text
         found = re.search(rf"^{re.escape(sample)} (\S+)$", text, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
@@ -116,9 +112,10 @@ async def served_by_workers(redis: RedisServer, tmp_path: Path) -> AsyncIterator
         )
         server = await asyncio.to_thread(command.__enter__)
         try:
-            workers = Workers(server.url, server.pid, log, engine)
             await eventually(lambda: "Serving" in log.read_text("utf-8"))
-            yield workers
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as client:
+                yield Workers(client, server.pid, log, engine)
         finally:
             await asyncio.to_thread(command.__exit__, None, None, None)
     assert not server.left_processes
@@ -151,8 +148,7 @@ async def test_a_run_of_one_worker_is_found_by_the_other(redis: RedisServer, tmp
         run_id = answer.json()["id"]
         seen: set[str] = set()
         while len(seen) < 2:
-            async with httpx.AsyncClient(base_url=workers.url) as client:
-                assert (await client.get(f"/v1/research/{run_id}")).json()["answer"] == "Bamako"
+            assert (await workers.client.get(f"/v1/research/{run_id}")).json()["answer"] == "Bamako"
             lines = workers.log.read_text("utf-8")
             seen = set(re.findall(rf"\[(worker \d)\] searchr1.access: GET /v1/research/{run_id} 200", lines))
 

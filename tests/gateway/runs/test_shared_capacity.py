@@ -63,7 +63,7 @@ async def rounds(all_of_them: Sequence[Process], number: int = 3) -> None:
 async def test_one_alone_gets_the_whole_once_others_had_time_to_speak_up(redis: RedisServer) -> None:
     async with processes(redis, 1, "http://alone:1") as [one]:
         one.waiting = 100
-        assert await one.round() == Part(0, 0)
+        assert await one.round() == Part(FLOOR, FLOOR)
         assert await one.round() == Part(WHOLE, WHOLE)
 
 
@@ -137,8 +137,9 @@ async def test_an_emptied_redis_hears_of_all_before_anyone_gets_more(redis: Redi
             client.flushall()
         new.waiting = 9_000
         await rounds([new, *old], 1)
-        assert [process.part.held for process in old] == [part.held for part in before]
-        assert new.part.held == 0
+        assert all(process.part.held <= part.held for process, part in zip(old, before, strict=True))
+        assert new.part.held == FLOOR
+        assert sum(process.part.held for process in three) <= WHOLE
 
 
 async def test_without_an_answer_each_keeps_what_it_had(caplog: pytest.LogCaptureFixture) -> None:

@@ -63,6 +63,8 @@ class Seats:
         self._engine, self._options, self._weights = engine, options, weights or {}
         self._shared, self._engine_name = shared, engine_name
         self._parts: dict[str, Part] = {}
+        self._is_new = asyncio.Event()
+        """Set for a replica of which no part is known yet."""
         self._scheduler = Scheduler(options)
         self._seats: dict[str, Seat] = {}
         self._numbers = itertools.count()
@@ -244,6 +246,8 @@ class Seats:
         part = None
         if self._shared is not None and capacity_tokens is not None:
             part = self._parts.get(name, _NOTHING_YET)
+            if name not in self._parts:
+                self._is_new.set()
         now = time.monotonic()
         self.carry_out(self._scheduler.replica_changed(name, capacity_tokens, healthy=healthy, now=now, part=part))
 
@@ -253,9 +257,12 @@ class Seats:
                 await self._balance(shared)
             except Exception:  # Without it, what others leave would never be used, nor what they need be left.
                 logger.exception("the balance of capacity met an error of the server's own")
-            await asyncio.sleep(BALANCE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BALANCE_S):
+                    await self._is_new.wait()
 
     async def _balance(self, shared: SharedCapacity) -> None:
+        self._is_new.clear()
         known = {name: capacity for name, (capacity, healthy) in self._replicas.items() if capacity and healthy}
         before, self._parts = self._parts, await shared.parts_of_replicas(known, self._scheduler.demand)
         for name in self._parts.keys() & self._replicas.keys():
