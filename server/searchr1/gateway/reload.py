@@ -23,12 +23,16 @@ async def reload_weights(services: Services, folder: Path, version: str) -> None
 
     Raises:
         ApiError: 400 for a folder that does not fit, of which the engine knows nothing; 409 for an engine that takes no
-            weights; 500 where the weights did not work and the old ones are back; 503 where the engine is down.
+            weights, and where there are several workers; 500 where the weights did not work and the old ones are back;
+            503 where the engine is down.
     """
     engine = services.engine
     if not isinstance(engine, TakesWeights):
         message = "The engine runs elsewhere: reload it there. Only one that this server started takes new weights."
         raise ApiError(409, message, code="engine_not_ours")
+    if services.settings.workers > 1:
+        message = "Of several workers one alone would know of the new weights: reload with one worker, or restart."
+        raise ApiError(409, message, code="several_workers")
     async with services.reload_lock:
         served = await asyncio.to_thread(_served_checkpoint, services.served_from)
         await asyncio.to_thread(_check, folder, served, services.tokenizer)
