@@ -198,7 +198,23 @@ async def test_workers_of_one_gateway_share_its_runs_and_two_gateways_do_not(red
         demand = Demand(num_admitted=0, num_runs=100, charged_tokens={}, unplaced_tokens=0)
         for _ in range(3):
             parts = [await shared.part_of_runs(31, demand) for shared in opened]
-        assert [part.meant for part in parts] == [15, 15, 31]
+        assert [part.meant for part in parts] == [15, 15, 30], "one is left for a worker that is not here"
+
+
+async def test_a_worker_that_comes_later_finds_its_share(redis: RedisServer) -> None:
+    idle = Demand(num_admitted=0, num_runs=0, charged_tokens={}, unplaced_tokens=0)
+    async with AsyncExitStack() as stack:
+        first, second = (
+            SharedCapacity(open_redis(redis.url), floor_tokens=FLOOR, gateway="later", num_workers=2) for _ in range(2)
+        )
+        for shared in (first, second):
+            stack.push_async_callback(shared.aclose)
+        for _ in range(3):
+            assert await first.part_of_runs(100, idle) == Part(50, 50)
+        assert await second.part_of_runs(100, idle) == Part(50, 50)
+        busy = Demand(num_admitted=50, num_runs=500, charged_tokens={}, unplaced_tokens=0)
+        await second.aclose()
+        assert (await first.part_of_runs(100, busy)).meant < 100, "something is left for one that comes back"
 
 
 @pytest.mark.parametrize(

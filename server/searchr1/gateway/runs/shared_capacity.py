@@ -161,7 +161,7 @@ class SharedCapacity:
         key = _key(name)
         standing = self._standings.setdefault(key, _Standing())
         standing.demand = steady(standing.demand, wanted)
-        demands = {**standing.others, self._member: standing.demand}
+        demands = {**self._absent(standing.others), **standing.others, self._member: standing.demand}
         meant = divide(capacity.whole, capacity.floor, demands)[self._member]
         held_before = standing.part.held if standing.part else capacity.first
         arguments = (round(LEASE_S * 1000), capacity.whole, meant, used, held_before, standing.demand)
@@ -176,6 +176,10 @@ class SharedCapacity:
             standing.others = dict(zip(map(bytes.decode, others[::2]), map(int, others[1::2]), strict=True))
             standing.part = Part(min(meant, held), held)
         return standing.part
+
+    def _absent(self, others: Mapping[str, int]) -> dict[str, int]:
+        """Return demands of the workers that are not here yet, or not again: something is left for them."""
+        return {f"absent {number}": 0 for number in range(len(others) + 1, self._num_workers)}
 
 
 def open_shared_capacity(settings: Settings, *, gateway: str = "") -> SharedCapacity | None:
