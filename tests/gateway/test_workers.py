@@ -186,7 +186,7 @@ async def test_a_worker_that_is_killed_is_started_again_and_the_others_runs_go_o
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_drains_all_workers(redis: RedisServer, tmp_path: Path, number: signal.Signals) -> None:
     async with served_by_workers(redis, tmp_path) as workers:
-        workers.engine.pause_s = 0.5
+        workers.engine.pause_s = 1.0
         asking = asyncio.create_task(workers.ask_many(20))
         await eventually(lambda: workers.engine.num_running == 20)
         os.kill(workers.pid, number)
@@ -199,7 +199,7 @@ async def test_a_signal_drains_all_workers(redis: RedisServer, tmp_path: Path, n
 @pytest.mark.process
 async def test_workers_whose_supervisor_is_killed_finish_their_runs_and_end(redis: RedisServer, tmp_path: Path) -> None:
     async with served_by_workers(redis, tmp_path) as workers:
-        workers.engine.pause_s = 0.5
+        workers.engine.pause_s = 1.0
         asking = asyncio.create_task(workers.ask_many(10))
         await eventually(lambda: workers.engine.num_running == 10)
         pids = workers.pids
