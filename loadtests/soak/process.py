@@ -23,6 +23,12 @@ class Process:
         fields = self._read("stat").rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    @property
+    def family(self) -> list["Process"]:
+        """The process and its children, such as workers."""
+        children = self._read(f"task/{self.pid}/children").split()
+        return [self, *(Process(int(pid)) for pid in children)]
+
     def files(self) -> list[str]:
         """Return what each open file is: a path, or ``socket:[inode]`` and the like."""
         found = []

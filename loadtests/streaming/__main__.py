@@ -2,10 +2,13 @@
 
     python -m loadtests.streaming --streams 64
     python -m loadtests.streaming --streams 64 --litellm /path/to/bin/litellm
+    python -m loadtests.streaming --streams 64 --tokens-per-s 400 --workers 1 2
 
-starts a paced engine and the gateway before it, and with ``--litellm`` that proxy before the same engine. All are asked
-in turns, round by round, so that a noisy machine hits all. Prints CPU microseconds a token, reads a token, the time to
-the first text, and the memory that a stream takes.
+starts a paced engine and the gateway before it, and with ``--litellm`` that proxy before the same engine. With
+``--workers`` it starts gateways of so many workers each instead, with one Redis, and asks them for chat alone. All are
+asked in turns, round by round, so that a noisy machine hits all. Prints CPU microseconds a token, of all processes of a
+server, the tokens a second of all streams together, reads a token, the time to the first text, and the memory that a
+stream takes.
 """
 
 import argparse
@@ -28,10 +31,12 @@ from loadtests.processes import Server, free_port, running, searchr1
 from loadtests.soak.process import Process
 from loadtests.streaming.paced_engine import MODEL
 from searchr1.demo.bundle import CHECKPOINT
+from tests.support.redis_server import run_redis
 
 _QUESTION = "Which currency is used in Mali?"
 _MESSAGES = [{"role": "user", "content": _QUESTION}]
 _CHAT_BODY = {"model": MODEL, "messages": _MESSAGES, "stream": True}
+_CHAT_FIRST, _CHAT_LAST = b'"reasoning":"', b"[DONE]"
 _NO_LIMITS = {"SEARCHR1_MAX_CONCURRENT_RUNS": "100000", "SEARCHR1_MAX_CONNECTIONS": "100000"}
 _NO_KEY = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"
 _QUIET_S = 1.0
@@ -63,9 +68,11 @@ class Seen:
     """What was seen of one side, round by round."""
 
     cpu_us: list[float] = field(default_factory=list)
-    """Of the server's process, for each token of a round."""
+    """Of the server's processes, for each token of a round."""
+    tokens_per_s: list[float] = field(default_factory=list)
+    """Of all streams together."""
     stream_kb: list[float] = field(default_factory=list)
-    """Memory that the server's process took while the streams were open, for each of them."""
+    """Memory that the server's processes took while the streams were open, for each of them."""
     streams: list[Streamed] = field(default_factory=list)
 
 
@@ -84,18 +91,28 @@ async def stream(session: aiohttp.ClientSession, side: Side) -> Streamed:
 
 async def one_round(side: Side, seen: Seen, num_streams: int, num_tokens: int) -> None:
     """Open all streams at once and read them to their ends."""
-    process = Process(side.server.pid)
-    cpu_before, rss_before = process.cpu_s, process.rss_bytes
+    processes = Process(side.server.pid).family
+    cpu_before, rss_before = _cpu_s(processes), _rss_bytes(processes)
+    started = time.perf_counter()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         streaming = [asyncio.create_task(stream(session, side)) for _ in range(num_streams)]
         rss = rss_before
         while not all(task.done() for task in streaming):
             await asyncio.sleep(0.1)
-            rss = max(rss, process.rss_bytes)
+            rss = max(rss, _rss_bytes(processes))
+        seen.tokens_per_s.append(num_streams * num_tokens / (time.perf_counter() - started))
         seen.streams += [task.result() for task in streaming]
-    seen.cpu_us.append(1e6 * (process.cpu_s - cpu_before) / (num_streams * num_tokens))
+    seen.cpu_us.append(1e6 * (_cpu_s(processes) - cpu_before) / (num_streams * num_tokens))
     seen.stream_kb.append((rss - rss_before) / 1000 / num_streams)
     await asyncio.sleep(_QUIET_S)
+
+
+def _cpu_s(processes: Sequence[Process]) -> float:
+    return sum(process.cpu_s for process in processes)
+
+
+def _rss_bytes(processes: Sequence[Process]) -> int:
+    return sum(process.rss_bytes for process in processes)
 
 
 @contextmanager
@@ -108,13 +125,22 @@ def stack(options: argparse.Namespace, logs: Path) -> Iterator[list[Side]]:
             *("--tokens-per-s", str(options.tokens_per_s), "--num-tokens", str(options.num_tokens)),
         ]
         engine = servers.enter_context(running(command, engine_port, ready="/health", log=logs / "engine.log"))
+        if options.workers:
+            redis = servers.enter_context(run_redis())
+            gateways = {
+                number: servers.enter_context(_gateway(engine, logs, number, redis.url)) for number in options.workers
+            }
+            yield [
+                Side(f"chat, workers: {number}", gateway, "/v1/chat/completions", _CHAT_BODY, _CHAT_FIRST, _CHAT_LAST)
+                for number, gateway in gateways.items()
+            ]
+            return
         gateway = servers.enter_context(_gateway(engine, logs))
         native = {"question": _QUESTION, "stream": True}
         each = {"stream_interval_ms": 0}
-        first, last = b'"reasoning":"', b"[DONE]"
         sides = [
-            Side("chat", gateway, "/v1/chat/completions", _CHAT_BODY, first, last),
-            Side("chat, each token", gateway, "/v1/chat/completions", {**_CHAT_BODY, **each}, first, last),
+            Side("chat", gateway, "/v1/chat/completions", _CHAT_BODY, _CHAT_FIRST, _CHAT_LAST),
+            Side("chat, each token", gateway, "/v1/chat/completions", {**_CHAT_BODY, **each}, _CHAT_FIRST, _CHAT_LAST),
             Side("native", gateway, "/v1/research", native, b'"type":"think.delta"', b"answer.completed"),
         ]
         if options.litellm:
@@ -123,14 +149,17 @@ def stack(options: argparse.Namespace, logs: Path) -> Iterator[list[Side]]:
         yield sides
 
 
-def _gateway(engine: Server, logs: Path) -> Any:
+def _gateway(engine: Server, logs: Path, num_workers: int = 1, redis_url: str | None = None) -> Any:
     port = free_port()
     command = searchr1(
         *("serve", "--engine-url", engine.url, "--model", MODEL, "--tokenizer", str(CHECKPOINT)),
         # No run searches.
         *("--retriever", "http://127.0.0.1:9/retrieve", "--port", str(port)),
     )
-    return running(command, port, ready="/readyz", log=logs / "gateway.log", environment=_NO_LIMITS)
+    environment = {**_NO_LIMITS, "SEARCHR1_WORKERS": str(num_workers)}
+    if redis_url is not None:
+        environment["SEARCHR1_REDIS_URL"] = redis_url
+    return running(command, port, ready="/readyz", log=logs / f"gateway-{num_workers}.log", environment=environment)
 
 
 def _litellm(program: str, engine: Server, logs: Path) -> Any:
@@ -146,10 +175,11 @@ def _litellm(program: str, engine: Server, logs: Path) -> Any:
 async def measure(options: argparse.Namespace, sides: Sequence[Side]) -> None:
     """Print a row for each side and number of streams."""
     print(
-        "| side | streams | tokens/s each | CPU µs/token | of chat's | reads/token | first text, ms | kB/stream "
+        "| side | streams | tokens/s each | CPU µs/token | of the first's | tokens/s in all "
+        "| reads/token | first text, ms | kB/stream "
         "| ended well |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for num_streams in options.streams:
         seen = {side.name: Seen() for side in sides}
         for number in range(options.rounds + 1):
@@ -157,7 +187,7 @@ async def measure(options: argparse.Namespace, sides: Sequence[Side]) -> None:
                 warm = seen[side.name] if number else Seen()
                 await one_round(side, warm, num_streams, options.num_tokens)
         for name, rows in seen.items():
-            ratio = statistics.median(a / b for a, b in zip(rows.cpu_us, seen["chat"].cpu_us, strict=True))
+            ratio = statistics.median(a / b for a, b in zip(rows.cpu_us, seen[sides[0].name].cpu_us, strict=True))
             print(f"| {name} | {num_streams} | {options.tokens_per_s:g} | {_row(rows, ratio, options)} |", flush=True)
 
 
@@ -167,7 +197,8 @@ def _row(seen: Seen, ratio: float, options: argparse.Namespace) -> str:
     first_ms = 1000 * statistics.median(s.first_text_s for s in streams)
     ended = sum(s.ended_well for s in streams) / len(streams)
     return (
-        f"{statistics.median(cpu):.0f} ({min(cpu):.0f}–{max(cpu):.0f}) | {ratio:.1f} | {reads:.2f} | {first_ms:.0f} "
+        f"{statistics.median(cpu):.0f} ({min(cpu):.0f}–{max(cpu):.0f}) | {ratio:.1f} "
+        f"| {statistics.median(seen.tokens_per_s):.0f} | {reads:.2f} | {first_ms:.0f} "
         f"| {max(seen.stream_kb):.0f} | {ended:.0%}"
     )
 
@@ -180,6 +211,7 @@ def main() -> None:
     parser.add_argument("--num-tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--litellm", help="the program of LiteLLM's proxy, installed elsewhere")
+    parser.add_argument("--workers", type=int, nargs="+", help="measure gateways of so many workers, by chat alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as logs, stack(options, Path(logs)) as sides:
         asyncio.run(measure(options, sides))

@@ -81,6 +81,15 @@ async def test_only_the_admin_may(stage: Stage, headers: dict[str, str]) -> None
     assert (await reload(stage, headers, folder=str(CHECKPOINT))).status_code == 401
 
 
+async def test_one_of_several_workers_takes_no_weights_that_the_others_would_not_know_of(
+    stage: Stage, engine: ReloadableEngine
+) -> None:
+    stage.services.settings = stage.services.settings.model_copy(update={"workers": 2})
+    answer = await reload(stage, folder=str(CHECKPOINT))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "several_workers")
+    assert engine.taken == []
+
+
 async def test_without_an_admin_key_nobody_may() -> None:
     async with running_stage(engine=ReloadableEngine(), api_keys="root") as stage:
         answer = await reload(stage, folder=str(CHECKPOINT))

@@ -229,3 +229,16 @@ async def test_new_weights_roll_over_a_pool_under_load_and_no_run_is_lost() -> N
         assert all(fake.told for fake in fakes[:2])
         record = (await stage.client.get(f"/v1/research/{(await ask(stage))['id']}")).json()
         assert record["trajectory"]["policy_version"] == "step-200"
+
+
+async def test_one_of_several_workers_changes_no_replicas_that_the_others_would_not_know_of() -> None:
+    async with served() as (stage, [one, _]):
+        stage.services.settings = stage.services.settings.model_copy(update={"workers": 2})
+        for answer in (
+            await post(stage, address="http://a:1"),
+            await post(stage, f"/{name_of(one)}/drain"),
+            await post(stage, f"/{name_of(one)}/admit"),
+            await stage.client.delete(f"/admin/replicas/{name_of(one)}"),
+        ):
+            assert error_of(answer) == (409, "several_workers")
+        assert {info["state"] for info in (await listed(stage)).values()} == {"ready"}

@@ -41,7 +41,8 @@ SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _LAST_RESORT_S: Final = 30.0
 """Seconds beyond all phases of an orderly end after which a worker is killed."""
 _LONG_LIFE_S: Final = 60.0
-"""A worker that lived for so many seconds is started again at once."""
+"""After so many seconds of a worker's life its end is no sign that the next one ends soon."""
+_FIRST_DELAY_S: Final = 0.5
 _LONGEST_DELAY_S: Final = 30.0
 
 
@@ -253,7 +254,7 @@ class _Supervisor:
             try:
                 await self._start(number).opened()
                 logger.info("worker %d serves again", number)
-            except SearchR1Error as error:
+            except (SearchR1Error, OSError) as error:  # The machine may lack processes or files for a moment.
                 logger.error("worker %d does not start: %s", number, error)
 
     def _stop(self, number: int) -> None:
@@ -271,7 +272,7 @@ class _Supervisor:
 
 def delay_before(num_short_lives: int) -> float:
     """Return the seconds before a worker's next start, after so many lives in a row that were short."""
-    return 0.0 if num_short_lives == 0 else min(_LONGEST_DELAY_S, 0.25 * 2.0 ** min(num_short_lives, 10))
+    return min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(num_short_lives, 10))
 
 
 def _longest_end_s(settings: Settings) -> float:

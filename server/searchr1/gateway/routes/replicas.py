@@ -36,6 +36,16 @@ Within = Annotated[
 ]
 
 
+def require_one_worker(request: Request) -> None:
+    """Refuse, with ``ApiError`` 409, what one of several workers alone would know."""
+    if services_of(request).settings.workers > 1:
+        message = "Of several workers one alone would know: change SEARCHR1_ENGINE_URL, or what its name resolves to."
+        raise ApiError(409, message, code="several_workers")
+
+
+ALONE = [Depends(require_one_worker)]
+
+
 class ReplicaInfo(BaseModel):
     """One replica as it is now; it holds no credentials."""
 
@@ -89,7 +99,7 @@ async def list_replicas(request: Request, model: Model = None) -> ReplicaList:
     return ReplicaList(data=[_info(view, one) for one in asked for view in _pool_of(one).replicas])
 
 
-@router.post("", summary="Add a replica")
+@router.post("", summary="Add a replica", dependencies=ALONE)
 async def add(request: Request, body: NewReplica) -> ReplicaInfo:
     """Take one more server in, or again one that is drained. It gets runs once it is well."""
     model = services_of(request).models.named(body.model)
@@ -105,13 +115,13 @@ async def add(request: Request, body: NewReplica) -> ReplicaInfo:
     return _info(_view(pool, name), model)
 
 
-@router.post("/{name:path}/drain", summary="Drain a replica")
+@router.post("/{name:path}/drain", summary="Drain a replica", dependencies=ALONE)
 async def drain(request: Request, name: Name, model: Model = None, within_s: Within = 0.0) -> ReplicaInfo:
     """Give it no more runs. It stays in the list, and may be shut down once `num_in_flight` is 0."""
     return _begin_drain(request, name, model, within_s, leaves=False)
 
 
-@router.post("/{name:path}/admit", summary="Take a drained replica in again")
+@router.post("/{name:path}/admit", summary="Take a drained replica in again", dependencies=ALONE)
 async def admit(request: Request, name: Name, model: Model = None) -> ReplicaInfo:
     """Give it runs again, once it is well."""
     served = services_of(request).models.named(model)
@@ -121,7 +131,7 @@ async def admit(request: Request, name: Name, model: Model = None) -> ReplicaInf
     return _info(_view(pool, name), served)
 
 
-@router.delete("/{name:path}", summary="Remove a replica", status_code=202)
+@router.delete("/{name:path}", summary="Remove a replica", status_code=202, dependencies=ALONE)
 async def remove(request: Request, name: Name, model: Model = None, within_s: Within = 0.0) -> ReplicaInfo:
     """Drain it, and forget it once nothing of this gateway runs on it. One that is added meanwhile stays."""
     return _begin_drain(request, name, model, within_s, leaves=True)

@@ -64,6 +64,8 @@ class Seats:
         self._engine, self._options, self._weights = engine, options, weights or {}
         self._shared, self._engine_name = shared, engine_name
         self._parts: dict[str, Part] = {}
+        self._is_new = asyncio.Event()
+        """Set for a replica of which no part is known yet."""
         self._scheduler = Scheduler(options)
         self._seats: dict[str, Seat] = {}
         self._numbers = itertools.count()
@@ -252,6 +254,8 @@ class Seats:
         told, part = self._replicas[name], None
         if self._shared is not None and told.capacity_tokens is not None:
             part = self._parts.get(name, _NOTHING_YET)
+            if name not in self._parts:
+                self._is_new.set()
         decisions = self._scheduler.replica_changed(
             name,
             told.capacity_tokens,
@@ -268,9 +272,12 @@ class Seats:
                 await self._balance(shared)
             except Exception:  # Without it, what others leave would never be used, nor what they need be left.
                 logger.exception("the balance of capacity met an error of the server's own")
-            await asyncio.sleep(BALANCE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BALANCE_S):
+                    await self._is_new.wait()
 
     async def _balance(self, shared: SharedCapacity) -> None:
+        self._is_new.clear()
         known = {
             name: told.capacity_tokens for name, told in self._replicas.items() if told.capacity_tokens and told.healthy
         }

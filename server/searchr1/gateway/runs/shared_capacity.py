@@ -67,7 +67,7 @@ return answer
 what it held before, its demand. Returns what it holds from now on, then names and demands of the others.
 
 An announcement is ``1 END_MS HELD DEMAND``; other versions are passed over. One who was not announced before gets no
-more than it had: a Redis that was emptied must first hear of the others.
+more than it held before: a Redis that was emptied must first hear of the others.
 """
 
 
@@ -77,6 +77,8 @@ class _Capacity:
 
     whole: int
     floor: int
+    first: int
+    """What this process takes at once, as far as others leave it: more comes once they had time to speak up."""
     untold: int
     """This process's part while no Redis has ever told."""
 
@@ -118,7 +120,7 @@ class SharedCapacity:
         """Return this worker's part of the runs that its gateway may have at once, after a round of announcements."""
         return await self._balance(
             f"runs {self._gateway}",
-            _Capacity(whole, floor=1, untold=whole // self._num_workers),
+            _Capacity(whole, floor=1, first=whole // self._num_workers, untold=whole // self._num_workers),
             used=demand.num_admitted,
             wanted=demand.num_runs,
         )
@@ -133,7 +135,12 @@ class SharedCapacity:
         rounds = [
             self._balance(
                 _machine_wide(name),
-                _Capacity(whole, self._floor_tokens, untold=whole // (_UNTOLD_PART * self._num_workers)),
+                _Capacity(
+                    whole,
+                    self._floor_tokens,
+                    first=self._floor_tokens,
+                    untold=whole // (_UNTOLD_PART * self._num_workers),
+                ),
                 used=used[name],
                 wanted=used[name] + each_tokens,
             )
@@ -154,9 +161,9 @@ class SharedCapacity:
         key = _key(name)
         standing = self._standings.setdefault(key, _Standing())
         standing.demand = steady(standing.demand, wanted)
-        demands = {**standing.others, self._member: standing.demand}
+        demands = {**self._absent(standing.others), **standing.others, self._member: standing.demand}
         meant = divide(capacity.whole, capacity.floor, demands)[self._member]
-        held_before = standing.part.held if standing.part else 0
+        held_before = standing.part.held if standing.part else capacity.first
         arguments = (round(LEASE_S * 1000), capacity.whole, meant, used, held_before, standing.demand)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -169,6 +176,10 @@ class SharedCapacity:
             standing.others = dict(zip(map(bytes.decode, others[::2]), map(int, others[1::2]), strict=True))
             standing.part = Part(min(meant, held), held)
         return standing.part
+
+    def _absent(self, others: Mapping[str, int]) -> dict[str, int]:
+        """Return demands of the workers that are not here yet, or not again: something is left for them."""
+        return {f"absent {number}": 0 for number in range(len(others) + 1, self._num_workers)}
 
 
 def open_shared_capacity(settings: Settings, *, gateway: str = "") -> SharedCapacity | None:
