@@ -97,11 +97,12 @@ class Shape:
 SHAPES = {
     "recorded": Shape(205, 178, 90, 10, 543, (1,)),
     "hotpot": Shape(205, 178, 60, 30, 543, (1, 2, 2, 3, 3, 4)),
+    "long": Shape(3500, 178, 60, 30, 543, (1, 2, 2, 3, 3, 4)),
     "growing": Shape(700, 0, 40, 40, 495, (3,)),
 }
 """``recorded``: like 2,000 runs of a published Search-R1 checkpoint on single-hop questions; ``hotpot``: several
-searches, as multi-hop questions and larger limits make them; ``growing``: four turns of 40 tokens that grow to 2,300
-in all."""
+searches, as multi-hop questions and larger limits make them; ``long``: the same after a long conversation;
+``growing``: four turns of 40 tokens that grow to 2,300 in all."""
 _SPREAD = {"prompt": 0.08, "sampled": 0.35, "last_sampled": 0.5, "passages": 0.12}
 
 

@@ -26,18 +26,25 @@ class Scenario:
     num_runs: int
     arrivals: Arrivals
     cap: int
-    """Runs at once on a replica, for the policies with a fixed cap: the best of those tried, in steps of a fifth; in
+    """Runs at once on a replica, for the policies with a fixed cap: the best of those tried, in steps of a tenth; in
     ``roomy`` that of the smaller cache, which is what becomes of a cap that nobody tunes anew."""
     num_replicas: int = 1
     search_median_s: float = 0.8
     search_sigma: float = 0.7
     max_seeds: int = 100
+    long_share: float = 0.0
+    """Part of the runs that follow a long conversation."""
 
     def traces(self, seed: int, recorded: Sequence[RunTrace] = ()) -> list[RunTrace]:
         """Return the runs: of the scenario's shape, or drawn from recorded ones."""
         if recorded and self.shape == "recorded":
             return resampled(list(recorded), self.num_runs, seed=seed)
-        return drawn(SHAPES[self.shape], self.num_runs, seed=seed)
+        num_long = int(self.long_share * self.num_runs)
+        runs = drawn(SHAPES[self.shape], self.num_runs - num_long, seed=seed)
+        runs += [replace(run, run=f"long-{run.run}") for run in drawn(SHAPES["long"], num_long, seed=seed)]
+        if num_long:
+            random.Random(seed).shuffle(runs)
+        return runs
 
 
 SCENARIOS = [
@@ -55,6 +62,15 @@ SCENARIOS = [
     Scenario(name="calm", params=SEVEN_B_H100, shape="hotpot", num_runs=2000, arrivals=poisson(6), cap=100),
     Scenario(name="overload", params=SEVEN_B_H100, shape="hotpot", num_runs=2000, arrivals=poisson(10), cap=100),
     Scenario(name="bursts", params=SEVEN_B_H100, shape="hotpot", num_runs=2000, arrivals=bursty(7), cap=100),
+    Scenario(
+        name="mixed",
+        params=SEVEN_B_H100,
+        shape="hotpot",
+        num_runs=1500,
+        arrivals=poisson(6.5),
+        cap=45,
+        long_share=0.2,
+    ),
     Scenario(name="roomy", params=SEVEN_B_GROUPED_H100, shape="hotpot", num_runs=600, arrivals=at_once(), cap=100),
     Scenario(name="one-search", params=SEVEN_B_H100, shape="recorded", num_runs=1500, arrivals=at_once(), cap=200),
     Scenario(
@@ -100,6 +116,7 @@ PARTS: dict[str, Make] = {
     "without budgets": lambda s: (Ours(options=_options(), knows_capacity=False), s),
     "without reserve": lambda s: (Ours(options=_options(), expects_growth=False), s),
     "without pauses": lambda s: (Ours(options=_options(max_pause_s=0)), s),
+    "in order of coming": lambda s: (Ours(options=_options(wait_s_per_token=0)), s),
     "placed at random": lambda s: (Ours(options=_options(), places_by_room=False), s),
     "first growth 1,000": lambda s: (Ours(options=_options(first_growth_tokens=1000)), s),
     "the same, without pauses": lambda s: (Ours(options=_options(first_growth_tokens=1000, max_pause_s=0)), s),

@@ -4,8 +4,9 @@ It samples, stops and detokenizes as vLLM does, its repetition of a prompt that 
 """
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+import msgspec
 from tokenizers import Tokenizer as RawTokenizer
 from tokenizers.decoders import DecodeStream
 
@@ -79,7 +80,7 @@ class OneTextEngine:
             for number, chunk in enumerate(chunks):
                 if fault is not None and number == fault[0]:
                     if self.abort:
-                        yield replace(chunk, finish="abort")
+                        yield msgspec.structs.replace(chunk, finish="abort")
                         return
                     raise fault[1]
                 yield chunk

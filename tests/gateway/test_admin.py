@@ -3,10 +3,11 @@
 import asyncio
 import math
 from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from searchr1.demo.bundle import CHECKPOINT
@@ -38,7 +39,7 @@ class ReloadableEngine(StageEngine, TakesWeights):
     ) -> AsyncGenerator[Chunk, None]:
         async for chunk in super().generate(prompt_ids, params, session=session, priority=priority):
             is_broken = bool(self.taken) and self.taken[-1][0] in self.broken
-            yield replace(chunk, logprobs=(math.nan,)) if is_broken else chunk
+            yield msgspec.structs.replace(chunk, logprobs=(math.nan,)) if is_broken else chunk
 
 
 @pytest.fixture

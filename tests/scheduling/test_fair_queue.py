@@ -98,3 +98,11 @@ def test_shares_of_the_backlogged_differ_by_a_constant(weights: list[float], cos
         served[tenant] += lines[tenant].popleft()
         shares = [tokens / weight for tokens, weight in zip(served, weights, strict=True)]
         assert max(shares) - min(shares) <= 2 * 50 + 2 * 50 / min(weights)
+
+
+def test_of_one_key_the_lowest_rank_goes_first_and_of_equals_the_one_that_came_first() -> None:
+    ranks = {"c": 2.0, "b": 1.0, "a": 2.0, "d": 1.0}
+    queue = filled(*(Ticket(run, "t", "k", 10, rank=rank) for run, rank in ranks.items()))
+    assert {ticket.run: place for ticket, place in queue.places()} == {"b": 0, "d": 1, "c": 2, "a": 3}
+    queue.remove(Ticket("d", "t", "k", 10, rank=1.0))
+    assert [queue.take().run for _ in range(3)] == ["b", "c", "a"]

@@ -158,6 +158,44 @@ def test_who_overruns_may_be_the_one_to_wait() -> None:
     assert scheduler.ended("old", 4.0) == [Resume("new", "one")]
 
 
+def test_a_short_run_passes_a_long_one_that_came_a_little_earlier() -> None:
+    """3 ms for each of 500 tokens more: the long run is as good as one that came 1.5 s later."""
+    scheduler = new_scheduler(1000, growth=0)
+    submit(scheduler, "first", 1000)
+    submit(scheduler, "kept", 900)
+    submit(scheduler, "long", 600, now=1.0)
+    assert submit(scheduler, "short", 100, now=2.4) == [Moved("short", 1)]
+    assert submit(scheduler, "late", 100, now=2.6) == [Moved("late", 3)]
+
+
+def test_a_tenant_that_is_alone_takes_all_the_room_and_one_that_is_not_leaves_some() -> None:
+    scheduler = new_scheduler(1000, growth=0)
+    for number in range(13):
+        submit(scheduler, f"greedy-{number}", 100, tenant="greedy")
+    assert scheduler.num_admitted == 10
+    submit(scheduler, "polite", 100, tenant="polite", now=1.0)
+    # A run for which a replica is kept already starts all the same.
+    assert scheduler.ended("greedy-0", 2.0) == [Admit("greedy-10", "one")]
+    assert scheduler.ended("greedy-1", 3.0) == [Admit("polite", "one")]
+    assert [scheduler.ended(f"greedy-{number}", 3.0) for number in (2, 3)] == [[], []]
+    assert scheduler.ended("greedy-4", 3.0) == [Admit("greedy-11", "one")]
+    assert scheduler.ended("polite", 4.0) == []
+    assert not any(isinstance(decision, Admit) for decision in scheduler.tick(64.0))
+    assert scheduler.tick(64.1) == [Admit("greedy-12", "one")]
+
+
+def test_more_room_is_more_of_a_share() -> None:
+    scheduler = new_scheduler(1000, growth=0)
+    submit(scheduler, "polite", 10, tenant="polite")
+    for number in range(9):
+        submit(scheduler, f"greedy-{number}", 100, tenant="greedy")
+    assert scheduler.num_admitted == 8
+    assert scheduler.replica_changed("two", 1000, healthy=True, now=1.0) == [
+        Admit("greedy-7", "two"),
+        Admit("greedy-8", "two"),
+    ]
+
+
 def test_a_run_that_waited_long_enough_goes_on_regardless_and_is_never_paused_again() -> None:
     scheduler = new_scheduler(1000, growth=0, max_pause_s=10.0)
     submit(scheduler, "a", 400)

@@ -1,6 +1,7 @@
 """What always holds of the scheduler: budgets, nobody lost or started twice, bounds, no idle room."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from hypothesis import settings
@@ -226,6 +227,10 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert replica.leaving_tokens == sum(claimed[run] for run in leaving)
             assert replica.footprint_tokens == shared + sum(held.values()) - sum(held[run] for run in leaving)
             assert replica.reserved_tokens == shared + sum(claimed.values())
+        tenants = Counter(dict.fromkeys("ab", 0))
+        for found in self.scheduler._runs.values():
+            tenants[found.ticket.tenant] += found.claimed_tokens
+        assert self.scheduler._crowding._held_tokens == {name: tokens for name, tokens in tenants.items() if tokens}
         holders = {run for replica in self.scheduler._replicas for run in replica.runs}
         assert holders == {run for run, state in self.states.items() if state in (State.TURN, State.AWAY)}
 
@@ -247,7 +252,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert sum(replica.is_kept for replica in replicas) <= (scheduler._entrance.next is not None)
         if scheduler.num_admitted == MAX_RUNS:
             return
-        following, head = scheduler._entrance.next, scheduler._entrance.head
+        crowding = scheduler._crowding.tenant(self.now)
+        following, head = scheduler._entrance.next, scheduler._entrance.head(crowding)
         for queued in (following, head):
             if queued is not None and best is not None:
                 assert self.in_blocks(scheduler._ledger.need_tokens(queued)) > best.room_tokens

@@ -2,6 +2,7 @@
 
 import random
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from loadtests.simulator import __main__ as report
 from loadtests.simulator.arrivals import Searches, at_once, bursty, poisson
-from loadtests.simulator.fairness import polite_latencies_s
+from loadtests.simulator.fairness import shared_s
 from loadtests.simulator.outcome import Outcome, quantile
 from loadtests.simulator.policies.guessed import Guessed
 from loadtests.simulator.policies.kept import Kept
@@ -19,6 +20,7 @@ from loadtests.simulator.rates import PRESETS, SEVEN_B_H100, SMOLLM2_135M_CPU
 from loadtests.simulator.scenarios import PARTS, POLICIES, SCENARIOS, Scenario, simulate
 from loadtests.simulator.simulation import SimulatedRun, Simulation
 from loadtests.traces import SHAPES, RunTrace, TurnTrace, drawn
+from searchr1.scheduling.options import SchedulingOptions
 
 SMALL_RUSH = replace(SCENARIOS[0], num_runs=30, params=replace(SMOLLM2_135M_CPU, num_blocks=120))
 [CALM] = [replace(scenario, num_runs=200) for scenario in SCENARIOS if scenario.name == "calm"]
@@ -65,14 +67,32 @@ def test_without_pressure_ours_is_no_worse_than_plain(seed: int) -> None:
 
 
 def test_a_polite_tenant_is_not_held_up_by_a_greedy_one() -> None:
-    alone, beside, plain = (
-        polite_latencies_s(Ours, with_greedy=False),
-        polite_latencies_s(Ours, with_greedy=True),
-        polite_latencies_s(Plain, with_greedy=True),
-    )
+    (alone, _), (beside, _), (plain, _) = shared_s(Ours, 0), shared_s(Ours, 600), shared_s(Plain, 600)
     assert len(alone) == len(beside) == len(plain)
-    assert quantile(beside, 0.95) < 3.5 * quantile(alone, 0.95)
-    assert quantile(plain, 0.95) > 3 * quantile(beside, 0.95)
+    assert p95_s(beside) < 2 * p95_s(alone)
+    assert p95_s(plain) > 3 * p95_s(beside)
+
+
+def test_room_that_is_kept_for_others_costs_a_greedy_tenant_little() -> None:
+    everything = Ours(options=SchedulingOptions(max_queued=10**6, max_queued_per_tenant=10**6, tenant_room_share=1.0))
+    (beside, ended_at), (crowded, sooner) = shared_s(Ours, 600), shared_s(lambda: everything, 600)
+    assert p95_s(crowded) > 1.3 * p95_s(beside)
+    assert ended_at < 1.15 * sooner
+
+
+def test_short_runs_pass_long_ones() -> None:
+    [mixed] = [scenario for scenario in SCENARIOS if scenario.name == "mixed"]
+    mixed = replace(mixed, num_runs=700)
+    ours, in_order = (simulate(mixed, PARTS[name], seed=1) for name in ("ours", "in order of coming"))
+    assert Outcome.of(ours).mean_s < 0.95 * Outcome.of(in_order).mean_s
+    longest, before = (
+        max(run.latency_s for run in simulation.runs if run.name.startswith("long-")) for simulation in (ours, in_order)
+    )
+    assert longest < 1.35 * before
+
+
+def p95_s(latencies_s: Sequence[float]) -> float:
+    return quantile(sorted(latencies_s), 0.95)
 
 
 def world(policy: Guessed | Kept, footprints: list[int]) -> tuple[Simulation, list[SimulatedRun]]:
@@ -89,7 +109,7 @@ def test_the_router_that_guesses_pauses_the_smallest_that_is_away() -> None:
     _, runs = world(policy, [20_000, 10_000, 16_000, 5_000])
     for run in runs:
         policy.came(run, 0.0)
-    assert policy.room(0) == 46_592 - 46_000 - 3 * 100
+    assert policy.room(0) == 363 * 128 - 46_000 - 3 * 100
     assert list(policy.waiting) == ["3"]
     for run, grown in ((runs[1], 10_400), (runs[2], 16_400)):
         run.footprint = grown

@@ -26,6 +26,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Final
 
+import msgspec
+
 from searchr1.engines.base import Chunk, Engine, SamplingParams
 from searchr1.engines.retry_budget import RetryBudget
 from searchr1.errors import EngineClosedError, EngineDrainedError, EngineError, EngineUnavailableError
@@ -128,7 +130,7 @@ class UnbrokenCompletion:
                     async for chunk in coming:
                         is_aborted = chunk.finish == "abort"
                         if is_aborted:
-                            chunk = replace(chunk, finish=None)
+                            chunk = msgspec.structs.replace(chunk, finish=None)
                         if self._seam is not None:
                             chunk = self._stopped_at(self._seam, chunk)
                         chunk = self._taken(chunk)

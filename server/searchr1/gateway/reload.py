@@ -23,16 +23,12 @@ async def reload_weights(model: ServedModel, folder: Path, version: str) -> None
 
     Raises:
         ApiError: 400 for a folder that does not fit, of which the engine knows nothing; 409 for an engine that takes no
-            weights, and where there are several workers; 500 where the weights did not work and the old ones are back;
-            503 where the engine is down.
+            weights; 500 where the weights did not work and the old ones are back; 503 where the engine is down.
     """
     engine = model.engine
     if not isinstance(engine, TakesWeights):
         message = "The engine runs elsewhere: reload it there. Only a pool, or one that this server started, can be."
         raise ApiError(409, message, code="engine_not_ours")
-    if model.settings.workers > 1:
-        message = "Of several workers one alone would know of the new weights: reload with one worker, or restart."
-        raise ApiError(409, message, code="several_workers")
     async with model.reload_lock:
         served = await asyncio.to_thread(_served_checkpoint, model.served_from)
         await asyncio.to_thread(_check, folder, served, model.tokenizer)

@@ -48,10 +48,9 @@ class Entrance:
         """Number of tenants in the fair queue."""
         return self._queue.num_tenants
 
-    @property
-    def head(self) -> Run | None:
-        """The run whose turn comes after ``next``."""
-        ticket = self._queue.head()
+    def head(self, skipped: str | None = None) -> Run | None:
+        """Return the run whose turn comes after ``next``, were there no tenant ``skipped``."""
+        ticket = self._queue.head(skipped)
         return None if ticket is None else self._runs[ticket.run]
 
     def num_of(self, tenant: str) -> int:
@@ -98,9 +97,9 @@ class Entrance:
                 run.place = place
                 yield run
 
-    def take(self) -> tuple[Run, Replica] | None:
-        """Take out a run that may start now, with the replica for it."""
-        return self._take_next() or self._take_head()
+    def take(self, skipped: str | None = None) -> tuple[Run, Replica] | None:
+        """Take out a run that may start now, with the replica for it; none of the tenant ``skipped``."""
+        return self._take_next() or self._take_head(skipped)
 
     def _take_next(self) -> tuple[Run, Replica] | None:
         run = self.next
@@ -117,20 +116,20 @@ class Entrance:
         self.remove(run)
         return run, kept
 
-    def _take_head(self) -> tuple[Run, Replica] | None:
-        run = self.head
+    def _take_head(self, skipped: str | None) -> tuple[Run, Replica] | None:
+        run = self.head(skipped)
         if run is None:
             return None
         replica = self._rooms.place(run)
         if replica is not None:
-            self._queue.take()
+            self._queue.take(skipped)
             return run, replica
         if self.next is not None or self._replicas.roomiest() is None:
             return None
-        self._queue.take()
+        self._queue.take(skipped)
         self.next = run
         self._keep(self._replicas.roomiest())
-        return self.take()
+        return self.take(skipped)
 
     def _keep(self, replica: Replica | None) -> None:
         """Keep a replica in place of the one that was kept."""

@@ -1,6 +1,6 @@
 """The queue before admission: deficit round robin over tenants by weight and, inside each, over their keys alike.
 
-Whoever has the turn gets a quantum times its weight to spend on the cost of its oldest items, keeps what it cannot
+Whoever has the turn gets a quantum times its weight to spend on the cost of its first items, keeps what it cannot
 spend yet, and goes to the end of the round; whoever has nothing queued keeps nothing. So over any stretch in which two
 tenants both have items queued, the costs served to them, divided by their weights, differ by at most a constant, and a
 tenant alone gets everything (M. Shreedhar and G. Varghese, "Efficient Fair Queuing using Deficit Round Robin", 1995).
@@ -8,6 +8,7 @@ tenant alone gets everything (M. Shreedhar and G. Varghese, "Efficient Fair Queu
 ``head`` names the next item without taking it: the caller takes it when there is room, and until then nobody passes it.
 """
 
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ class Ticket:
     cost: int
     """What it takes of its tenant's share: tokens. At least 1."""
     tenant_weight: float = 1.0
+    rank: float = 0.0
+    """Among the runs of its key the lowest goes first."""
 
 
 class FairQueue:
@@ -55,7 +58,7 @@ class FairQueue:
         return len(self._num_by_tenant)
 
     def add(self, ticket: Ticket) -> None:
-        """Put a ticket behind the others of its key."""
+        """Put a ticket among the others of its key, by its rank."""
         tenant = self._tenants.get(ticket.tenant)
         if tenant is None:
             tenant = _Tenant()
@@ -65,14 +68,14 @@ class FairQueue:
         self._num_by_tenant[ticket.tenant] = self.num_of(ticket.tenant) + 1
         self._num += 1
 
-    def head(self) -> Ticket | None:
-        """Return the ticket whose turn it is."""
-        found = self._tenants.head()
+    def head(self, skipped: str | None = None) -> Ticket | None:
+        """Return the ticket whose turn it is, were there no tenant ``skipped``."""
+        found = self._tenants.head(skipped)
         return None if found is None else found[1].head()
 
-    def take(self) -> Ticket:
+    def take(self, skipped: str | None = None) -> Ticket:
         """Take the ticket that ``head`` returns, which must not be None."""
-        found = self._tenants.head()
+        found = self._tenants.head(skipped)
         assert found is not None, "the queue is empty"
         name, tenant = found
         ticket = tenant.head()
@@ -94,10 +97,9 @@ class FairQueue:
             self._num_by_tenant[ticket.tenant] = left
 
     def place(self, ticket: Ticket) -> int:
-        """Return how many runs are expected to start before this one, which was the newest of its key when added."""
+        """Return how many runs are expected to start before this one, which is in the queue."""
         tenant = self._tenants.get(ticket.tenant)
-        ahead = 0 if tenant is None else tenant.num_of(ticket.key) - 1
-        return self._expected(ticket, ahead)
+        return self._expected(ticket, 0 if tenant is None else tenant.num_before(ticket))
 
     def places(self) -> list[tuple[Ticket, int]]:
         """Return all tickets with their places; this takes as long as the queue is."""
@@ -128,9 +130,9 @@ class _Tenant:
     def cost(self) -> int:
         return self.head().cost
 
-    def num_of(self, key: str) -> int:
-        line = self._keys.get(key)
-        return 0 if line is None else len(line)
+    def num_before(self, ticket: Ticket) -> int:
+        line = self._keys.get(ticket.key)
+        return 0 if line is None else line.num_before(ticket)
 
     def add(self, ticket: Ticket) -> None:
         line = self._keys.get(ticket.key)
@@ -159,29 +161,36 @@ class _Tenant:
 
 
 class _Key:
-    """One key's tickets, oldest first."""
+    """One key's tickets, lowest rank first; of equals the one that came first."""
 
     def __init__(self) -> None:
-        self._line: OrderedDict[str, Ticket] = OrderedDict()
+        self._line: list[tuple[float, int, Ticket]] = []
+        self._numbers: dict[str, int] = {}
+        self._num_added = 0
 
     def __len__(self) -> int:
         return len(self._line)
 
     def __iter__(self) -> Iterator[Ticket]:
-        return iter(self._line.values())
+        return (ticket for _, _, ticket in self._line)
 
     @property
     def cost(self) -> int:
         return self.head().cost
 
     def add(self, ticket: Ticket) -> None:
-        self._line[ticket.run] = ticket
+        self._num_added += 1
+        self._numbers[ticket.run] = self._num_added
+        insort(self._line, (ticket.rank, self._num_added, ticket))
+
+    def num_before(self, ticket: Ticket) -> int:
+        return bisect_left(self._line, (ticket.rank, self._numbers[ticket.run], ticket))
 
     def head(self) -> Ticket:
-        return next(iter(self._line.values()))
+        return self._line[0][-1]
 
     def remove(self, ticket: Ticket) -> None:
-        del self._line[ticket.run]
+        del self._line[self.num_before(ticket)], self._numbers[ticket.run]
 
 
 _Member = TypeVar("_Member", bound=_Cost)
@@ -216,10 +225,14 @@ class _Round(Generic[_Member]):
     def weigh(self, name: str, weight: float) -> None:
         self._weights[name] = min(max(weight, MIN_WEIGHT), MAX_WEIGHT)
 
-    def head(self) -> tuple[str, _Member] | None:
-        """Return the member that may be served, going round until one can pay for its oldest item."""
-        while self._members:
+    def head(self, skipped: str | None = None) -> tuple[str, _Member] | None:
+        """Return the member that may be served, going round until one can pay for its first item."""
+        while len(self._members) > (skipped in self._members):
             name, member = next(iter(self._members.items()))
+            if name == skipped:
+                self._members.move_to_end(name)
+                self._visited = None
+                continue
             cost = member.cost
             self._quantum = max(self._quantum, cost)
             if self._visited != name:

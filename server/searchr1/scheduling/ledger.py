@@ -4,6 +4,7 @@ import heapq
 import math
 from collections.abc import Mapping
 
+from searchr1.scheduling.crowding import Crowding
 from searchr1.scheduling.growth import Growth
 from searchr1.scheduling.placement import Replica, Replicas
 from searchr1.scheduling.runs import Run
@@ -23,8 +24,9 @@ class Ledger:
     once for all the runs on a replica that begin with it.
     """
 
-    def __init__(self, replicas: Replicas, growth: Growth, runs: Mapping[str, Run]) -> None:
+    def __init__(self, replicas: Replicas, growth: Growth, runs: Mapping[str, Run], crowding: Crowding) -> None:
         self._replicas = replicas
+        self._crowding = crowding
         self._growth = growth
         self._runs = runs
         self._pausable: dict[str, list[tuple[int, int, float, int, str]]] = {}
@@ -126,6 +128,7 @@ class Ledger:
     def _hold(self, run: Run, replica: Replica, held_tokens: int, claimed_tokens: int) -> None:
         more_held, more_claimed = held_tokens - run.held_tokens, claimed_tokens - run.claimed_tokens
         run.held_tokens, run.claimed_tokens = held_tokens, claimed_tokens
+        self._crowding.held(run.ticket.tenant, more_claimed)
         if run.will_pause:
             replica.leaving_tokens += more_claimed
         self._add(replica, 0 if run.will_pause else more_held, more_claimed)

@@ -21,6 +21,11 @@ class SchedulingOptions:
     first_growth_tokens: int = 2400
     """Growth reserved for a run before enough runs have ended to tell. Too much costs a slow start, too little a cache
     that is overrun by the first rush."""
+    tenant_room_share: float = 0.6
+    """Part of all room that one tenant may hold while others are about; from a half to 1, which bounds nobody."""
+    wait_s_per_token: float = 0.003
+    """Seconds for which each token that a run needs makes it count as having come later than others of its key: short
+    runs pass long ones, but none that came longer ago than the difference is worth."""
     prefix_worth: float = 8.0
     """Tokens of room that a replica may lack to another for each token of a run's prefix that it has in its cache."""
 
@@ -32,5 +37,7 @@ class SchedulingOptions:
             raise ConfigurationError("bounds of the queue and the first growth must not be negative")
         if not 0 <= self.growth_quantile <= 1:
             raise ConfigurationError(f"growth_quantile is {self.growth_quantile}; it is a share between 0 and 1")
-        if self.max_pause_s < 0 or self.prefix_worth < 0:
-            raise ConfigurationError("max_pause_s and prefix_worth must not be negative")
+        if not 0.5 <= self.tenant_room_share <= 1:
+            raise ConfigurationError(f"tenant_room_share is {self.tenant_room_share}; it is from a half to 1")
+        if min(self.max_pause_s, self.prefix_worth, self.wait_s_per_token) < 0:
+            raise ConfigurationError("max_pause_s, prefix_worth and wait_s_per_token must not be negative")

@@ -103,6 +103,8 @@ class Replicas:
         self._holders: OrderedDict[str, OrderedDict[str, None]] = OrderedDict()
         self.largest_tokens = 0
         """Capacity of the largest healthy replica; 0 where there is none."""
+        self.healthy_tokens = 0
+        """Tokens that runs may hold on all healthy replicas."""
         self.num_healthy = 0
 
     def __getitem__(self, name: str) -> Replica:
@@ -124,6 +126,7 @@ class Replicas:
         replica.block_tokens = block_tokens
         healthy_ones = [replica for replica in self._replicas.values() if replica.healthy]
         self.num_healthy = len(healthy_ones)
+        self.healthy_tokens = sum(replica.limit_tokens for replica in healthy_ones)
         self.largest_tokens = max((replica.capacity for replica in healthy_ones), default=0)
         self.room_changed(replica)
         return replica

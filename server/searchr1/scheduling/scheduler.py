@@ -17,8 +17,10 @@ Rules
    meanwhile (``waiting.py``). Another replica takes it over where its own has gone, or at a tick, if there is room.
    After ``max_pause_s`` of waiting a run takes its turn in any case, and is never paused again.
 6. New runs start in the order of deficit round robin over tenants and, inside, keys, by the tokens that they need
-   (``fair_queue.py``). For a run whose turn it is and that finds no room, the replica with most room is kept: nobody
-   passes it there, and those behind it may start elsewhere (``entrance.py``).
+   (``fair_queue.py``). Of one key's runs the first is the one that came first, where a run that needs more counts as
+   one that came later, by ``wait_s_per_token``. For a run whose turn it is and that finds no room, the replica with
+   most room is kept: nobody passes it there, and those behind it may start elsewhere (``entrance.py``). A tenant that
+   holds most of all room starts no more runs while other tenants are about (``crowding.py``).
 7. The queue is bounded, in all and for each tenant. A run beyond the bound is refused, with the time after which the
    measured rate of endings makes room. A queued run whose deadline passes expires; later deadlines are the caller's.
 8. On the engine later turns go first, then runs that were submitted earlier (``priority``; as in vLLM, lower numbers
@@ -55,6 +57,7 @@ through the queue for the places, and a replica that goes, through its runs. A r
 """
 
 from searchr1.errors import IllegalInputError
+from searchr1.scheduling.crowding import Crowding
 from searchr1.scheduling.decisions import Admit, Decision, Expire, Moved, Pause, RefusalReason, Refuse, Resume
 from searchr1.scheduling.endings import Endings
 from searchr1.scheduling.entrance import Entrance
@@ -90,7 +93,8 @@ class Scheduler:
         self._max_runs = self.options.max_runs
         self._runs: dict[str, Run] = {}
         self._replicas = Replicas(self.options.prefix_worth)
-        self._ledger = Ledger(self._replicas, self._growth, self._runs)
+        self._crowding = Crowding(self.options.tenant_room_share)
+        self._ledger = Ledger(self._replicas, self._growth, self._runs, self._crowding)
         self._entrance = Entrance(self.options, self._replicas, self._ledger, self._runs)
         self._waiting = Waiting(self._replicas, self._runs, self.options.max_pause_s)
         self._endings = Endings()
@@ -166,10 +170,12 @@ class Scheduler:
         if not may_start and (full := self._entrance.is_full(tenant)):
             return [self._refuse(run, tenant, full, now)]
         expected = self._growth.remaining_tokens(run, 1) if growth_tokens is None else growth_tokens
-        ticket = Ticket(run, tenant, key, max(1, prompt_tokens + expected), tenant_weight)
+        cost = max(1, prompt_tokens + expected)
+        ticket = Ticket(run, tenant, key, cost, tenant_weight, rank=now + self.options.wait_s_per_token * cost)
         shared = min(prefix_tokens, prompt_tokens) if prefix is not None else 0
         taken = Run(run, ticket, now, deadline_at, prefix, shared, prompt_tokens, growth_tokens)
-        if may_start and (replica := self._ledger.place(taken)):
+        self._crowding.saw(tenant, now)
+        if may_start and self._crowding.tenant(now) != tenant and (replica := self._ledger.place(taken)):
             self._runs[run] = taken
             return [self._admit(taken, replica)]
         if full := self._entrance.is_full(tenant):
@@ -226,6 +232,7 @@ class Scheduler:
         found = self._runs.pop(run, None)
         if found is None:
             raise IllegalInputError(f"run {run} ended, which is not here")
+        self._crowding.saw(found.ticket.tenant, now)
         if found.state is State.QUEUED:
             self._entrance.remove(found)
             return self._start(now)
@@ -255,6 +262,7 @@ class Scheduler:
         the capacity these runs may use, where other schedulers' runs use it too.
         """
         replica = self._replicas.change(name, capacity_tokens, healthy=healthy, block_tokens=block_tokens, part=part)
+        self._crowding.capacity_changed(self._replicas.healthy_tokens)
         decisions: list[Decision] = []
         if healthy:
             decisions = self._pause_overrun(replica)
@@ -344,7 +352,7 @@ class Scheduler:
             replica = self._replicas.get(name)
             while (run := self._waiting.first(name)) and replica is not None and self._ledger.fits(run, replica):
                 decisions.append(self._resume(run, replica, now))
-        while self._has_slot() and (taken := self._entrance.take()):
+        while self._has_slot() and (taken := self._entrance.take(self._crowding.tenant(now))):
             decisions.append(self._admit(*taken))
         return decisions
 

@@ -2,6 +2,8 @@
 
 from searchr1.errors import EngineError
 
+_LF = 10
+
 
 class SseSplitter:
     """Cuts a byte stream, in whatever pieces it arrives, into the payloads of its ``data:`` lines.
@@ -18,6 +20,8 @@ class SseSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes; return the payloads that they complete."""
+        if not self._rest and data.startswith(b"data:") and data.find(b"\n") == len(data) - 2 and data[-1] == _LF:
+            return [data[5:].strip()]  # One whole event, as most pieces are.
         lines = data.split(b"\n")
         rest = lines.pop()
         if lines and self._rest:

@@ -10,6 +10,8 @@ from searchr1_client.fold import RunFold
 
 T = TypeVar("T")
 
+TEXT_MARK = "\0the text stands here"
+"""No id and no model's name is like it: what comes from the environment holds no NUL."""
 _CUT_SHORT = ("truncated", "deadline")
 
 
@@ -48,6 +50,10 @@ class ChatShape:
                 return self._last_chunk(index, fold.run())
             case _:
                 return None
+
+    def reasoning_template(self, index: int) -> dict[str, Any]:
+        """Return the chunk of some reasoning of choice ``index``, with ``TEXT_MARK`` where the text stands."""
+        return self._chunk(index, _reasoning(TEXT_MARK))
 
     def usage_chunk(self, runs: Sequence[wire.Run]) -> dict[str, Any]:
         """Return the chunk that ``stream_options.include_usage`` asks for."""

@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from searchr1.gateway.access.auth import Credentials, check_admin
+from searchr1.gateway.errors import ApiError
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.reload import reload_weights
 from searchr1.gateway.routes.guarded import GuardedRoute
@@ -45,7 +46,23 @@ async def require_admin(request: Request, _: Annotated[Credentials, Security(_BE
     check_admin(services_of(request).settings, request.headers.get("authorization"))
 
 
-@router.post("/admin/reload", responses=ERRORS, summary="Serve new weights", dependencies=[Depends(require_admin)])
+def require_one_worker(request: Request) -> None:
+    """Refuse, with ``ApiError`` 409, what one of several workers alone would know."""
+    if services_of(request).settings.workers > 1:
+        message = "Of several workers one alone would know of it: ask a gateway with one worker, or restart this one."
+        raise ApiError(409, message, code="several_workers")
+
+
+ALONE = [Depends(require_one_worker)]
+"""Dependencies of a route that changes what the process alone keeps."""
+
+
+@router.post(
+    "/admin/reload",
+    responses=ERRORS,
+    summary="Serve new weights",
+    dependencies=[Depends(require_admin), *ALONE],
+)
 async def reload(request: Request, body: ReloadRequest) -> Reloaded:
     """Replace the weights of the engine in this process. Runs stand still meanwhile and go on; none is lost.
 

@@ -19,6 +19,7 @@ from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.candidates import opening_of
 from searchr1.gateway.chat.choices import choice_events
+from searchr1.gateway.chat.frames import ChatFrames
 from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.shape import ChatShape
 from searchr1.gateway.chat.stop import stopped
@@ -122,6 +123,7 @@ async def _whole(events: IndexedEvents, folds: list[RunFold]) -> list[Run]:
 
 async def _chunks(events: IndexedEvents, shape: ChatShape, folds: list[RunFold]) -> AsyncGenerator[bytes, None]:
     """Yield the stream's frames. An error is sent in the stream: the HTTP status has gone out by then."""
+    frames = ChatFrames(shape)
     try:
         async with aclosing(events):
             async for index, event in events:
@@ -130,8 +132,8 @@ async def _chunks(events: IndexedEvents, shape: ChatShape, folds: list[RunFold])
                     error = event.error
                     yield encode_data(error_body(engine_status(error.code), error.message, code=error.code))
                     return
-                if (chunk := shape.chunk(index, event, folds[index])) is not None:
-                    yield encode_data(chunk)
+                if (frame := frames.frame(index, event, folds[index])) is not None:
+                    yield frame
     except NoSlotError:
         raise
     except Exception:

@@ -11,7 +11,7 @@ from searchr1.engines.vllm.address import ServerAddress
 from searchr1.errors import ConfigurationError
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openapi import ERRORS
-from searchr1.gateway.routes.admin import require_admin
+from searchr1.gateway.routes.admin import ALONE, require_admin
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import services_of
@@ -34,16 +34,6 @@ Within = Annotated[
         description="Seconds for which its completions may go on, before others take them up in their middle.",
     ),
 ]
-
-
-def require_one_worker(request: Request) -> None:
-    """Refuse, with ``ApiError`` 409, what one of several workers alone would know."""
-    if services_of(request).settings.workers > 1:
-        message = "Of several workers one alone would know: change SEARCHR1_ENGINE_URL, or what its name resolves to."
-        raise ApiError(409, message, code="several_workers")
-
-
-ALONE = [Depends(require_one_worker)]
 
 
 class ReplicaInfo(BaseModel):
