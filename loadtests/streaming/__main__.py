@@ -13,7 +13,6 @@ import asyncio
 import json
 import math
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,15 +23,14 @@ from typing import Any
 
 import aiohttp
 
-from loadtests.processes import Server, free_port, running, searchr1
+from loadtests.paced_stack import gateway_before, paced_engine
+from loadtests.processes import Server, free_port, running
 from loadtests.soak.process import Process
 from loadtests.streaming.paced_engine import MODEL
-from searchr1.demo.bundle import CHECKPOINT
 
 _QUESTION = "Which currency is used in Mali?"
 _MESSAGES = [{"role": "user", "content": _QUESTION}]
 _CHAT_BODY = {"model": MODEL, "messages": _MESSAGES, "stream": True}
-_NO_LIMITS = {"SEARCHR1_MAX_CONCURRENT_RUNS": "100000", "SEARCHR1_MAX_CONNECTIONS": "100000"}
 _NO_KEY = "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY"
 _QUIET_S = 1.0
 
@@ -101,14 +99,10 @@ async def one_round(side: Side, seen: Seen, num_streams: int, num_tokens: int) -
 @contextmanager
 def stack(options: argparse.Namespace, logs: Path) -> Iterator[list[Side]]:
     """Start the servers; yield the sides."""
-    engine_port = free_port()
     with ExitStack() as servers:
-        command = [
-            *(sys.executable, "-m", "loadtests.streaming.paced_engine", "--port", str(engine_port)),
-            *("--tokens-per-s", str(options.tokens_per_s), "--num-tokens", str(options.num_tokens)),
-        ]
-        engine = servers.enter_context(running(command, engine_port, ready="/health", log=logs / "engine.log"))
-        gateway = servers.enter_context(_gateway(engine, logs))
+        pace = {"tokens_per_s": options.tokens_per_s, "num_tokens": options.num_tokens}
+        engine = servers.enter_context(paced_engine(logs, **pace))
+        gateway = servers.enter_context(gateway_before([engine.url], logs))
         native = {"question": _QUESTION, "stream": True}
         each = {"stream_interval_ms": 0}
         first, last = b'"reasoning":"', b"[DONE]"
@@ -121,16 +115,6 @@ def stack(options: argparse.Namespace, logs: Path) -> Iterator[list[Side]]:
             proxy = servers.enter_context(_litellm(options.litellm, engine, logs))
             sides.append(Side("LiteLLM's proxy", proxy, "/v1/chat/completions", _CHAT_BODY, b'"content":"', b"[DONE]"))
         yield sides
-
-
-def _gateway(engine: Server, logs: Path) -> Any:
-    port = free_port()
-    command = searchr1(
-        *("serve", "--engine-url", engine.url, "--model", MODEL, "--tokenizer", str(CHECKPOINT)),
-        # No run searches.
-        *("--retriever", "http://127.0.0.1:9/retrieve", "--port", str(port)),
-    )
-    return running(command, port, ready="/readyz", log=logs / "gateway.log", environment=_NO_LIMITS)
 
 
 def _litellm(program: str, engine: Server, logs: Path) -> Any:
