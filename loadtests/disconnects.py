@@ -33,6 +33,7 @@ from searchr1.tokenizer import Tokenizer
 _POLL_S = 0.02
 _GIVE_UP_S = 60.0
 _SEARCH_S = 0.5
+_SERVED = "served"
 _QUESTIONS = ("Which currency is used in Mali?", "What is the capital of the country where Timbuktu is?")
 
 
@@ -98,11 +99,8 @@ async def one_round(side: Side, engine_url: str, idle: Idle, options: argparse.N
                 idle.left_in[await ask(http, side, chance, chance.uniform(0.0, longest_s))] += 1
 
         await asyncio.gather(*(client() for _ in range(options.at_once)))
-        last = [asyncio.create_task(ask(http, side, chance, _GIVE_UP_S)) for _ in range(options.at_once)]
-        await asyncio.sleep(chance.uniform(0.2, 0.8) * longest_s)
-        for task in last:
-            task.cancel()
-        await asyncio.wait(last)
+        last_s = chance.uniform(0.2, 0.8) * longest_s
+        idle.left_in.update(await asyncio.gather(*(ask(http, side, chance, last_s) for _ in range(options.at_once))))
     left_at = time.perf_counter()
     is_gateway = side.url != engine_url
     waits = [_until_idle(engine_url, _engine_load, left_at)]
@@ -172,14 +170,15 @@ def straight(url: str, model: str) -> Side:
 @contextmanager
 def sides(options: argparse.Namespace, logs: Path) -> Iterator[list[Side]]:
     """Start engine, search and gateway; yield the sides, the engine's own first."""
-    settings = {"max_concurrent_runs": str(options.slots), "max_queued_runs": "1000", "admin_key": "admin"}
+    settings = {"served_name": _SERVED, "max_concurrent_runs": str(options.slots), "max_queued_runs": "1000"}
+    settings["cache"] = "false"  # Each search shall take its time.
     with ExitStack() as stack:
         paced = stack.enter_context(paced_engine(logs, tokens_per_s=50, num_tokens=64, searches=1, search_s=_SEARCH_S))
         engine, model = (stack.enter_context(demo_vllm(logs)), str(CHECKPOINT)) if options.vllm else (paced, MODEL)
         gateway = stack.enter_context(
             gateway_before([engine.url], logs, model=model, retriever=f"{paced.url}/retrieve", settings=settings)
         )
-        yield [straight(engine.url, model), through_gateway(gateway.url, Path(model).name)]
+        yield [straight(engine.url, model), through_gateway(gateway.url, _SERVED)]
 
 
 async def measure(given: list[Side], options: argparse.Namespace) -> None:
