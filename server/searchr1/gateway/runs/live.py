@@ -6,11 +6,10 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 
 from searchr1.gateway.runs.drive import RunDrive
+from searchr1.gateway.runs.event_log import EventLog
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
-from searchr1.gateway.sse import encode_logged
 from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run, RunFailed
-from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +32,7 @@ class LiveRun(RunHandle):
         """True while the run is to be stored."""
         self._drive = drive
         self._leave_s = leave_s
-        self._events: list[KnownEvent] = []
-        self._data: list[bytes] = []
-        """JSON of each event, encoded once for the store and all readers."""
+        self._events = EventLog(created=meta.created)
         self._num_stored = 0
         self._num_readers = 0
         self._changed = asyncio.Event()
@@ -86,7 +83,7 @@ class LiveRun(RunHandle):
         """See ``RunHandle.frames``."""
         async with aclosing(self._follow(after)) as spans:
             async for start, end in spans:
-                yield b"".join(map(encode_logged, self._events[start:end], self._data[start:end]))
+                yield self._events.frames(start, end)
 
     async def _follow(self, after: int) -> AsyncGenerator[tuple[int, int], None]:
         """Yield spans of ``_events`` that are new to this reader, as (start, end)."""
@@ -130,19 +127,19 @@ class LiveRun(RunHandle):
 
     async def run(self) -> Run:
         """See ``RunHandle.run``."""
-        return self.record() if self.ended else self._fold().so_far()
+        return self.record() if self.ended else self._events.so_far()
 
     def record(self) -> Run:
         """Return the whole run. Call it only once it has ended."""
         if self._record is None:
-            run = self._fold().run()
+            run = self._events.run()
             self._record = run.model_copy(update={"trajectory": self._drive.trajectory(run.usage)})
         return self._record
 
     def unstored(self) -> list[LoggedEvent]:
         """Return the events that the store does not have."""
         first = self._num_stored
-        return [LoggedEvent(first + i, data) for i, data in enumerate(self._data[first:])]
+        return [LoggedEvent(first + i, data) for i, data in enumerate(self._events.data[first:])]
 
     def mark_stored(self, events: list[LoggedEvent]) -> None:
         """Note that the store has these events."""
@@ -176,14 +173,7 @@ class LiveRun(RunHandle):
 
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)
-        self._data.append(event.model_dump_json().encode())
         self._changed.set()
-
-    def _fold(self) -> RunFold:
-        fold = RunFold(created=self.meta.created)
-        for event in self._events:
-            fold.add(event)
-        return fold
 
     def _maybe_leave(self) -> None:
         """Plan the end of a run that nobody reads any more."""
