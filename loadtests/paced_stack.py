@@ -16,16 +16,22 @@ NO_LIMITS: Mapping[str, str] = {"max_concurrent_runs": "100000", "max_connection
 
 @contextmanager
 def paced_engine(
-    folder: Path, *, tokens_per_s: float, num_tokens: int, searches: int = 0, search_s: float = 0.0, name: str = "paced"
+    folder: Path,
+    *,
+    tokens_per_s: float,
+    num_tokens: int,
+    searches: int = 0,
+    search_s: float = 0.0,
+    spread: float = 0.0,
 ) -> Iterator[Server]:
     """Run a paced engine until the block ends. It answers searches at ``/retrieve``."""
     port = free_port()
     command = [
         *(sys.executable, "-m", "loadtests.streaming.paced_engine", "--port", str(port)),
         *("--tokens-per-s", str(tokens_per_s), "--num-tokens", str(num_tokens)),
-        *("--searches", str(searches), "--search-s", str(search_s)),
+        *("--searches", str(searches), "--search-s", str(search_s), "--spread", str(spread)),
     ]
-    with running(command, port, ready="/health", log=folder / f"{name}.log") as engine:
+    with running(command, port, ready="/health", log=folder / "paced.log") as engine:
         yield engine
 
 

@@ -10,6 +10,7 @@ It costs little itself and never tires, so what stands before it shows. Every co
 import argparse
 import asyncio
 import json
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _PASSAGE = {"id": "1", "contents": "Mali\nThe capital of Mali is Bamako, and its
 _END_OF_OBSERVATION = SEARCH_R1.tags.observation.close
 _NUM_IN_INSTRUCTIONS = SEARCH_R1.prompt("").count(_END_OF_OBSERVATION)
 _CREATED = 1_760_000_000
+_NUM_STEPS = 4
 
 
 def tokens_of(tokenizer: Tokenizer, num_tokens: int, action: str = ANSWER) -> list[tuple[int, str]]:
@@ -85,6 +87,8 @@ class Script:
     """Of each run, before its answer."""
     search_s: float = 0.0
     """Of each search."""
+    spread: float = 0.0
+    """Completions are longer or shorter than ``num_tokens`` by this share at most."""
 
 
 class PacedEngine:
@@ -92,11 +96,17 @@ class PacedEngine:
 
     def __init__(self, script: Script) -> None:
         self._script = script
-        answer, search = (tokens_of(script.tokenizer, script.num_tokens, action) for action in (ANSWER, SEARCH))
-        self._answer, self._search = completion_frames(answer), completion_frames(search)
-        self._chat = chat_frames(answer)
+        self._answers, self._searches = self._said(ANSWER), self._said(SEARCH)
+        self._chat = chat_frames(tokens_of(script.tokenizer, script.num_tokens))
         self._tick = asyncio.Event()
         self._num_open = 0
+
+    def _said(self, action: str) -> list[list[bytes]]:
+        """Return the frames of completions that end in ``action``, in the lengths that there are."""
+        script = self._script
+        steps = range(-_NUM_STEPS, _NUM_STEPS + 1) if script.spread else (0,)
+        lengths = (round(script.num_tokens * (1 + script.spread * step / _NUM_STEPS)) for step in steps)
+        return [completion_frames(tokens_of(script.tokenizer, length, action)) for length in lengths]
 
     def app(self) -> web.Application:
         """Return its routes."""
@@ -148,10 +158,10 @@ class PacedEngine:
 
     def _frames_for(self, body: bytes) -> list[bytes]:
         if not self._script.num_searches:
-            return self._answer
+            return random.choice(self._answers)
         prompt = self._script.tokenizer.decode(tuple(json.loads(body)["prompt"]))
         num_done = prompt.count(_END_OF_OBSERVATION) - _NUM_IN_INSTRUCTIONS
-        return self._search if num_done < self._script.num_searches else self._answer
+        return random.choice(self._searches if num_done < self._script.num_searches else self._answers)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -180,11 +190,12 @@ def main() -> None:
     parser.add_argument("--num-tokens", type=int, default=256, help="before a completion's answer or query")
     parser.add_argument("--searches", type=int, default=0, help="of each run, before its answer")
     parser.add_argument("--search-s", type=float, default=0.0, help="seconds of a search by /retrieve")
+    parser.add_argument("--spread", type=float, default=0.0, help="share by which lengths differ from --num-tokens")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT, help="whose tokenizer names the tokens")
     options = parser.parse_args()
     tokenizer = Tokenizer.load(str(options.checkpoint))
     pace = options.tokens_per_s, options.num_tokens
-    uvloop.run(serve(options.port, Script(tokenizer, *pace, options.searches, options.search_s)))
+    uvloop.run(serve(options.port, Script(tokenizer, *pace, options.searches, options.search_s, options.spread)))
 
 
 if __name__ == "__main__":
