@@ -4,8 +4,8 @@
     python -m loadtests.fairness --vllm
 
 starts a gateway with two keys before a paced engine, or before a real vLLM of the demo's checkpoint. One key asks one
-question after the other, alone and then beside the other key, whose clients have that many runs in the background
-at all times, queued, running, or refused and asked for again. Prints the polite key's latencies, and from a run's first text on, apart from its wait.
+question after the other, alone and then beside the other key, whose clients want many runs in the background at all
+times: those that are refused ask again. Prints the polite key's latencies, and those to a run's first text, its wait.
 """
 
 import argparse

@@ -39,10 +39,7 @@ EACH_TOKEN = Way("chat, each token", _CHAT, {**_CHAT_BODY, "stream_interval_ms":
 RESPONSES = Way("responses", _RESPONSES, _RESPONSES_BODY, b"reasoning_text.delta", b"response.completed")
 NATIVE = Way("native", "/v1/research", _NATIVE_BODY, b'"type":"think.delta"', b"answer.completed")
 _LITELLM = Way("LiteLLM's proxy, chat", _CHAT, _CHAT_BODY, b'"content":"', b"[DONE]")
-_AGENTIC = (
-    Way("agentic-api, chat", _CHAT, _CHAT_BODY, b'"content":"', b"[DONE]"),
-    Way("agentic-api, responses", _RESPONSES, _RESPONSES_BODY, b"output_text.delta", b"response.completed"),
-)
+_AGENTIC = Way("agentic-api, chat", _CHAT, _CHAT_BODY, b'"content":"', b"[DONE]")
 
 Start = Callable[[Server, Path], AbstractContextManager[Server]]
 """Starts a server before an engine, with its log in a folder."""
@@ -71,7 +68,7 @@ def programs(*, litellm: str | None = None, agentic: str | None = None) -> list[
     if litellm is not None:
         found.append(Program(lambda engine, logs: _started_litellm(litellm, engine, logs), (_LITELLM,)))
     if agentic is not None:
-        found.append(Program(lambda engine, logs: _started_agentic(agentic, engine, logs), _AGENTIC))
+        found.append(Program(lambda engine, logs: _started_agentic(agentic, engine, logs), (_AGENTIC,)))
     return found
 
 
