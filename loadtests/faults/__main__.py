@@ -117,6 +117,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=400, help="with each fault")
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--only", default="", help="faults whose name has this in it")
+    parser.add_argument("--router", help="the program vllm-router, to stand between gateways and engines")
     parser.add_argument("--logs", type=Path, help="folder that keeps the logs (default: a temporary one)")
     options = parser.parse_args()
     print("| fault | runs | answered | lost | wrong characters | events out of order | streams taken up | seconds |")
@@ -129,7 +130,7 @@ def main() -> None:
             folder = (options.logs or Path(temporary)) / str(number)
             folder.mkdir(parents=True, exist_ok=True)
             sizes = {"num_engines": scenario.num_engines, "num_gateways": scenario.num_gateways}
-            with running_stack(folder, **sizes) as stack:
+            with running_stack(folder, router=options.router, **sizes) as stack:
                 counts = asyncio.run(count(scenario, stack, options.runs, options.at_once))
         print(counts.row(scenario.name), flush=True)
         is_clean &= counts.is_clean

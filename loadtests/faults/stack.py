@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from loadtests.faults.gateway import NAME
 from loadtests.paced_stack import paced_engine
-from loadtests.processes import free_port, searchr1
+from loadtests.processes import Server, free_port, running, searchr1
 from loadtests.soak.stack import Program
 from searchr1.demo.bundle import CHECKPOINT
 from tests.engines.vllm.fake_vllm import MODEL, Fault
@@ -43,8 +43,13 @@ class Stack:
 
 
 @contextmanager
-def running_stack(folder: Path, *, num_engines: int = 2, num_gateways: int = 2) -> Iterator[Stack]:
-    """Start everything in ``folder``, and end it with the block."""
+def running_stack(
+    folder: Path, *, num_engines: int = 2, num_gateways: int = 2, router: str | None = None
+) -> Iterator[Stack]:
+    """Start everything in ``folder``, and end it with the block.
+
+    ``router`` is the program of vLLM's router, which then stands between gateways and engines.
+    """
     with ExitStack() as stack:
         redis = stack.enter_context(run_redis())
         search = stack.enter_context(paced_engine(folder, tokens_per_s=50, num_tokens=1))
@@ -58,11 +63,14 @@ def running_stack(folder: Path, *, num_engines: int = 2, num_gateways: int = 2) 
             stack.callback(engines[host].stop)
             engines[host].start()
         addresses.write_text(" ".join(engines), "ascii")
+        engine_url = f"dns+http://{NAME}:{port}"
+        if router is not None:
+            engine_url = stack.enter_context(_router(router, [f"http://{host}:{port}" for host in engines], folder)).url
         gateways = {}
         for number in range(num_gateways):
             gateway_port = free_port()
             arguments = searchr1(
-                *("serve", "--engine-url", f"dns+http://{NAME}:{port}", "--model", MODEL),
+                *("serve", "--engine-url", engine_url, "--model", MODEL),
                 *("--tokenizer", str(CHECKPOINT), "--retriever", f"{search.url}/retrieve"),
                 *("--port", str(gateway_port)),
             )
@@ -72,3 +80,10 @@ def running_stack(folder: Path, *, num_engines: int = 2, num_gateways: int = 2) 
             stack.callback(gateway.stop)
             gateways[gateway.start({**_SETTINGS, "SEARCHR1_REDIS_URL": redis.url}).url] = gateway
         yield Stack(gateways, engines, addresses, tuple(files))
+
+
+def _router(program: str, engine_urls: list[str], folder: Path) -> AbstractContextManager[Server]:
+    port = free_port()
+    command = [program, "--host", "127.0.0.1", "--port", str(port), "--policy", "sticky_least_loaded"]
+    command += ["--prometheus-port", str(free_port()), "--worker-urls", *engine_urls]
+    return running(command, port, ready="/health", log=folder / "router.log", timeout_s=60)
