@@ -1,11 +1,13 @@
 """What the gateway costs: the same runs by a bare loop straight against vLLM, and through the gateway, side by side.
 
     python -m loadtests.overhead
+    python -m loadtests.overhead --paced 10 --concurrency 256
 
-starts vLLM on the demo checkpoint and a gateway in front of it, both on 127.0.0.1. Both sides ask the same questions
-greedily of the same engine with the same index. The bare loop is the least that answers a question: aiohttp, a regular
-expression and a string. Rounds alternate, so that a noisy machine hits both. Prints throughput and latency ratios
-(gateway / bare; medians over rounds) and the gateway's CPU per streamed token.
+starts vLLM on the demo checkpoint and a gateway in front of it, both on 127.0.0.1; or, with ``--paced``, an engine
+that decodes at so many tokens a second for any number of completions, as a GPU with room does. Both sides ask the same
+questions greedily of the same engine with the same index. The bare loop is the least that answers a question: aiohttp,
+a regular expression and a string. Rounds alternate, so that a noisy machine hits both. Prints throughput and latency
+ratios (gateway / bare; medians over rounds) and the gateway's CPU per streamed token.
 """
 
 import argparse
@@ -23,7 +25,9 @@ from pathlib import Path
 
 import aiohttp
 
-from loadtests.processes import VLLM_ENVIRONMENT, Server, free_port, running, searchr1, vllm_server
+from loadtests.paced_stack import demo_vllm, gateway_before, paced_engine
+from loadtests.processes import Server
+from loadtests.streaming.paced_engine import MODEL
 from searchr1.demo.bundle import CHECKPOINT, build_demo, demo_settings
 from searchr1.loop.profiles.search_r1 import RETRY, SEARCH_R1
 from searchr1.retrieval.base import Found
@@ -89,15 +93,15 @@ async def bare_completion(session: aiohttp.ClientSession, url: str, model: str, 
         response.raise_for_status()
         async for line in response.content:
             if line.startswith(b"data: {"):
-                choice = json.loads(line[6:])["choices"][0]
-                text += choice["text"]
-                num_tokens += len(choice.get("token_ids") or ())
+                for choice in json.loads(line[6:])["choices"]:
+                    text += choice["text"]
+                    num_tokens += len(choice.get("token_ids") or ())
     return text, num_tokens
 
 
 async def compare(args: argparse.Namespace) -> None:
     """Run the rounds and print the table."""
-    tokenizer = Tokenizer.load(str(args.checkpoint))
+    tokenizer = Tokenizer.load(str(CHECKPOINT))
     questions = args.questions
     # Shorter than the five seconds after which vLLM closes an idle connection.
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=4)
@@ -202,26 +206,23 @@ def _read_questions(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _stack(args: argparse.Namespace, logs: Path) -> Iterator[tuple[str, Server]]:
-    """vLLM and a gateway in front of it."""
-    engine_port, port = free_port(), free_port()
-    engine_command = vllm_server(args.checkpoint, engine_port, *args.engine_args.split())
-    with running(
-        engine_command, engine_port, ready="/health", log=logs / "vllm.log", environment=VLLM_ENVIRONMENT
-    ) as engine:
-        gateway_command = searchr1(
-            *("serve", "--engine-url", engine.url, "--model", str(args.checkpoint)),
-            *("--retriever", f"index:{args.index}", "--port", str(port)),
-        )
-        with running(gateway_command, port, ready="/readyz", log=logs / "gateway.log") as gateway:
-            yield engine.url, gateway
+    """An engine and a gateway in front of it."""
+    with contextlib.ExitStack() as servers:
+        if args.paced is None:
+            engine, model = servers.enter_context(demo_vllm(logs, *args.engine_args.split())), str(CHECKPOINT)
+        else:
+            engine = servers.enter_context(paced_engine(logs, tokens_per_s=args.paced, num_tokens=48, searches=1))
+            model = MODEL
+        gateway = gateway_before([engine.url], logs, model=model, retriever=f"index:{args.index}")
+        yield engine.url, servers.enter_context(gateway)
 
 
 def main() -> None:
     """Parse the arguments, start the servers and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+    parser.add_argument("--paced", type=float, help="tokens/s of each completion of a paced engine, in vLLM's place")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
-    parser.add_argument("--engine-args", default="--max-model-len 4596 --max-num-seqs 64 --no-enable-prefix-caching")
+    parser.add_argument("--engine-args", default="--no-enable-prefix-caching")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--runs-per-slot", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)

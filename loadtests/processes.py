@@ -59,13 +59,14 @@ def running(
     log: Path,
     timeout_s: float = 300.0,
     environment: Mapping[str, str] | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[Server]:
     """Run ``command`` until the block ends, entering it once ``GET {ready}`` answers 200.
 
     It is stopped by SIGTERM, and its whole process group killed if anything of it is left. Raises
     ``DidNotStartError``.
     """
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://{host}:{port}"
     with log.open("wb") as out:
         process = subprocess.Popen(
             command,

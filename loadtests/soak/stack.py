@@ -41,8 +41,8 @@ _ENVIRONMENT = {
 class Program:
     """A server that can be killed, stopped and started again, on the same port."""
 
-    def __init__(self, command: list[str], port: int, *, ready: str, log: Path) -> None:
-        self._command, self._port, self._ready, self._log = command, port, ready, log
+    def __init__(self, command: list[str], port: int, *, ready: str, log: Path, host: str = "127.0.0.1") -> None:
+        self._command, self._port, self._host, self._ready, self._log = command, port, host, ready, log
         self._stack = ExitStack()
         self._server: Server | None = None
 
@@ -50,7 +50,13 @@ class Program:
         """Start it and wait until it is ready."""
         self._server = self._stack.enter_context(
             running(
-                self._command, self._port, ready=self._ready, log=self._log, timeout_s=60, environment=environment or {}
+                self._command,
+                self._port,
+                ready=self._ready,
+                log=self._log,
+                timeout_s=60,
+                environment=environment or {},
+                host=self._host,
             )
         )
         return self._server

@@ -67,6 +67,8 @@ class Tokenizer:
         self._bos_with_template = bos_with_template
         self.vocab_size = max(vocab_size, 1 + max(raw.get_vocab(with_added_tokens=True).values(), default=0))
         """No token id that the model can sample reaches it."""
+        # Runs hold thousands of ids, mostly the same ones: they share the numbers' objects.
+        self._ids = tuple(range(self.vocab_size))
         self._reserved = tuple(token.content for token in raw.get_added_tokens_decoder().values() if token.special)
         self._template = None if chat_template is None else _compile(chat_template)
 
@@ -109,8 +111,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text`` alone. Special tokens are neither added nor recognized."""
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
-        return ids
+        return self._shared(self._plain.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: TokenIds) -> str:
         """Return the text of ``ids``, special tokens left out."""
@@ -153,8 +154,10 @@ class Tokenizer:
 
     def encode_prompt(self, rendered: str) -> list[int]:
         """Return the ids of a rendered prompt, its template's special tokens recognized."""
-        ids: list[int] = self._with_special.encode(rendered, add_special_tokens=False).ids
-        return ids
+        return self._shared(self._with_special.encode(rendered, add_special_tokens=False).ids)
+
+    def _shared(self, ids: list[int]) -> list[int]:
+        return [self._ids[i] for i in ids]
 
 
 def _find(name_or_path: str) -> Path:

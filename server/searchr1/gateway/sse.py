@@ -29,12 +29,12 @@ class JsonResponse(JSONResponse):
 
 def encode_event(event: KnownEvent) -> bytes:
     """Return one native event's frame; ``id`` is the event's ``seq``."""
-    return encode_logged(event, event.model_dump_json().encode())
+    return encode_frame(event.seq, event.type, event.model_dump_json().encode())
 
 
-def encode_logged(event: KnownEvent, data: bytes) -> bytes:
-    """Return the frame that ``encode_event`` returns, for an event whose JSON is at hand."""
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), plain_json(data))
+def encode_frame(seq: int, name: str, data: bytes) -> bytes:
+    """Return the frame that ``encode_event`` returns, for an event whose number, type and JSON are at hand."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, name.encode(), plain_json(data))
 
 
 def encode_named(name: str, payload: dict[str, Any]) -> bytes:

@@ -7,12 +7,11 @@ from contextlib import aclosing, contextmanager, suppress
 
 from searchr1.gateway.runs.drive import RunDrive
 from searchr1.gateway.runs.errors import RunsUnreachableError
+from searchr1.gateway.runs.event_log import EventLog
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
-from searchr1.gateway.sse import encode_logged
 from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run, RunFailed
-from searchr1_client.fold import RunFold
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +60,7 @@ class LiveRun(RunHandle):
         self._drive = drive
         self._leave_s = leave_s
         self._journal = journal
-        self._events: list[KnownEvent] = [event for event, _ in past]
-        self._data: list[bytes] = [data for _, data in past]
-        """JSON of each event, encoded once for the store and all readers."""
+        self._events = EventLog(created=meta.created, past=past)
         self._num_stored = len(self._events)
         self._waits_for_store = journal is not None
         self._unstored = asyncio.Event()
@@ -134,7 +131,7 @@ class LiveRun(RunHandle):
         """See ``RunHandle.frames``."""
         async with aclosing(self._follow(after)) as spans:
             async for start, end in spans:
-                yield b"".join(map(encode_logged, self._events[start:end], self._data[start:end]))
+                yield self._events.frames(start, end)
 
     async def _follow(self, after: int) -> AsyncGenerator[tuple[int, int], None]:
         """Yield spans of ``_events`` that are new to this reader, as (start, end)."""
@@ -184,19 +181,19 @@ class LiveRun(RunHandle):
         """See ``RunHandle.run``."""
         if self.is_lost:
             raise RunsUnreachableError("The run went on on another server; ask for it again.")
-        return self.record() if self.ended else self._fold().so_far()
+        return self.record() if self.ended else self._events.so_far()
 
     def record(self) -> Run:
         """Return the whole run. Call it only once it has ended."""
         if self._record is None:
-            run = self._fold().run()
+            run = self._events.run()
             self._record = run.model_copy(update={"trajectory": self._drive.trajectory(run.usage)})
         return self._record
 
     def unstored(self) -> list[LoggedEvent]:
         """Return the events that the store does not have."""
         first = self._num_stored
-        return [LoggedEvent(first + i, data) for i, data in enumerate(self._data[first:])]
+        return [LoggedEvent(first + i, data) for i, data in enumerate(self._events.data[first:])]
 
     def unstored_inputs(self) -> list[bytes]:
         """Return the lines of the journal that the store does not have."""
@@ -282,17 +279,10 @@ class LiveRun(RunHandle):
 
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)
-        self._data.append(event.model_dump_json().encode())
         if self._journal is not None:
             self._unstored.set()
         if not self._waits_for_store:
             self._changed.set()
-
-    def _fold(self) -> RunFold:
-        fold = RunFold(created=self.meta.created)
-        for event in self._events:
-            fold.add(event)
-        return fold
 
     def _maybe_leave(self) -> None:
         """Plan the end of a run that nobody reads any more."""
