@@ -33,7 +33,8 @@ def rotated(arms: Sequence[Arm], repeat: int) -> list[Arm]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measure every arm that was not measured yet."""
+    """Measure every arm that was not measured yet. A SIGTERM ends it as an interrupt does: no server is left behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     setup = _setup(args)
     file = args.out / "results.jsonl"
     arms = [arm_named(name) for name in args.arms.split(",")]
@@ -130,8 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run a command; a SIGTERM ends it as an interrupt does, so that no server is left behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """Run a command."""
     args = _parser().parse_args()
     args.do(args)
 

@@ -40,7 +40,6 @@ _METHOD = """## How it is measured
 * **Times** count from a run's coming. **Cached**: share of all prompt tokens that the prefix cache had. **Recomputed**:
   prompt tokens a run past those that must be computed once (chat templates and cached blocks' remainders included).
 * The gateway is asked over HTTP, a streamed request a run; agents run in the harness's own process and are free.
-* The model is small and the CPU slow: a decode step costs about as much as ten prompt tokens.
 """
 
 
