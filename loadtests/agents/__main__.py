@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--model", type=Path, required=True, help="folder of a checkpoint with a chat template")
     one.add_argument("--out", type=Path, required=True, help="folder for results and logs")
     one.add_argument("--arms", default="plain,ours", help=f"of: {', '.join(arm.name for arm in ARMS)}, cap-N")
-    one.add_argument("--scenario", default="rush", help="a name for what is measured; the report groups by it")
+    one.add_argument("--scenario", default="rush", help="a name for what is measured; `calm` has aims of its own")
     one.add_argument("--runs", type=int, default=64)
     one.add_argument("--repeats", type=int, default=1)
     one.add_argument("--again", action="store_true", help="measure what was measured before, too")

@@ -1,6 +1,7 @@
 """How a run is asked for: by an agent that talks to an engine or a router itself, or of the gateway in one request."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,8 @@ from loadtests.agents.engine import NAME
 from loadtests.agents.trace import AgentRun
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Passage
+
+_DELTAS = (b'"type":"think.delta"', b'"type":"answer.delta"')
 
 
 class WrongRunError(Exception):
@@ -82,21 +85,27 @@ class GatewayUser:
 
     async def ask(self, run: AgentRun) -> None:
         """Take a run to its end. Raises ``WrongRunError`` and ``LostRunError``."""
-        answer: str | None = None
-        last: dict[str, Any] = {}
         body = {"question": run.question, "stream": True}
         async with self.http.post(f"{self.url}/v1/research", json=body) as response:
             if response.status != 200:
                 raise LostRunError(f"{response.status}: {(await response.text())[:200]}")
-            async for line in response.content:
-                if line.startswith(b'data: {"seq"') and b'"type":"answer.completed"' in line:
-                    answer = json.loads(line[6:])["text"]
-                elif line.startswith(b'data: {"seq"') and b'"type":"run.' in line:
-                    last = json.loads(line[6:])
-        if last.get("type") != "run.completed":
-            raise LostRunError(f"ended with {json.dumps(last)[:200]}")
-        if answer is None or answer.strip() != run.answer:
-            raise WrongRunError(f"{last.get('status')}, answered {answer!r}, not {run.answer!r}")
+            lines = [line async for line in response.content if line.startswith(b"data: {")]
+        events = [json.loads(line[6:]) for line in lines if not any(delta in line for delta in _DELTAS)]
+        check(run, events)
+
+
+def check(run: AgentRun, events: Sequence[dict[str, Any]]) -> None:
+    """Hold a run's events against its trace. Raises ``WrongRunError`` and ``LostRunError``."""
+    last = events[-1] if events else {}
+    if last.get("type") != "run.completed":
+        raise LostRunError(f"ended with {json.dumps(last)[:200]}")
+    answers = [event["text"].strip() for event in events if event["type"] == "answer.completed"]
+    if answers != [run.answer]:
+        raise WrongRunError(f"{last['status']}, answered {answers}, not {run.answer!r}")
+    queries = [event["query"] for event in events if event["type"] == "search.started"]
+    num_found = sum(event["type"] == "search.completed" and len(event["passages"]) > 0 for event in events)
+    if queries != [search.query for search in run.searches] or num_found != len(run.searches):
+        raise WrongRunError(f"found passages for {num_found} of {queries}")
 
 
 async def _post(http: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> dict[str, Any]:

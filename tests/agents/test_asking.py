@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from loadtests.agents.asking import ChatAgent, GatewayUser, LostRunError, WrongRunError, client
+from loadtests.agents.asking import ChatAgent, GatewayUser, LostRunError, WrongRunError, check, client
 from loadtests.agents.gateway import WithoutAdmission, WithoutEarlyDispatch, WithoutExactPrefixes, WithoutStops
 from loadtests.agents.retriever import serving
 from loadtests.agents.script import CHECKPOINT as CHECKPOINT_VARIABLE
-from loadtests.agents.trace import Trace
+from loadtests.agents.trace import AgentRun, Trace
 from loadtests.processes import free_port
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.engines.base import SamplingParams, TellsMetrics
@@ -91,32 +91,53 @@ async def test_a_query_of_no_run_finds_nothing(quick: Trace) -> None:
             assert await response.json() == {"result": [[]]}
 
 
-@pytest.mark.parametrize(
-    ("events", "error"),
-    [
-        ([{"type": "answer.completed", "text": "ANSWER"}, {"type": "run.completed", "status": "completed"}], None),
-        ([{"type": "answer.completed", "text": "x"}, {"type": "run.completed", "status": "completed"}], WrongRunError),
-        ([{"type": "run.completed", "status": "exhausted"}], WrongRunError),
-        ([{"type": "run.failed", "error": {"code": "engine_error"}}], LostRunError),
-        ([], LostRunError),
-    ],
-)
-async def test_a_user_tells_how_a_run_ended(
-    quick: Trace, events: list[dict[str, Any]], error: type[Exception] | None
-) -> None:
+COMPLETED = {"type": "run.completed", "status": "completed"}
+
+
+def told(run: AgentRun, *, answer: str | None = None, num_found: int | None = None) -> list[dict[str, Any]]:
+    """Return the events of a run that ended, with another answer or fewer searches that found something."""
+    events: list[dict[str, Any]] = []
+    for number, search in enumerate(run.searches):
+        found = num_found is None or number < num_found
+        events += [
+            {"type": "search.started", "query": search.query},
+            {"type": "search.completed", "passages": [{"title": "a"}] if found else []},
+        ]
+    return [*events, {"type": "answer.completed", "text": run.answer if answer is None else answer}, COMPLETED]
+
+
+def test_a_run_that_did_other_work_is_wrong(quick: Trace) -> None:
     [run, *_] = quick.runs
+    check(run, told(run))
+    for events, wrong in (
+        (told(run, answer="x"), "answered \\['x'\\]"),
+        (told(run, num_found=0), "found passages for 0 of"),
+        (told(run)[2:], "found passages for"),
+        ([COMPLETED], "answered \\[\\]"),
+    ):
+        with pytest.raises(WrongRunError, match=wrong):
+            check(run, events)
+
+
+@pytest.mark.parametrize("events", [[], [{"type": "run.failed", "error": {"code": "engine_error"}}]])
+def test_a_run_that_failed_is_lost(quick: Trace, events: list[dict[str, Any]]) -> None:
+    with pytest.raises(LostRunError, match="ended with"):
+        check(quick.runs[0], events)
+
+
+async def test_a_user_reads_the_stream_to_its_end(quick: Trace) -> None:
+    [run, *_] = quick.runs
+    asked = []
 
     async def research(request: web.Request) -> web.Response:
-        assert (await request.json())["question"] == run.question
+        asked.append(await request.json())
+        events = [{"type": "think.delta", "text": "Hm"}, *told(run)]
         lines = [json.dumps({"seq": n, **event}, separators=(",", ":")) for n, event in enumerate(events)]
-        return web.Response(text="".join(f"data: {line}\n\n" for line in lines).replace("ANSWER", run.answer))
+        return web.Response(text=": a comment\n\n" + "".join(f"event: x\ndata: {line}\n\n" for line in lines))
 
     async with served(web.post("/v1/research", research)) as url, client() as http:
-        if error is None:
-            await GatewayUser(http, url).ask(run)
-        else:
-            with pytest.raises(error):
-                await GatewayUser(http, url).ask(run)
+        await GatewayUser(http, url).ask(run)
+    assert asked == [{"question": run.question, "stream": True}]
 
 
 async def test_a_refused_run_is_lost(quick: Trace) -> None:

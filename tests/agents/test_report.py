@@ -134,6 +134,15 @@ def test_goals_are_told_honestly() -> None:
     assert goals_table([plain]) == ""
 
 
+def test_calm_has_aims_of_its_own_and_some_aims_begin_with_many_runs() -> None:
+    calm = [replace(one, scenario="calm") for one in (result("plain", [40.0, 90.0]), result("ours", [41.0, 90.0]))]
+    table = goals_table(calm)
+    assert "| calm, 2 | throughput over plain agents' | ≥ 0.98 | 1.00 | reached |" in table
+    assert "2.2" not in table
+    table = goals_table([result("infer-py", [60.0]), result("ours", [20.0])])
+    assert "| answers a minute over infer.py's way | ≥ 30 | 3.00 | aimed at from 64 runs on |" in table
+
+
 def test_the_report_has_tables_and_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     trace = small_trace()
