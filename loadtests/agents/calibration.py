@@ -6,9 +6,12 @@ several numbers of sequences and contexts, what a prompt token costs to the time
 
 import asyncio
 import random
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import aiohttp
 import numpy as np
@@ -18,7 +21,7 @@ from loadtests.agents.engine import NAME
 _PREFILLS = (256, 512, 1024, 2048)
 _DECODES = ((1, 128), (8, 128), (32, 128), (64, 128), (8, 1024), (16, 2048))
 """Sequences at once, and their contexts."""
-_NUM_STEPS = 32
+_NUM_TOKENS = 40
 _REPEATS = 3
 Prompt = Callable[[int], list[int]]
 
@@ -76,21 +79,35 @@ def _least_squares(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 async def _decoding(http: aiohttp.ClientSession, url: str, prompt: Prompt, num_seqs: int, context: int) -> Decoding:
-    """Time steps in which nothing but decoding happens: the prompts are cached, and what is left of them counts out."""
+    """Time steps in which nothing but decoding happens: the prompts are cached, and the first tokens do not count."""
     prompts = [prompt(context) for _ in range(num_seqs)]
     await _took_s(http, url, prompts, 1)
-    short_s = min([await _took_s(http, url, prompts, 1) for _ in range(2)])
-    long_s = min([await _took_s(http, url, prompts, 1 + _NUM_STEPS) for _ in range(2)])
-    return Decoding(num_seqs, context + _NUM_STEPS // 2, max(1e-6, (long_s - short_s) / _NUM_STEPS))
+    gaps_s = await asyncio.gather(*(_gaps_s(http, url, ids) for ids in prompts))
+    return Decoding(num_seqs, context + _NUM_TOKENS // 2, statistics.median(gap for gaps in gaps_s for gap in gaps))
+
+
+async def _gaps_s(http: aiohttp.ClientSession, url: str, ids: list[int]) -> list[float]:
+    """Return the times between the tokens of a completion, without its first half."""
+    times = []
+    body = {**_body(ids, _NUM_TOKENS), "stream": True}
+    async with http.post(f"{url}/v1/completions", json=body) as response:
+        response.raise_for_status()
+        async for line in response.content:
+            if line.startswith(b"data: {"):
+                times.append(time.perf_counter())
+    return [later - earlier for earlier, later in pairwise(times[_NUM_TOKENS // 2 :])]
 
 
 async def _took_s(http: aiohttp.ClientSession, url: str, prompts: Sequence[list[int]], num_tokens: int) -> float:
     async def one(ids: list[int]) -> None:
-        body = {"model": NAME, "prompt": ids, "max_tokens": num_tokens, "ignore_eos": True, "temperature": 0}
-        async with http.post(f"{url}/v1/completions", json=body) as response:
+        async with http.post(f"{url}/v1/completions", json=_body(ids, num_tokens)) as response:
             response.raise_for_status()
             await response.read()
 
     began = time.perf_counter()
     await asyncio.gather(*map(one, prompts))
     return time.perf_counter() - began
+
+
+def _body(ids: list[int], num_tokens: int) -> dict[str, Any]:
+    return {"model": NAME, "prompt": ids, "max_tokens": num_tokens, "ignore_eos": True, "temperature": 0}
