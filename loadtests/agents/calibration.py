@@ -88,13 +88,10 @@ async def _decoding(http: aiohttp.ClientSession, url: str, prompt: Prompt, num_s
 
 async def _gaps_s(http: aiohttp.ClientSession, url: str, ids: list[int]) -> list[float]:
     """Return the times between the tokens of a completion, without its first half."""
-    times = []
     body = {**_body(ids, _NUM_TOKENS), "stream": True}
     async with http.post(f"{url}/v1/completions", json=body) as response:
         response.raise_for_status()
-        async for line in response.content:
-            if line.startswith(b"data: {"):
-                times.append(time.perf_counter())
+        times = [time.perf_counter() async for line in response.content if line.startswith(b"data: {")]
     return [later - earlier for earlier, later in pairwise(times[_NUM_TOKENS // 2 :])]
 
 
