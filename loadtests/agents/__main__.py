@@ -75,6 +75,8 @@ def _setup(args: argparse.Namespace) -> Setup:
         num_runs=args.runs,
         num_searches=tuple(int(number) for number in args.searches.split(",")),
         passage_chars=args.passage_chars,
+        thought_chars=args.thought_chars,
+        context_chars=args.context_chars,
         repeated=args.repeated,
         seed=args.seed,
     )
@@ -111,6 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--recorded", type=Path, help="folder of recorded runs; without it, texts mean nothing")
     one.add_argument("--searches", default="3,4,4,5", help="numbers of searches of a run, drawn from evenly")
     one.add_argument("--passage-chars", type=int, default=620, help="characters of a passage")
+    one.add_argument("--thought-chars", type=int, help="characters of a thought, at most")
+    one.add_argument("--context-chars", type=int, default=0, help="characters that each question comes with")
     one.add_argument("--repeated", type=float, default=0.15, help="share of searches that another run makes too")
     one.add_argument("--tail-tokens", type=int, default=20, help="written past a search that nobody stops at")
     one.add_argument("--search-median-s", type=float, default=0.9, help="median latency of a search")

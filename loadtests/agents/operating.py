@@ -14,7 +14,7 @@ def settings_of(trace: Trace) -> dict[str, Any]:
     return {
         "engine_priority": True,
         "max_turns": max(len(run.searches) for run in trace.runs),
-        "max_observation_tokens": 700,
+        "max_observation_tokens": 600,
         "deadline_s": _FAR_S,
         "max_deadline_s": _FAR_S,
         "max_queued_runs": max(256, len(trace.runs)),

@@ -25,6 +25,7 @@ from searchr1.tokenizer import Tokenizer
 
 _WRITTEN = re.compile(r"(.*<search>(.*?)</search>)\s*<information>(.*?)</information>\s*(.*)", re.DOTALL)
 _PASSAGE = re.compile(r"Doc \d+\(Title: (.*?)\) (.*?)(?=\nDoc \d+\(Title: |\Z)", re.DOTALL)
+_TAG = re.compile(r"</?think>")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _WORDS = (
     "time",
@@ -87,6 +88,10 @@ class Shape:
     num_searches: tuple[int, ...] = (3, 4, 4, 5)
     """Drawn from evenly."""
     passage_chars: int = 620
+    thought_chars: int | None = None
+    """Thoughts are cut to so many characters."""
+    context_chars: int = 0
+    """Text of its own that each question comes with: an agent's notes, or a conversation."""
     repeated: float = 0.15
     """Share of turns that search for what another run searches for."""
     seed: int = 1
@@ -152,8 +157,8 @@ def drawn(shape: Shape) -> list[AgentRun]:
     def part(number: int) -> AgentRun:
         query = f"{words(4)} {number}"
         contents = tuple(f'"{words(3)}"\n{words(200)}'[: shape.passage_chars] for _ in range(3))
-        text = f"<think> {words(45)} </think> <search> {query} </search>"
-        last_text = f"<think> {words(25)} </think> <answer> {words(2)} </answer>"
+        text = _cut(f"<think> {words(45)} </think> <search> {query} </search>", shape.thought_chars)
+        last_text = _cut(f"<think> {words(25)} </think> <answer> {words(2)} </answer>", shape.thought_chars)
         return AgentRun(str(number), words(12), (SearchTurn(text, query, contents),), last_text)
 
     return composed([part(number) for number in range(4 * shape.num_runs)], shape)
@@ -180,8 +185,17 @@ def composed(parts: Sequence[AgentRun], shape: Shape) -> list[AgentRun]:
         first, *_, last = own.values() if len(own) > 1 else [*own.values()] * 2
         name = f"{number:04d}"
         searches = tuple(part.searches[0] for part in own.values())
-        runs.append(AgentRun(name, named(first.question, name), searches, last.last_text))
+        question = f"{_context(parts, shape.context_chars, rng)}{first.question}"
+        runs.append(AgentRun(name, named(question, name), searches, last.last_text))
     return runs
+
+
+def _context(parts: Sequence[AgentRun], num_chars: int, rng: random.Random) -> str:
+    """Return text that other runs read, of at most so many characters."""
+    text = ""
+    while len(text) < num_chars:
+        text += " ".join(rng.choice(parts).searches[0].contents) + "\n"
+    return text[:num_chars] + "\n" if num_chars else ""
 
 
 def script_of(trace: Trace, tokenizer: Tokenizer, *, eos_id: int, num_tail_tokens: int) -> Script:
@@ -249,5 +263,14 @@ def _one_search(record: Mapping[str, str], shape: Shape) -> AgentRun | None:
     contents = tuple(f"{title}\n{body}"[: shape.passage_chars] for title, body in _PASSAGE.findall(information))
     if not query or not contents or not answer or not answer[1].strip() or "<answer>" in text:
         return None
-    last_text = last_text[: answer.end()]
-    return AgentRun(record["id"], record["question"], (SearchTurn(text, query, contents),), last_text)
+    search = SearchTurn(_cut(text, shape.thought_chars), query, contents)
+    return AgentRun(record["id"], record["question"], (search,), _cut(last_text[: answer.end()], shape.thought_chars))
+
+
+def _cut(text: str, thought_chars: int | None) -> str:
+    """Return a turn's text with at most so many characters before its action."""
+    thought, tag, rest = text.partition("<answer>" if "<answer>" in text else "<search>")
+    thought = _TAG.sub("", thought).strip()
+    if thought_chars is None or len(thought) <= thought_chars:
+        return text
+    return f"<think> {thought[:thought_chars].strip()} </think> {tag}{rest}"

@@ -47,6 +47,17 @@ def test_some_searches_are_made_by_several_runs_and_none_twice_by_one(repeated: 
     assert {len(run.searches) for run in runs} <= {1, 2, 3}
 
 
+def test_thoughts_can_be_cut_and_questions_come_with_text_of_their_own(tmp_path: Path) -> None:
+    write_recorded(tmp_path, PLACES)
+    runs = recorded(tmp_path, replace(SMALL, thought_chars=1, context_chars=300))
+    for run in runs:
+        assert all(search.text == f"<think> H </think> <search> {search.query} </search>" for search in run.searches)
+        assert run.last_text == f"<think> S </think> <answer> {run.answer} </answer>"
+        assert 300 < len(run.question) < 340
+        assert run.question.startswith(f"(run {run.run}) ")
+    assert len({run.question[12:100] for run in runs}) == len(runs)
+
+
 def test_the_same_seed_gives_the_same_runs() -> None:
     assert small_trace().digest == small_trace().digest
     assert Trace(tuple(drawn(replace(SMALL, seed=2)))).digest != small_trace().digest
