@@ -261,7 +261,7 @@ def _one_search(record: Mapping[str, str], shape: Shape) -> AgentRun | None:
     text, query, information, last_text = (group.strip() for group in written.groups())
     answer = _ANSWER.search(last_text)
     contents = tuple(f"{title}\n{body}"[: shape.passage_chars] for title, body in _PASSAGE.findall(information))
-    if not query or not contents or not answer or not answer[1].strip() or "<answer>" in text:
+    if not query or "<" in query or not contents or not answer or not answer[1].strip() or "<answer>" in text:
         return None
     search = SearchTurn(_cut(text, shape.thought_chars), query, contents)
     return AgentRun(record["id"], record["question"], (search,), _cut(last_text[: answer.end()], shape.thought_chars))
