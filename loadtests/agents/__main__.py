@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import aiohttp
+
 from loadtests.agents import result as results
 from loadtests.agents.arms import ARMS, Arm, arm_named
 from loadtests.agents.engine import EngineOptions
@@ -24,6 +26,10 @@ from loadtests.agents.measuring import Setup, measure
 from loadtests.agents.report import write_report
 from loadtests.agents.trace import Shape, Trace, drawn, recorded
 from loadtests.processes import DidNotStartError
+
+_STARTING_S = 900.0
+"""Time of an arm that is not its runs': the starts and stops of its servers, and a calibration."""
+_FILES = ("model", "out", "recorded", "thunderagent")
 
 
 def rotated(arms: Sequence[Arm], repeat: int) -> list[Arm]:
@@ -48,9 +54,9 @@ def run(args: argparse.Namespace) -> None:
         print(f"{told}: {arm.about}", flush=True)
         began = time.perf_counter()
         try:
-            found = asyncio.run(measure(setup, arm, repeat))
-        except (DidNotStartError, ValueError, OSError) as error:
-            print(f"  not measured: {error}", flush=True)
+            found = asyncio.run(asyncio.wait_for(measure(setup, arm, repeat), args.at_most_s + _STARTING_S))
+        except (DidNotStartError, ValueError, OSError, aiohttp.ClientError) as error:
+            print(f"  not measured: {type(error).__name__}: {error}", flush=True)
             continue
         results.append(file, found)
         print(f"  {_told(found)} ({time.perf_counter() - began:.0f} s in all)", flush=True)
@@ -96,6 +102,17 @@ def _setup(args: argparse.Namespace) -> Setup:
         thunderagent=args.thunderagent.resolve() if args.thunderagent else None,
         folder=args.out.resolve(),
         first_port=args.first_port,
+        options=_options(args),
+    )
+
+
+def _options(args: argparse.Namespace) -> str:
+    """Return the options that make the scenario, as they are written, where they are not the defaults."""
+    defaults = _parser().parse_args(["run", "--model", "DIR", "--out", "OUT"])
+    left_out = {*_FILES, "command", "do", "arms", "repeats", "again", "first_port"}
+    given = {name: value for name, value in vars(args).items() if name not in left_out}
+    return " ".join(
+        f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value != getattr(defaults, name)
     )
 
 

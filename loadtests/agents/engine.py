@@ -15,6 +15,7 @@ from loadtests.processes import VLLM_ENVIRONMENT, Server, running
 
 NAME = "agent-model"
 """The name under which the model is served."""
+_METRICS_S = 60.0
 _COUNTERS = (
     "prompt_tokens",
     "prompt_tokens_cached",
@@ -71,7 +72,7 @@ async def counters(http: aiohttp.ClientSession, url: str) -> dict[str, float]:
 
 async def metrics(http: aiohttp.ClientSession, url: str) -> str:
     """Return the metrics of a vLLM."""
-    async with http.get(f"{url}/metrics") as response:
+    async with http.get(f"{url}/metrics", timeout=aiohttp.ClientTimeout(total=_METRICS_S)) as response:
         response.raise_for_status()
         return await response.text()
 

@@ -41,6 +41,8 @@ class Setup:
     folder: Path
     """For logs and scripts."""
     first_port: int | None = None
+    options: str = ""
+    """How the scenario was asked for, less names of files."""
 
     def ports(self) -> Callable[[], int]:
         """Return what gives out ports: from ``first_port`` on, or free ones."""
@@ -78,7 +80,7 @@ async def measure(setup: Setup, arm: Arm, repeat: int) -> Result:
         ),
         footprint_tokens=sum(run.last_footprint for run in runs),
         arrivals_per_s=setup.arrivals_per_s,
-        made_with=made_with(" ".join(setup.engine.command("python", 0, arm.policy)[3:])),
+        made_with=made_with(_told(setup.engine)) | {"options": setup.options},
     )
     async with serving(setup.trace, port()) as retriever:
         if arm.way == "infer":
@@ -151,6 +153,10 @@ def gateway_environment(setup: Setup, arm: Arm) -> dict[str, str]:
     settings = {"engine": arm.engine_kind, **settings_of(setup.trace), **arm.settings}
     environment = {f"SEARCHR1_{name.upper()}": str(value) for name, value in settings.items()}
     return {**environment, CHECKPOINT: str(setup.engine.checkpoint)}
+
+
+def _told(engine: EngineOptions) -> str:
+    return " ".join(replace(engine, checkpoint=Path("DIR")).command("python", 8000, "priority")[3:])
 
 
 def _cpu_of(engine: Server, front: Front) -> tuple[float, float]:

@@ -22,12 +22,13 @@ This page compares the gateway with other ways to serve the same search agents o
 small for all of them. It is written by
 
 ```console
-$ python -m loadtests.agents run --model DIR --out OUT --recorded FOLDER --thunderagent TA --arms {arms}
+$ python -m loadtests.agents run --model DIR --out OUT --recorded FOLDER --thunderagent TA --arms ARMS
 $ python -m loadtests.agents report OUT --model DIR
 ```
 
-DIR is a checkpoint, here SmolLM2-135M-Instruct. FOLDER holds recorded runs of a published Search-R1 checkpoint, and TA
-ThunderAgent's package; neither is in this repository. Without FOLDER, the texts are words that mean nothing.
+with the options of each scenario below. DIR is a checkpoint, here SmolLM2-135M-Instruct. FOLDER holds recorded runs of a
+published Search-R1 checkpoint, and TA ThunderAgent's package; neither is in this repository. Without FOLDER, the texts
+are words that mean nothing.
 """
 _METHOD = """## How it is measured
 
@@ -49,8 +50,7 @@ def write_report(out: Path, model: Path, docs: Path) -> None:
     measured = [result for result in found if result.runs]
     if not measured:
         raise ValueError(f"{out}/results.jsonl has no measured arm")
-    arms = ",".join(dict.fromkeys(result.arm for result in measured))
-    parts = [_HEAD.format(arms=arms), goals_table(measured)]
+    parts = [_HEAD, goals_table(measured)]
     for (scenario, num_runs), group in _grouped(measured, lambda result: (result.scenario, result.num_runs)):
         parts.append(f"## {scenario}, {num_runs} runs\n\n{_about(group)}\n\n{arms_table(group)}\n")
     parts.append("![Share of runs that have ended over time](agents-latencies.png)\n")
@@ -76,13 +76,12 @@ def arms_table(measured: Sequence[Result]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for arm, group in _grouped(measured, lambda result: result.arm):
-        preemptions = median(group, lambda result: result.counters.get("num_preemptions", 0))
+        engine = _of_engine(group) if group[0].counters else "– | – | –"
         rows.append(
             f"| {arm} | {median(group, lambda r: r.makespan_s):.1f} | {median(group, lambda r: r.runs_per_min):.1f} "
             f"| {median(group, lambda r: r.mean_s):.1f} | {median(group, lambda r: r.quantile_s(0.5)):.1f} "
             f"| {median(group, lambda r: r.quantile_s(0.95)):.1f} | {median(group, lambda r: r.quantile_s(0.99)):.1f} "
-            f"| {median(group, lambda r: r.cached):.1%} | {median(group, lambda r: r.recomputed_tokens):,.0f} "
-            f"| {preemptions:.0f} | {median(group, lambda r: r.num_searches):.0f} "
+            f"| {engine} | {median(group, lambda r: r.num_searches):.0f} "
             f"| {median(group, lambda r: r.engine_cpu_s):.0f} | {median(group, lambda r: r.router_cpu_s):.1f} "
             f"| {sum(r.num_of('wrong') for r in group)}, {sum(r.num_of('lost') for r in group)} | {len(group)} |"
         )
@@ -90,12 +89,20 @@ def arms_table(measured: Sequence[Result]) -> str:
     return "\n".join(rows) + f"\n\n{abouts}"
 
 
+def _of_engine(group: Sequence[Result]) -> str:
+    preemptions = median(group, lambda result: result.counters["num_preemptions"])
+    cached, recomputed = median(group, lambda r: r.cached), median(group, lambda r: r.recomputed_tokens)
+    return f"{cached:.1%} | {recomputed:,.0f} | {preemptions:.0f}"
+
+
 def _about(group: Sequence[Result]) -> str:
     first = next((result for result in group if result.capacity_tokens), group[0])
     come = "all at once" if first.arrivals_per_s is None else f"{first.arrivals_per_s:g} a second"
     times = first.footprint_tokens / first.capacity_tokens if first.capacity_tokens else 0
     room = f", {times:.1f} times the KV cache's {first.capacity_tokens:,}" if times else ""
-    return f"Runs come {come}. Together they grow to {first.footprint_tokens:,} tokens{room}."
+    options = first.made_with.get("options")
+    asked = f" Options: `{options}`." if options else ""
+    return f"Runs come {come}. Together they grow to {first.footprint_tokens:,} tokens{room}.{asked}"
 
 
 def _simulated(found: Sequence[Result], out: Path, model: Path) -> str:
@@ -133,8 +140,13 @@ is fitted to the arms.
 
 def _made_with(measured: Sequence[Result]) -> str:
     last = max(measured, key=lambda result: result.began)
-    facts = [f"{name} {value}" for name, value in last.made_with.items() if name not in ("engine", "load_before")]
-    return f"{', '.join(facts)}; {last.began[:10]}; vLLM with `{last.made_with.get('engine', '')}`"
+    names = ("commit", "vllm", "torch", "transformers", "python", "machine")
+    facts = ", ".join(f"{name} {last.made_with.get(name, '?')}" for name in names)
+    load = max(float(result.made_with.get("load_before", 0)) for result in measured)
+    return (
+        f"{facts}; {last.began[:10]}; load of the machine before an arm at most {load:g}; vLLM with "
+        f"`{last.made_with.get('engine', '')}`, agents' and routers' with `--scheduling-policy fcfs`"
+    )
 
 
 def _grouped(measured: Sequence[Result], key: Callable[[Result], Any]) -> list[tuple[Any, list[Result]]]:
