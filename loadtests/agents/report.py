@@ -26,9 +26,9 @@ $ python -m loadtests.agents run --model DIR --out OUT --recorded FOLDER --thund
 $ python -m loadtests.agents report OUT --model DIR
 ```
 
-with the options of each scenario below. DIR is a checkpoint, here SmolLM2-135M-Instruct. FOLDER holds recorded runs of a
-published Search-R1 checkpoint, and TA ThunderAgent's package; neither is in this repository. Without FOLDER, the texts
-are words that mean nothing.
+with the options of each scenario below. DIR is a checkpoint, here SmolLM2-135M-Instruct. FOLDER holds recorded runs of
+a published Search-R1 checkpoint, and TA ThunderAgent's package; neither is in this repository. Without FOLDER, the
+texts are words that mean nothing.
 """
 _METHOD = """## How it is measured
 
