@@ -1,11 +1,13 @@
 """Ways to serve search agents, side by side on a real vLLM whose KV cache is too small for all of them.
 
     python -m loadtests.agents run --model DIR --arms plain,ours --runs 64 --out OUT --recorded FOLDER
+    python -m loadtests.agents suite --model DIR --out OUT --recorded FOLDER --thunderagent FOLDER
     python -m loadtests.agents report OUT --model DIR
 
 ``run`` appends a line to ``OUT/results.jsonl`` for each arm and skips what is there already, so that a run that was
 interrupted goes on. Each arm gets a vLLM of its own, with empty caches. Every ``--repeats`` goes through the arms in
-another order. ``report`` writes ``docs/results/agents.md`` and its pictures. ``arms.py`` lists the arms.
+another order. ``suite`` is all ``run``s that the report needs. ``report`` writes ``docs/results/agents.md`` and its
+pictures. ``arms.py`` lists the arms.
 """
 
 import argparse
@@ -24,6 +26,7 @@ from loadtests.agents.arms import ARMS, Arm, arm_named
 from loadtests.agents.engine import EngineOptions
 from loadtests.agents.measuring import Setup, measure
 from loadtests.agents.report import write_report
+from loadtests.agents.suite import SUITE
 from loadtests.agents.trace import Shape, Trace, drawn, recorded
 from loadtests.processes import DidNotStartError
 
@@ -60,6 +63,19 @@ def run(args: argparse.Namespace) -> None:
             continue
         results.append(file, found)
         print(f"  {_told(found)} ({time.perf_counter() - began:.0f} s in all)", flush=True)
+
+
+def run_suite(args: argparse.Namespace) -> None:
+    """Run the parts of the suite, one after the other."""
+    common = ["--model", str(args.model), "--out", str(args.out)]
+    for name in ("recorded", "thunderagent", "first_port"):
+        if (value := getattr(args, name)) is not None:
+            common += [f"--{name.replace('_', '-')}", str(value)]
+    parts = [part for part in SUITE if not args.only or part.scenario in args.only]
+    for number, part in enumerate(parts, 1):
+        left = sum(later.minutes for later in parts[number - 1 :])
+        print(f"\n{part.scenario} {part.options}: about {part.minutes} min of {left} that are left", flush=True)
+        run(_parser().parse_args(["run", *common, *part.arguments]))
 
 
 def _told(found: results.Result) -> str:
@@ -143,6 +159,14 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--first-port", type=int, help="ports from this one on; by default free ones")
     one.add_argument("--seed", type=int, default=1)
     one.set_defaults(do=run)
+    all_ = commands.add_parser("suite", help="measure all that the report needs")
+    all_.add_argument("--model", type=Path, required=True)
+    all_.add_argument("--out", type=Path, required=True)
+    all_.add_argument("--recorded", type=Path)
+    all_.add_argument("--thunderagent", type=Path)
+    all_.add_argument("--first-port", type=int)
+    all_.add_argument("--only", action="append", choices=sorted({part.scenario for part in SUITE}), default=[])
+    all_.set_defaults(do=run_suite)
     two = commands.add_parser("report", help="write the report")
     two.add_argument("out", type=Path, help="the folder of a run")
     two.add_argument("--model", type=Path, required=True, help="the checkpoint, for its tokenizer")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from loadtests import traces
 from loadtests.agents.arms import Arm
 from loadtests.agents.asking import ChatAgent, GatewayUser, client
 from loadtests.agents.calibration import calibrated
@@ -67,6 +68,7 @@ async def measure(setup: Setup, arm: Arm, repeat: int) -> Result:
     script = setup.folder / "script.json"
     script_of(setup.trace, tokenizer, eos_id=setup.eos_id, num_tail_tokens=setup.num_tail_tokens).write(script)
     runs = lengths(setup.trace, tokenizer)
+    traces.write(setup.folder / f"lengths-{setup.trace.digest}.jsonl", runs)
     port = setup.ports()
     result = Result(
         arm=arm.name,

@@ -22,11 +22,11 @@ This page compares the gateway with other ways to serve the same search agents o
 small for all of them. It is written by
 
 ```console
-$ python -m loadtests.agents run --model DIR --out OUT --recorded FOLDER --thunderagent TA --arms ARMS
+$ python -m loadtests.agents suite --model DIR --out OUT --recorded FOLDER --thunderagent TA
 $ python -m loadtests.agents report OUT --model DIR
 ```
 
-with the options of each scenario below. DIR is a checkpoint, here SmolLM2-135M-Instruct. FOLDER holds recorded runs of
+which goes on where it was interrupted. DIR is a checkpoint, here SmolLM2-135M-Instruct. FOLDER holds recorded runs of
 a published Search-R1 checkpoint, and TA ThunderAgent's package; neither is in this repository. Without FOLDER, the
 texts are words that mean nothing.
 """

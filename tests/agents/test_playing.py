@@ -1,13 +1,16 @@
 """Runs that are played: their fates, the room that an oracle keeps for them, and the order of the arms."""
 
+import argparse
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from loadtests.agents.__main__ import rotated
+from loadtests.agents.__main__ import rotated, run_suite
 from loadtests.agents.arms import ARMS, arm_named
 from loadtests.agents.asking import LostRunError, WrongRunError
 from loadtests.agents.playing import TokenGate, arrival_times_s, play
+from loadtests.agents.suite import SUITE
 from loadtests.agents.trace import AgentRun
 from tests.agents.worlds import small_trace
 
@@ -101,3 +104,18 @@ def test_each_repeat_begins_with_another_arm() -> None:
         "plain",
     ]
     assert {arm.name for arm in rotated(arms, 2)} == {arm.name for arm in arms}
+
+
+def test_the_suite_is_made_of_runs_that_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[argparse.Namespace] = []
+    monkeypatch.setattr("loadtests.agents.__main__.run", asked.append)
+    folders = {"model": Path("m"), "out": Path("o"), "recorded": None, "thunderagent": Path("t"), "first_port": 21300}
+    run_suite(argparse.Namespace(**folders, only=[]))
+    assert len(asked) == len(SUITE)
+    assert all(arm_named(name) for args in asked for name in args.arms.split(","))
+    assert {(args.model, args.out, args.recorded, args.thunderagent, args.first_port) for args in asked} == {
+        (Path("m"), Path("o"), None, Path("t"), 21300)
+    }
+    asked.clear()
+    run_suite(argparse.Namespace(**folders, only=["calm"]))
+    assert [(args.scenario, args.runs, args.arrivals_per_s) for args in asked] == [("calm", 24, 0.1)]
