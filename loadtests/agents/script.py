@@ -1,0 +1,56 @@
+"""What the model writes: for every run and turn of a trace, fixed token ids, found by the prompt's text.
+
+An untaught model writes no tags, and no two ways to serve would make it write the same. So the engine computes as
+always, and its choice of each token is replaced (``forcing.py``). A question names its run, and the turn is the number
+of searches that were closed since: whatever wraps the texts, chat messages or one long turn.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT, CHECKPOINT = "AGENTS_SCRIPT", "AGENTS_CHECKPOINT"
+"""The variables by which an engine is told its script and its checkpoint."""
+_RUN = re.compile(r"\(run (\d+)\)")
+_CLOSED = "</search>"
+
+
+def named(question: str, run: str) -> str:
+    """Return a question that names its run.
+
+    >>> named("Who?", "17")
+    '(run 17) Who?'
+    """
+    return f"(run {run}) {question}"
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """Token ids of each turn of each run, and the id that ends a text."""
+
+    turns: Mapping[str, Sequence[Sequence[int]]]
+    eos_id: int
+
+    def ids_after(self, prompt: str) -> Sequence[int] | None:
+        """Return what is written after a prompt; None for one that belongs to no run.
+
+        >>> script = Script({"17": [[5, 6], [7]]}, eos_id=0)
+        >>> script.ids_after("Question: (run 17) Who?"), script.ids_after("(run 17) Who? <search> a </search> …")
+        ([5, 6], [7])
+        """
+        found = _RUN.search(prompt)
+        turns = self.turns.get(found[1]) if found else None
+        if not found or not turns:
+            return None
+        return turns[min(prompt.count(_CLOSED, found.end()), len(turns) - 1)]
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps({"turns": self.turns, "eos_id": self.eos_id}), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Script":
+        """Read what ``write`` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
