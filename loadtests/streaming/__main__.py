@@ -88,7 +88,8 @@ def stack(options: argparse.Namespace, logs: Path) -> Iterator[list[Side]]:
 async def measure(options: argparse.Namespace, sides: Sequence[Side]) -> None:
     """Print a row for each side and number of streams."""
     print(
-        "| side | streams | tokens/s each | CPU µs/token | of the first's | tokens/s in all | reads/token | first text, ms | ended well |"
+        "| side | streams | tokens/s each | CPU µs/token | of the first's | tokens/s in all "
+        "| reads/token | first text, ms | ended well |"
     )
     print("|---|---|---|---|---|---|---|---|---|")
     for num_streams in options.streams:
