@@ -18,6 +18,11 @@ class CountsSeats(Protocol):
         """Number of started runs that wait for room for their next turn."""
         ...
 
+    @property
+    def share_tokens(self) -> int:
+        """Tokens of the engine's KV caches that are for this process's runs."""
+        ...
+
     num_pauses: int
 
 
@@ -37,6 +42,12 @@ class SeatMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._share = Gauge(
+            "searchr1_engine_share_tokens",
+            "Tokens of the engine's KV caches that are for this gateway's runs.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._pauses = Counter(
             "searchr1_run_pauses", "Runs that gave their room in the engine back.", registry=registry
         )
@@ -46,5 +57,6 @@ class SeatMetrics:
         """Read the counts."""
         self._queued.set(seats.num_queued)
         self._waiting.set(seats.num_waiting)
+        self._share.set(seats.share_tokens)
         self._pauses.inc(seats.num_pauses - self._num_pauses)
         self._num_pauses = seats.num_pauses

@@ -107,6 +107,14 @@ class Seats:
         """Number of started runs that wait for room for their next turn."""
         return self._scheduler.num_waiting
 
+    @property
+    def share_tokens(self) -> int:
+        """Tokens of the engine's KV caches that are for this process's runs; 0 where no capacity is known."""
+        known = {name: capacity for name, (capacity, healthy) in self._replicas.items() if capacity and healthy}
+        if self._shared is None:
+            return sum(known.values())
+        return sum(self._parts.get(name, _NOTHING_YET).meant for name in known)
+
     def has_room(self, caller: Caller) -> bool:
         """Return whether a run of ``caller`` would be taken now, if only into the queue."""
         return self._scheduler.would_take(_tenant_of(caller))
