@@ -134,10 +134,10 @@ async def test_two_workers_serve_one_port_and_count_together(redis: RedisServer,
         assert are_answers(answers)
         assert workers.served.total() == 200
         assert min(workers.served["worker 1"], workers.served["worker 2"]) > 40
-        assert await workers.metric('searchr1_runs_total{status="completed"}') == 200
-        assert await workers.metric("searchr1_run_seconds_count") == 200
+        assert await workers.metric(f'searchr1_runs_total{{model="{MODEL}",status="completed"}}') == 200
+        assert await workers.metric(f'searchr1_run_seconds_count{{model="{MODEL}"}}') == 200
         assert await workers.metric("searchr1_runs_running") == 0
-        assert await workers.metric("searchr1_engine_up") == 1
+        assert await workers.metric(f'searchr1_engine_up{{model="{MODEL}"}}') == 1
 
 
 @pytest.mark.process
@@ -177,7 +177,7 @@ async def test_a_worker_that_is_killed_is_started_again_and_the_others_runs_go_o
         num_before = workers.served
         assert are_answers(await workers.ask_many(60))
         assert len(workers.served - num_before) == 2, "both serve"
-        completed = await workers.metric('searchr1_runs_total{status="completed"}')
+        completed = await workers.metric(f'searchr1_runs_total{{model="{MODEL}",status="completed"}}')
         assert completed == 20 + 40 - len(broken) + 60, "what the killed one had counted stays"
         assert await workers.metric("searchr1_runs_running") == 0, "what it had running does not"
 

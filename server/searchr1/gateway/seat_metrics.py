@@ -19,6 +19,11 @@ class CountsSeats(Protocol):
         """Number of started runs that wait for room for their next turn."""
         ...
 
+    @property
+    def share_tokens(self) -> int:
+        """Tokens of the engine's KV caches that are for this process's runs."""
+        ...
+
     num_pauses: int
 
 
@@ -40,6 +45,13 @@ class SeatMetrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
+        self._share = Gauge(
+            "searchr1_engine_share_tokens",
+            "Tokens of the engine's KV caches that are for this gateway's runs.",
+            ["model"],
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self._pauses = Counter(
             "searchr1_run_pauses", "Runs that gave their room in the engine back.", ["model"], registry=registry
         )
@@ -50,5 +62,6 @@ class SeatMetrics:
         for model, counts in seats.items():
             self._queued.labels(model).set(counts.num_queued)
             self._waiting.labels(model).set(counts.num_waiting)
+            self._share.labels(model).set(counts.share_tokens)
             self._pauses.labels(model).inc(counts.num_pauses - self._num_pauses.get(model, 0))
             self._num_pauses[model] = counts.num_pauses

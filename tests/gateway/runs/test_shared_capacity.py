@@ -279,12 +279,19 @@ async def test_two_gateways_never_send_an_engine_more_than_it_holds(redis: Redis
             stages.append(await stack.enter_async_context(running_stage(engine=engine, max_queued_runs=64, **given)))
         for stage in stages:
             await eventually(lambda stage=stage: _meant(stage) > whole / 4)  # type: ignore[misc]
+        told = [(await stage.client.get("/metrics")).text for stage in stages]
         answers = await asyncio.gather(
             *(stage.client.post("/v1/research", json={"question": "Mali?"}) for stage in stages for _ in range(30))
         )
     assert [answer.json()["answer"] for answer in answers] == ["Bamako"] * 60
     assert whole / 2 < most_tokens <= whole
+    assert whole / 2 < sum(_sample(text, "searchr1_engine_share_tokens") for text in told) <= whole
 
 
 def _meant(stage: Stage) -> int:
     return max((part.meant for part in stage.services.default.seats._parts.values()), default=0)
+
+
+def _sample(metrics: str, name: str) -> float:
+    [line] = [line for line in metrics.splitlines() if line.startswith(f"{name}{{")]
+    return float(line.split()[1])

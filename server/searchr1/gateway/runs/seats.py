@@ -108,6 +108,14 @@ class Seats:
         """Number of started runs that wait for room for their next turn."""
         return self._scheduler.num_waiting
 
+    @property
+    def share_tokens(self) -> int:
+        """Tokens of the engine's KV caches that are for this process's runs; 0 where no capacity is known."""
+        known = self._known_tokens()
+        if self._shared is None:
+            return sum(known.values())
+        return sum(self._parts.get(name, _NOTHING_YET).meant for name in known)
+
     def has_room(self, caller: Caller) -> bool:
         """Return whether a run of ``caller`` would be taken now, if only into the queue."""
         return self._scheduler.would_take(_tenant_of(caller))
@@ -266,6 +274,12 @@ class Seats:
         )
         self.carry_out(decisions)
 
+    def _known_tokens(self) -> dict[str, int]:
+        """Return the capacity of each healthy replica that tells it."""
+        return {
+            name: told.capacity_tokens for name, told in self._replicas.items() if told.capacity_tokens and told.healthy
+        }
+
     async def _keep_balance(self, shared: SharedCapacity) -> None:
         while True:
             try:
@@ -278,9 +292,7 @@ class Seats:
 
     async def _balance(self, shared: SharedCapacity) -> None:
         self._is_new.clear()
-        known = {
-            name: told.capacity_tokens for name, told in self._replicas.items() if told.capacity_tokens and told.healthy
-        }
+        known = self._known_tokens()
         before, self._parts = self._parts, await shared.parts_of_replicas(known, self._scheduler.demand)
         for name in self._parts.keys() & self._replicas.keys():
             if before.get(name) != self._parts[name]:
