@@ -40,7 +40,7 @@ def draw_latencies(path: Path, latencies_s: Mapping[str, Mapping[str, Sequence[f
         panel.set_xlim(left=0)
         panel.spines[["top", "right"]].set_visible(False)
     handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower right", fontsize=9, ncols=2)
+    figure.legend(handles, labels, loc="outside lower center", fontsize=9, ncols=4)
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
 

@@ -34,7 +34,7 @@ go on (rules 5 and 6); those decisions come last.
 | state | input | condition | next state | decision |
 |---|---|---|---|---|
 | | submit | prompt larger than every replica | | Refuse too_large |
-| | submit | nobody is queued, room | turn | Admit |
+| | submit | nobody is queued, room, and its tenant crowds nobody out | turn | Admit |
 | | submit | no room, the queue or the tenant's part of it is full | | Refuse |
 | | submit | else | queued | Moved |
 | queued | room, and its turn | | turn | Admit |
