@@ -142,10 +142,10 @@ class OnceQuick(StageEngine):
 async def test_time_in_the_queue_is_part_of_the_run_s(monkeypatch: pytest.MonkeyPatch) -> None:
     left_s: list[float] = []
 
-    def noted(rollout: Any, engine: Any, retriever: Any, options: DriveOptions, *rest: Any) -> Any:
+    def noted(rollout: Any, engine: Any, retriever: Any, options: DriveOptions, *rest: Any, **named: Any) -> Any:
         assert options.deadline_s is not None
         left_s.append(options.deadline_s)
-        return drive(rollout, engine, retriever, options, *rest)
+        return drive(rollout, engine, retriever, options, *rest, **named)
 
     monkeypatch.setattr("searchr1.gateway.runs.drive.drive", noted)
     async with full_stage(engine=OnceQuick(hold=asyncio.Event())) as full:

@@ -270,6 +270,28 @@ async def test_runs_that_nobody_reads_are_found_and_one_in_the_queue_too(fleet: 
         assert_whole(events, number)
 
 
+async def test_a_response_in_the_background_goes_on_and_a_run_that_is_deleted_does_not(fleet: Fleet) -> None:
+    fleet.engine.pause_s = 0.05
+    one, other = await asyncio.gather(fleet.start(), fleet.start())
+    body = {"model": MODEL, "input": "Question number 40: who?", "background": True}
+    events: list[Event] = []
+    async with httpx.AsyncClient(timeout=60) as client:
+        made = (await client.post(f"{one.url}/v1/responses", json=body)).json()
+        deleted = (await ask(fleet, one, 41, events, some_text(1, 3))).run_id
+        os.kill(one.pid, signal.SIGKILL)
+        answers = [await client.delete(f"{other.url}/v1/research/{deleted}") for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [200, 404]
+        path = f"{other.url}/v1/responses/{made['id']}"
+        while (response := (await client.get(path)).json())["status"] in ("queued", "in_progress"):  # noqa: ASYNC110
+            await asyncio.sleep(0.2)
+        streamed = (await client.get(path, params={"stream": "true"})).text
+    assert response["status"] == "completed"
+    assert answer_of(40) in response["output"][-1]["content"][0]["text"]
+    assert streamed.rstrip().count("event: response.completed") == 1
+    with fleet.redis.client() as redis_client:
+        assert redis_client.keys(f"*{deleted}*") == []
+
+
 async def test_a_gateway_that_stood_still_says_nothing_more_of_a_run_that_it_lost(fleet: Fleet) -> None:
     fleet.engine.pause_s = 0.05
     one, other = await asyncio.gather(fleet.start(), fleet.start())
