@@ -27,7 +27,18 @@ KUBERNETES_TYPES = {
     "peer": "io.k8s.api.networking.v1.NetworkPolicyPeer",
 }
 OF_THE_CHART = frozenset(
-    {"model", "served_name", "tokenizer", "retriever", "engine", "engine_url", "engine_priority", "host", "port", "open"}
+    {
+        "model",
+        "served_name",
+        "tokenizer",
+        "retriever",
+        "engine",
+        "engine_url",
+        "engine_priority",
+        "host",
+        "port",
+        "open",
+    }
     | {"drain_s", "shutdown_grace_s", "provider_keys"}
 )
 """Settings that have values of their own in the chart, or none."""
@@ -79,7 +90,9 @@ def kubernetes_schemas() -> dict[str, Any]:
             text = re.sub(r'"\$ref": "[^#"]*#/\$defs/([^"]+)"', r'"$ref": "#/$defs/\1"', text)
             taken[name] = _bare(json.loads(text))
             wanted += re.findall(r'"#/\$defs/([^"]+)"', text)
-    return {short: {"$ref": f"#/$defs/{name}"} for short, name in KUBERNETES_TYPES.items()} | dict(sorted(taken.items()))
+    return {short: {"$ref": f"#/$defs/{name}"} for short, name in KUBERNETES_TYPES.items()} | dict(
+        sorted(taken.items())
+    )
 
 
 def _bare(schema: Any) -> Any:

@@ -1,7 +1,8 @@
 """Real Helm, from the wheel of its SDK: renders and lints the chart without a cluster.
 
-As a program it answers one JSON object a line, ``{"do": "render" | "lint", …}``, on standard input: the SDK is a Go
-library, which is better kept out of a process that forks or handles signals.
+As a program, with a values file it prints the manifests, as ``helm template`` does. Without one it answers JSON objects
+on standard input, one a line, ``{"do": "render" | "lint", …}``: the SDK is a Go library, which is better kept out of a
+process that forks or handles signals.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import helm_python as helm
+import yaml
 from helm_python import _native as native
 
 CHART = Path(__file__).parent / "searchr1"
@@ -20,7 +22,7 @@ def render(
     values: dict[str, Any],
     *,
     name: str = "release",
-    namespace: str = "default",
+    namespace: str = "searchr1",
     kube_version: str = KUBE_VERSION,
     chart: str = str(CHART),
 ) -> dict[str, str]:
@@ -42,14 +44,21 @@ def lint(values: dict[str, Any], *, chart: str = str(CHART)) -> list[str]:
 
 
 def _answer(asked: dict[str, Any]) -> dict[str, Any]:
-    do = {"render": render, "lint": lint}[asked.pop("do")]
+    does_lint = asked.pop("do") == "lint"
     try:
-        return {"result": do(**asked)}
+        return {"result": lint(**asked) if does_lint else render(**asked)}
     except helm.HelmError as error:
         return {"error": str(error)}
 
 
+def _template(values: Path) -> str:
+    texts = render(yaml.safe_load(values.read_text("utf-8")))
+    return "\n---\n".join(text for name, text in texts.items() if name.endswith(".yaml"))
+
+
 if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(_template(Path(sys.argv[1])))
+        sys.exit()
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(_answer(json.loads(line))) + "\n")
-        sys.stdout.flush()
+        print(json.dumps(_answer(json.loads(line))), flush=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,9 @@ class Helm:
     def render(self, values: Object, **options: str) -> list[Object]:
         """Return the objects that the chart makes. Raises ``ValueError`` with Helm's message."""
         texts = self._ask(do="render", values=values, **options)
-        return [one for name, text in texts.items() if name.endswith(".yaml") for one in yaml.safe_load_all(text) if one]
+        return [
+            one for name, text in texts.items() if name.endswith(".yaml") for one in yaml.safe_load_all(text) if one
+        ]
 
     def notes(self, values: Object) -> str:
         """Return what is said after an install."""
@@ -87,6 +90,14 @@ def environment(container: Object) -> dict[str, Any]:
     found = {one["name"]: one.get("value", one.get("valueFrom")) for one in container.get("env", ())}
     assert len(found) == len(container.get("env", ()))
     return found
+
+
+def check_by_kubernetes(objects: list[Object], version: str) -> None:
+    """Raise where one of ``objects`` is not what that release of Kubernetes takes. Custom resources are left out."""
+    own = [one for one in objects if not one["apiVersion"].startswith(CUSTOM)]
+    assert own
+    for one in own:
+        kubernetes_validate.validate(one, version, strict=True)
 
 
 def wrong_custom_resources(folder: Path, objects: list[dict[str, Any]]) -> list[str]:

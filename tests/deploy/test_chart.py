@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 
 from searchr1.environment import OTHER_VARIABLES
@@ -14,6 +13,7 @@ from tests.deploy.manifests import (
     Helm,
     Object,
     by_key,
+    check_by_kubernetes,
     containers,
     environment,
     load,
@@ -56,15 +56,10 @@ def test_every_values_file_lints(helm: Helm, values_file: Path) -> None:
 @pytest.mark.parametrize("version", KUBERNETES)
 def test_every_values_file_makes_what_kubernetes_takes(helm: Helm, values_file: Path, version: str) -> None:
     objects = helm.render(load(values_file), kube_version=f"v{version}.0")
-    own = [one for one in objects if not one["apiVersion"].startswith(CUSTOM)]
-    assert own
-    for one in own:
-        kubernetes_validate.validate(one, version, strict=True)
+    check_by_kubernetes(objects, version)
 
 
-def test_every_custom_resource_is_what_its_project_takes(
-    helm: Helm, values_file: Path, custom_resources: Path
-) -> None:
+def test_every_custom_resource_is_what_its_project_takes(helm: Helm, values_file: Path, custom_resources: Path) -> None:
     objects = [one for one in helm.render(load(values_file)) if one["apiVersion"].startswith(CUSTOM)]
     assert wrong_custom_resources(custom_resources, objects) == []
 

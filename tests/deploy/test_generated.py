@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.deploy.manifests import CHART, ROOT, load
 
 
@@ -29,3 +31,11 @@ def test_the_chart_and_the_server_have_one_version() -> None:
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     chart = load(CHART / "Chart.yaml")
     assert f'version = "{chart["appVersion"]}"' in project
+
+
+@pytest.mark.slow
+def test_checkov_finds_nothing() -> None:
+    if not (ROOT / ".venv-checkov" / ".setup").exists():
+        pytest.skip("needs scripts/check-manifests to have set itself up")
+    done = subprocess.run([str(ROOT / "scripts" / "check-manifests")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -23,7 +24,7 @@ class Counts:
     """Seats and replicas of which there are none."""
 
     num_queued = num_waiting = num_pauses = num_failovers = 0
-    num_by_state: dict[str, int] = {}
+    num_by_state: ClassVar[dict[str, int]] = {}
     replicas = ()
 
 
@@ -39,7 +40,7 @@ def measured() -> set[str]:
 def asked(expression: str) -> set[str]:
     """Return the names of our own metrics in an expression; a breaker's label has its metric's name."""
     bare = re.sub(r'"[^"]*"', '""', expression)
-    return {name for name in re.findall(r"(?<![\w:])searchr1_\w+", bare)}
+    return set(re.findall(r"(?<![\w:])searchr1_\w+", bare))
 
 
 def alerts() -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""The recipes for proxies, run by the proxies themselves in front of a server whose second event waits for the first."""
+"""The recipes for proxies, run by the proxies, in front of a server whose second event waits for the first."""
 
 import asyncio
 import os
@@ -96,7 +96,8 @@ def nginx(folder: Path, port: int, to_port: int) -> list[str]:
     (folder / "recipe.conf").write_text(recipe, "utf-8")
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     paths = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
-    main = f"daemon off; pid {folder}/pid; error_log stderr; events {{}} http {{ access_log off; {paths} include {folder}/recipe.conf; }}"
+    http = f"http {{ access_log off; {paths} include {folder}/recipe.conf; }}"
+    main = f"daemon off; pid {folder}/pid; error_log stderr; events {{}} {http}"
     (folder / "main.conf").write_text(main, "utf-8")
     return ["nginx", "-p", str(folder), "-c", str(folder / "main.conf")]
 

@@ -82,7 +82,7 @@ BY_SCHEMA = [
 
 @pytest.mark.parametrize(("path", "value", "named"), BY_SCHEMA, ids=[f"{path}={value}" for path, value, _ in BY_SCHEMA])
 def test_a_wrong_value_is_refused_by_its_name(helm: Helm, path: str, value: Any, named: str) -> None:
-    with pytest.raises(ValueError, match="values don't meet the specifications|at '") as refused:
+    with pytest.raises(ValueError, match=r"at '") as refused:
         helm.render(set_at(path, value))
     assert named in str(refused.value).replace("' and '", "/")
 
