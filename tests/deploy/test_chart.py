@@ -228,6 +228,13 @@ def test_the_network_policy_lets_through_what_is_configured(helm: Helm) -> None:
     assert ports == [443, 8100, 8080, 6380]
 
 
+def test_the_retriever_reaches_its_own_provider(helm: Helm) -> None:
+    provider = "opensearch:http://search:9200/wiki,elasticsearch:https://other/wiki"
+    retriever = {"enabled": True, "open": True, "provider": provider, "index": {"existingClaim": "none"}}
+    policy = by_key(helm.render(merged(LEAST, retriever=retriever)))["NetworkPolicy/release-searchr1-retriever"]
+    assert [port["port"] for port in policy["spec"]["egress"][1]["ports"]] == [9200, 443]
+
+
 def test_every_part_has_a_policy(helm: Helm, values_file: Path) -> None:
     values = load(values_file)
     objects = helm.render(values)

@@ -57,6 +57,7 @@ BY_SCHEMA = [
     ("image/pullPolicy", "Sometimes", "/image/pullPolicy"),
     ("engine/url", "vllm:8000", "/engine/url"),
     ("engine/url", "http://user:secret@vllm:8000", "/engine/url"),
+    ("engine/url", "k8s://ns/vllm:8000", "/engine/url"),
     ("engine/discovery", "consul", "/engine/discovery"),
     ("engine/vllm/gpus", 1.5, "/engine/vllm/gpus"),
     ("engine/vllm/runAsUser", 0, "/engine/vllm/runAsUser"),

@@ -166,15 +166,21 @@ capabilities: {drop: [ALL]}
 {{- add (get $settings "SEARCHR1_MAX_CONTEXT_TOKENS" | default 4096 | int) (get $settings "SEARCHR1_MAX_COMPLETION_TOKENS" | default 500 | int) -}}
 {{- end -}}
 
+{{/* Ports of all http and https addresses in a text, as a JSON list. */}}
+{{- define "searchr1.ports" -}}
+{{- $ports := list -}}
+{{- range regexFindAll "https?://[^,?]+" . -1 -}}
+{{- $port := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" -}}
+{{- $ports = append $ports (default (ternary 443 80 (hasPrefix "https" .)) $port | int) -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}
+
 {{/* Ports outside of the chart that the gateway needs, as a JSON list. */}}
 {{- define "searchr1.outsidePorts" -}}
 {{- $ports := list -}}
 {{- range .Values.networkPolicy.egressPorts }}{{ $ports = append $ports (int .) }}{{ end -}}
-{{- range regexFindAll "https?://[^,?]+" (printf "%s,%s" .Values.engine.url .Values.search.providers) -1 -}}
-{{- $host := (urlParse .).host -}}
-{{- $port := regexFind ":[0-9]+$" $host | trimPrefix ":" -}}
-{{- $ports = append $ports (default (ternary 443 80 (hasPrefix "https" .)) $port | int) -}}
-{{- end -}}
+{{- range include "searchr1.ports" (printf "%s,%s" .Values.engine.url .Values.search.providers) | fromJsonArray }}{{ $ports = append $ports (int .) }}{{ end -}}
 {{- if .Values.redis.existingSecret }}{{ $ports = append $ports (int .Values.redis.port) }}{{ end -}}
 {{- $ports | uniq | toJson -}}
 {{- end -}}
