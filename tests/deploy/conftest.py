@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.manifests import CHART, ROOT, Helm
+from tests.deploy.manifests import ROOT, VALUES_FILES, Helm
 
 NODE = Path(__file__).parent / "node"
 
@@ -37,5 +37,4 @@ def custom_resources() -> Path:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for ``values_file`` with every values file beside the chart."""
     if "values_file" in metafunc.fixturenames:
-        found = sorted([*CHART.glob("ci/*-values.yaml"), *CHART.glob("examples/*.yaml")])
-        metafunc.parametrize("values_file", found, ids=[path.stem for path in found])
+        metafunc.parametrize("values_file", VALUES_FILES, ids=[path.stem for path in VALUES_FILES])

@@ -11,6 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm" / "searchr1"
+VALUES_FILES = sorted([*CHART.glob("ci/*-values.yaml"), *CHART.glob("examples/*.yaml")])
 CUSTOM = ("gateway.networking.k8s.io", "keda.sh", "monitoring.coreos.com")
 """Groups of custom resources that the chart uses."""
 

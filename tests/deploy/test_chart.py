@@ -10,6 +10,7 @@ from searchr1.settings import Settings
 from tests.deploy.manifests import (
     CHART,
     CUSTOM,
+    VALUES_FILES,
     Helm,
     Object,
     by_key,
@@ -59,9 +60,11 @@ def test_every_values_file_makes_what_kubernetes_takes(helm: Helm, values_file: 
     check_by_kubernetes(objects, version)
 
 
-def test_every_custom_resource_is_what_its_project_takes(helm: Helm, values_file: Path, custom_resources: Path) -> None:
-    objects = [one for one in helm.render(load(values_file)) if one["apiVersion"].startswith(CUSTOM)]
-    assert wrong_custom_resources(custom_resources, objects) == []
+def test_every_custom_resource_is_what_its_project_takes(helm: Helm, custom_resources: Path) -> None:
+    objects = [one for path in VALUES_FILES for one in helm.render(load(path))]
+    custom = [one for one in objects if one["apiVersion"].startswith(CUSTOM)]
+    assert {one["kind"] for one in custom} == {"HTTPRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor"}
+    assert wrong_custom_resources(custom_resources, custom) == []
 
 
 def test_a_wrong_custom_resource_is_seen(custom_resources: Path) -> None:
