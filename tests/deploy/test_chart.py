@@ -257,6 +257,17 @@ def test_requests_outlast_the_longest_run(helm: Helm) -> None:
     assert annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"] == "930"
 
 
+def test_what_is_scraped_is_a_service(helm: Helm) -> None:
+    objects = helm.render(load(CHART / "ci" / "everything-values.yaml"))
+    services = [one for one in objects if one["kind"] == "Service"]
+    monitors = [one for one in objects if one["kind"] == "ServiceMonitor"]
+    assert len(monitors) == 2
+    for monitor in monitors:
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        [service] = [one for one in services if one["metadata"]["labels"].items() >= wanted]
+        assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+
+
 def test_labels_of_pods_are_selected_by_their_services(helm: Helm, values_file: Path) -> None:
     objects = helm.render(load(values_file))
     pods = [one["spec"]["template"]["metadata"]["labels"] for one in objects if "template" in one.get("spec", {})]
