@@ -83,6 +83,19 @@ def test_promtool_takes_the_rules() -> None:
 
 
 @needs_promtool
+@pytest.mark.parametrize("path", DASHBOARDS, ids=[path.stem for path in DASHBOARDS])
+def test_promtool_takes_every_panel(path: Path, tmp_path: Path) -> None:
+    panels = json.loads(path.read_text("utf-8"))["panels"]
+    expressions = [target["expr"] for panel in panels for target in panel["targets"]]
+    plain = [one.replace("$__rate_interval", "5m").replace("$namespace", ".*") for one in expressions]
+    rules = [{"record": f"panel:{i}", "expr": one} for i, one in enumerate(plain)]
+    file = tmp_path / "panels.yaml"
+    file.write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}), "utf-8")
+    done = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
 def test_alerts_fire_when_they_should(tmp_path: Path) -> None:
     for path in (RULES, UNIT_TESTS):
         shutil.copy(path, tmp_path)
