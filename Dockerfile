@@ -27,3 +27,22 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
 # `searchr1 serve` handles SIGTERM itself and lets running requests end, so it has to be process 1.
 ENTRYPOINT ["searchr1"]
 CMD ["serve"]
+
+# The demo: the gateway, the demo's data and vLLM's CPU build. torch's is on the PyTorch CPU index.
+#   docker build --target demo --build-arg PIP_EXTRA_INDEX_URL=… -t searchr1-demo .
+FROM build AS build-demo
+ARG PIP_EXTRA_INDEX_URL
+COPY requirements/demo.lock requirements/
+RUN /opt/build/bin/pip --python /opt/searchr1/bin/python install --no-deps --require-hashes -r requirements/demo.lock
+
+FROM gateway AS demo
+USER 0
+RUN apt-get update && apt-get install --yes --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
+COPY --from=build-demo /opt/searchr1 /opt/searchr1
+# There is no compiler in the image.
+ENV SEARCHR1_ENFORCE_EAGER=true HF_HUB_OFFLINE=1 VLLM_NO_USAGE_STATS=1
+USER 10001
+CMD ["serve", "--demo"]
+
+# What is built without --target.
+FROM gateway

@@ -69,7 +69,7 @@ def test_a_lost_pin_is_seen(lock: str, lost: str) -> None:
     assert unpinned(left, LOCKS[lock]) == {lost}
 
 
-@pytest.mark.parametrize("lock", ["server.lock", "build.lock"])
+@pytest.mark.parametrize("lock", ["server.lock", "demo.lock", "build.lock"])
 def test_the_locks_agree(lock: str) -> None:
     dev, other = pins("dev.lock"), pins(lock)
     assert other

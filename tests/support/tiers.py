@@ -15,6 +15,7 @@ HEAVY = frozenset({"vllm", "redis", "torch", "browser", "process", "slow"})
 """Marks that the fast tier leaves out; pyproject.toml says what each means."""
 OF_FOLDER = {
     "clients": "process",
+    "deploy": "process",
     "engines/transformers": "torch",
     "page": "browser",
     "trainer": "torch",
