@@ -16,7 +16,8 @@ import yaml
 from pydantic import SecretStr
 from render import CHART, render
 
-from searchr1.settings import Settings, variable_of
+from searchr1.environment import variable_of
+from searchr1.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = "1.34.0"

@@ -1,5 +1,6 @@
 """The chart, rendered by real Helm: valid for Kubernetes and for the custom resources it uses, and fit to be run."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,9 @@ def test_what_the_chart_sets_is_taken_by_the_settings(
             monkeypatch.setenv(name, value)
     if "SEARCHR1_SECRETS_DIR" in variables:
         monkeypatch.setenv("SEARCHR1_SECRETS_DIR", str(tmp_path))
+        if weights := json.loads(variables.get("SEARCHR1_TENANT_WEIGHTS", "{}")):
+            keys = {tenant: [f"a-key-of-{tenant}-{'0' * 32}"] for tenant in weights}
+            (tmp_path / "SEARCHR1_TENANT_KEYS").write_text(json.dumps(keys), "utf-8")
     for provider in ("TAVILY", "BRAVE"):
         monkeypatch.setenv(f"SEARCHR1_{provider}_API_KEY", "key")
     settings = Settings.load()

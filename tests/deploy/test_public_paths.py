@@ -6,7 +6,9 @@ from searchr1.gateway.app import create_app
 from searchr1.settings import Settings
 from tests.deploy.manifests import CHART, load
 
-PRIVATE = {"/metrics", "/admin/reload", "/healthz", "/readyz", "/health", "/ping", "/version"}
+REPLICAS = ("", "/{name:path}", "/{name:path}/drain", "/{name:path}/admit")
+PRIVATE = {"/metrics", "/healthz", "/readyz", "/health", "/ping", "/version", "/admin/reload"}
+PRIVATE |= {f"/admin/replicas{way}" for way in REPLICAS}
 PATHS = [(one["path"], one["type"]) for one in load(CHART / "values.yaml")["publicPaths"]]
 
 
