@@ -43,9 +43,14 @@ class Reading:
         elif event["type"] == "run.failed":
             self.end = event["error"]["code"]
 
+    @property
+    def text_read(self) -> str:
+        """Reasoning, queries and answer, one behind the other."""
+        return "".join(self.text)
+
     def differences(self, expected: str) -> int:
         """Return the number of characters that are missing, or there without need."""
-        read = "".join(self.text)
+        read = self.text_read
         if read == expected:
             return 0
         changes = SequenceMatcher(None, expected, read, autojunk=False).get_opcodes()

@@ -65,7 +65,9 @@ def running_stack(
         addresses.write_text(" ".join(engines), "ascii")
         engine_url = f"dns+http://{NAME}:{port}"
         if router is not None:
-            engine_url = stack.enter_context(_router(router, [f"http://{host}:{port}" for host in engines], folder)).url
+            engine_url = stack.enter_context(
+                running_router(router, [f"http://{host}:{port}" for host in engines], folder)
+            ).url
         gateways = {}
         for number in range(num_gateways):
             gateway_port = free_port()
@@ -82,7 +84,8 @@ def running_stack(
         yield Stack(gateways, engines, addresses, tuple(files))
 
 
-def _router(program: str, engine_urls: list[str], folder: Path) -> AbstractContextManager[Server]:
+def running_router(program: str, engine_urls: list[str], folder: Path) -> AbstractContextManager[Server]:
+    """Run vLLM's router before engines until the block ends."""
     port = free_port()
     command = [program, "--host", "127.0.0.1", "--port", str(port), "--policy", "sticky_least_loaded"]
     command += ["--prometheus-port", str(free_port()), "--worker-urls", *engine_urls]

@@ -41,8 +41,18 @@ _ENVIRONMENT = {
 class Program:
     """A server that can be killed, stopped and started again, on the same port."""
 
-    def __init__(self, command: list[str], port: int, *, ready: str, log: Path, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        command: list[str],
+        port: int,
+        *,
+        ready: str,
+        log: Path,
+        host: str = "127.0.0.1",
+        timeout_s: float = 60.0,
+    ) -> None:
         self._command, self._port, self._host, self._ready, self._log = command, port, host, ready, log
+        self._timeout_s = timeout_s
         self._stack = ExitStack()
         self._server: Server | None = None
 
@@ -54,7 +64,7 @@ class Program:
                 self._port,
                 ready=self._ready,
                 log=self._log,
-                timeout_s=60,
+                timeout_s=self._timeout_s,
                 environment=environment or {},
                 host=self._host,
             )
