@@ -115,6 +115,14 @@ async def test_any_number_of_breaks_changes_nothing(
     assert engine.num_open == 0
 
 
+async def test_a_completion_whose_only_token_was_dropped_is_still_waited_for() -> None:
+    text = "🙂" + TEXT
+    params = params_of(1)
+    # The first break comes inside the first character, and the others before anything comes again.
+    engine = OneTextEngine(PROMPT, text, iter([(1, GONE), *[(0, GONE)] * 6]))
+    assert whole(await read(asked(engine, params))) == undisturbed(text, params)
+
+
 @pytest.mark.parametrize("stop", ["</search>", "</answer>"])
 async def test_a_stop_string_across_the_break_ends_the_completion(stop: str) -> None:
     text = f"<think> a {stop} b c d e f"

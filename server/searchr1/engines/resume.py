@@ -100,7 +100,9 @@ class UnbrokenCompletion:
         """Times that the budget had no retry left for it, so that it waited."""
         self._engine, self._prompt_ids, self._params = engine, prompt_ids, params
         self._session, self._priority = session, priority
-        self._decode, self._patient, self._left_s, self._budget = decode, patient, left_s, budget
+        self._decode, self._left_s, self._budget = decode, left_s, budget
+        self._patient = patient or bool(begun.ids)
+        """Whether its end is waited for: always once a token has come, even one that was dropped again."""
         self._on_break = on_break
         self._text: list[str] = [begun.text] if begun.text else []
         self._ids: list[int] = list(begun.ids)
@@ -184,6 +186,7 @@ class UnbrokenCompletion:
         end = len(self._ids) if chunk.text else self._num_given
         self._text.append(chunk.text)
         if chunk.token_ids:
+            self._patient = True
             self._ids += chunk.token_ids
             self._logprobs += chunk.logprobs or ()
             self._num_tries, self._waited_s = 0, 0.0
@@ -207,7 +210,7 @@ class UnbrokenCompletion:
 
         Where the last of them has ``finish``, there is no rest. Raises ``error`` where to go on makes no sense.
         """
-        begun = self._patient or bool(self._ids)
+        begun = self._patient
         comes_back = isinstance(error, EngineUnavailableError) and not isinstance(error, EngineClosedError)
         if not error.passing and not (begun and comes_back):
             raise error
