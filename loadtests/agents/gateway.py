@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import msgspec
 from tokenizers import Tokenizer
 
 from loadtests.agents.script import CHECKPOINT
@@ -49,7 +50,7 @@ class WithoutEarlyDispatch(WithoutAdmission):
         async with aclosing(asked) as chunks:
             pieces = [chunk async for chunk in chunks]
         text, ids = "".join(chunk.text for chunk in pieces), (chunk.token_ids for chunk in pieces)
-        yield replace(pieces[-1], text=text, token_ids=tuple(chain.from_iterable(ids)))
+        yield msgspec.structs.replace(pieces[-1], text=text, token_ids=tuple(chain.from_iterable(ids)))
 
     async def metrics_text(self) -> str:
         """See ``TellsMetrics``."""

@@ -232,7 +232,7 @@ async def test_new_weights_roll_over_a_pool_under_load_and_no_run_is_lost() -> N
 
 
 async def test_one_of_several_workers_changes_no_replicas_that_the_others_would_not_know_of() -> None:
-    async with served() as (stage, [one, _]):
+    async with served() as (stage, [one, *_]):
         stage.services.settings = stage.services.settings.model_copy(update={"workers": 2})
         for answer in (
             await post(stage, address="http://a:1"),
