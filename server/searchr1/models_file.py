@@ -82,7 +82,11 @@ class ModelTable(BaseModel):
         }
         bounds = self.model_dump(exclude_none=True, exclude={"name", "candidate_of", "share", *own})
         given = {name: getattr(base, name) for name in base.model_fields_set}
-        return Settings(**{**given, **bounds, **own})
+        if self.max_queued_runs is not None:  # That of ``base`` is one worker's part already.
+            bounds["max_queued_runs"] = -(-self.max_queued_runs // base.workers)
+        settings = Settings(**{**given, **bounds, **own})
+        # The environment's would be merged with what is given.
+        return settings.model_copy(update={"engine_args": {}})
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,8 +75,6 @@ async def open_services(settings: Settings, *, gateway: str = "") -> AsyncIterat
 
     ``gateway`` names the gateway whose worker this process is, where it has several.
 
-    ``gateway`` names the gateway whose worker this process is, where it has several.
-
     Raises:
         ConfigurationError: a path or a setting cannot work.
         EngineUnavailableError: the engine in this process does not start.

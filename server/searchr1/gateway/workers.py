@@ -212,7 +212,8 @@ class _Supervisor:
             )
             await asyncio.gather(*map(self._keep, list(self._workers)))
         finally:
-            self._stop(signal.SIGTERM)
+            if not self._stopping.is_set():  # A second signal would cut off what is being drained.
+                self._stop(signal.SIGTERM)
             await asyncio.gather(*(worker.ended() for worker in self._workers.values()))
 
     async def _has_started(self) -> bool:

@@ -44,6 +44,11 @@ class FrozenRetriever:
             self._recorded[search.query].append(search)
         self._otherwise = otherwise
 
+    def skip(self, query: str) -> None:
+        """Pass over a search that the run has had already."""
+        if len(recorded := self._recorded.get(query, [])) > 1:
+            del recorded[0]
+
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         """See ``Retriever.search``."""
         recorded = self._recorded.get(query)

@@ -230,6 +230,8 @@ class _Round(Generic[_Member]):
         while len(self._members) > (skipped in self._members):
             name, member = next(iter(self._members.items()))
             if name == skipped:
+                # It saves nothing up by being passed over.
+                self._deficits[name] = min(self._deficits[name], member.cost)
                 self._members.move_to_end(name)
                 self._visited = None
                 continue
@@ -253,3 +255,5 @@ class _Round(Generic[_Member]):
         del self._members[name], self._weights[name], self._deficits[name]
         if self._visited == name:
             self._visited = None
+        if not self._members:
+            self._quantum = 1

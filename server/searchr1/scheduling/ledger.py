@@ -66,9 +66,13 @@ class Ledger:
         self._hold(run, replica, 0, 0)
         run.will_pause, run.growth_tokens, run.shared_tokens, run.entry = False, 0, 0, 0
         if not replica.runs and not replica.healthy:
-            self._pausable.pop(replica.name, None)
+            self.forget(replica.name)
             self._replicas.drop(replica.name)
         return replica
+
+    def forget(self, replica: str) -> None:
+        """Forget a replica that has no runs."""
+        self._pausable.pop(replica, None)
 
     def grow(self, run: Run, footprint_tokens: int) -> None:
         """Change the footprint of a run that holds room. What it grew by is taken from its reserve."""

@@ -270,6 +270,7 @@ class Scheduler:
             searching = [self._runs[run] for run in sorted(replica.runs) if self._runs[run].state is State.AWAY]
             decisions = [self._pause(run) for run in searching]
             if not replica.runs:
+                self._ledger.forget(name)
                 self._replicas.drop(name)
         self._waiting.find_homes(NOWHERE if healthy else name)
         decisions += self._start(now)

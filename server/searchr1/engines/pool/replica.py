@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 from searchr1.breaker import Breaker
@@ -134,7 +135,8 @@ class Replica:
             try:
                 self.load = load_of(await self.client.metrics_text())
             except EngineError:
-                self.load = Load()
+                # Its capacity is what it was: nobody may count on more because it did not tell.
+                self.load = replace(self.load, used_tokens=None, num_waiting=0)
             self._pending_tokens = 0
         self.seen.set()
         return serves

@@ -57,6 +57,7 @@ _LAST_FLUSHES = 10
 """Tries to store a run that has ended."""
 _MAX_NOTED = 10_000
 """Unreadable runs that are told to the log once each."""
+_ABANDONED_PER_BEAT = 50
 _MAX_ABANDONED = 10_000
 """Runs that could not be stored and are kept until the store answers."""
 
@@ -101,6 +102,9 @@ class RunHub:
         if self._looking is not None:  # Nothing is begun any more.
             self._looking.cancel()
             await asyncio.wait((self._looking,), timeout=_LAST_FLUSHES * _RETRY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_FLUSHES * _RETRY_S):
+                    await self._takeovers.settled()
         await self._end_runs()
         assert self._inbox is not None
         # Last of all: without heartbeats, other replicas would take the runs for lost.
@@ -170,7 +174,10 @@ class RunHub:
                 if not await self._owns_unreadable(error, caller, kind):
                     raise RunNotFoundError(run_id) from error
                 raise
-            handle = None if state is None else self._stored(state)
+            if state is not None and state.status == "running" and state.meta.replica == self._replica:
+                handle = await self._takeovers.own(run_id)  # It may have been taken over since it was looked for.
+            if handle is None and state is not None:
+                handle = self._stored(state)
         if handle is None or handle.meta.scope not in _scopes_of(caller) or handle.meta.kind != kind:
             raise RunNotFoundError(run_id)
         return handle
@@ -253,7 +260,8 @@ class RunHub:
             self._store_failed("heartbeat", error)
 
     def _stored(self, state: RunState) -> StoredRun:
-        if state.meta.replica == self._replica:  # It has ended here, and can't be stored just now.
+        if state.meta.replica == self._replica and not self._takeovers.is_unfinished(state.meta.id):
+            # It has ended here, and can't be stored just now.
             state = replace(state, meta=replace(state.meta, replica=""))
         return StoredRun(state, self._store, self.note, self._takeovers.take)
 
@@ -308,6 +316,9 @@ class RunHub:
         except RunTakenError:
             logger.warning("run %s goes on on another server, which took this one for gone", live.meta.id)
             live.lose()
+        except Exception:  # Otherwise readers elsewhere would wait for it as long as this server lives.
+            logger.exception("storing run %s met an error of the server's own", live.meta.id)
+            self._abandoned.append(live.meta)
         finally:
             live.wait_no_longer()
 
@@ -340,10 +351,9 @@ class RunHub:
 
     async def _append(self, live: LiveRun) -> None:
         """Store a run's new events, and the inputs that led to them."""
-        events = live.unstored()
+        events, inputs = live.next_batch()
         if not events:
             return
-        inputs = live.unstored_inputs()
         with live.storing():
             await self._store.append(live.meta, events, b"\n".join(inputs))
         live.mark_stored(events, inputs)
@@ -359,7 +369,7 @@ class RunHub:
                         self._handle_command(message.command, live)
                 # Otherwise readers would believe these runs are still running for as long as this replica sends
                 # heartbeats.
-                while self._abandoned:
+                for _ in range(min(len(self._abandoned), _ABANDONED_PER_BEAT)):
                     await self._store.abandon(self._abandoned[0])
                     self._abandoned.popleft()
                 self._store_worked("heartbeat")

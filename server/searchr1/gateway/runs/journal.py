@@ -148,7 +148,7 @@ def read_inputs(lines: Sequence[bytes]) -> list[Input]:
     for line in lines:
         try:
             number, new = _LINE.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise JournalError("a line of the journal can't be read") from error
         if number > len(inputs):
             raise JournalError("inputs are missing in the journal")

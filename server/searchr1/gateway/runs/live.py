@@ -62,6 +62,8 @@ class LiveRun(RunHandle):
         self._journal = journal
         self._events = EventLog(created=meta.created, past=past)
         self._num_stored = len(self._events)
+        self._batch: tuple[list[LoggedEvent], list[bytes]] | None = None
+        """What was sent to the store, until it is known to have it."""
         self._waits_for_store = journal is not None
         self._unstored = asyncio.Event()
         self._storing: asyncio.TimerHandle | None = None
@@ -195,6 +197,15 @@ class LiveRun(RunHandle):
         first = self._num_stored
         return [LoggedEvent(first + i, data) for i, data in enumerate(self._events.data[first:])]
 
+    def next_batch(self) -> tuple[list[LoggedEvent], list[bytes]]:
+        """Return events that the store does not have, and lines of the journal.
+
+        They are the same ones until the store is known to have them: an answer may have been lost.
+        """
+        if self._batch is None and (events := self.unstored()):
+            self._batch = events, self.unstored_inputs()
+        return self._batch or ([], [])
+
     def unstored_inputs(self) -> list[bytes]:
         """Return the lines of the journal that the store does not have."""
         return [] if self._journal is None else self._journal.unstored()
@@ -202,6 +213,7 @@ class LiveRun(RunHandle):
     def mark_stored(self, events: Sequence[LoggedEvent], inputs: Sequence[bytes]) -> None:
         """Note that the store has these events and lines."""
         self._num_stored += len(events)
+        self._batch = None
         if self._journal is not None:
             self._journal.mark_stored(inputs)
             self._waits_for_store = True
@@ -210,7 +222,7 @@ class LiveRun(RunHandle):
     def mark_unstored(self) -> None:
         """Note that the store has lost all events."""
         self.wait_no_longer()
-        self._num_stored = 0
+        self._num_stored, self._batch = 0, None
         if self._journal is not None:
             self._journal.mark_unstored()
 

@@ -24,8 +24,9 @@ logger = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
 _CAPACITY_EVERY_S: Final = 30.0
-_NOTHING_YET: Final = Part(0, 0)
-"""Of a replica that others may use, until it is known what they leave."""
+_RETRY_S: Final = 1.0
+_NOTHING_YET: Final = Part(0, 1 << 62)
+"""Of a replica that others may use, until it is known what they leave: nothing starts, and what runs goes on."""
 
 
 class NoSlotError(Exception):
@@ -229,8 +230,8 @@ class Seats:
 
     async def _watch_capacity(self) -> None:
         while True:
-            await self._look_at_capacity()
-            await asyncio.sleep(_CAPACITY_EVERY_S)
+            has_told = await self._look_at_capacity()
+            await asyncio.sleep(_CAPACITY_EVERY_S if has_told else _RETRY_S)
 
     def _look_at_replicas(self) -> None:
         if not isinstance(self._engine, Replicated):
@@ -244,12 +245,18 @@ class Seats:
         for name, view in views.items():
             self._change(name, _Told(view.capacity_tokens, view.block_tokens, healthy=view.healthy))
 
-    async def _look_at_capacity(self) -> None:
-        """Ask an engine that is no pool how much it holds; one that does not tell is bounded by the runs alone."""
+    async def _look_at_capacity(self) -> bool:
+        """Ask an engine that is no pool how much it holds, and return whether it answered.
+
+        One that does not tell is bounded by the runs alone.
+        """
         if isinstance(self._engine, TellsMetrics) and not isinstance(self._engine, Replicated):
-            with suppress(EngineError):
+            try:
                 load = load_of(await self._engine.metrics_text())
-                self._change(self._engine_name, _Told(load.capacity_tokens, load.block_tokens, healthy=True))
+            except EngineError:
+                return False
+            self._change(self._engine_name, _Told(load.capacity_tokens, load.block_tokens, healthy=True))
+        return True
 
     def _change(self, name: str, told: "_Told") -> None:
         if self._replicas.get(name) == told:

@@ -106,7 +106,7 @@ class SharedCapacity:
     def __init__(self, client: RedisClient, *, floor_tokens: int, gateway: str = "", num_workers: int = 1) -> None:
         self._client: Any = client
         self._floor_tokens, self._num_workers = floor_tokens, num_workers
-        self._gateway = gateway
+        self._gateway, self._runs = gateway, f"runs {gateway}"
         self._member = secrets.token_hex(8)
         self._standings: dict[str, _Standing] = {}
         self._outages = Outages("The balance of capacity with other processes", logger)
@@ -119,7 +119,7 @@ class SharedCapacity:
     async def part_of_runs(self, whole: int, demand: Demand) -> Part:
         """Return this worker's part of the runs that its gateway may have at once, after a round of announcements."""
         return await self._balance(
-            f"runs {self._gateway}",
+            self._runs,
             _Capacity(whole, floor=1, first=whole // self._num_workers, untold=whole // self._num_workers),
             used=demand.num_admitted,
             wanted=demand.num_runs,
@@ -146,7 +146,11 @@ class SharedCapacity:
             )
             for name, whole in whole_tokens.items()
         ]
-        return dict(zip(whole_tokens, await asyncio.gather(*rounds), strict=True))
+        parts = dict(zip(whole_tokens, await asyncio.gather(*rounds), strict=True))
+        kept = {_key(_machine_wide(name)) for name in whole_tokens} | {_key(self._runs)}
+        # Addresses come and go where pods do.
+        self._standings = {key: standing for key, standing in self._standings.items() if key in kept}
+        return parts
 
     async def aclose(self) -> None:
         """Give everything back, and close the client."""

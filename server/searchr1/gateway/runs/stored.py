@@ -122,21 +122,31 @@ class StoredRun(RunHandle):
         await self._end("forget")
 
     async def _end(self, command: Command) -> None:
-        polls = 0
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                if not await self._goes_on() and isinstance(taken := await self._taken_over(), RunHandle):
-                    await taken.cancel()
-                    return
-                while await self._goes_on():
-                    if polls % _POLLS_PER_MESSAGE == 0:  # A message is lost where the owner's connection breaks.
-                        await self._store.send_to_owner(self.meta, command)
-                    polls += 1
-                    await asyncio.sleep(_POLL_S)
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await self._ask_to_end(command)
+            except TimeoutError:
+                if not await self._goes_on():  # Nobody drives it, and nobody is to begin.
+                    await self._store.abandon(self.meta)
         except RunStoreError as error:
             raise _unreachable() from error
-        except TimeoutError:
-            pass  # It was asked, and the answer shows that it still runs.
+
+    async def _ask_to_end(self, command: Command) -> None:
+        """Return once the run has ended. Where its owner is gone, it is taken over to be ended."""
+        polls = 0
+        while True:
+            if await self._goes_on():
+                if polls % _POLLS_PER_MESSAGE == 0:  # A message is lost where the owner's connection breaks.
+                    await self._store.send_to_owner(self.meta, command)
+                polls += 1
+                await asyncio.sleep(_POLL_S)
+            elif isinstance(taken := await self._taken_over(), RunHandle):
+                return await taken.cancel()
+            elif taken is None:
+                return None
+            else:
+                await asyncio.sleep(_WAIT_S)
 
     async def run(self) -> Run:
         """See ``RunHandle.run``. Raises ``RunUnreadableError`` where what is stored of it can't be read."""
@@ -174,6 +184,9 @@ class StoredRun(RunHandle):
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._message_due_s:
             self._message_due_s = now_s + _WAIT_S
+            # Another server may have taken the run over since.
+            with suppress(RunStoreError):
+                self._state = await self._store.state(self.meta.id) or self._state
             # A full store takes no messages. The owner may end the run then, but what there is can be read.
             with suppress(RunStoreError):
                 await self._store.send_to_owner(self.meta, "read")

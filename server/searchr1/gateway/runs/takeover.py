@@ -29,6 +29,7 @@ from searchr1.gateway.runs.seats import NoSlotError
 from searchr1.gateway.runs.store.base import History, Orphan, RunMeta, RunStore, RunStoreError, RunUnreadableError
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import Services
+from searchr1.retrieval.frozen import FrozenRetriever
 from searchr1_client.events import KnownEvent, parse_event
 
 logger = logging.getLogger(__name__)
@@ -95,6 +96,9 @@ class Takeovers:
         self._services, self._store, self._replica = services, store, replica
         self._live, self._adopt, self._on_failure = live, adopt, on_failure
         self._lock = asyncio.Lock()
+        self._taking: set[asyncio.Task[LiveRun | Waiting | None]] = set()
+        self._unfinished: dict[str, RunMeta] = {}
+        """Runs that are this gateway's in the store, and that nobody drives yet."""
         self._told: deque[str] = deque(maxlen=_MAX_TOLD)
         self._gone_since: dict[str, float] = {}
         """By replica, of the event loop's clock."""
@@ -106,9 +110,35 @@ class Takeovers:
             RunStoreError: the store does not answer.
             RunUnreadableError: what is stored of the run can't be read.
         """
+        # Whoever asked may leave, and a run that is half taken over would be nobody's.
+        taking = asyncio.create_task(self._take_alone(meta))
+        self._taking.add(taking)
+        taking.add_done_callback(self._taken)
+        return await asyncio.shield(taking)
+
+    async def own(self, run_id: str) -> LiveRun | None:
+        """Return this gateway's run of that id, once what is being taken over is taken."""
+        async with self._lock:
+            return self._live(run_id)
+
+    def is_unfinished(self, run_id: str) -> bool:
+        """Return whether the store has the run as this gateway's while nobody drives it yet."""
+        return run_id in self._unfinished
+
+    async def settled(self) -> None:
+        """Wait until nothing is being taken over."""
+        await asyncio.gather(*self._taking, return_exceptions=True)
+
+    def _taken(self, taking: "asyncio.Task[LiveRun | Waiting | None]") -> None:
+        self._taking.discard(taking)
+        if not taking.cancelled():
+            taking.exception()  # Whoever asked may have left, and has been told otherwise.
+
+    async def _take_alone(self, meta: RunMeta) -> LiveRun | Waiting | None:
         async with self._lock:
             if (live := self._live(meta.id)) is not None:
                 return live
+            meta = self._unfinished.get(meta.id, meta)
             data = await self._store.plan(meta.id)
             if data is None:
                 return None
@@ -136,8 +166,14 @@ class Takeovers:
                 await self._look()
             except RunStoreError as error:
                 self._on_failure(error)
+            except Exception:  # Without it, nobody would look for what other gateways leave.
+                logger.exception("the look around met an error of the server's own")
 
     async def _look(self) -> None:
+        for meta in list(self._unfinished.values()):
+            if await self.take(meta) is None:
+                await self._store.abandon(meta)
+                self._unfinished.pop(meta.id, None)
         orphans = await self._store.orphans(_MAX_PER_LOOK)
         now = asyncio.get_running_loop().time()
         self._gone_since = {one.replica: self._gone_since.get(one.replica, now) for one in orphans}
@@ -163,13 +199,16 @@ class Takeovers:
             raise _NotHereError(f"the server does not serve {stored.model!r}")
         if readiness.is_stopping or not readiness.engines[model.name].takes_runs:
             raise _NotHereError("the server takes no runs")
+        if not model.seats.has_room(stored.caller):
+            raise _NotHereError("the server is full")
         restored = await self._restored(meta, model, stored, await self._store.history(meta.id))
         with ExitStack() as stack:
             seat = stack.enter_context(seat_of(self._services, restored.plan))
             taken = await self._store.take(meta, self._replica)
             if taken is None:
                 return WAITING
-            # From here on nobody else writes.
+            # From here on nobody else writes, and what fails is begun again at the next look around.
+            self._unfinished[meta.id] = taken
             history = await self._store.history(meta.id)
             if len(history.events) > len(restored.data):
                 restored = await self._restored(meta, model, stored, history)
@@ -191,6 +230,7 @@ class Takeovers:
             live = LiveRun(taken, drive, leave_s=stored.grace_s, journal=journal, plan=data, past=past)
             live.kept = True
             self._adopt(live, stack.pop_all().close)
+            del self._unfinished[meta.id]
         live.await_reader()
         self._services.metrics.runs_taken_over.inc()
         logger.info("run %s was taken over from %s, after %d events", meta.id, meta.replica, len(past))
@@ -213,9 +253,9 @@ class Takeovers:
         if [event.seq for event in events] != list(range(len(events))):
             raise JournalError("events are missing in the log")
         past = replay(plan.rollout, read_inputs(history.inputs), events, stats)
-        if plan.record is not None:  # What was answered from the record is not answered again.
+        if isinstance(plan.retriever, FrozenRetriever):
             for outcome in past.outcomes:
-                await plan.retriever.search(outcome.query, plan.options.top_k, LEAST_S)
+                plan.retriever.skip(outcome.query)
         return _Restored(plan, past, stats, data, history.inputs)
 
 

@@ -269,6 +269,7 @@ async def test_of_all_that_take_a_run_one_gets_it_and_the_owner_before_is_refuse
     state = await stores[0].state("run_t1")
     assert state is not None
     assert state.meta == taken
+    assert await stores[0].take(about, taken.replica) == taken, "whoever asks twice, as the answer was lost, has it"
     late: list[Callable[[], Awaitable[None]]] = [
         lambda: stores[0].create(about, b"the plan"),
         lambda: stores[0].append(about, logged(2)),

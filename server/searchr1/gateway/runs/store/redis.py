@@ -15,6 +15,7 @@ names all replicas that may have such runs.
 import asyncio
 import time
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
@@ -211,8 +212,13 @@ class RedisRunStore:
         keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
         values = owner_token(meta), owner_token(taken), encode_state(RunState(taken)), self._ttl_ms
         won = await _answer(self._client.eval(TAKE, len(keys), *keys, *values))
-        await self.disown(Orphan(meta.replica if won else replica, meta.id))
-        return taken if won else None
+        if not won:
+            await self.disown(Orphan(replica, meta.id))
+            return None
+        if meta.replica != replica:
+            with suppress(RunStoreError):  # Whoever finds it there sees that it has another owner.
+                await self.disown(Orphan(meta.replica, meta.id))
+        return taken
 
     async def history(self, run_id: str) -> History:
         """See ``RunStore.history``."""

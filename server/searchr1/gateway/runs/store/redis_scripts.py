@@ -52,6 +52,7 @@ All or nothing: a Redis that is restarted empty between two commands would be le
 """
 
 TAKE: Final = """
+if redis.call('GET', KEYS[1]) == ARGV[2] then return 1 end
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('EXISTS', KEYS[3]) == 0 then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[4])
 redis.call('SET', KEYS[2], ARGV[3], 'PX', ARGV[4])
@@ -60,6 +61,7 @@ return 1
 """KEYS: the owner, the state, the plan. ARGV: the owner's token as it was, the new one, the new state, ms.
 
 Of all that try with the same old token, the first one alone succeeds; from then on the old owner's writes are refused.
+One that was sent twice, because its answer was lost, succeeds twice.
 """
 
 ABANDON: Final = """
