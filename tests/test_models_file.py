@@ -66,6 +66,20 @@ def test_nothing_of_the_defaults_engine_is_taken_over(tmp_path: Path) -> None:
     assert candidate.settings.engine is None
 
 
+def test_the_engine_arguments_of_the_environment_are_the_defaults_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEARCHR1_ENGINE_ARGS", '{"block_size": 32}')
+    default, small, _ = read(tmp_path, WHOLE)
+    assert dict(default.settings.engine_args) == {"block_size": 32}
+    assert dict(small.settings.engine_args) == {}
+
+
+def test_a_worker_has_its_part_of_a_models_queue(tmp_path: Path) -> None:
+    _, small = read(tmp_path, SMALL + "max_queued_runs = 100", redis_url="redis://r", workers=4)
+    assert small.settings.max_queued_runs == 25
+
+
 def test_every_key_of_a_table_is_a_setting() -> None:
     assert set(ModelTable.model_fields) - {"name", "candidate_of", "share"} <= set(Settings.model_fields)
 

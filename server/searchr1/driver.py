@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from searchr1.deadline import Deadline, DeadlinePassedError
 from searchr1.engines.base import UNSHAPED, Engine, SamplingParams, Shaping
 from searchr1.engines.resume import Begun, UnbrokenCompletion
-from searchr1.engines.retry_budget import SHARED_BUDGET
+from searchr1.engines.retry_budget import SHARED_BUDGET, RetryBudget
 from searchr1.errors import EngineError
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import (
@@ -166,11 +166,13 @@ async def drive(
     *,
     begun: Begun | None = None,
     follow: Follow | None = None,
+    retries: RetryBudget | None = None,
 ) -> AsyncGenerator[DriveEvent, None]:
     """Run ``rollout`` to its end, yielding events as they happen; ``Finished`` comes last.
 
     Its turns begin when ``turns`` says so; by default at once. ``begun`` is what another process has read of the
-    completion that the rollout waits for: the rollout has its text, but not its ids.
+    completion that the rollout waits for: the rollout has its text, but not its ids. ``retries`` bounds how often
+    completions are asked for again; by default together with all others of this process.
 
     Closing this iterator, or cancelling the task that reads it, aborts whatever is in flight. Engine errors (a
     completion that stays broken off among them) and failed searches come as events; nothing but
@@ -180,7 +182,7 @@ async def drive(
     clock = Deadline(options.deadline_s)
     turns = turns or AtOnce(later_first=options.priority_by_turn)
     searcher = _Searcher(retriever, options, clock, stats)
-    completions = _Completions(engine, options, turns, begun, follow)
+    completions = _Completions(engine, options, turns, begun, follow, retries or SHARED_BUDGET)
     async with aclosing(searcher):
         while not isinstance(action := rollout.action, Finish):
             try:
@@ -242,6 +244,7 @@ class _Completions:
     begun: Begun | None
     """What has come of the first one already."""
     follow: Follow | None
+    retries: RetryBudget
 
     async def begin(self, rollout: Rollout, action: Generate, clock: Deadline) -> UnbrokenCompletion:
         """Return the completion that ``action`` asks for, once its turn has come."""
@@ -256,7 +259,7 @@ class _Completions:
             decode=rollout.spell,
             patient=action.turn > 1,
             left_s=clock.remaining_s,
-            budget=SHARED_BUDGET,
+            budget=self.retries,
             on_break=self.turns.lost,
             begun=begun,
         )

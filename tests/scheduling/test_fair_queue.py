@@ -106,3 +106,14 @@ def test_of_one_key_the_lowest_rank_goes_first_and_of_equals_the_one_that_came_f
     assert {ticket.run: place for ticket, place in queue.places()} == {"b": 0, "d": 1, "c": 2, "a": 3}
     queue.remove(Ticket("d", "t", "k", 10, rank=1.0))
     assert [queue.take().run for _ in range(3)] == ["b", "c", "a"]
+
+
+def test_a_tenant_that_is_passed_over_saves_nothing_up() -> None:
+    queue = filled(*(Ticket(f"a{n}", "a", "k", 10) for n in range(60)))
+    for number in range(50):
+        queue.add(Ticket(f"b{number}", "b", "k", 10))
+        assert queue.head(skipped="a") is not None
+        assert queue.take(skipped="a").run == f"b{number}"
+    for number in range(6):
+        queue.add(Ticket(f"c{number}", "c", "k", 10))
+    assert Counter(run[0] for run in runs(queue)[:8]) == {"a": 4, "c": 4}

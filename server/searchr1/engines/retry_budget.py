@@ -63,4 +63,4 @@ class RetryBudget:
 
 
 SHARED_BUDGET: Final = RetryBudget()
-"""The budget of this process, whatever engines it has."""
+"""The budget of completions for which nobody names another one: those of trainers and evaluators."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from searchr1.engines.base import ServedEngine
 from searchr1.engines.factory import open_engine
+from searchr1.engines.retry_budget import RetryBudget
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.errors import ApiError
@@ -39,6 +40,8 @@ class ServedModel:
     share: float = 0.0
     shared: SharedCapacity | None = None
     """Balances the capacity of its engine with other processes, where others may use it."""
+    retries: RetryBudget = field(default_factory=RetryBudget)
+    """Bounds how often its engine is asked again; that of another model may be down meanwhile."""
     reload_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     name: str = field(init=False)
     """The name that clients use."""
@@ -111,9 +114,10 @@ async def open_model(config: ModelConfig, search: SearchLayer, *, gateway: str =
     settings = config.settings
     source = settings.tokenizer or settings.model
     tokenizer = await asyncio.to_thread(Tokenizer.load, source, add_bos=settings.add_bos)
+    retries = RetryBudget()
     async with (
         open_engine(settings.engine_config(tokenizer.vocab_size)) as engine,
-        open_rewriter(settings, engine, tokenizer) as rewriter,
+        open_rewriter(settings, engine, tokenizer, retries) as rewriter,
     ):
         yield ServedModel(
             settings=settings,
@@ -123,6 +127,7 @@ async def open_model(config: ModelConfig, search: SearchLayer, *, gateway: str =
             policy_version=settings.model,
             served_from=settings.model,
             rewriter=rewriter,
+            retries=retries,
             candidate_of=config.candidate_of,
             share=config.share,
             shared=open_shared_capacity(settings, gateway=gateway),

@@ -366,3 +366,15 @@ async def test_a_real_server_that_is_started_again_speaks_with_the_pools_weights
             assert await said(pool) == new
         finally:
             await asyncio.to_thread(again.__exit__, None, None, None)
+
+
+async def test_a_replica_whose_load_can_t_be_read_has_the_capacity_that_it_told_before() -> None:
+    async with fakes(1) as [one]:
+        one.num_blocks = 100
+        async with pool_of(static(one)) as pool:
+            await until(lambda: pool.replicas[0].used_tokens is not None)
+            capacity_tokens = pool.replicas[0].capacity_tokens
+            one.fails_metrics = True
+            await until(lambda: pool.replicas[0].used_tokens is None)
+            assert pool.replicas[0].capacity_tokens == capacity_tokens == 99 * 16
+            assert pool.replicas[0].healthy

@@ -84,6 +84,7 @@ class FakeVllm:
     """Address and path of what its owner told it, and of completions meanwhile."""
     num_blocks: int | None = None
     """KV blocks of 16 tokens that its metrics tell."""
+    fails_metrics: bool = False
     num_cached_tokens: int | None = 0
     """In the usage of each completion; None leaves it out, as a server without prompt tokens details does."""
     bytes_per_write: int | None = None
@@ -384,6 +385,8 @@ def _health(fake: FakeVllm) -> Any:
 
 def _metrics(fake: FakeVllm) -> Any:
     def respond() -> web.Response:
+        if fake.fails_metrics:
+            return web.Response(status=500)
         labels = '{engine="0",model_name="fake"}'
         blocks = ""
         if fake.num_blocks is not None:

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from searchr1.engines.base import Chunk, SamplingParams
+from searchr1.engines.retry_budget import RetryBudget
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.runs.rewrite import MAX_CHARS, MAX_TOKENS, open_rewriter
 from searchr1.identity import ANYONE
@@ -74,7 +75,7 @@ def asked(stage: Stage, number: int = -1) -> str:
 async def rewriting_stage(engine: StageEngine, **settings: Any) -> AsyncIterator[Stage]:
     async with running_stage(engine=engine, conversation="rewrite", **settings) as stage:
         services = stage.services
-        async with open_rewriter(services.settings, engine, services.default.tokenizer) as rewriter:
+        async with open_rewriter(services.settings, engine, services.default.tokenizer, RetryBudget()) as rewriter:
             services.default.rewriter = rewriter
             yield stage
 

@@ -180,6 +180,7 @@ class RunDrive:
             self._seat,
             begun=self._past.begun,
             follow=follow,
+            retries=self._model.retries,
         )
         async with aclosing(driving):
             async for driven in driving:

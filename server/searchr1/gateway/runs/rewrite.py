@@ -13,7 +13,7 @@ import msgspec
 
 from searchr1.engines.base import Engine, SamplingParams
 from searchr1.engines.resume import UnbrokenCompletion
-from searchr1.engines.retry_budget import SHARED_BUDGET
+from searchr1.engines.retry_budget import RetryBudget
 from searchr1.errors import ConfigurationError, EngineError
 from searchr1.loop.conversation import Turn
 from searchr1.settings import Settings
@@ -83,8 +83,8 @@ class RulesRewriter:
 class EngineRewriter:
     """Rewrites with the model that is served."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
-        self._engine, self._tokenizer = engine, tokenizer
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, retries: RetryBudget) -> None:
+        self._engine, self._tokenizer, self._retries = engine, tokenizer, retries
 
     def prepare(self, turns: Sequence[Turn], *, cache_salt: str | None = None) -> Rewriting:
         """See ``Rewriter``. The completion is aborted after its first line."""
@@ -104,7 +104,7 @@ class EngineRewriter:
                 priority=await seat.begin(len(ids)),
                 decode=self._tokenizer.decode,
                 left_s=left_s,
-                budget=SHARED_BUDGET,
+                budget=self._retries,
                 on_break=seat.lost,
             )
             try:
@@ -173,14 +173,16 @@ def checked(written: str, dialogue: Sequence[Turn], *, reserved: Sequence[str]) 
 
 
 @asynccontextmanager
-async def open_rewriter(settings: Settings, engine: Engine, tokenizer: Tokenizer) -> AsyncIterator[Rewriter | None]:
+async def open_rewriter(
+    settings: Settings, engine: Engine, tokenizer: Tokenizer, retries: RetryBudget
+) -> AsyncIterator[Rewriter | None]:
     """Open the rewriter that ``settings`` ask for; None where conversations are not rewritten."""
     if settings.conversation != "rewrite":
         yield None
     elif settings.rewriter == "rules":
         yield RulesRewriter()
     elif settings.rewrite_url is None:
-        yield EngineRewriter(engine, tokenizer)
+        yield EngineRewriter(engine, tokenizer, retries)
     else:
         key = settings.rewrite_api_key
         headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
