@@ -1,5 +1,6 @@
 """The report: tables of all arms, what was aimed at and what came out, and the simulator's errors."""
 
+import shutil
 import statistics
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -26,7 +27,8 @@ $ python -m loadtests.agents suite --model DIR --out OUT --recorded FOLDER --thu
 $ python -m loadtests.agents report OUT --model DIR
 ```
 
-which goes on where it was interrupted. DIR is a checkpoint, here SmolLM2-135M-Instruct. FOLDER holds recorded runs of
+which goes on where it was interrupted, here too with OUT/results.jsonl from [agents.jsonl](agents.jsonl), which has the
+times of every run and no text. DIR is a checkpoint, here SmolLM2-135M-Instruct. FOLDER holds recorded runs of
 a published Search-R1 checkpoint, and TA ThunderAgent's package; neither is in this repository. Without FOLDER, the
 texts are words that mean nothing.
 """
@@ -45,11 +47,16 @@ _METHOD = """## How it is measured
 
 
 def write_report(out: Path, model: Path, docs: Path) -> None:
-    """Write ``agents.md`` and its pictures into ``docs``. Raises ``ValueError`` where nothing was measured."""
-    found = results.read(out / "results.jsonl")
+    """Write ``agents.md``, its pictures and the results themselves into ``docs``.
+
+    Raises:
+        ValueError: nothing was measured.
+    """
+    file = out / "results.jsonl"
+    found = results.read(file)
     measured = [result for result in found if result.runs]
     if not measured:
-        raise ValueError(f"{out}/results.jsonl has no measured arm")
+        raise ValueError(f"{file} has no measured arm")
     parts = [_HEAD, goals_table(measured)]
     for (scenario, num_runs), group in _grouped(measured, lambda result: (result.scenario, result.num_runs)):
         parts.append(f"## {scenario}, {num_runs} runs\n\n{_about(group)}\n\n{arms_table(group)}\n")
@@ -58,6 +65,7 @@ def write_report(out: Path, model: Path, docs: Path) -> None:
     parts.append(_simulated(found, out, model))
     parts.append(_METHOD)
     parts.append(f"Made with: {_made_with(measured)}.\n")
+    shutil.copyfile(file, docs / "agents.jsonl")
     (docs / "agents.md").write_text("\n".join(part for part in parts if part), encoding="utf-8")
     draw_latencies(docs / "agents-latencies.png", measured)
     draw_parts(docs / "agents-parts.png", measured)
