@@ -49,7 +49,6 @@ async def test_no_event_is_shown_before_it_is_stored(pair: tuple[Stage, Stage], 
                 num_shown += 1
                 assert num_shown <= watched.num_stored
     assert num_shown == watched.num_stored > 10
-    assert watched.num_calls > 1
 
 
 @pytest.mark.parametrize("fails", [True, False])

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Final
 
 from searchr1.breaker import Breaker
@@ -136,7 +135,7 @@ class Replica:
                 self.load = load_of(await self.client.metrics_text())
             except EngineError:
                 # Its capacity is what it was: nobody may count on more because it did not tell.
-                self.load = replace(self.load, used_tokens=None, num_waiting=0)
+                self.load = Load(self.load.capacity_tokens, block_tokens=self.load.block_tokens)
             self._pending_tokens = 0
         self.seen.set()
         return serves
