@@ -42,13 +42,17 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 
 async def test_no_event_is_shown_before_it_is_stored(pair: tuple[Stage, Stage], watched: Watched) -> None:
     num_shown = 0
+    # The first completion ends only once something of it was shown, so that the run can't be stored all at once.
+    pair[0].engine.hold = asyncio.Event()
     async with pair[0].client.stream("POST", "/v1/research", json=QUESTION) as response:
         async for line in response.aiter_lines():
             if line.startswith("data: "):
                 assert json.loads(line[6:])["seq"] == num_shown
                 num_shown += 1
                 assert num_shown <= watched.num_stored
+                pair[0].engine.hold.set()
     assert num_shown == watched.num_stored > 10
+    assert watched.num_calls > 1
 
 
 @pytest.mark.parametrize("fails", [True, False])

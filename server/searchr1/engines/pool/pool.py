@@ -306,18 +306,17 @@ class VllmPool(TakesWeights):
 
     async def _watch(self, replica: Replica) -> None:
         times, loop = self._times, asyncio.get_running_loop()
-        num_bad, bad_at = 0, 0.0
+        num_bad, looked_at = 0, loop.time()
         while True:
             replica.doubted.clear()
-            looked_at = loop.time()
+            before, looked_at = looked_at, loop.time()
             num_bad = 0 if await replica.look() else num_bad + 1
-            bad_at = looked_at if num_bad == 1 else bad_at
             if self._weights.looked_at(replica):
                 self._spawn(self._weights.catch_up(replica))
-            # One look may have been unlucky, and what still brings tokens is left alone.
+            # One look may have been unlucky, and what has brought tokens since the look before is left alone.
             if num_bad >= 2 and self._others(replica):
                 unwell = EngineUnavailableError(f"the replica {replica.name} is unwell", passing=True)
-                replica.client.abandon(unwell, silent_s=loop.time() - bad_at)
+                replica.client.abandon(unwell, silent_s=max(loop.time() - before, times.look_every_s))
             stuck = EngineUnavailableError(f"a completion of {replica.name} has stopped", passing=True)
             replica.client.abandon(stuck, silent_s=times.stuck_s, begun_alone=True)
             with suppress(TimeoutError):
