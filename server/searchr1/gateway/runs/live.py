@@ -203,12 +203,8 @@ class LiveRun(RunHandle):
         They are the same ones until the store is known to have them: an answer may have been lost.
         """
         if self._batch is None and (events := self.unstored()):
-            self._batch = events, self.unstored_inputs()
+            self._batch = events, [] if self._journal is None else self._journal.unstored()
         return self._batch or ([], [])
-
-    def unstored_inputs(self) -> list[bytes]:
-        """Return the lines of the journal that the store does not have."""
-        return [] if self._journal is None else self._journal.unstored()
 
     def mark_stored(self, events: Sequence[LoggedEvent], inputs: Sequence[bytes]) -> None:
         """Note that the store has these events and lines."""
