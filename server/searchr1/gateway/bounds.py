@@ -4,6 +4,7 @@ import json
 
 from searchr1.gateway.errors import error_body
 from searchr1.http_server.bounds import HttpBounds, connections_that_fit
+from searchr1.models_file import model_configs
 from searchr1.settings import Settings
 
 _PROBES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/metrics"})
@@ -13,8 +14,13 @@ _OTHER_FILES = 64
 
 
 def http_bounds(settings: Settings) -> HttpBounds:
-    """Return the bounds; fewer connections than the setting where the process may not open so many files."""
-    reserved = _OTHER_FILES + _FILES_PER_RUN * settings.max_concurrent_runs
+    """Return the bounds; fewer connections than the setting where the process may not open so many files.
+
+    Raises:
+        ConfigurationError: the file of models can't be read.
+    """
+    num_runs = sum(model.settings.max_concurrent_runs for model in model_configs(settings))
+    reserved = _OTHER_FILES + _FILES_PER_RUN * num_runs
     return HttpBounds(
         max_connections=connections_that_fit(settings.max_connections, reserved),
         keep_alive_s=settings.keep_alive_s,

@@ -116,6 +116,11 @@ class Scheduler:
         return len(self._waiting)
 
     @property
+    def largest_tokens(self) -> int:
+        """Tokens that the largest replica's KV cache holds, and so the longest prompt; 0 where none has told."""
+        return self._replicas.largest_tokens
+
+    @property
     def demand(self) -> Demand:
         """What the runs hold and want."""
         return Demand(

@@ -218,13 +218,44 @@ async def test_the_kv_cache_bounds_the_runs_that_go_on_at_once() -> None:
     async with running_stage(engine=engine, max_queued_runs=8, max_turns=2, max_observation_tokens=350) as stage:
         await eventually(lambda: stage.services.default.seats._replicas["engine"].capacity_tokens == 3984)
         asking = [asyncio.create_task(stage.client.post("/v1/research", json=ASK)) for _ in range(5)]
-        await eventually(lambda: stage.services.default.seats.num_queued == 3)
-        assert stage.services.default.seats.num_running == engine.num_open == 2
+        await eventually(lambda: (stage.services.default.seats.num_queued, engine.num_open) == (3, 2))
+        assert stage.services.default.seats.num_running == 2
         assert engine.hold is not None
         engine.hold.set()
         # Runs at once share the engine's script.
         assert {(await answer).json()["status"] for answer in asking} <= {"completed", "exhausted"}
         assert stage.services.default.seats.num_running == 0
+
+
+class SmallEngine(StageEngine):
+    """An engine whose KV cache is smaller than a prompt."""
+
+    async def metrics_text(self) -> str:
+        return 'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="25"} 1.0\n'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/research", ASK),
+        ("/v1/chat/completions", MESSAGES),
+        ("/v1/chat/completions", {**MESSAGES, "n": 2}),
+        ("/v1/responses", {"model": MODEL, "input": ASK["question"]}),
+    ],
+)
+async def test_a_prompt_that_no_cache_holds_is_the_clients_to_shorten(
+    path: str, body: dict[str, Any], stream: bool
+) -> None:
+    async with running_stage(engine=SmallEngine()) as stage:
+        await eventually(lambda: stage.services.default.seats._replicas["engine"].capacity_tokens == 384)
+        refused = await stage.client.post(path, json={**body, "stream": stream})
+        assert refused.status_code == 400
+        error = refused.json()["error"]
+        assert error["code"] == "context_length_exceeded"
+        assert "the engine's cache holds 384" in error["message"]
+        assert "retry-after" not in refused.headers
+        assert (stage.services.default.seats.num_running, stage.services.default.seats.num_queued) == (0, 0)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.question import AskedQuestion, question_of
-from searchr1.gateway.runs.seats import NoSlotError
+from searchr1.gateway.runs.seats import NoSlotError, PromptTooLargeError
 from searchr1.gateway.runs.store.base import RunUnreadableError
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import Services, services_of
@@ -209,6 +209,9 @@ def install_run_error_handlers(app: FastAPI) -> None:
         shed(services_of(request), "no_slot")
         return ApiError(503, str(error), code="overloaded", retry_after_s=error.retry_after_s).response()
 
+    async def on_too_large(_: Request, error: Exception) -> JsonResponse:
+        return ApiError(400, str(error), code="context_length_exceeded").response()
+
     async def on_unreachable(_: Request, error: Exception) -> JsonResponse:
         return ApiError(503, str(error), code="store_unavailable").response()
 
@@ -222,5 +225,6 @@ def install_run_error_handlers(app: FastAPI) -> None:
         return ApiError(404, message, code="run_unreadable").response()
 
     app.add_exception_handler(NoSlotError, on_no_slot)
+    app.add_exception_handler(PromptTooLargeError, on_too_large)
     app.add_exception_handler(RunUnreadableError, on_unreadable)
     app.add_exception_handler(RunsUnreachableError, on_unreachable)

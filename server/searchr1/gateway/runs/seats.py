@@ -38,6 +38,17 @@ class NoSlotError(Exception):
         self.retry_after_s = retry_after_s
 
 
+class PromptTooLargeError(NoSlotError):
+    """Refusal of a prompt that no replica's KV cache holds, however empty. ``str()`` tells people what to change."""
+
+    def __init__(self, num_ids: int, largest_tokens: int) -> None:
+        """``num_ids`` is the prompt's length, ``largest_tokens`` the largest KV cache, both in tokens."""
+        super().__init__(retry_after_s=60.0)
+        self.args = (
+            f"The question makes a prompt of {num_ids} tokens; the engine's cache holds {largest_tokens}. Shorten it.",
+        )
+
+
 class SeatExpiredError(Exception):
     """A run's deadline passed while it waited for its start."""
 
@@ -168,6 +179,8 @@ class Seats:
             tenant_weight=self._weights.get(caller.tenant, 1.0),
         )
         try:
+            if any(isinstance(one, Refuse) and one.reason == "too_large" for one in decisions):
+                raise PromptTooLargeError(num_ids, self._scheduler.largest_tokens)
             self.carry_out(decisions)
             yield seat
         finally:

@@ -68,6 +68,8 @@ class GroupedCommands:
             for _, answer in group:
                 answer.cancel()
             raise
+        except Exception as error:  # noqa: BLE001 - the end of the task: whoever waits must hear of it
+            results = [error] * len(group)
         for (_, answer), result in zip(group, results, strict=True):
             if answer.done():  # Whoever asked has gone.
                 continue
