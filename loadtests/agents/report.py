@@ -14,7 +14,8 @@ from loadtests.agents.operating import scheduling_of
 from loadtests.agents.pictures import draw_latencies, draw_parts
 from loadtests.agents.result import Result
 from loadtests.agents.trace import Trace
-from loadtests.agents.validation import compared, engine_params
+from loadtests.agents.validation import compared, engine_params, without_end
+from loadtests.simulator.outcome import Outcome
 from searchr1.tokenizer import Tokenizer
 
 _HEAD = """# Ways to serve search agents, measured
@@ -125,8 +126,10 @@ def _simulated(found: Sequence[Result], out: Path, model: Path) -> str:
         "| scenario | arm | makespan s, simulated | mean s, simulated | p95 s, simulated | cached, simulated |",
         "|---|---|---|---|---|---|",
     ]
+    bounds = []
     for digest, group in _grouped([r for r in found if r.runs], lambda result: result.trace):
         trace = Trace.read(out / f"trace-{digest}.json")
+        bounds += _bound(group, without_end(trace, tokenizer, params, group[0].arrivals_per_s))
         for one in compared(group, trace, tokenizer, params, scheduling_of(trace)):
             real, simulated, errors = one.measured, one.simulated, one.errors
             rows.append(
@@ -143,7 +146,24 @@ The same runs and searches in `loadtests/simulator`, with rates that a minute of
 is fitted to the arms.
 
 {chr(10).join(rows)}
+
+With a KV cache that holds all runs whole, each token is computed once, and no order of the work can do with less
+(simulated, with the gateway's cached searches and stops):
+
+{chr(10).join(bounds)}
 """
+
+
+def _bound(group: Sequence[Result], boundless: Outcome) -> list[str]:
+    """Return what the most is that scheduling can gain over the plain agents of a group; empty without such."""
+    plain = [result for result in group if result.arm == "plain"]
+    if not plain:
+        return []
+    times = median(plain, lambda result: result.makespan_s) / boundless.makespan_s
+    return [
+        f"* {plain[0].scenario} {plain[0].num_runs}: a makespan of {boundless.makespan_s:.1f} s, {times:.2f} times the "
+        "throughput measured of plain agents."
+    ]
 
 
 def _made_with(measured: Sequence[Result]) -> str:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtests.agents.playing import arrival_times_s
 from loadtests.agents.result import Result
@@ -18,6 +18,8 @@ from searchr1.scheduling.options import SchedulingOptions
 from searchr1.tokenizer import Tokenizer
 
 _CACHED_S = 0.002
+_MANY_CACHES = 100
+"""So many times the KV cache holds all runs whole."""
 
 
 class TracedSearches(Searches):
@@ -103,3 +105,16 @@ def compared(
         simulation.run(runs, arrival_times_s(result.arrivals_per_s, len(runs), seed=1))
         found.append(Compared(result, Outcome.of(simulation)))
     return found
+
+
+def without_end(trace: Trace, tokenizer: Tokenizer, params: EngineParams, arrivals_per_s: float | None) -> Outcome:
+    """Simulate plain agents on an engine whose KV cache holds all runs whole: each token is computed once.
+
+    Searches are cached and stopped at, as the gateway does. No order of the same work on such an engine with a smaller
+    cache computes less.
+    """
+    runs = lengths(trace, tokenizer)
+    boundless = replace(params, num_blocks=_MANY_CACHES * params.num_blocks)
+    simulation = Simulation(boundless, Plain(), 1, TracedSearches(trace, is_cached=True))
+    simulation.run(runs, arrival_times_s(arrivals_per_s, len(runs), seed=1))
+    return Outcome.of(simulation)

@@ -14,7 +14,7 @@ from loadtests.agents.operating import scheduling_of
 from loadtests.agents.playing import Played
 from loadtests.agents.report import write_report
 from loadtests.agents.result import Result, append, read
-from loadtests.agents.validation import TracedSearches, compared, engine_params
+from loadtests.agents.validation import TracedSearches, compared, engine_params, without_end
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.tokenizer import Tokenizer
 from tests.agents.worlds import small_trace
@@ -120,6 +120,19 @@ def test_arms_are_simulated_on_their_own_trace() -> None:
         assert one.errors["cached"] == pytest.approx(one.simulated.cached - 0.6)
 
 
+def test_nothing_is_faster_than_a_cache_for_all_runs() -> None:
+    trace, tokenizer = small_trace(), Tokenizer.load(str(CHECKPOINT))
+    params = engine_params(RATES, 4096, block_size=128, max_num_seqs=64)
+    boundless = without_end(trace, tokenizer, params, None)
+    assert boundless.kept == pytest.approx(1.0, abs=0.2)  # Blocks that are not full are computed again.
+    assert boundless.num_preemptions == 0
+    ends = [10.0] * len(trace.runs)
+    arms = [result(arm, ends) for arm in ("plain", "ours", "thunderagent")]
+    for one in compared(arms, trace, tokenizer, params, scheduling_of(trace)):
+        assert boundless.makespan_s <= one.simulated.makespan_s
+        assert boundless.recomputed_tokens <= one.simulated.recomputed_tokens
+
+
 def test_goals_are_told_honestly() -> None:
     plain, thunder = result("plain", [40.0, 90.0]), result("thunderagent-decay", [60.0, 60.0])
     table = goals_table([plain, thunder, result("thunderagent", [80.0, 80.0]), result("ours", [30.0, 36.0])])
@@ -159,6 +172,7 @@ def test_the_report_has_tables_and_pictures(tmp_path: Path, monkeypatch: pytest.
     page = (tmp_path / "agents.md").read_text(encoding="utf-8")
     assert "| ours | 45.0 | 9.0 |" in page
     assert "| rush 6 | plain | 60.0, " in page
+    assert "* rush 6: a makespan of " in page
     assert "2.2 times the KV cache's 4,096" in page
     for picture in ("agents-latencies.png", "agents-parts.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")

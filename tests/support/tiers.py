@@ -35,7 +35,8 @@ OF_FIXTURE = {
 }
 """Fixtures that start something, write a model with torch, or compute for long."""
 _STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
-_QUICK_PROGRAMS = frozenset({"git", "uname"})
+_QUICK_PROGRAMS = frozenset({"git", "uname", "fc-list"})
+"""``fc-list``: matplotlib lists the machine's fonts when it is used there for the first time."""
 _LARGE_MODULES = frozenset({"torch", "vllm"})
 
 
