@@ -1,5 +1,6 @@
 """Services as ``searchr1 serve`` opens them: the settings name the engine's kind."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import pytest
 from searchr1.engines.base import SamplingParams
 from searchr1.errors import ConfigurationError
 from searchr1.gateway.services import open_services
+from searchr1.scheduling.shares import Part
 from searchr1.settings import Settings
 from tests.engines.helpers import complete, text_of
 from tests.engines.vllm.fake_vllm import serve_fake_vllm
+from tests.gateway.conftest import eventually
 
 RETRIEVER = "http://127.0.0.1:9/retrieve"
 
@@ -60,6 +63,24 @@ async def test_the_file_of_models_opens_each_with_an_engine_of_its_own(model_dir
             ]
             assert said == ["<answer> small </answer>", "<answer> next </answer>"]
             assert [fake.bodies[0]["model"] for fake in (small, candidate)] == ["small", "next"]
+
+
+async def test_models_behind_one_engine_share_its_cache(model_dir: Path, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    async with serve_fake_vllm((), encode=lambda text: list(text.encode())) as engine:
+        engine.num_blocks = 1001
+        table = f'[[models]]\nname = "adapter"\nengine_url = "{engine.url}"\ntokenizer = "{model_dir}"\n'
+        file.write_text(table, encoding="utf-8")
+        given = settings(model_dir, engine_url=engine.url, models_file=file)
+        async with open_services(given) as services, AsyncExitStack() as stack:
+            for model in services.models:
+                await stack.enter_async_context(model.seats)
+
+            def shares() -> list[Part]:
+                return [part for model in services.models for part in model.seats._parts.values()]
+
+            await eventually(lambda: len(shares()) == 2 and all(part.meant > 4096 for part in shares()))
+            assert sum(part.held for part in shares()) <= 16 * 1000
 
 
 async def test_an_unknown_engine_is_told(model_dir: Path) -> None:

@@ -11,6 +11,7 @@ from searchr1.engines.retry_budget import RetryBudget
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.errors import ApiError
+from searchr1.gateway.runs.capacity_board import Board
 from searchr1.gateway.runs.rewrite import Rewriter, open_rewriter
 from searchr1.gateway.runs.seats import Seats
 from searchr1.gateway.runs.shared_capacity import SharedCapacity, open_shared_capacity
@@ -102,10 +103,13 @@ class ServedModels:
 
 
 @asynccontextmanager
-async def open_model(config: ModelConfig, search: SearchLayer, *, gateway: str = "") -> AsyncIterator[ServedModel]:
+async def open_model(
+    config: ModelConfig, search: SearchLayer, *, gateway: str = "", beside: Board | None = None
+) -> AsyncIterator[ServedModel]:
     """Open a model's tokenizer and engine. A remote engine need not be up yet: ``/readyz`` tells.
 
-    ``gateway`` names the gateway whose worker this process is, where it has several.
+    ``gateway`` names the gateway whose worker this process is, where it has several. On ``beside`` this process's
+    models share the capacity of engines, where there is no Redis for it.
 
     Raises:
         ConfigurationError: a path or a setting cannot work.
@@ -130,5 +134,5 @@ async def open_model(config: ModelConfig, search: SearchLayer, *, gateway: str =
             retries=retries,
             candidate_of=config.candidate_of,
             share=config.share,
-            shared=open_shared_capacity(settings, gateway=gateway),
+            shared=open_shared_capacity(settings, gateway=gateway, beside=beside),
         )

@@ -16,6 +16,7 @@ from searchr1.gateway.logs import BurstLog
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Readiness
 from searchr1.gateway.replica_metrics import ReplicaMetrics
+from searchr1.gateway.runs.capacity_board import LocalBoard
 from searchr1.gateway.seat_metrics import SeatMetrics
 from searchr1.gateway.served_model import ServedModel, ServedModels, open_model
 from searchr1.models_file import model_configs
@@ -83,9 +84,11 @@ async def open_services(settings: Settings, *, gateway: str = "") -> AsyncIterat
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
+        board = LocalBoard() if len(configs) > 1 else None
         # The one in this process comes last: it takes longest.
         opened = [
-            await stack.enter_async_context(open_model(config, search, gateway=gateway)) for config in reversed(configs)
+            await stack.enter_async_context(open_model(config, search, gateway=gateway, beside=board))
+            for config in reversed(configs)
         ]
         models = ServedModels(opened[::-1])
         engine = models.default.engine

@@ -1,4 +1,4 @@
-"""Capacity that several processes share, over a real Redis: how it is divided, and what stays when something fails."""
+"""Capacity that several share, over a real Redis or in one process: how it is divided, and what a failure leaves."""
 
 import asyncio
 import random
@@ -11,7 +11,8 @@ import pytest
 
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.factory import open_engine
-from searchr1.gateway.runs import shared_capacity
+from searchr1.gateway.runs import capacity_board
+from searchr1.gateway.runs.capacity_board import Board, LocalBoard, RedisBoard
 from searchr1.gateway.runs.shared_capacity import SharedCapacity, open_shared_capacity
 from searchr1.redis_client import open_redis
 from searchr1.scheduling.shares import Demand, Part
@@ -45,10 +46,23 @@ class Process:
         self.charged, self.waiting = self.charged + started, self.waiting - started
 
 
+Place = RedisServer | LocalBoard
+"""Where the board is: in a Redis, or in this process."""
+
+
+@pytest.fixture(params=["redis", "local"])
+def place(request: pytest.FixtureRequest, redis: RedisServer) -> Place:
+    return redis if request.param == "redis" else LocalBoard()
+
+
+def board_of(place: Place) -> Board:
+    return place if isinstance(place, LocalBoard) else RedisBoard(open_redis(place.url))
+
+
 @asynccontextmanager
-async def processes(redis: RedisServer, number: int, name: str) -> AsyncIterator[list[Process]]:
+async def processes(place: Place, number: int, name: str) -> AsyncIterator[list[Process]]:
     async with AsyncExitStack() as stack:
-        opened = [SharedCapacity(open_redis(redis.url), floor_tokens=FLOOR) for _ in range(number)]
+        opened = [SharedCapacity(board_of(place), floor_tokens=FLOOR) for _ in range(number)]
         for shared in opened:
             stack.push_async_callback(shared.aclose)
         yield [Process(shared, name) for shared in opened]
@@ -60,15 +74,15 @@ async def rounds(all_of_them: Sequence[Process], number: int = 3) -> None:
             await process.round()
 
 
-async def test_one_alone_gets_the_whole_once_others_had_time_to_speak_up(redis: RedisServer) -> None:
-    async with processes(redis, 1, "http://alone:1") as [one]:
+async def test_one_alone_gets_the_whole_once_others_had_time_to_speak_up(place: Place) -> None:
+    async with processes(place, 1, "http://alone:1") as [one]:
         one.waiting = 100
         assert await one.round() == Part(FLOOR, FLOOR)
         assert await one.round() == Part(WHOLE, WHOLE)
 
 
-async def test_shares_follow_demand_and_an_idle_one_keeps_the_floor(redis: RedisServer) -> None:
-    async with processes(redis, 3, "http://three:1") as three:
+async def test_shares_follow_demand_and_an_idle_one_keeps_the_floor(place: Place) -> None:
+    async with processes(place, 3, "http://three:1") as three:
         busy, busier, idle = three
         busy.waiting, busier.waiting = 10_000, 20_000
         await rounds(three, 4)
@@ -77,8 +91,8 @@ async def test_shares_follow_demand_and_an_idle_one_keeps_the_floor(redis: Redis
         assert busier.part.meant == pytest.approx(2 * busy.part.meant, rel=0.1)
 
 
-async def test_a_newcomer_waits_for_what_others_still_need(redis: RedisServer) -> None:
-    async with processes(redis, 2, "http://newcomer:1") as both:
+async def test_a_newcomer_waits_for_what_others_still_need(place: Place) -> None:
+    async with processes(place, 2, "http://newcomer:1") as both:
         old, new = both
         old.charged = 9_000
         await rounds([old])
@@ -92,9 +106,9 @@ async def test_a_newcomer_waits_for_what_others_still_need(redis: RedisServer) -
         assert new.part.held > 5_000
 
 
-async def test_together_they_never_hold_more_than_the_whole(redis: RedisServer) -> None:
+async def test_together_they_never_hold_more_than_the_whole(place: Place) -> None:
     chance = random.Random(7)
-    async with processes(redis, 4, "http://random:1") as four:
+    async with processes(place, 4, "http://random:1") as four:
         for _ in range(400):
             process = chance.choice(four)
             process.waiting += chance.choice([0, 0, 300, 3_000])
@@ -106,7 +120,7 @@ async def test_together_they_never_hold_more_than_the_whole(redis: RedisServer) 
 
 
 async def test_what_a_dead_one_held_comes_back(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_capacity, "LEASE_S", 0.2)
+    monkeypatch.setattr(capacity_board, "LEASE_S", 0.2)
     async with processes(redis, 2, "http://dead:1") as both:
         one, other = both
         one.waiting = other.waiting = 9_000
@@ -116,9 +130,9 @@ async def test_what_a_dead_one_held_comes_back(redis: RedisServer, monkeypatch: 
             await asyncio.sleep(0.02)
 
 
-async def test_one_that_ends_gives_its_part_back_at_once(redis: RedisServer) -> None:
-    async with processes(redis, 1, "http://ends:1") as [one]:
-        async with processes(redis, 1, "http://ends:1") as [other]:
+async def test_one_that_ends_gives_its_part_back_at_once(place: Place) -> None:
+    async with processes(place, 1, "http://ends:1") as [one]:
+        async with processes(place, 1, "http://ends:1") as [other]:
             one.waiting = other.waiting = 9_000
             await rounds([one, other])
             assert one.part.held < WHOLE
@@ -170,7 +184,9 @@ async def processes_of_silence(never: Any) -> AsyncIterator[tuple[Process, Proce
             pass
 
     clients: list[Any] = [Client([6_000, b"other", 3_000]), Client()]
-    known, unknown = (Process(SharedCapacity(client, floor_tokens=FLOOR), "http://r:1") for client in clients)
+    known, unknown = (
+        Process(SharedCapacity(RedisBoard(client), floor_tokens=FLOOR), "http://r:1") for client in clients
+    )
     await known.round()
     yield known, unknown
     for process in (known, unknown):
@@ -192,7 +208,9 @@ async def test_workers_of_one_gateway_share_its_runs_and_two_gateways_do_not(red
     async with AsyncExitStack() as stack:
         opened = []
         for gateway in ("one", "one", "two"):
-            shared = SharedCapacity(open_redis(redis.url), floor_tokens=FLOOR, gateway=gateway, num_workers=2)
+            shared = SharedCapacity(
+                RedisBoard(open_redis(redis.url)), floor_tokens=FLOOR, gateway=gateway, num_workers=2
+            )
             stack.push_async_callback(shared.aclose)
             opened.append(shared)
         demand = Demand(num_admitted=0, num_runs=100, charged_tokens={}, unplaced_tokens=0)
@@ -205,7 +223,8 @@ async def test_a_worker_that_comes_later_finds_its_share(redis: RedisServer) -> 
     idle = Demand(num_admitted=0, num_runs=0, charged_tokens={}, unplaced_tokens=0)
     async with AsyncExitStack() as stack:
         first, second = (
-            SharedCapacity(open_redis(redis.url), floor_tokens=FLOOR, gateway="later", num_workers=2) for _ in range(2)
+            SharedCapacity(RedisBoard(open_redis(redis.url)), floor_tokens=FLOOR, gateway="later", num_workers=2)
+            for _ in range(2)
         )
         for shared in (first, second):
             stack.push_async_callback(shared.aclose)
@@ -232,7 +251,7 @@ async def test_nothing_is_shared_without_redis_or_with_an_engine_of_its_own(
     shared = open_shared_capacity(settings)
     assert (shared is not None) is shares
     if shared is not None:
-        await shared._client.aclose()
+        await shared.aclose()
 
 
 async def test_two_machines_do_not_mean_the_same_engine_by_a_loopback_address(

@@ -1,9 +1,9 @@
 """Capacity that several processes share: gateways before the same engines, and the workers of one gateway.
 
-In Redis each process announces, about once a second and under a short lease, what it wants of a capacity and what it
-holds of it. ``scheduling/shares.py`` says what is meant for each. A process holds more only where the others together
-leave it, so that all together hold no more than the whole, and what it loses it gives back as its runs end. What a
-process held that has died comes back when its lease ends.
+On a board (``capacity_board.py``), in Redis, each process announces, about once a second and under a short lease, what
+it wants of a capacity and what it holds of it. ``scheduling/shares.py`` says what is meant for each. What a process
+loses it gives back as its runs end, and what one held that has died comes back when its lease ends. Several models of a
+process without a Redis share likewise, on a board in its memory: their engine may be one.
 
 While Redis does not answer, each keeps what it held last. One that never had an answer takes a small part.
 """
@@ -15,12 +15,11 @@ import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-from redis.exceptions import RedisClusterException, RedisError
-
-from searchr1.redis_client import Outages, RedisClient, answered, open_redis, reason_of
+from searchr1.gateway.runs.capacity_board import Announcement, Board, BoardError, RedisBoard
+from searchr1.redis_client import Outages, open_redis
 from searchr1.scheduling.shares import Demand, Part, divide, steady
 from searchr1.settings import Settings
 from searchr1.sockets import is_loopback
@@ -29,46 +28,9 @@ logger = logging.getLogger(__name__)
 
 BALANCE_S: Final = 1.0
 """Seconds between two announcements."""
-LEASE_S: Final = 5.0
-"""Seconds without an announcement after which a process counts as gone."""
-_ANSWER_S: Final = 1.0
 _UNTOLD_PART: Final = 4
 """Of a replica's capacity a gateway takes this part at most, while no Redis has told of other gateways."""
 _KEY: Final = "sr1:share:"
-
-_BALANCE = """
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local meant, used, before = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local free, was_here, answer = tonumber(ARGV[3]), 0, {}
-local entries = redis.call('HGETALL', KEYS[1])
-for i = 1, #entries, 2 do
-  local until_ms, held, demand = string.match(entries[i + 1], '^1 (%d+) (%d+) (%d+)$')
-  local is_over = until_ms and tonumber(until_ms) <= now_ms
-  if entries[i] == ARGV[1] then
-    was_here = until_ms and not is_over and 1 or 0
-  elseif is_over then
-    redis.call('HDEL', KEYS[1], entries[i])
-  elseif until_ms then
-    free = free - tonumber(held)
-    answer[#answer + 1] = entries[i]
-    answer[#answer + 1] = tonumber(demand)
-  end
-end
-if was_here == 0 then meant = math.min(meant, before) end
-local held = math.max(0, used, math.min(meant, free))
-local until_ms = now_ms + tonumber(ARGV[2])
-redis.call('HSET', KEYS[1], ARGV[1], string.format('1 %.0f %.0f %s', until_ms, held, ARGV[7]))
-redis.call('PEXPIRE', KEYS[1], 10 * tonumber(ARGV[2]))
-table.insert(answer, 1, held)
-return answer
-"""
-"""KEYS: the announcements. ARGV: the process, its lease in ms, the whole, what is meant for it, what its runs need,
-what it held before, its demand. Returns what it holds from now on, then names and demands of the others.
-
-An announcement is ``1 END_MS HELD DEMAND``; other versions are passed over. One who was not announced before gets no
-more than it held before: a Redis that was emptied must first hear of the others.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +59,14 @@ class SharedCapacity:
     """This process's parts of what it uses together with others.
 
     Args:
-        client: a client of Redis, which is closed with this.
+        board: where this process announces, closed with this.
         floor_tokens: what the largest run may need: an idle process has so much of each replica.
         gateway: name of the gateway whose worker this process is, where it has several.
         num_workers: of this gateway.
     """
 
-    def __init__(self, client: RedisClient, *, floor_tokens: int, gateway: str = "", num_workers: int = 1) -> None:
-        self._client: Any = client
+    def __init__(self, board: Board, *, floor_tokens: int, gateway: str = "", num_workers: int = 1) -> None:
+        self._board = board
         self._floor_tokens, self._num_workers = floor_tokens, num_workers
         self._gateway, self._runs = gateway, f"runs {gateway}"
         self._member = secrets.token_hex(8)
@@ -155,11 +117,10 @@ class SharedCapacity:
     async def aclose(self) -> None:
         """Give everything back, and close the client."""
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                await asyncio.gather(*(self._client.hdel(key, self._member) for key in self._standings))
-        except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
-            logger.info("the leases of shared capacity end by themselves: %s", reason_of(error))
-        await self._client.aclose()
+            await self._board.withdraw(self._member, self._standings)
+        except BoardError as error:
+            logger.info("the leases of shared capacity end by themselves: %s", error)
+        await self._board.aclose()
 
     async def _balance(self, name: str, capacity: "_Capacity", *, used: int, wanted: int) -> Part:
         key = _key(name)
@@ -168,17 +129,18 @@ class SharedCapacity:
         demands = {**self._absent(standing.others), **standing.others, self._member: standing.demand}
         meant = divide(capacity.whole, capacity.floor, demands)[self._member]
         held_before = standing.part.held if standing.part else capacity.first
-        arguments = (round(LEASE_S * 1000), capacity.whole, meant, used, held_before, standing.demand)
+        announcement = Announcement(
+            key, self._member, capacity.whole, meant, used, before=held_before, demand=standing.demand
+        )
         try:
-            async with asyncio.timeout(_ANSWER_S):
-                held, *others = await answered(self._client.eval(_BALANCE, 1, key, self._member, *arguments))
-        except (RedisError, RedisClusterException, OSError) as error:  # TimeoutError is an OSError
-            self._outages.failed(name, reason_of(error))
+            told = await self._board.announce(announcement)
+        except BoardError as error:
+            self._outages.failed(name, str(error))
             standing.part = standing.part or Part(capacity.untold, capacity.untold)
         else:
             self._outages.worked(name)
-            standing.others = dict(zip(map(bytes.decode, others[::2]), map(int, others[1::2]), strict=True))
-            standing.part = Part(min(meant, held), held)
+            standing.others = told.others
+            standing.part = Part(min(meant, told.held), told.held)
         return standing.part
 
     def _absent(self, others: Mapping[str, int]) -> dict[str, int]:
@@ -186,12 +148,20 @@ class SharedCapacity:
         return {f"absent {number}": 0 for number in range(len(others) + 1, self._num_workers)}
 
 
-def open_shared_capacity(settings: Settings, *, gateway: str = "") -> SharedCapacity | None:
-    """Return what the settings call for: None where the engine is this process's own, or no Redis is named."""
-    if settings.engine_url is None or settings.redis_url is None:
+def open_shared_capacity(
+    settings: Settings, *, gateway: str = "", beside: Board | None = None
+) -> SharedCapacity | None:
+    """Return what the settings call for: None where nobody else can use the engine, or nobody can be told of.
+
+    ``beside`` is the board of the models of this process, for where no Redis is named.
+    """
+    if settings.engine_url is None:
+        return None
+    board = beside if settings.redis_url is None else RedisBoard(open_redis(settings.redis_url.get_secret_value()))
+    if board is None:
         return None
     return SharedCapacity(
-        open_redis(settings.redis_url.get_secret_value()),
+        board,
         floor_tokens=settings.max_context_tokens + settings.max_completion_tokens,
         gateway=f"{gateway} {settings.public_name}" if gateway else "",
         num_workers=settings.workers,
