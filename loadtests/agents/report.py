@@ -41,6 +41,7 @@ _METHOD = """## How it is measured
 * **The same searches.** One server answers all arms, each query after a time of its own: lognormal, 0.3–4 s.
 * **Each arm** begins with a vLLM that has just started. Repeats go through the arms in another order; numbers are
   medians.
+* **Compare within a table**: tables were measured in different hours, and machines differ.
 * **Times** count from a run's coming. **Cached**: share of all prompt tokens that the prefix cache had. **Recomputed**:
   prompt tokens a run past those that must be computed once (chat templates and cached blocks' remainders included).
 * The gateway is asked over HTTP, a streamed request a run; agents run in the harness's own process and are free.
@@ -127,7 +128,9 @@ def _simulated(found: Sequence[Result], out: Path, model: Path) -> str:
         "|---|---|---|---|---|---|",
     ]
     bounds = []
-    for digest, group in _grouped([r for r in found if r.runs], lambda result: result.trace):
+    # Rates are a machine's of an hour: they say nothing of what was measured at another time.
+    together = [result for result in found if result.runs and result.scenario == calibration.scenario]
+    for digest, group in _grouped(together, lambda result: result.trace):
         trace = Trace.read(out / f"trace-{digest}.json")
         bounds += _bound(group, without_end(trace, tokenizer, params, group[0].arrivals_per_s))
         for one in compared(group, trace, tokenizer, params, scheduling_of(trace)):

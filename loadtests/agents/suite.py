@@ -18,13 +18,16 @@ class Part:
         return ["--scenario", self.scenario, *self.options.split()]
 
 
+_PARTS = (
+    "ours,without-admission,without-stops,without-priority,without-early-dispatch,without-cache,without-exact-prefixes"
+)
 _NOTES = "--searches 3 --thought-chars 90 --context-chars 2400"
 SUITE = (
     Part("rush", "--arms calibration,plain,thunderagent,ours", 21),
     Part("calm", "--arms plain,ours --runs 24 --arrivals-per-s 0.1 --repeats 2", 20),
     Part("rush", "--arms oracle,cap-16,cap-20,cap-26", 20),
-    Part("rush", "--arms without-admission,without-stops,without-priority,without-early-dispatch", 24),
-    Part("rush", "--arms without-cache,without-exact-prefixes,thunderagent-decay,thunderagent-default", 24),
+    Part("parts", f"--arms {_PARTS}", 28),
+    Part("rush", "--arms thunderagent-decay,thunderagent-default", 12),
     Part("notes", f"--arms plain,thunderagent,ours,oracle {_NOTES}", 20),
     Part("alone", "--arms ours,infer-py --runs 1", 3),
     Part("few", "--arms ours,infer-py --runs 16", 9),
@@ -33,5 +36,6 @@ SUITE = (
     Part("notes", f"--arms plain,thunderagent,ours --repeats 3 {_NOTES}", 30),
     Part("crowd", "--arms plain,thunderagent,ours --runs 256 --at-most-s 3600", 75),
 )
-"""``notes``: each question comes with some 600 tokens of its own, and thoughts are short. What was measured is skipped,
-so that the later parts add repeats."""
+"""``parts``: the rush again, ours measured in the same hour as ours without each part. ``notes``: each question comes
+with some 600 tokens of its own, and thoughts are short. What was measured is skipped, so that the later parts add
+repeats."""
