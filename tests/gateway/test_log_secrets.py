@@ -103,6 +103,7 @@ async def served(folder: Path, **settings: str) -> AsyncIterator[Server]:
             "ACCESS_LOG": "true",
             "CACHE": "false",
             "DEADLINE_S": "5",
+            "SEARCH_ATTEMPTS": "1",
             **settings,
         }
         command = running(
@@ -168,10 +169,9 @@ async def test_no_line_holds_what_was_asked_and_each_names_its_request(tmp_path:
         refused = await server.ask("/v1/research", {"question": QUESTION, "stream": True})
         assert refused.status_code == 502
         server.engine.answers.clear()
-        for server.search.status in (400, 401, 429, 500):
+        server.search.is_garbled = True
+        for server.search.status in (200, 400, 429, 500, 401):  # After the last one it is not asked any more.
             await server.ask("/v1/research", {"question": QUESTION})
-        server.search.status, server.search.is_garbled = 200, True
-        await server.ask("/v1/research", {"question": QUESTION})
         assert server.search.num_asked > 5
         text, lines = server.log.read_text("utf-8"), server.lines()
         refused_id = refused.headers["x-request-id"]
@@ -192,7 +192,7 @@ async def test_no_line_holds_what_was_asked_and_each_names_its_request(tmp_path:
     assert told["run_id"] in told["message"]
     assert told["trace_id"] == TRACE_ID
     of_runs = [line for line in lines if line["logger"] == "searchr1.gateway.runs.drive"]
-    assert len(of_runs) > 10
+    assert len(of_runs) > 5
     assert [line for line in of_runs if not (line.get("run_id") and line.get("request_id"))] == []
 
 
