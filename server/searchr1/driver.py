@@ -136,6 +136,15 @@ Follow = Callable[[UnbrokenCompletion], None]
 """Taker of each completion as it is asked for, who may read at any time what has come of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What the engine found of a completion's input in its prefix cache."""
+
+    turn: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+
+
 @dataclass(slots=True)
 class DriveStats:
     """Facts that the rollout itself does not hold. Filled in while ``drive`` runs."""
@@ -154,6 +163,10 @@ class DriveStats:
     """Wall time of each search that the rollout asked for, from sending it to its outcome, in turn order."""
     prefetched_s: list[float] = field(default_factory=list)
     """For each of these searches, the part of its wall time before the rollout asked for it."""
+    prefixes: list[Prefix] = field(default_factory=list)
+    """Of each completion of which the engine told it."""
+    waited_s: float = 0.0
+    """Seconds for which completions waited for their turn on the engine."""
 
 
 async def drive(
@@ -273,8 +286,10 @@ async def _generate(
 ) -> AsyncGenerator[DriveEvent, None]:
     clock, stats, options, turns = searcher.clock, searcher.stats, completions.options, completions.turns
     num_ids = len(action.prompt_ids) - rollout.num_sampled_tokens
+    asked = time.perf_counter()
     completion = await completions.begin(rollout, action, clock)
     started = time.perf_counter()
+    stats.waited_s += started - asked
     reason: FinishReason | None = None
     async with aclosing(completion.chunks()) as chunks:
         try:
@@ -287,6 +302,7 @@ async def _generate(
                             yield event
                     if chunk.num_cached_tokens is not None:
                         stats.num_cached_tokens += chunk.num_cached_tokens
+                        stats.prefixes.append(Prefix(action.turn, len(action.prompt_ids), chunk.num_cached_tokens))
                     reason = chunk.finish
                     if reason is not None or rollout.completion_settled:
                         break

@@ -200,6 +200,8 @@ class Settings(BaseSettings):
     """Seconds after that for which running requests may go on; then their runs end as failed."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
     """Least level of the lines in the log."""
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
+    """Form of these lines: ``text`` for people, or an object of ``json`` in each."""
     access_log: bool = False
     """A line in the log for each request: method, path, status, seconds; no query, body or key."""
     store_runs: bool = True

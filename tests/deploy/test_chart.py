@@ -278,3 +278,11 @@ def test_labels_of_pods_are_selected_by_their_services(helm: Helm, values_file: 
     for service in (one for one in objects if one["kind"] == "Service"):
         selected = [labels for labels in pods if labels.items() >= service["spec"]["selector"].items()]
         assert len(selected) == 1, service["metadata"]["name"]
+
+
+def test_alerts_lead_to_where_the_runbook_is_kept(helm: Helm) -> None:
+    url = "https://runbooks.example.org/searchr1"
+    monitoring = {"monitoring": {"prometheusRule": {"enabled": True, "runbookUrl": url}}}
+    [rule] = [one for one in helm.render(merged(LEAST, **monitoring)) if one["kind"] == "PrometheusRule"]
+    alerts = [one for group in rule["spec"]["groups"] for one in group["rules"] if "alert" in one]
+    assert {one["annotations"]["runbook_url"] for one in alerts} == {f"{url}#{one['alert'].lower()}" for one in alerts}

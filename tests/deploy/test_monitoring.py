@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def asked(expression: str) -> set[str]:
     return set(re.findall(r"(?<![\w:])searchr1_\w+", bare))
 
 
-def alerts() -> list[dict[str, object]]:
+def alerts() -> list[dict[str, Any]]:
     return [rule for group in load(RULES)["groups"] for rule in group["rules"] if "alert" in rule]
 
 
@@ -56,10 +57,22 @@ def test_every_panel_asks_for_what_is_measured(path: Path) -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
 
 
-def test_every_alert_is_in_the_guide() -> None:
-    guide = (ROOT / "docs" / "guides" / "deploy.md").read_text("utf-8").partition("## Alerts")[2]
-    rows = set(re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE))
-    assert rows == {one["alert"] for one in alerts()}
+def test_every_alert_leads_to_its_place_in_the_runbook() -> None:
+    runbook = (ROOT / "docs" / "guides" / "runbook.md").read_text("utf-8")
+    entries = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", runbook, re.MULTILINE | re.DOTALL))
+    assert entries.keys() == {one["alert"] for one in alerts()}
+    for one in alerts():
+        name = str(one["alert"])
+        assert one["annotations"]["runbook_url"] == f"docs/guides/runbook.md#{name.lower()}"
+        assert re.match(r"\*\*Means\.\*\* .*\*\*See(\.\*\*|, do\.\*\*) ", entries[name], re.DOTALL), name
+        assert re.search(r"\*\*(Do|See, do)\.\*\*", entries[name]), name
+
+
+def test_the_runbook_asks_for_what_is_measured() -> None:
+    runbook = (ROOT / "docs" / "guides" / "runbook.md").read_text("utf-8")
+    names = {name for span in re.findall(r"`([^`]+)`", runbook) for name in asked(span)}
+    assert len(names) > 10
+    assert names <= measured()
 
 
 def test_every_alert_has_a_unit_test() -> None:

@@ -76,6 +76,7 @@ BY_SCHEMA = [
     ("networkPolicy/egressPorts", ["https"], "/networkPolicy/egressPorts/0"),
     ("networkPolicy/gatewayFrom", [{"podSelektor": {}}], "podSelektor"),
     ("monitoring/serviceMonitor/interval", "often", "/monitoring/serviceMonitor/interval"),
+    ("monitoring/prometheusRule/runbookUrl", "", "/monitoring/prometheusRule/runbookUrl"),
     ("serviceAccount/name", "Bad_Name", "/serviceAccount/name"),
     ("publicPaths", [], "/publicPaths"),
 ]

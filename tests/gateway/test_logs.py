@@ -1,13 +1,18 @@
 """The log: what a line holds, what it never holds, and how many lines many refusals make."""
 
 import asyncio
+import contextvars
+import json
 import logging
+import re
 import sys
 
 import pytest
 
+from searchr1.engines.vllm.request import TRACEPARENT
 from searchr1.gateway import logs
-from searchr1.gateway.logs import REQUEST_ID, BurstLog, LineFormatter
+from searchr1.gateway.log_lines import REQUEST_ID, RUN_ID, JsonFormatter, LineFormatter
+from searchr1.gateway.logs import BurstLog
 from tests.gateway.conftest import StageEngine, running_stage
 from tests.gateway.test_failures import FailingEngine
 
@@ -113,3 +118,102 @@ async def test_without_the_setting_there_is_no_access_log(caplog: pytest.LogCapt
     async with running_stage() as stage:
         await stage.client.get("/healthz")
     assert [record for record in caplog.records if record.name == "searchr1.access"] == []
+
+
+def logged(message: str, *arguments: object, **more: object) -> dict[str, object]:
+    record = logging.LogRecord("searchr1.x", logging.WARNING, __file__, 1, message, arguments, None)
+    record.__dict__.update(more)
+    written = JsonFormatter(process="worker 2").format(record)
+    assert len(written.splitlines()) == 1
+    found: dict[str, object] = json.loads(written)
+    return found
+
+
+def raised(error: BaseException, cause: BaseException | None = None) -> dict[str, object]:
+    """What a traceback is logged with."""
+    try:
+        raise error from cause
+    except type(error):
+        return {"exc_info": sys.exc_info()}
+
+
+def test_a_line_of_json_has_the_ids_of_its_request_run_and_trace() -> None:
+    def told() -> dict[str, object]:
+        REQUEST_ID.set("req_1")
+        RUN_ID.set("run_2")
+        TRACEPARENT.set("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        return logged("the engine\nfailed: %s", 5, fields={"status": 200})
+
+    found = contextvars.copy_context().run(told)
+    at = found.pop("time")
+    assert isinstance(at, str)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", at)
+    assert found == {
+        "level": "warning",
+        "logger": "searchr1.x",
+        "message": "the engine\\nfailed: 5",
+        "process": "worker 2",
+        "request_id": "req_1",
+        "run_id": "run_2",
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "status": 200,
+    }
+
+
+def test_a_line_for_people_has_each_id_once() -> None:
+    def told() -> str:
+        REQUEST_ID.set("req_1")
+        RUN_ID.set("run_2")
+        return line("run run_2 failed")
+
+    assert contextvars.copy_context().run(told).endswith("run run_2 failed [request req_1]")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError(QUESTION), KeyError(QUESTION), AssertionError(QUESTION), UnicodeError(QUESTION), Exception(QUESTION)],
+)
+def test_a_traceback_leaves_out_messages_that_may_quote(error: Exception) -> None:
+    told = logged("it broke", **raised(RuntimeError("out of memory"), error))
+    trace = str(told["traceback"])
+    assert QUESTION not in json.dumps(told)
+    assert QUESTION not in line("it broke", **raised(RuntimeError("out of memory"), error))
+    assert trace.index(f"builtins.{type(error).__name__}: (its message is left out") < trace.index("It led to:")
+    assert "builtins.RuntimeError: out of memory" in trace
+    assert "in raised" in trace
+
+
+def test_errors_side_by_side_are_told_one_by_one() -> None:
+    trace = str(
+        logged("it broke", **raised(ExceptionGroup("two", [OSError("no way"), ValueError(QUESTION)])))["traceback"]
+    )
+    assert "ExceptionGroup: two (2 sub-exceptions)" in trace
+    assert "one of them: builtins.OSError: no way" in trace
+    assert "one of them: builtins.ValueError: (its message is left out" in trace
+    assert QUESTION not in trace
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"future: <Task finished name='x' coro=<f() done> exception=ValueError('{QUESTION}')>",
+        f"1 validation error for X\nquestion\n  Input should be 5 [type=int, input_value='{QUESTION}', input_type=str]",
+    ],
+)
+def test_what_others_quote_is_cut_out_of_a_message(message: str) -> None:
+    assert QUESTION not in line(message)
+    assert QUESTION not in str(logged(message))
+
+
+def test_token_ids_are_cut_out_of_a_message() -> None:
+    assert line("refused: [151644, 872, 198, 5501]").endswith("refused: […]")
+    assert line("1, 2 of 3 replicas, 12 s").endswith("1, 2 of 3 replicas, 12 s")
+
+
+async def test_a_bug_is_logged_without_what_it_quotes(caplog: pytest.LogCaptureFixture) -> None:
+    error = ValueError(f"can't split {QUESTION}")
+    async with running_stage(engine=FailingEngine(error)) as stage:
+        assert (await stage.client.post("/v1/research", json={"question": QUESTION})).status_code == 500
+    told = [LineFormatter().format(record) for record in caplog.records]
+    assert any("builtins.ValueError: (its message is left out" in one for one in told)
+    assert QUESTION not in "".join(told)

@@ -12,6 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.access.hosts import OwnHosts, trusts_its_machine
 from searchr1.gateway.errors import install_error_handlers
+from searchr1.gateway.http_metrics import CountRequests
 from searchr1.gateway.logs import AccessLog
 from searchr1.gateway.mcp.server import running_mcp
 from searchr1.gateway.middleware import BugBoundary, Opening, PageHeaders, RequestId
@@ -85,6 +86,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
             expose_headers=["x-request-id", "x-run-id", "retry-after", "x-searchr1-ignored", "idempotent-replayed"],
         )
     app.add_middleware(PlainPaths)
+    app.add_middleware(CountRequests)
     if settings.access_log:
         app.add_middleware(AccessLog)
     app.add_middleware(RequestId)

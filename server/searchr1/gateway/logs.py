@@ -1,28 +1,25 @@
-"""The gateway's log: one format for every logger, the request's id in each line, and no secrets in any.
+"""The gateway's log: one form for every logger, lines for requests, and few lines for many refusals.
 
-Lines of a request, and of the run that it began, end in ``[request req_…]``: the id that the response had as
-``x-request-id``.
+Lines of a request, and of the run that it began, have the ids of both: the request's is the one that the response had
+as ``x-request-id``.
 """
 
 import asyncio
 import logging
-import re
 import time
 from collections import Counter
-from contextvars import Context, ContextVar
-from typing import Final
+from contextvars import Context
+from typing import Final, Literal
 from urllib.parse import quote
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from searchr1.printable import BREAKS_A_LINE
+from searchr1.gateway.log_lines import JsonFormatter, LineFormatter
+from searchr1.gateway.request_scope import status_of
 
-REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
-"""Id of the request that is served, here or in a task that it began."""
 BURST_S: Final = 10.0
 """Seconds between two lines about the same kind of refusal."""
 
-_CREDENTIALS = re.compile(r"(?<=://)[^\s/@'\"]+@")
 _MAX_PATH_CHARS = 200
 # Their lines below these levels name full URLs, headers or pieces of answers, or say what a line of ours says better.
 _LOUD: Final = {
@@ -36,34 +33,15 @@ _LOUD: Final = {
 access_logger = logging.getLogger("searchr1.access")
 
 
-class LineFormatter(logging.Formatter):
-    """The format of the log: a line and its traceback, without credentials in URLs and control characters."""
-
-    def __init__(self, *, process: str = "") -> None:
-        """``process`` names the process in each line, where there are several."""
-        where = f"[{process}] " if process else ""
-        super().__init__(f"%(asctime)s %(levelname)s {where}%(name)s: %(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        """See ``logging.Formatter``."""
-        return _CREDENTIALS.sub("***@", super().format(record))
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (its name in the base class)
-        """See ``logging.Formatter``."""
-        record.message = BREAKS_A_LINE.sub(lambda found: ascii(found[0])[1:-1], record.message)
-        line = super().formatMessage(record)
-        request_id = REQUEST_ID.get()
-        return f"{line} [request {request_id}]" if request_id else line
-
-
-def configure_logging(level: str, *, process: str = "") -> None:
+def configure_logging(level: str, *, form: Literal["text", "json"] = "text", process: str = "") -> None:
     """Have the root logger write to stderr from ``level`` on, unless a program around us has configured it.
 
     ``process`` names the process in each line, where there are several.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(LineFormatter(process=process))
+    handler.setFormatter((JsonFormatter if form == "json" else LineFormatter)(process=process))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.captureWarnings(True)
     for name, lowest in _LOUD.items():
         logging.getLogger(name).setLevel(lowest)
 
@@ -106,17 +84,12 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 0
-
-        async def send_noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        started = time.perf_counter()
         try:
-            await self._app(scope, receive, send_noted)
+            await self._app(scope, receive, send)
         finally:
             path = quote(scope["path"][:_MAX_PATH_CHARS], safe="/:")
-            took_s = time.perf_counter() - started
-            access_logger.info("%s %s %s %.3f s", scope["method"], path, status or "left", took_s)
+            took_s, status = time.perf_counter() - started, status_of(scope)
+            fields = {"method": scope["method"], "path": path, "status": status, "duration_s": round(took_s, 6)}
+            words = (scope["method"], path, status or "left", took_s)
+            access_logger.info("%s %s %s %.3f s", *words, extra={"fields": fields})

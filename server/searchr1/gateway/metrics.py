@@ -6,31 +6,49 @@ renders the sums: counters and histograms of all that ever ran, gauges of those 
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, Final, cast
+from importlib.metadata import version
+from platform import python_version
+from typing import Any, Final, cast, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from searchr1.driver import DriveEvent, DriveStats, PassagesReceived, SearchErrored
+from searchr1.engines.base import HEALTH_REASONS, SURVIVABLE_REASONS
+from searchr1.gateway.http_metrics import HttpMetrics
+from searchr1.gateway.run_metrics import RunMetrics
 from searchr1.gateway.search_metrics import SearchMetrics
 from searchr1.loop.machine import Rollout
+from searchr1.loop.types import Status
+from searchr1.retrieval.base import CacheState, FailureKind
 
 SHARED_METRICS: Final = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that names the folder; ``prometheus_client`` reads it as it is imported."""
 _REFRESH_S: Final = 0.5
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-_COUNTS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
 
 
 class Metrics:
-    """Metrics of one app's runs."""
+    """Metrics of one app."""
 
     def __init__(self) -> None:
+        # When each counter began would be as many series again, and nobody asks for them.
+        disable_created_metrics()
         self.registry = CollectorRegistry()
         registry = self.registry
         self._refreshers: list[Callable[[], None]] = []
+        build = Gauge(
+            "searchr1_build_info",
+            "1, with the version of the server and of Python as labels.",
+            ["version", "python"],
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        build.labels(version("searchr1"), python_version()).set(1)
+        self.http = HttpMetrics(registry)
+        self.run = RunMetrics(registry)
         self.running = Gauge(
             "searchr1_runs_running", "Runs in progress.", registry=registry, multiprocess_mode="livesum"
         )
@@ -38,7 +56,7 @@ class Metrics:
         self.run_s = Histogram(
             "searchr1_run_seconds", "Wall time of a run.", ["model"], buckets=_SECONDS, registry=registry
         )
-        self.first_event_s = Histogram(
+        self.first_text_s = Histogram(
             "searchr1_first_text_seconds",
             "From the request to the first generated text.",
             ["model"],
@@ -56,13 +74,13 @@ class Metrics:
             registry=registry,
         )
         self.completion_s = Histogram(
-            "searchr1_completion_seconds", "Wall time of one completion.", buckets=_SECONDS, registry=registry
+            "searchr1_completion_seconds",
+            "Wall time of one completion.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.search = SearchMetrics(registry)
-        self.searches_per_run = Histogram(
-            "searchr1_searches_per_run", "Searches that a run made.", buckets=_COUNTS, registry=registry
-        )
-        self.invalid_actions = Counter("searchr1_invalid_actions", "Turns without an action.", registry=registry)
         self.run_store_errors = Counter(
             "searchr1_run_store_errors", "Calls of the run store that it did not answer.", registry=registry
         )
@@ -133,6 +151,19 @@ class Metrics:
             registry=registry,
         )
 
+    def begin(self, models: Iterable[str]) -> None:
+        """Show the counts of ``models`` as 0 before anything is counted, so that the first one is seen as a rise."""
+        for model in models:
+            for status in Status:
+                self.runs.labels(model, status.value)
+            self.run.begin(model)
+        for state in get_args(CacheState):
+            self.searches.labels("found", state)
+        for kind in get_args(FailureKind):
+            self.searches.labels(kind, "miss")
+        for reason in ("no_slot", *(f"engine_{reason}" for reason in sorted(HEALTH_REASONS - SURVIVABLE_REASONS))):
+            self.requests_shed.labels(reason)
+
     def count(self, event: DriveEvent) -> None:
         """Count a search by its outcome; other events count nothing by themselves."""
         if isinstance(event, PassagesReceived):
@@ -154,22 +185,20 @@ class Metrics:
 
         An open rollout was left by its client.
         """
+        status = "failed" if failure is not None else rollout.status.value if rollout.status else "cancelled"
+        self.runs.labels(model, status).inc()
         if failure is not None:
-            self.runs.labels(model, "failed").inc()
             self.runs_failed.labels(model, failure).inc()
-        else:
-            self.runs.labels(model, rollout.status.value if rollout.status else "cancelled").inc()
+        self.run.ended(rollout, stats, model=model, status=status)
         self.run_s.labels(model).observe(duration_s)
         if first_text_s is not None:
-            self.first_event_s.labels(model).observe(first_text_s)
+            self.first_text_s.labels(model).observe(first_text_s)
         for seconds in stats.completion_s:
-            self.completion_s.observe(seconds)
+            self.completion_s.labels(model).observe(seconds)
         for seconds in stats.search_s:
             self.search_s.observe(seconds)
         for seconds in stats.prefetched_s:
             self.search_early_s.observe(seconds)
-        self.searches_per_run.observe(rollout.num_searches)
-        self.invalid_actions.inc(rollout.num_invalid)
         self.completion_retries.inc(stats.num_engine_retries)
         self.completion_resumes.inc(stats.num_resumes)
         self.retries_refused.inc(stats.num_refused_retries)

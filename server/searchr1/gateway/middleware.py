@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from searchr1.engines.vllm.request import TRACEPARENT
 from searchr1.gateway.errors import ApiError
-from searchr1.gateway.logs import REQUEST_ID
+from searchr1.gateway.log_lines import REQUEST_ID, RUN_ID
+from searchr1.gateway.request_scope import note_status
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class RequestId:
     """Middleware that gives each response an ``x-request-id``: the client's own where it is harmless, else a new one.
 
-    Lines of the log carry it too. A ``traceparent`` goes on to a remote engine.
+    Lines of the log carry it too. A ``traceparent`` goes on to a remote engine. The response's status is noted for
+    middleware inside, which need not look at each message then.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -47,11 +49,13 @@ class RequestId:
         given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         REQUEST_ID.set(request_id)
+        RUN_ID.set("")
         traceparent = headers.get("traceparent", "")
         TRACEPARENT.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else "")
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
+                note_status(scope, message["status"])
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 

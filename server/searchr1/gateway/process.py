@@ -56,7 +56,7 @@ def serve_forever(settings: Settings, *, prepare: Callable[[], None] | None = No
     check_exposure(settings, os.environ)
     if prepare is not None:
         prepare()
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, form=settings.log_format)
     if settings.workers > 1:
         log_exposure(settings)
         supervise(settings, work)
@@ -68,7 +68,7 @@ def work(assignment: Assignment) -> None:
     """Serve as one of several workers, until a signal or the end of the supervisor."""
     settings = assignment.settings
     follow_supervisor(settings)
-    configure_logging(settings.log_level, process=assignment.name)
+    configure_logging(settings.log_level, form=settings.log_format, process=assignment.name)
     try:
         _run(settings, assignment)
     except SearchR1Error as error:

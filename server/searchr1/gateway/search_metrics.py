@@ -51,6 +51,8 @@ class SearchMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.providers = ProviderHealth()
+        self._with_breaker: set[str] = set()
+        """Providers whose breaker's state is shown."""
         self._attempts = Counter(
             "searchr1_search_attempts", "Calls of a provider by outcome.", ["provider", "outcome"], registry=registry
         )
@@ -86,6 +88,8 @@ class SearchMetrics:
     def attempt(self, provider: str, outcome: str, duration_s: float) -> None:
         """See ``SearchObserver``."""
         self.providers.attempt(provider, outcome)
+        if provider not in self._with_breaker:
+            self._show_breaker(provider, "closed")
         self._attempts.labels(provider, outcome).inc()
         self._attempt_s.labels(provider).observe(duration_s)
 
@@ -96,6 +100,10 @@ class SearchMetrics:
     def breaker(self, provider: str, state: BreakerState) -> None:
         """See ``SearchObserver``."""
         self.providers.breaker(provider, state)
+        self._show_breaker(provider, state)
+
+    def _show_breaker(self, provider: str, state: BreakerState) -> None:
+        self._with_breaker.add(provider)
         for other in get_args(BreakerState):
             self._breaker.labels(provider, other).set(other == state)
 

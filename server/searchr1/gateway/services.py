@@ -59,6 +59,7 @@ class Services:
         self.keys = ApiKeys(self.settings)
         self.readiness = Readiness({model.name: model.engine for model in self.models}, self.metrics)
         seats = {model.name: model.seats for model in self.models}
+        self.metrics.begin(seats)
         self.metrics.add_refresher(partial(SeatMetrics(self.metrics.registry).refresh, seats))
         pools = {model.name: model.engine for model in self.models if isinstance(model.engine, Replicated)}
         if pools:

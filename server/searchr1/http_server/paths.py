@@ -41,7 +41,12 @@ class HeadAsGet:
                 # The answer is over: whoever streams a body is told that its reader has left.
                 await send({"type": "http.response.body", "body": b""})
 
-        await self._app({**scope, "method": "GET"}, receive, send_head)
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, send_head)
+        finally:
+            if "route" in as_get:
+                scope["route"] = as_get["route"]
 
 
 def plain(path: str) -> str:

@@ -17,6 +17,7 @@ from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.failures import search_failure
+from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.routes.run_requests import chosen_model, require_room
 from searchr1.gateway.runs.drive import run_events
 from searchr1.gateway.runs.seats import NoSlotError, SeatExpiredError
@@ -137,6 +138,7 @@ async def _research(request: Request, given: ResearchInput, report: Report) -> t
     services, caller = services_of(request), caller_of(request)
     options = RunOptions(max_searches=given.max_searches, top_k=given.top_k)
     run_id = f"run_{uuid.uuid4().hex}"
+    RUN_ID.set(run_id)
     model = chosen_model(request, given.model, conversation=run_id)
     plan = model.admission.plan(given.question, options, caller=caller, run_id=run_id, stream=False)
     fold, num_steps = RunFold(), 0

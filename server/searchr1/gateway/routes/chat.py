@@ -25,6 +25,7 @@ from searchr1.gateway.chat.shape import ChatShape
 from searchr1.gateway.chat.stop import stopped
 from searchr1.gateway.errors import ApiError, engine_status, error_body
 from searchr1.gateway.example import EXAMPLE_RUN
+from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.openai.ignored import IGNORED_HEADERS, telling_ignored
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
@@ -73,6 +74,7 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     opening = opening_of(body.conversation.turns, caller_of(request))
     model = chosen_model(request, body.model, conversation=opening)
     completion_id = f"chatcmpl-{uuid.uuid4().hex}"
+    RUN_ID.set(completion_id)
     plans = await _plans(request, body, model, completion_id)
     shape = ChatShape(completion_id, model.name, int(time.time()), include_usage=body.include_usage)
     events = choice_events(services, plans, run_id=completion_id)

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from searchr1.gateway.access.admission import Plan, RunOptions
 from searchr1.gateway.access.auth import caller_of, check_may_list
 from searchr1.gateway.errors import ApiError, invalid
+from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.openapi import EVENT_STREAM, KEY_REUSED
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.idempotency import REPLAYED, ROOM_OR_KNOWN_KEY, Key, started_once
@@ -251,6 +252,7 @@ async def _answer(request: Request, body: RunRequest, admitted: Admitted, *, com
     shared = body.store and services_of(request).settings.store_runs
     started = await started_once(request, begin, shared=shared)
     run = started.run
+    RUN_ID.set(run.meta.id)
     if not body.stream:
         whole = raise_if_failed(await cancel_on_disconnect(run.to_end(), request))
         response = _json(whole.model_copy(update={"trajectory": None}))

@@ -11,13 +11,15 @@ from typing import Any
 from searchr1.driver import DriveEvent, DriveStats, EngineErrored, SearchErrored, drive
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import LEAST_S, Plan
+from searchr1.gateway.log_lines import RUN_ID
+from searchr1.gateway.run_metrics import LeftQueue
 from searchr1.gateway.runs.events import EventMapper, Queued
 from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.record import Recorder
 from searchr1.gateway.runs.replay import Past
 from searchr1.gateway.runs.seats import Seat, SeatExpiredError
 from searchr1.gateway.services import Services
-from searchr1.loop.types import AnswerDelta, Status, ThinkDelta
+from searchr1.loop.types import ActionInvalid, AnswerCompleted, AnswerDelta, SearchRequested, Status, ThinkDelta
 from searchr1_client.events import KnownEvent, Trajectory, Usage
 
 logger = logging.getLogger(__name__)
@@ -66,13 +68,18 @@ class RunDrive:
             stats=self._stats,
             prices_usd=services.settings.search_costs_usd,
         )
+        self._queries: set[str] = set()
         for outcome in self._past.outcomes:
             self._recorder.add(outcome)
+            self._is_new(outcome.query)
         if past is not None:
             self._mapper.take_up(past.events, elapsed_s=elapsed_s)
         self._loop = asyncio.get_running_loop()
         self._started = time.perf_counter()
         self._first_text_s: float | None = None
+        self._queue_s = 0.0
+        self._is_whole_here = past is None
+        """False for a run of which another process timed a part."""
         self._cause = ""
         """What the log is told of a failure."""
         self._failure: str | None = None
@@ -84,6 +91,7 @@ class RunDrive:
 
     async def events(self) -> AsyncGenerator[KnownEvent, None]:
         """Yield the wire events, the first one at once. Closing it, or cancelling its reader, frees the engine."""
+        RUN_ID.set(self._run_id)
         services, rollout, mapper = self._services, self._plan.rollout, self._mapper
         services.under_way.add(self)
         with services.metrics.running.track_inprogress():
@@ -160,11 +168,18 @@ class RunDrive:
         plan, options = self._plan, self._plan.options
         if plan.rollout.status is not None or self._fails_with is not None:
             return  # Its owner before had come to its end, or it is given up.
+        outcome: LeftQueue = "left"
         try:
             async with aclosing(self._seat.places()) as places:
                 async for place in places:
                     yield Queued(place)
+            outcome = "started"
         except SeatExpiredError:
+            outcome = "expired"
+        finally:
+            self._queue_s = self._duration_s()
+            self._services.metrics.run.left_queue(self._model.name, outcome, self._queue_s)
+        if outcome == "expired":
             for event in plan.rollout.stop(Status.DEADLINE):
                 yield event
             return
@@ -191,7 +206,7 @@ class RunDrive:
 
     def _note(self, event: DriveEvent) -> None:
         """Count and record an event that is no text; log what clients are not told of it."""
-        self._services.metrics.count(event)
+        self._measure(event)
         self._recorder.add(event)
         if self._journal is not None:
             self._journal.add(event)
@@ -202,6 +217,28 @@ class RunDrive:
             self._cause = str(event.error)
             if isinstance(event.error, EngineUnavailableError):
                 self._services.readiness.engines[self._model.name].doubt()
+
+    def _measure(self, event: DriveEvent) -> None:
+        """Count an event that is no text."""
+        metrics, model = self._services.metrics, self._model.name
+        metrics.count(event)
+        match event:
+            case SearchRequested():
+                if not self._queries and self._is_whole_here:
+                    metrics.run.first_search(model, self._duration_s())
+                if not self._is_new(event.query):
+                    metrics.run.duplicate_query(model)
+            case ActionInvalid():
+                metrics.run.invalid_action(model, event.reason)
+            case AnswerCompleted() if self._is_whole_here:
+                metrics.run.answered(model, self._duration_s())
+
+    def _is_new(self, query: str) -> bool:
+        """Take a query, and tell whether the run had not sent it before, but for case and spaces."""
+        words = " ".join(query.casefold().split())
+        is_new = words not in self._queries
+        self._queries.add(words)
+        return is_new
 
     def _takes_back_cancel(self) -> bool:
         """Tell whether it was ``stop`` that cancelled the reader's task, and nobody else; the task then goes on."""
@@ -214,11 +251,16 @@ class RunDrive:
         if self._mapper.failure is not None and self._failure is None:
             cause = f": {self._cause}" if self._cause else ""
             logger.warning("run %s failed: %s%s", self._run_id, self._mapper.failure, cause)
-        self._services.metrics.run_ended(
-            self._plan.rollout,
+        duration_s, rollout, metrics = self._duration_s(), self._plan.rollout, self._services.metrics
+        if self._is_whole_here:
+            metrics.run.overhead(
+                rollout, self._stats, model=self._model.name, duration_s=duration_s, queue_s=self._queue_s
+            )
+        metrics.run_ended(
+            rollout,
             self._stats,
             model=self._model.name,
-            duration_s=self._duration_s(),
+            duration_s=duration_s,
             first_text_s=self._first_text_s,
             failure=self._failure or self._mapper.failure,
         )

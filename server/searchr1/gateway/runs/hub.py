@@ -18,6 +18,7 @@ from typing import Literal
 from searchr1.driver import DriveStats
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.stored_plan import encode_plan
+from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.runs.drive import RunDrive, seat_of
 from searchr1.gateway.runs.errors import RunNotFoundError, RunsUnreachableError
 from searchr1.gateway.runs.handle import RunHandle
@@ -135,6 +136,7 @@ class RunHub:
         with ExitStack() as stack:
             seat = stack.enter_context(seat_of(self._services, plan))
             meta = replace(meta, replica=self._replica)
+            RUN_ID.set(meta.id)
             leave_s = {"cancel": 0.0, "grace": self._services.settings.resume_grace_s, "keep": None}[on_disconnect]
             kept = store and self._services.settings.store_runs
             stats, journal, stored = DriveStats(), None, None
@@ -180,6 +182,7 @@ class RunHub:
                 handle = self._stored(state)
         if handle is None or handle.meta.scope not in _scopes_of(caller) or handle.meta.kind != kind:
             raise RunNotFoundError(run_id)
+        RUN_ID.set(run_id)
         return handle
 
     async def list_runs(self, caller: Caller, after: str | None, limit: int) -> list[RunState]:
@@ -294,6 +297,7 @@ class RunHub:
 
     async def _own(self, live: LiveRun, free_seat: Callable[[], None]) -> None:
         """Drive a run to its end while its events are stored."""
+        RUN_ID.set(live.meta.id)
         mirror = asyncio.ensure_future(self._mirror(live))
         try:
             try:

@@ -1,6 +1,7 @@
 """Concurrent searches of a local index as few calls of many queries, off the event loop."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import cast
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import FailureKind, Found, SearchFailed, SearchOutcome
 from searchr1.retrieval.deadline import timeout
+
+logger = logging.getLogger(__name__)
 
 SearchMany = Callable[[Sequence[str], int], Sequence[Sequence[Passage]]]
 """Takes queries and ``k``; returns up to ``k`` passages for each query, best first. Called from threads."""
@@ -89,7 +92,8 @@ class BatchedRetriever:
         # Whatever goes wrong in the thread must reach the searches, or they would wait for their deadlines.
         [answers] = await asyncio.gather(found, return_exceptions=True)
         if isinstance(answers, BaseException):
-            return [self._failed("unavailable", f"{self._name} failed: {answers!r}")] * len(batch)
+            logger.error("searching %s met an error of the server's own", self._name, exc_info=answers)
+            return [self._failed("unavailable", f"{self._name} failed: {type(answers).__name__}")] * len(batch)
         if len(answers) != len(batch):
             message = f"{self._name} answered {len(answers)} of {len(batch)} queries"
             return [self._failed("bad_response", message)] * len(batch)
