@@ -17,7 +17,6 @@ A profile (``profiles/base.py``) owns its tags and says which action a turn's te
 import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from io import StringIO
 from typing import Literal, NamedTuple
 
 from searchr1.loop.types import ActionKind
@@ -158,7 +157,7 @@ class TagScanner:
         self._mode: Mode = "think"
         self._awaited = self._grammar.awaited[self._mode]
         self._pending = ""
-        self._kept = StringIO()
+        self._kept = ""
         self._edge = _Edge()
         self._query_start = 0
         self.query: str | None = None
@@ -167,7 +166,7 @@ class TagScanner:
     @property
     def text(self) -> str:
         """The turn's text so far, up to and with its first stop."""
-        return self._kept.getvalue() + self._pending
+        return self._kept + self._pending
 
     def feed(self, text: str) -> list[Piece]:
         """Take more text; return what became visible by it. Text after the turn's end is dropped."""
@@ -178,7 +177,7 @@ class TagScanner:
         while not self.settled and (match := self._awaited.pattern.search(self._pending)):
             self._settle_query(match.end())
             self._show(self._pending[: match.start()], pieces)
-            self._kept.write(match[0])
+            self._kept += match[0]
             self._pending = self._pending[match.end() :]
             self._enter(match[0])
         if self.settled:
@@ -197,7 +196,7 @@ class TagScanner:
         """
         pieces: list[Piece] = []
         if cut:
-            self._kept.write(self._pending)
+            self._kept += self._pending
         else:
             self._show(self._pending, pieces)
         self._pending = ""
@@ -211,7 +210,7 @@ class TagScanner:
             self._mode = self._grammar.openings[tag]
             self._awaited = self._grammar.awaited[self._mode]
             self._edge = _Edge()
-            self._query_start = self._kept.tell()
+            self._query_start = len(self._kept)
 
     def _settle_query(self, end: int) -> None:
         """Look for the query's end in the pending text before ``end``. What was kept can't hold a part of it."""
@@ -219,12 +218,12 @@ class TagScanner:
             return
         cut = self._pending.find(self._grammar.settling, 0, end)
         if cut >= 0:
-            self.query = (self._kept.getvalue()[self._query_start :] + self._pending[:cut]).strip()
+            self.query = (self._kept[self._query_start :] + self._pending[:cut]).strip()
 
     def _show(self, text: str, pieces: list[Piece]) -> None:
         if not text:
             return
-        self._kept.write(text)
+        self._kept += text
         if self._mode == "search":
             return
         visible = self._edge.feed(text)
