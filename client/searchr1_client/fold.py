@@ -1,5 +1,7 @@
 """The fold of a run's events into the whole run: one definition for server and clients."""
 
+from io import StringIO
+
 from searchr1_client.events import (
     ActionInvalid,
     AnswerCompleted,
@@ -28,7 +30,7 @@ class RunFold:
         self._created = created
         self._started: RunStarted | None = None
         self._steps: dict[int, Step] = {}
-        self._reasoning: dict[int, list[str]] = {}
+        self._reasoning: dict[int, StringIO] = {}
         self._answer: str | None = None
         self._citations: list[Citation] = []
         self._status: RunStatus | None = None
@@ -48,8 +50,8 @@ class RunFold:
             case ThinkDelta():
                 if (reasoning := self._reasoning.get(event.turn)) is None:
                     self._step(event.turn)
-                    reasoning = self._reasoning[event.turn] = []
-                reasoning.append(event.text)
+                    reasoning = self._reasoning[event.turn] = StringIO()
+                reasoning.write(event.text)
             case SearchStarted():
                 self._step(event.turn).query = event.query
             case SearchCompleted():
@@ -90,8 +92,8 @@ class RunFold:
         """
         if self._started is None:
             raise ValueError("the run has not started: its first event is missing")
-        for turn, parts in self._reasoning.items():
-            self._steps[turn].reasoning = "".join(parts)
+        for turn, reasoning in self._reasoning.items():
+            self._steps[turn].reasoning = reasoning.getvalue()
         return Run(
             id=self._started.run_id,
             created=self._started.created or self._created,

@@ -21,9 +21,11 @@ its client can go elsewhere. Any other is asked for until its deadline: an engin
 
 import asyncio
 import random
+from array import array
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from io import StringIO
 from typing import Final
 
 import msgspec
@@ -104,9 +106,10 @@ class UnbrokenCompletion:
         self._patient = patient or bool(begun.ids)
         """Whether its end is waited for: always once a token has come, even one that was dropped again."""
         self._on_break = on_break
-        self._text: list[str] = [begun.text] if begun.text else []
-        self._ids: list[int] = list(begun.ids)
-        self._logprobs: list[float] = list(begun.logprobs)
+        # Thousands of these are held at once, token by token.
+        self._text = StringIO()
+        self._text.write(begun.text)
+        self._ids, self._logprobs = array("q", begun.ids), array("d", begun.logprobs)
         self._num_given = 0
         """Ids that have been given on; the others' text may not be whole."""
         self._seam: _Seam | None = None
@@ -123,7 +126,7 @@ class UnbrokenCompletion:
             EngineError: the engine failed for good, or there was no time left to try again.
         """
         chunk = None
-        if self._text or self._ids:
+        if self._text.tell() or self._ids:
             for chunk in self._cut_back(EngineError("ids and text of a completion that was taken up do not agree")):
                 yield chunk
         while chunk is None or chunk.finish is None:
@@ -148,9 +151,9 @@ class UnbrokenCompletion:
                 yield chunk
 
     @property
-    def pieces(self) -> Sequence[str]:
-        """The pieces of its text so far, what it began with included."""
-        return self._text
+    def text(self) -> str:
+        """Its text so far, what it began with included."""
+        return self._text.getvalue()
 
     @property
     def ids(self) -> Sequence[int]:
@@ -184,11 +187,11 @@ class UnbrokenCompletion:
         """Return what is given on of a chunk that has come."""
         # Text that comes is whole up to one of the ids that it comes with, and with it that of all ids before.
         end = len(self._ids) if chunk.text else self._num_given
-        self._text.append(chunk.text)
+        self._text.write(chunk.text)
         if chunk.token_ids:
             self._patient = True
-            self._ids += chunk.token_ids
-            self._logprobs += chunk.logprobs or ()
+            self._ids.extend(chunk.token_ids)
+            self._logprobs.extend(chunk.logprobs or ())
             self._num_tries, self._waited_s = 0, 0.0
         if chunk.finish is not None or self._decode is None:
             end = len(self._ids)
@@ -253,7 +256,7 @@ class UnbrokenCompletion:
         """
         if self._decode is None:
             raise error
-        text, standing = "".join(self._text), len(self._ids)
+        text, standing = self.text, len(self._ids)
         while standing and self._spelled(self._ids[:standing]).endswith(UNFINISHED):
             standing -= 1
         spelled = self._spelled(self._ids[:standing])
@@ -262,7 +265,7 @@ class UnbrokenCompletion:
         del self._ids[standing:], self._logprobs[standing:]
         own = []
         if owed := spelled[len(text) :]:
-            self._text.append(owed)
+            self._text.write(owed)
             own.append(self._given(owed, self._num_given))
         self._seam = _Seam.at_end_of(spelled, self._params.stop)
         stopped = any(stop in spelled for stop in self._params.stop)
@@ -277,7 +280,7 @@ class UnbrokenCompletion:
             self._seam = None
         if num_chars is None:
             return chunk
-        wanted = sum(map(len, self._text)) + num_chars
+        wanted = self._text.tell() + num_chars
         ids = chunk.token_ids
         count = next((n for n in range(len(ids)) if len(self._spelled([*self._ids, *ids[:n]])) >= wanted), len(ids))
         logprobs = None if chunk.logprobs is None else chunk.logprobs[:count]
@@ -285,7 +288,7 @@ class UnbrokenCompletion:
 
     def _spelled(self, ids: Sequence[int]) -> str:
         assert self._decode is not None
-        spelled, first = self._decode(tuple(ids)), next(filter(None, self._text), "")[:1]
+        spelled, first = self._decode(tuple(ids)), self.text[:1]
         # Some tokenizers drop the space that a text begins with.
         return first + spelled if first.isspace() and spelled and not spelled[0].isspace() else spelled
 

@@ -10,6 +10,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from searchr1.http_server.outbox import Outbox
+
 _BODILESS = (204, 304)
 
 
@@ -17,12 +19,16 @@ class Cycle(RequestResponseCycle):
     """uvicorn's cycle, with its own framing of answers.
 
     HTTP/1.0 gets no chunks; there is one ``Connection`` header; a connection whose request has not arrived whole is
-    not used again. ``on_close`` closes the connection.
+    not used again. ``on_close`` closes the connection. What is written goes through ``outbox``.
     """
 
+    # Attributes that come late would give each answer a dict of its own.
+    __slots__ = ("_has_body", "_until_close", "on_close", "outbox")
+
     on_close: Callable[[], None]
-    _has_body = True
-    _until_close = False
+    outbox: Outbox
+    _has_body: bool
+    _until_close: bool
 
     async def send(self, message: Any) -> None:
         """See ASGI."""
@@ -61,7 +67,7 @@ class Cycle(RequestResponseCycle):
             content += [name, b": ", value, b"\r\n"]
         self._frame(length, content)
         content.append(b"\r\n")
-        self.transport.write(b"".join(content))
+        self.outbox.put(self.transport, b"".join(content))
 
     def _frame(self, length: int | None, content: list[bytes]) -> None:
         self.chunked_encoding = self._has_body and length is None and self.scope["http_version"] != "1.0"
@@ -79,12 +85,13 @@ class Cycle(RequestResponseCycle):
             content = [b"%x\r\n" % len(body), body, b"\r\n"] if body else []
             if not more_body:
                 content.append(b"0\r\n\r\n")
-            self.transport.write(b"".join(content))
+            self.outbox.put(self.transport, b"".join(content))
         else:
             if not self._until_close:
                 self._count(len(body), more_body)
-            self.transport.write(body)
+            self.outbox.put(self.transport, body)
         if not more_body:
+            self.outbox.flush()
             self.response_complete = True
             self.message_event.set()
             if not self.keep_alive:

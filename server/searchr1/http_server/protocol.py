@@ -9,8 +9,9 @@
 
 import asyncio
 import urllib.parse
+from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import httptools
 from uvicorn import Config
@@ -20,9 +21,12 @@ from uvicorn.server import ServerState
 from searchr1.http_server.bounds import HttpBounds
 from searchr1.http_server.cycle import Cycle, answer
 from searchr1.http_server.gate import Gate
+from searchr1.http_server.outbox import Outbox
 
 _RETRY_AFTER = (b"retry-after", b"2")
 _UPGRADE_TOKENS = frozenset({b"upgrade", b"http2-settings"})
+_NO_PIPELINE: Final = deque[Any]()
+"""What the base class would queue pipelined requests in: one for all connections, as it stays empty."""
 _BUSY = (503, "The server has as many connections as it takes; try again shortly.", "overloaded")
 
 
@@ -37,8 +41,21 @@ class _PipelinedError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """A connection. Use ``protocol_class`` to make the class of a server."""
 
+    # The base has so many attributes that a few more would give each connection a dict of its own, a kilobyte of it.
+    __slots__ = (
+        "_awaits_head",
+        "_has_parsed",
+        "_head_bytes",
+        "_in_head",
+        "_is_deaf",
+        "_is_extra",
+        "_num_unparsed",
+        "_timer",
+    )
+
     bounds: ClassVar[HttpBounds]
     gate: ClassVar[Gate]
+    outbox: ClassVar[Outbox]
 
     def __init__(
         self,
@@ -48,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.pipeline = _NO_PIPELINE
         self._timer: asyncio.TimerHandle | None = None
         self._is_extra = False
         self._is_deaf = False
@@ -194,7 +212,7 @@ class BoundedProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self._is_extra,
             on_response=self.on_response_complete,
         )
-        self.cycle.on_close = self._close
+        self.cycle.on_close, self.cycle.outbox = self._close, self.outbox
         self._start_asgi_task(self.cycle, self.app if is_served else self._refuse_as_app)
 
     def on_body(self, body: bytes) -> None:
@@ -296,5 +314,5 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def protocol_class(bounds: HttpBounds) -> type[BoundedProtocol]:
     """Return the protocol of one server, whose connections count together."""
-    members = {"bounds": bounds, "gate": Gate(bounds.max_connections)}
+    members = {"__slots__": (), "bounds": bounds, "gate": Gate(bounds.max_connections), "outbox": Outbox()}
     return type("BoundedProtocol", (BoundedProtocol,), members)

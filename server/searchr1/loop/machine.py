@@ -50,6 +50,7 @@ How the same text was cut into pieces changes neither segments nor events, but f
 Reference: ``search_r1/llm_agent/generation.py``, ``run_llm_loop`` (PeterGriffinJin/Search-R1).
 """
 
+from array import array
 from collections.abc import Sequence
 from itertools import chain
 
@@ -120,8 +121,7 @@ class Rollout:
         self._encode, self._decode = encode, decode
         self._segments = [Segment("prompt", 0, prompt, tuple(prompt_ids), sampled=False)]
         self._scanner = TagScanner(profile.tags)
-        self._sampled_ids: list[int] = []
-        self._logprobs: list[float] = []
+        self._sampled_ids, self._logprobs = array("q"), array("d")
         self._num_sampled = 0
         self._streamed_answer = ""
         self._action: Action = self._next_turn()
@@ -144,6 +144,8 @@ class Rollout:
     @property
     def ids(self) -> TokenIds:
         """All token ids, prompt included, uncut."""
+        if len(self._segments) == 1:  # The prompt alone is most of what a run of one turn holds: no copy of it.
+            return self._segments[0].ids
         return tuple(chain.from_iterable(segment.ids for segment in self._segments))
 
     @property
@@ -243,7 +245,7 @@ class Rollout:
     def _next_turn(self) -> Generate:
         self.num_turns += 1
         self._scanner = TagScanner(self.profile.tags)
-        self._sampled_ids, self._logprobs = [], []
+        self._sampled_ids, self._logprobs = array("q"), array("d")
         self._streamed_answer = ""
         max_tokens = self.limits.max_completion_tokens
         if (left := self._tokens_left()) is not None:

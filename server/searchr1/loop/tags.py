@@ -157,16 +157,16 @@ class TagScanner:
         self._mode: Mode = "think"
         self._awaited = self._grammar.awaited[self._mode]
         self._pending = ""
-        self._kept: list[str] = []
+        self._kept = ""
         self._edge = _Edge()
-        self._num_before_query = 0
+        self._query_start = 0
         self.query: str | None = None
         self.settled = False
 
     @property
     def text(self) -> str:
         """The turn's text so far, up to and with its first stop."""
-        return "".join(self._kept) + self._pending
+        return self._kept + self._pending
 
     def feed(self, text: str) -> list[Piece]:
         """Take more text; return what became visible by it. Text after the turn's end is dropped."""
@@ -177,7 +177,7 @@ class TagScanner:
         while not self.settled and (match := self._awaited.pattern.search(self._pending)):
             self._settle_query(match.end())
             self._show(self._pending[: match.start()], pieces)
-            self._kept.append(match[0])
+            self._kept += match[0]
             self._pending = self._pending[match.end() :]
             self._enter(match[0])
         if self.settled:
@@ -196,7 +196,7 @@ class TagScanner:
         """
         pieces: list[Piece] = []
         if cut:
-            self._kept.append(self._pending)
+            self._kept += self._pending
         else:
             self._show(self._pending, pieces)
         self._pending = ""
@@ -210,7 +210,7 @@ class TagScanner:
             self._mode = self._grammar.openings[tag]
             self._awaited = self._grammar.awaited[self._mode]
             self._edge = _Edge()
-            self._num_before_query = len(self._kept)
+            self._query_start = len(self._kept)
 
     def _settle_query(self, end: int) -> None:
         """Look for the query's end in the pending text before ``end``. What was kept can't hold a part of it."""
@@ -218,12 +218,12 @@ class TagScanner:
             return
         cut = self._pending.find(self._grammar.settling, 0, end)
         if cut >= 0:
-            self.query = ("".join(self._kept[self._num_before_query :]) + self._pending[:cut]).strip()
+            self.query = (self._kept[self._query_start :] + self._pending[:cut]).strip()
 
     def _show(self, text: str, pieces: list[Piece]) -> None:
         if not text:
             return
-        self._kept.append(text)
+        self._kept += text
         if self._mode == "search":
             return
         visible = self._edge.feed(text)

@@ -161,7 +161,7 @@ class VllmHttpEngine:
                     if response.status != 200:
                         raise await self._refused(response)
                     self._sessions.note(session, response.headers)
-                    async for data in response.content.iter_any():
+                    while data := await response.content.readany():
                         if (chunk := reader.feed(data)) is not None:
                             # Bytes that make no token are no sign of work.
                             self._silence.moved()

@@ -10,7 +10,7 @@ from searchr1.gateway.services import Services
 from searchr1_client.events import KnownEvent
 
 
-async def choice_events(
+def choice_events(
     services: Services, plans: Sequence[Plan], *, run_id: str
 ) -> AsyncGenerator[tuple[int, KnownEvent], None]:
     """Drive each plan in a seat of its own and yield (index of the plan, event) as events happen.
@@ -20,26 +20,32 @@ async def choice_events(
     Raises:
         NoSlotError: there are not seats for all; raised before the first event.
     """
+    runs = [run_events(services, plan, run_id=run_id, index=index) for index, plan in enumerate(plans)]
+    return runs[0] if len(runs) == 1 else _side_by_side(runs)
+
+
+async def _side_by_side(
+    runs: Sequence[AsyncGenerator[tuple[int, KnownEvent], None]],
+) -> AsyncGenerator[tuple[int, KnownEvent], None]:
     async with AsyncExitStack() as stack:
-        runs = [await stack.enter_async_context(aclosing(run_events(services, plan, run_id=run_id))) for plan in plans]
-        for index, first in enumerate([await anext(run) for run in runs]):
-            yield index, first
-        if len(runs) == 1:
-            async for event in runs[0]:
-                yield 0, event
-            return
+        for run in runs:
+            await stack.enter_async_context(aclosing(run))
+        for first in [await anext(run) for run in runs]:
+            yield first
         async with aclosing(_merged(runs)) as merged:
             async for indexed in merged:
                 yield indexed
 
 
-async def _merged(runs: Sequence[AsyncGenerator[KnownEvent, None]]) -> AsyncGenerator[tuple[int, KnownEvent], None]:
+async def _merged(
+    runs: Sequence[AsyncGenerator[tuple[int, KnownEvent], None]],
+) -> AsyncGenerator[tuple[int, KnownEvent], None]:
     queue: asyncio.Queue[tuple[int, KnownEvent | None]] = asyncio.Queue()
 
     async def pump(index: int) -> None:
         try:
-            async for event in runs[index]:
-                queue.put_nowait((index, event))
+            async for indexed in runs[index]:
+                queue.put_nowait(indexed)
         finally:
             queue.put_nowait((index, None))
 

@@ -143,7 +143,7 @@ async def _research(request: Request, given: ResearchInput, report: Report) -> t
     plan = model.admission.plan(given.question, options, caller=caller, run_id=run_id, stream=False)
     fold, num_steps = RunFold(), 0
     async with aclosing(run_events(services, plan, run_id=run_id)) as events:
-        async for event in events:
+        async for _, event in events:
             fold.add(event)
             if (step := _step(event)) is not None:
                 num_steps += 1

@@ -1,8 +1,9 @@
 """Runs behind HTTP: the hub that serves a request, a client that leaves, and runs that fail or can't be had."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
-from typing import TypeVar
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
+from typing import Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Request
 from starlette.requests import ClientDisconnect
@@ -25,8 +26,23 @@ from searchr1.loop.conversation import Turn
 from searchr1_client.events import KnownEvent, Run, RunFailed, RunStarted
 
 T = TypeVar("T")
-IndexedEvents = AsyncGenerator[tuple[int, KnownEvent], None]
-"""Events of the choices of one request, each with the index of its choice."""
+
+
+class IndexedEvents(Protocol):
+    """Events of the choices of one request, each with the index of its choice."""
+
+    def __aiter__(self) -> "IndexedEvents":
+        """See ``AsyncIterator``."""
+        ...
+
+    def __anext__(self) -> Awaitable[tuple[int, KnownEvent]]:
+        """See ``AsyncIterator``."""
+        ...
+
+    async def aclose(self) -> None:
+        """End the runs."""
+        ...
+
 
 HEADERS_WITHIN_S = 10.0
 """Longest time that a stream's headers wait for the engine's first output: proxies cut what is silent for longer."""
@@ -155,50 +171,59 @@ async def begun_events(request: Request, events: IndexedEvents) -> IndexedEvents
         ApiError: a choice failed before any output, so the failure can still be an HTTP error.
         ClientDisconnect: the client left.
     """
-    heartbeat_s = services_of(request).settings.heartbeat_s
-    read: list[tuple[int, KnownEvent]] = []
-    reading = asyncio.ensure_future(_read_beginning(events, read))
+    begun = _ReadAhead(events)
     try:
-        await cancel_on_disconnect(_wait(reading, min(heartbeat_s, HEADERS_WITHIN_S)), request)
-        if read and isinstance(failed := read[-1][1], RunFailed):
-            raise run_error(failed.error.code)
+        wait_s = min(services_of(request).settings.heartbeat_s, HEADERS_WITHIN_S)
+        newest = await cancel_on_disconnect(begun.newest_within(wait_s), request)
+        if isinstance(newest, RunFailed):
+            raise run_error(newest.error.code)
     except BaseException:
-        await _close(reading, events)
+        await begun.aclose()
         raise
-    return _resumed(read, reading, events)
+    return begun
 
 
-async def _read_beginning(events: IndexedEvents, read: list[tuple[int, KnownEvent]]) -> None:
-    async for indexed in events:
-        read.append(indexed)
-        if not isinstance(indexed[1], RunStarted):
-            return
+class _ReadAhead:
+    """Events of which a task reads the beginning, up to the first output. What follows is passed on as it is.
 
+    An async generator around them would be one more step of every token's way.
+    """
 
-async def _wait(reading: asyncio.Future[None], at_most_s: float) -> None:
-    if (await asyncio.wait({reading}, timeout=at_most_s))[0]:
-        reading.result()
+    def __init__(self, events: IndexedEvents) -> None:
+        self._events = events
+        self._read: deque[tuple[int, KnownEvent]] | None = deque()
+        self._reading = asyncio.ensure_future(self._read_beginning(self._read))
 
+    async def newest_within(self, at_most_s: float) -> KnownEvent | None:
+        """Wait for the first output, at most so long; return the last event by then. Raises what reading raised."""
+        if (await asyncio.wait({self._reading}, timeout=at_most_s))[0]:
+            self._reading.result()
+        return self._read[-1][1] if self._read else None
 
-async def _resumed(
-    read: list[tuple[int, KnownEvent]], reading: asyncio.Future[None], events: IndexedEvents
-) -> IndexedEvents:
-    try:
-        for indexed in (begun := list(read)):
-            yield indexed
-        await reading
-        for indexed in read[len(begun) :]:
-            yield indexed
-        async for indexed in events:
-            yield indexed
-    finally:
-        await _close(reading, events)
+    def __aiter__(self) -> "_ReadAhead":
+        return self
 
+    def __anext__(self) -> Awaitable[tuple[int, KnownEvent]]:
+        return anext(self._events) if self._read is None else self._next_read(self._read)
 
-async def _close(reading: asyncio.Future[None], events: IndexedEvents) -> None:
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
-    await events.aclose()
+    async def aclose(self) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        await self._events.aclose()
+
+    async def _read_beginning(self, read: deque[tuple[int, KnownEvent]]) -> None:
+        async for indexed in self._events:
+            read.append(indexed)
+            if not isinstance(indexed[1], RunStarted):
+                return
+
+    async def _next_read(self, read: deque[tuple[int, KnownEvent]]) -> tuple[int, KnownEvent]:
+        if not read:
+            await self._reading
+        if read:
+            return read.popleft()
+        self._read = None
+        return await anext(self._events)
 
 
 def install_run_error_handlers(app: FastAPI) -> None:

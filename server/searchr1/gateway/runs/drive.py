@@ -274,8 +274,12 @@ def stop_runs(services: Services) -> int:
     return len(runs)
 
 
-async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGenerator[KnownEvent, None]:
+async def run_events(
+    services: Services, plan: Plan, *, run_id: str, index: int = 0
+) -> AsyncGenerator[tuple[int, KnownEvent], None]:
     """Drive ``plan`` in a seat and yield its wire events, the first one at once. Closing it frees the engine.
+
+    Each comes with ``index``, that of the run among the choices of one request.
 
     Raises:
         NoSlotError: no seat is free, and the queue is full; raised before the first event.
@@ -284,7 +288,7 @@ async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGen
         run = RunDrive(services, plan, seat, run_id=run_id, created=int(time.time()))
         async with aclosing(run.events()) as events:
             async for event in events:
-                yield event
+                yield index, event
 
 
 def seat_of(services: Services, plan: Plan) -> AbstractContextManager[Seat]:

@@ -81,12 +81,12 @@ class Journal:
         self._num_stored = len(self._lines)
         self._pending: list[Input] = list(unwritten)
         self._completion: UnbrokenCompletion | None = None
-        self._num_pieces = self._num_kept_ids = 0
+        self._num_chars = self._num_kept_ids = 0
 
     def follow(self, completion: UnbrokenCompletion) -> None:
         """Take a completion that begins."""
         self._completion = completion
-        self._num_pieces, self._num_kept_ids = len(completion.pieces), 0
+        self._num_chars, self._num_kept_ids = len(completion.text), 0
 
     def add(self, event: DriveEvent) -> None:
         """Take an event that is no text, before whoever watches the run is told of it."""
@@ -128,14 +128,14 @@ class Journal:
         completion = self._completion
         if completion is None:
             return
-        text = "".join(completion.pieces[self._num_pieces :])
+        text = completion.text[self._num_chars :]
         if not text and not at_end:
             return  # Nothing that anybody has seen.
         start = self._num_kept_ids
         self._pending.append(
             Sampled(text, start, list(completion.ids[start:]), list(completion.logprobs[start:]), completion.finish)
         )
-        self._num_pieces, self._num_kept_ids = len(completion.pieces), completion.num_given
+        self._num_chars, self._num_kept_ids = self._num_chars + len(text), completion.num_given
 
 
 def read_inputs(lines: Sequence[bytes]) -> list[Input]:

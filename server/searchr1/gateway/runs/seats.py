@@ -344,7 +344,8 @@ class Seat(Turns):
         self._seats = seats
         self._place: int | None = None
         self._is_granted = self._has_begun = self._is_expired = False
-        self._changed = asyncio.Event()
+        self._change: asyncio.Future[None] | None = None
+        """What ``places`` waits for; most runs start at once and never do."""
 
     async def places(self) -> AsyncGenerator[int, None]:
         """Yield the number of runs that are expected to start before this one, as it changes, until it may start.
@@ -360,8 +361,8 @@ class Seat(Turns):
                 told = self._place
                 yield told
                 continue
-            self._changed.clear()
-            await self._changed.wait()
+            self._change = asyncio.get_running_loop().create_future()
+            await self._change
 
     async def begin(self, num_ids: int) -> int:
         """See ``Turns``. Raises ``SeatExpiredError`` where the run's deadline passed before its start."""
@@ -387,17 +388,21 @@ class Seat(Turns):
     def grant(self) -> None:
         """Let the run have its turn."""
         self._is_granted = True
-        self._changed.set()
+        self._has_changed()
 
     def move(self, place: int) -> None:
         """Tell the run its place in the queue."""
         self._place = place
-        self._changed.set()
+        self._has_changed()
 
     def expire(self) -> None:
         """Tell the run that its time was up before it could start."""
         self._is_expired = True
-        self._changed.set()
+        self._has_changed()
+
+    def _has_changed(self) -> None:
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
 
     async def _until_granted(self) -> None:
         async for _ in self.places():
