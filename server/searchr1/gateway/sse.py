@@ -10,9 +10,7 @@ from searchr1_client.events import KnownEvent
 
 HEARTBEAT = b": ping\n"
 """A comment line without a blank line after it: the one form that every OpenAI client skips."""
-MOVED = (
-    b": this server goes on with the run no more: another one does, from the event after the last one\nretry: 500\n\n"
-)
+MOVED = b": the run goes on on another server; take its stream up after the last event\nretry: 500\n\n"
 """The last frame of a native stream that is to be taken up elsewhere: no event, so that readers count none."""
 DONE = b"data: [DONE]\n\n"
 """The last frame of a chat completion's stream that did not break."""
