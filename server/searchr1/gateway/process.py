@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -44,10 +44,13 @@ _SAME_SIGNAL_S = 1.0
 """Signals within this time of the first mean no more than it: ``timeout`` and terminals send several."""
 
 
-def serve_forever(settings: Settings, *, prepare: Callable[[], None] | None = None) -> None:
+def serve_forever(
+    settings: Settings, *, prepare: Callable[[], None] | None = None, warnings: Sequence[str] = ()
+) -> None:
     """Serve until a signal. Running requests get ``shutdown_grace_s`` to end.
 
-    ``prepare`` is called before anything opens, and not for settings that are refused.
+    ``prepare`` is called before anything opens, and not for settings that are refused. ``warnings`` of the settings are
+    logged.
 
     Raises:
         SearchR1Error: the settings can't work or leave the server open by oversight, the port is taken, or the engine
@@ -57,6 +60,8 @@ def serve_forever(settings: Settings, *, prepare: Callable[[], None] | None = No
     if prepare is not None:
         prepare()
     configure_logging(settings.log_level)
+    for warning in warnings:
+        logger.warning("%s", warning)
     if settings.workers > 1:
         log_exposure(settings)
         supervise(settings, work)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from loadtests.processes import Server
-from searchr1_client import AsyncClient
+from searchr1_client import AsyncSearchR1
 from tests.engines.pool.questions import answer_of
 from tests.engines.vllm.fake_vllm import MODEL
 from tests.gateway.conftest import eventually
@@ -201,7 +201,7 @@ async def test_our_sdk_comes_back_by_itself(fleet: Fleet) -> None:
     events: list[Event] = []
     async with (
         balancer(one, other) as url,
-        AsyncClient(base_url=url) as client,
+        AsyncSearchR1(base_url=url) as client,
         client.research.stream("Question number 95: who?", deadline_s=100) as stream,
     ):
         async for event in stream:
