@@ -14,7 +14,7 @@ _OTHER_FILES = 64
 
 def http_bounds(settings: Settings) -> HttpBounds:
     """Return the bounds; fewer connections than the setting where the process may not open so many files."""
-    reserved = _OTHER_FILES + _FILES_PER_RUN * settings.max_concurrent_runs
+    reserved = _num_reserved(settings)
     return HttpBounds(
         max_connections=connections_that_fit(settings.max_connections, reserved),
         keep_alive_s=settings.keep_alive_s,
@@ -23,6 +23,15 @@ def http_bounds(settings: Settings) -> HttpBounds:
         probes=_PROBES,
         refusal=_refusal,
     )
+
+
+def num_files(settings: Settings) -> int:
+    """Return how many files the process may have open at once."""
+    return settings.max_connections + _num_reserved(settings)
+
+
+def _num_reserved(settings: Settings) -> int:
+    return _OTHER_FILES + _FILES_PER_RUN * settings.max_concurrent_runs
 
 
 def _refusal(status: int, message: str, code: str) -> bytes:
