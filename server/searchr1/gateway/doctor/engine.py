@@ -32,7 +32,7 @@ def _format(settings: Settings, tokenizer: Tokenizer, source: str) -> list[Findi
     except ConfigurationError as error:
         fix = "take the SEARCHR1_PROFILE that the model was trained on, or the tokenizer that came with it"
         return [*found, wrong("template", str(error), fix)]
-    return [*found, ok("template", f"a question can be asked as the profile {profile.name!r} words it")]
+    return [*found, ok("template", f"a question can be asked as the profile {settings.profile!r} words it")]
 
 
 async def _engine(settings: Settings, check: str, tokenizer: Tokenizer | None) -> list[Finding]:

@@ -53,7 +53,7 @@ def _folder(settings: Settings, config: EngineConfig) -> list[Finding]:
     except ConfigurationError as error:
         return [wrong("model", f"{folder}: {error}", "fetch it anew, or name another folder by SEARCHR1_MODEL")]
     num_bytes = sum(tensor.num_bytes for tensor in checkpoint.tensors.values())
-    told = f"{folder}: {len(checkpoint.tensors)} tensors, {num_bytes / 2**30:.1f} GiB"
+    told = f"{folder}: {len(checkpoint.tensors)} tensors, {num_bytes / 2**20:,.0f} MiB"
     longest, wanted = checkpoint.config.get("max_position_embeddings"), config.max_model_len
     if isinstance(longest, int) and wanted is not None and longest < wanted:
         told = f"the model takes {longest} tokens of context, and a run may have {wanted}"

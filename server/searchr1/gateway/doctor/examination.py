@@ -62,7 +62,7 @@ def _of_settings(settings: Settings, warnings: Sequence[str]) -> list[Finding]:
         return [wrong("settings", str(error), "give the server keys, or keep it on this machine")]
     if not warnings:
         return [ok("settings", "they can work together")]
-    return [warning("settings", told, "take it away, or see docs/reference/settings.md") for told in warnings]
+    return [warning("settings", told, "see docs/reference/settings.md") for told in warnings]
 
 
 async def _bounded(part: _Part) -> Sequence[Finding]:

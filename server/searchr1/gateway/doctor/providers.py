@@ -41,7 +41,5 @@ async def _examined(spec: ProviderSpec, config: SearchConfig, *, search: bool) -
         fix = _FIXES.get(outcome.kind, f"check {key_variable(spec.kind)} and the plan behind it")
         return wrong(check, outcome.message, fix)
     if not outcome.passages:
-        return warning(
-            check, f"it answers ({took_ms:.0f} ms), and finds nothing for {_QUERY!r}", "see what it searches"
-        )
+        return warning(check, f"it answers in {took_ms:.0f} ms, and finds nothing for {_QUERY!r}", "see what it holds")
     return ok(check, f"it answers in {took_ms:.0f} ms")
