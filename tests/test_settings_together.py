@@ -38,7 +38,7 @@ CLASHING: list[dict[str, Any]] = [
 """One for each of ``CLASHES``, in its order."""
 
 
-@pytest.mark.parametrize(("number", "given"), enumerate(CLASHING))
+@pytest.mark.parametrize(("number", "given"), list(enumerate(CLASHING)))
 def test_settings_that_clash_stop_the_start_with_their_names(number: int, given: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as refused:
         settings(**given)
