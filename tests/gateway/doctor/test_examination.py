@@ -282,7 +282,7 @@ async def test_a_redis_that_is_set_up_otherwise(
 
 @pytest.mark.redis
 async def test_a_clock_that_is_wrong(world: World, sized_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_server, "time", SimpleNamespace(time=lambda: 1_000_000.0))
+    monkeypatch.setattr(redis_server, "time", SimpleNamespace(time=lambda: 1_000_000.0, perf_counter=lambda: 0.0))
     [finding] = bad(await redis_server.examine_redis(Settings(model="m", retriever="r", redis_url=sized_redis.url)))  # type: ignore[arg-type]
     assert (finding.check, finding.verdict) == ("clock", Verdict.WARNING)
     assert "behind Redis" in finding.told

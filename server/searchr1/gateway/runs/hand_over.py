@@ -55,7 +55,8 @@ class HandOver:
             RunStoreError: the store does not answer; the call can be repeated.
         """
         if not await self._store.hand_over(meta):
-            return False
+            state = await self._store.state(meta.id)
+            return state is not None and state.meta.replica != self._replica
         left = replace(meta, replica=HANDED_OVER)
         if takers := await self._store.takers(meta.model):
             await self._store.send_to_owner(replace(meta, replica=random.choice(takers)), "take")
