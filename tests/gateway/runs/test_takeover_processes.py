@@ -139,4 +139,5 @@ async def test_a_run_that_outlived_too_many_gateways_fails(fleet: Fleet) -> None
     await read(gateway, run_id, events[-1]["seq"], events)
     assert [event["seq"] for event in events] == list(range(len(events)))
     assert (events[-1]["type"], events[-1]["error"]["code"]) == ("run.failed", "takeovers_exhausted")
+    assert events[-1]["usage"]["completion_tokens"] > 0
     assert (await stored(gateway, run_id))["error"]["code"] == "takeovers_exhausted"
