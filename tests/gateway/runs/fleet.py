@@ -93,7 +93,6 @@ class Fleet:
             "SEARCHR1_RESUME_GRACE_S": "60",
             "SEARCHR1_STREAM_INTERVAL_MS": "0",
             "SEARCHR1_DRAIN_S": "0",
-            "SEARCHR1_SEARCH_TIMEOUT_S": "60",
             **environment,
         }
         log = self.folder / f"{port}.log"

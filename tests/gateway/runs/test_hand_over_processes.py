@@ -38,6 +38,8 @@ pytestmark = [pytest.mark.process, pytest.mark.redis, pytest.mark.timeout(240)]
 
 NEWER = (sys.executable, str(Path(__file__).with_name("newer_release.py")), "serve")
 SHORT = {"SEARCHR1_SHUTDOWN_GRACE_S": "0.2"}
+PATIENT = {"SEARCHR1_SEARCH_TIMEOUT_S": "200", "SEARCHR1_SEARCH_ATTEMPTS": "1"}
+"""Searches that are held back are waited for."""
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ async def test_a_stream_that_outlasts_the_grace_goes_on_elsewhere(fleet: Fleet, 
 
 async def test_what_nobody_reads_goes_on_elsewhere_before_the_grace_ends(fleet: Fleet) -> None:
     limits = {"SEARCHR1_MAX_CONCURRENT_RUNS": "1", "SEARCHR1_SHUTDOWN_GRACE_S": "200"}
-    one, other = await asyncio.gather(fleet.start(**limits), fleet.start())
+    one, other = await asyncio.gather(fleet.start(**limits, **PATIENT), fleet.start(**PATIENT))
     fleet.searches.go.clear()
     async with httpx.AsyncClient(timeout=60) as client:
         made = [await begin_in_background(client, one, number) for number in (60, 61)]
@@ -128,10 +130,10 @@ async def test_runs_end_where_no_gateway_stays(fleet: Fleet, num_gateways: int) 
 
 
 async def test_all_workers_hand_over_what_they_run(fleet: Fleet) -> None:
-    one, other = await asyncio.gather(fleet.start(SEARCHR1_WORKERS="2", **SHORT), fleet.start())
+    one, other = await asyncio.gather(fleet.start(SEARCHR1_WORKERS="2", **SHORT, **PATIENT), fleet.start(**PATIENT))
     fleet.searches.go.clear()
     streams: list[tuple[int, Asked, list[Event]]] = []
-    for number in range(80, 86):
+    for number in range(80, 84):
         events: list[Event] = []
         streams.append((number, await ask(fleet, one, number, events, CUTS["in a search"]), events))
     async with httpx.AsyncClient(timeout=60) as client:
@@ -149,7 +151,7 @@ async def test_all_workers_hand_over_what_they_run(fleet: Fleet) -> None:
 
 
 async def test_whoever_waits_for_one_object_asks_again_and_chat_is_told(fleet: Fleet) -> None:
-    one, other = await asyncio.gather(fleet.start(**SHORT), fleet.start())
+    one, other = await asyncio.gather(fleet.start(**SHORT, **PATIENT), fleet.start(**PATIENT))
     fleet.searches.go.clear()
     body = {"question": "Question number 90: who?", "deadline_s": 100}
     chat = {
