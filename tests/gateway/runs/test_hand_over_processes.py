@@ -1,6 +1,7 @@
 """Gateways that are told to stop under their runs: another one goes on with them, and no character is lost."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -162,16 +163,30 @@ async def test_whoever_waits_for_one_object_asks_again_and_chat_is_told(fleet: F
     async with httpx.AsyncClient(timeout=60, headers={"Idempotency-Key": "the same"}) as client:
         waiting = asyncio.create_task(client.post(f"{one.url}/v1/research", json=body))
         chatting = asyncio.create_task(client.post(f"{one.url}/v1/chat/completions", json=chat))
-        await eventually(lambda: len(fleet.searches.queries) == 2)
+        streamed = {"model": MODEL, "input": "Question number 92: who?", "stream": True}
+        responding = asyncio.create_task(client.post(f"{one.url}/v1/responses", json=streamed))
+        await eventually(lambda: len(fleet.searches.queries) == 3)
         os.kill(one.pid, signal.SIGTERM)
         assert (await waiting).status_code == 503
         assert '"code":"stopping"' in (await chatting).text
+        *told, moved = payloads((await responding).text)
+        assert (moved["type"], moved["code"]) == ("error", "moved")
         await fleet.stopped(one)
         fleet.searches.go.set()
         again = await client.post(f"{other.url}/v1/research", json=body)
+        after = {"stream": "true", "starting_after": told[-1]["sequence_number"]}
+        path = f"{other.url}/v1/responses/{told[0]['response']['id']}"
+        told += payloads((await client.get(path, params=after)).text)
+    assert [event["sequence_number"] for event in told] == list(range(len(told)))
+    assert told[-1]["type"] == "response.completed"
     assert answer_of(90) in again.json()["answer"]
     assert again.headers["idempotent-replayed"] == "true"
-    assert await metric(other, "searchr1_runs_taken_over_total 1.0")
+    assert await metric(other, "searchr1_runs_taken_over_total 2.0")
+
+
+def payloads(body: str) -> list[Event]:
+    """Return the JSON of each event in a whole stream."""
+    return [json.loads(line[6:]) for line in body.splitlines() if line.startswith("data: ")]
 
 
 @asynccontextmanager
