@@ -23,7 +23,7 @@ def doctor(
     One line a check; the exit status is 1 where something is wrong.
     """
     from searchr1.cli.faults import told
-    from searchr1.cli.settings import load_settings
+    from searchr1.cli.given_settings import load_settings
     from searchr1.gateway.doctor.examination import examine
     from searchr1.gateway.doctor.finding import Verdict, wrong
 

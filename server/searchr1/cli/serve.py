@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from searchr1.cli.given_settings import load_settings
 from searchr1.cli.options import DATA, Config, DataDir
-from searchr1.cli.settings import load_settings
 
 
 def serve(
