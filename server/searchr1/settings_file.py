@@ -9,7 +9,7 @@ import difflib
 import json
 import stat
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -108,11 +108,15 @@ def _validated(value: Any, field: FieldInfo) -> Any:
     """Return what a value means, which has to be of the field's type: no number for a text or the other way round."""
     prepares = [one for one in field.metadata if isinstance(one, BeforeValidator)]
     if isinstance(value, str) and prepares:  # As a text of the environment is taken, comma-separated or so.
-        return TypeAdapter(Annotated[field.annotation, *field.metadata]).validate_python(value, strict=True)
-    metadata = [one for one in field.metadata if one not in prepares]
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *metadata] if metadata else field.annotation)
+        return _adapter(field, field.metadata).validate_python(value, strict=True)
     # Strict JSON takes arrays for tuples.
+    adapter = _adapter(field, [one for one in field.metadata if one not in prepares])
     return adapter.validate_json(json.dumps(value), strict=True)
+
+
+def _adapter(field: FieldInfo, metadata: Sequence[Any]) -> "TypeAdapter[Any]":
+    taken: Any = Annotated[field.annotation, *metadata] if metadata else field.annotation
+    return TypeAdapter(taken)
 
 
 def _check_providers(keys: Mapping[str, Any], where: str) -> None:
