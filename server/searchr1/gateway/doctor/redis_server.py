@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from redis.exceptions import RedisClusterException, RedisError
 
@@ -86,7 +86,5 @@ async def _skew_s(client: Any) -> float:
 
 def _of_one_node(info: Any) -> Mapping[str, Any]:
     """Return what one node says; a Cluster's client may give the words of several, by node."""
-    values = list(info.values())
-    return (
-        values[0] if values and all(isinstance(value, dict) and "redis_version" in value for value in values) else info
-    )
+    nodes = [value for value in info.values() if isinstance(value, dict) and "redis_version" in value]
+    return cast(Mapping[str, Any], nodes[0] if nodes else info)
