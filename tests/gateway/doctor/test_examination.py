@@ -23,7 +23,7 @@ from searchr1.tokenizer import Tokenizer
 from tests.engines.deterministic import encode
 from tests.engines.vllm.fake_vllm import MODEL, Answer, FakeVllm, Fault, serve_fake_vllm
 from tests.gateway.runs.fleet import serve_searches
-from tests.support.redis_server import RedisServer, run_redis
+from tests.support.redis_server import RedisServer, run_cluster, run_redis, run_sentinel
 
 KEY = "a-key-of-some-length-0123456789"
 TOKENIZER = Tokenizer.load(str(CHECKPOINT))
@@ -278,6 +278,18 @@ async def test_a_redis_that_is_set_up_otherwise(
     assert [finding.verdict for finding in findings] == [Verdict.WARNING] * 2
     assert told in findings[0].told
     assert "appendonly yes" in findings[1].fix
+
+
+@pytest.mark.redis
+async def test_a_cluster_and_a_master_that_sentinel_names_are_understood() -> None:
+    with run_cluster() as nodes, run_sentinel() as sentinel:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in nodes)
+        for url in (f"redis+cluster://{hosts}", sentinel.url):
+            settings = Settings.model_validate({"model": "m", "retriever": "index:none", "redis_url": url})
+            findings = await redis_server.examine_redis(settings)
+            assert [finding.told for finding in findings if finding.verdict is Verdict.WRONG] == []
+            assert "answers in" in findings[0].told
+            assert findings[-1].check == "clock"
 
 
 @pytest.mark.redis

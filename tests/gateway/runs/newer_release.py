@@ -27,5 +27,5 @@ def encode_plan(plan: StoredPlan) -> bytes:
 
 if __name__ == "__main__":
     stored_plan.VERSION = NEXT
-    hub.encode_plan = encode_plan
+    vars(hub)["encode_plan"] = encode_plan
     main()
