@@ -142,11 +142,9 @@ class RunDrive:
         self._is_leaving = not self._is_stopped
         return self._is_leaving
 
-    def stopped(self) -> KnownEvent:
-        """End a run that nobody else went on with, because the server stops; return its last event."""
-        event = self.failed("stopping")
+    def stayed(self) -> None:
+        """Note that the run has ended here after all."""
         self._count()
-        return event
 
     def started(self) -> KnownEvent:
         """Return the first event of a run whose ``events`` were closed before they gave it."""

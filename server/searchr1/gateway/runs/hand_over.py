@@ -40,7 +40,8 @@ class HandOver:
 
         On return none of them is driven here any more, unless its engine is slow to let go. Their mirrors pass them on.
         """
-        takers = {model: await self._takers(model) for model in {live.meta.model for live in runs}}
+        models = sorted({live.meta.model for live in runs})
+        takers = dict(zip(models, await asyncio.gather(*map(self._takers_in_time, models)), strict=True))
         leaving = [live for live in runs if takers[live.meta.model] and live.leave()]
         if leaving:
             driven = [asyncio.ensure_future(live.driven.wait()) for live in leaving]
@@ -58,14 +59,14 @@ class HandOver:
             state = await self._store.state(meta.id)
             return state is not None and state.meta.replica != self._replica
         left = replace(meta, replica=HANDED_OVER)
-        if takers := await self._store.takers(meta.model):
+        if takers := await self._takers(meta.model):
             await self._store.send_to_owner(replace(meta, replica=random.choice(takers)), "take")
         with suppress(TimeoutError):
             async with asyncio.timeout(_TAKEN_WITHIN_S):
                 while not await self._is_taken(left):  # noqa: ASYNC110 (another process's work)
                     await asyncio.sleep(_POLL_S)
                 return True
-        if await self._store.takers(meta.model):
+        if await self._takers(meta.model):
             return True  # They have no room just now, and look again every few seconds.
         return await self._store.take(left, self._replica) is None
 
@@ -74,9 +75,12 @@ class HandOver:
         return state is None or state.meta.replica != left.replica
 
     async def _takers(self, model: str) -> list[str]:
+        return [one for one in await self._store.takers(model) if one != self._replica]
+
+    async def _takers_in_time(self, model: str) -> list[str]:
         try:
             async with asyncio.timeout(_ANSWER_S):
-                return await self._store.takers(model)
+                return await self._takers(model)
         except TimeoutError as error:
             self._on_failure(_silent(error))
         except RunStoreError as error:

@@ -91,7 +91,8 @@ class LiveRun(RunHandle):
     @property
     def may_leave(self) -> bool:
         """True for a run that another replica could go on with now."""
-        is_open = not (self.ended or self._end_wanted or self.is_leaving)
+        is_driven = self._driving is None or not self._driving.done()
+        is_open = is_driven and not (self.ended or self._end_wanted or self.is_leaving)
         return is_open and self.kept and self._journal is not None
 
     @property
@@ -147,8 +148,10 @@ class LiveRun(RunHandle):
 
     def stop_here(self) -> None:
         """Have a run that was leaving end as failed, because the server stops and no other replica took it."""
-        self._add(self._drive.stopped())
-        self.is_leaving = False
+        if not self._events:
+            self._add(self._drive.started())
+        self._add(self._drive.failed("stopping"))
+        self._stay()
         self._unstored.set()
         self._changed.set()
 
@@ -320,11 +323,16 @@ class LiveRun(RunHandle):
         has_ended = bool(self._events) and self._events[-1].type in TERMINAL_TYPES
         if self.is_leaving and driven.cancelled() and not has_ended:
             return
-        self.is_leaving = False  # It came to an end before it could leave.
         if not self._events:
             self._add(self._drive.started())
         if not has_ended:
             self._add(self._drive.cancelled() if driven.cancelled() else self._drive.failed())
+        if self.is_leaving:  # It came to an end before it could.
+            self._stay()
+
+    def _stay(self) -> None:
+        self.is_leaving = False
+        self._drive.stayed()
 
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)
