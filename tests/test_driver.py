@@ -17,6 +17,7 @@ from searchr1.driver import (
     drive,
 )
 from searchr1.engines.base import Chunk, Engine, SamplingParams
+from searchr1.engines.resume import Begun
 from searchr1.engines.scripted import Hang, ScriptedEngine, Step
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.loop.machine import Rollout
@@ -272,6 +273,17 @@ async def test_a_deadline_that_has_passed_stops_an_engine_that_never_waits(deadl
 
 
 @virtual
+async def test_what_another_process_sampled_counts_though_its_turn_never_comes() -> None:
+    rollout = new_rollout()
+    rollout.receive_text("<think> t")
+    driving = drive(
+        rollout, scripted(SEARCH), finder(), DriveOptions("s", deadline_s=0.0), begun=Begun("<think> t", (1, 2, 3))
+    )
+    events = [event async for event in driving]
+    assert isinstance(events[-1], Finished)
+    assert (rollout.status, rollout.num_sampled_tokens) == (Status.DEADLINE, 3)
+
+
 async def test_a_slow_reader_is_not_cancelled_by_the_deadline() -> None:
     events: list[DriveEvent] = []
     async for event in drive(new_rollout(), scripted(SEARCH), finder(), DriveOptions("s", deadline_s=SOON_S)):

@@ -247,6 +247,12 @@ async def drive_to_end(
     return DriveResult(tuple(queries), num_failed_searches, engine_error)
 
 
+def count_begun(rollout: Rollout, begun: Begun) -> None:
+    """Give ``rollout`` the ids of a completion that another process began and none goes on with: they were sampled."""
+    if begun.ids:
+        rollout.receive_text("", begun.ids, begun.logprobs)
+
+
 @dataclass(slots=True)
 class _Completions:
     """What the completions of one run have in common."""
@@ -261,8 +267,12 @@ class _Completions:
 
     async def begin(self, rollout: Rollout, action: Generate, clock: Deadline) -> UnbrokenCompletion:
         """Return the completion that ``action`` asks for, once its turn has come."""
-        priority = await clock.bound(lambda: self.turns.begin(len(action.prompt_ids)))
         begun, self.begun = self.begun or Begun(), None
+        try:
+            priority = await clock.bound(lambda: self.turns.begin(len(action.prompt_ids)))
+        except BaseException:
+            count_begun(rollout, begun)
+            raise
         completion = UnbrokenCompletion(
             self.engine,
             action.prompt_ids,

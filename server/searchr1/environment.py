@@ -18,6 +18,7 @@ OTHER_VARIABLES = frozenset(
         SECRETS_DIR,
         "SEARCHR1_API_KEY",
         "SEARCHR1_BASE_URL",
+        "SEARCHR1_CONFIG",
         "SEARCHR1_DATA_DIR",
         "SEARCHR1_DEMO",
         "SEARCHR1_SCREENSHOTS",
@@ -55,6 +56,13 @@ def check_environment(environ: Mapping[str, str], settings: Collection[str]) -> 
             _require_text(value, variable)
     if (folder := _secrets_dir(environ)) is not None:
         _check_files(folder, settings)
+
+
+def given_variables(environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the variables of ours that ``environ`` or a file of its secrets folder gives."""
+    folder = _secrets_dir(environ)
+    files = [] if folder is None or not folder.is_dir() else [path.name for path in folder.iterdir()]
+    return frozenset(name.upper() for name in (*environ, *files) if name.upper().startswith(PREFIX))
 
 
 def _secrets_dir(environ: Mapping[str, str]) -> Path | None:

@@ -1,19 +1,21 @@
 """Every setting of the server, in one class. Each is also an environment variable: ``SEARCHR1_`` and its name.
 
+A file may give them by their names as well (``settings_file.py``); what can't hold together is in
+``settings_together.py``.
+
 Secrets may be files instead: with ``SEARCHR1_SECRETS_DIR=/run/secrets``, ``/run/secrets/searchr1_admin_key``.
 """
 
 import os
-import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from searchr1.engines.factory import SEVERAL, EngineConfig, split_urls
-from searchr1.environment import PREFIX, SECRETS_DIR, check_environment, variable_of
+from searchr1.environment import PREFIX, SECRETS_DIR, check_environment, given_variables, variable_of
 from searchr1.errors import ConfigurationError, as_value_error
 from searchr1.keys import check_tenants, owners
 from searchr1.loop.neutralized import neutralized
@@ -25,18 +27,13 @@ from searchr1.retrieval.keys import usable_key
 from searchr1.retrieval.registry import key_variable, providers
 from searchr1.scheduling.fair_queue import MAX_WEIGHT, MIN_WEIGHT
 from searchr1.scheduling.options import SchedulingOptions
-from searchr1.settings_faults import not_json
+from searchr1.settings_faults import explained, not_json
+from searchr1.settings_file import SettingsFile, explained_in
 from searchr1.settings_keys import ProviderKeys
+from searchr1.settings_together import check_together
 from searchr1.settings_values import Key, Keys, SplitKeys, SplitTexts, field_of
 
 C = TypeVar("C")
-
-_AT_MOST = (
-    ("top_k", "max_top_k"),
-    ("deadline_s", "max_deadline_s"),
-    ("max_prompt_tokens", "max_context_tokens"),
-)
-"""Pairs of settings of which the first must not be above the second."""
 
 _TOKENS_OF_A_TURN = 100
 """Taken to be sampled in a turn, before runs have told."""
@@ -240,51 +237,12 @@ class Settings(BaseSettings):
         return profile_named(value).name
 
     @model_validator(mode="after")
-    def _check_rewriting(self) -> Self:
-        if self.rewrite_url is not None and not re.match(r"https?://[^/]", self.rewrite_url):
-            raise ValueError("rewrite_url must begin with http:// or https:// and name a host")
-        if self.rewrite_url is not None and self.rewrite_model is None:
-            raise ValueError("rewrite_url needs rewrite_model, the name of the model there")
-        return self
-
-    @model_validator(mode="after")
     @as_value_error()
     def _check_together(self) -> Self:
-        if "tenant_keys" in self.model_fields_set and not self.tenant_keys:
-            raise ConfigurationError("SEARCHR1_TENANT_KEYS is set but names no tenant; name one, or unset it")
+        check_together(self)
         owners(self.api_keys, self.tenant_keys, self.admin_key)
-        if not self.tenant_weights.keys() <= self.tenant_keys.keys():
-            raise ConfigurationError("SEARCHR1_TENANT_WEIGHTS names a tenant that has no key in SEARCHR1_TENANT_KEYS")
-        for lower, upper in _AT_MOST:
-            if getattr(self, lower) > getattr(self, upper):
-                raise ConfigurationError(
-                    f"{variable_of(lower)} is above {variable_of(upper)}: "
-                    f"{getattr(self, lower):g} is more than {getattr(self, upper):g}"
-                )
-        self._check_workers()
         self.search()
         return self
-
-    def _check_workers(self) -> None:
-        """Refuse several workers where each would have something to itself that all must share."""
-        if self.workers == 1:
-            return
-        several = f"SEARCHR1_WORKERS is {self.workers}"
-        if self.engine_url is None:
-            raise ConfigurationError(
-                f"{several}, and without SEARCHR1_ENGINE_URL each worker would start an engine of its own: "
-                "name a running vLLM, or serve with one worker"
-            )
-        if self.redis_url is None:
-            raise ConfigurationError(
-                f"{several}, and without SEARCHR1_REDIS_URL each worker would keep runs, budgets and cached searches "
-                "that no other one sees: name a Redis, or serve with one worker"
-            )
-        if self.max_concurrent_runs < self.workers:
-            raise ConfigurationError(
-                f"{several}, and SEARCHR1_MAX_CONCURRENT_RUNS is {self.max_concurrent_runs}: "
-                "each worker must be allowed a run"
-            )
 
     @classmethod
     def settings_customise_sources(
@@ -300,16 +258,22 @@ class Settings(BaseSettings):
         return init_settings, env_settings, keys, dotenv_settings, file_secret_settings
 
     @classmethod
-    def load(cls, **given: Any) -> "Settings":
-        """Return settings from ``given``, then the environment, then the files of ``SEARCHR1_SECRETS_DIR``.
+    def load(cls, *, file: SettingsFile | None = None, **given: Any) -> "Settings":
+        """Return settings from ``given``, the environment, the files of ``SEARCHR1_SECRETS_DIR``, then from ``file``.
 
         Raises:
-            ConfigurationError: a variable or a secret file is unknown, empty, unreadable, or not the JSON it must be.
+            ConfigurationError: a variable or a secret file is unknown, empty, unreadable, or not the JSON it must be;
+                or ``file`` is given, and a setting is missing or wrong.
             ValidationError: a setting is missing or out of its bounds, or two can't work together; see ``explained``.
         """
         check_environment(os.environ, cls.variables())
+        of_file = {} if file is None else file.beside(given_variables(os.environ))
         try:
-            return cls(**{"_secrets_dir": os.environ.get(SECRETS_DIR), **given})
+            return cls(**{"_secrets_dir": os.environ.get(SECRETS_DIR), **of_file, **given})
+        except ValidationError as error:
+            if file is None:
+                raise
+            raise ConfigurationError(f"a setting is wrong: {explained_in(file, error, explained)}") from None
         except SettingsError as error:
             raise not_json(error) from None
         except RecursionError:

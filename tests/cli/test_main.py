@@ -32,6 +32,7 @@ def lines_of_words() -> list[list[str]]:
 def test_the_commands_are_these() -> None:
     assert [" ".join(words) for words in lines_of_words()[1:]] == [
         "serve",
+        "doctor",
         "ask",
         "eval",
         "eval table",

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from searchr1.cli.ask.command import EPILOG, ask
 from searchr1.cli.data import data_app
 from searchr1.cli.demo import demo_app
+from searchr1.cli.doctor import doctor
 from searchr1.cli.evaluate import eval_app
 from searchr1.cli.export import export_app
 from searchr1.cli.faults import told
@@ -21,6 +22,7 @@ from searchr1.printable import one_line
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 app.command()(serve)
+app.command()(doctor)
 app.command(epilog=EPILOG)(ask)
 app.add_typer(eval_app, name="eval")
 app.add_typer(index_app, name="index")

@@ -23,6 +23,10 @@ ApiKey = Annotated[
     ),
 ]
 DataDir = Annotated[Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")]
+Config = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A TOML file of settings by their names.", envvar="SEARCHR1_CONFIG"),
+]
 Data = Annotated[
     str | None,
     typer.Option(help="File, folder or hub dataset with the seven sets.", show_default="PeterJinGo/nq_hotpotqa_train"),

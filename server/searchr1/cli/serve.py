@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from searchr1.cli.options import DATA, DataDir
+from searchr1.cli.given_settings import load_settings
+from searchr1.cli.options import DATA, Config, DataDir
 
 
 def serve(
@@ -56,18 +57,17 @@ def serve(
         bool, typer.Option("--demo", help="Serve the bundled model on the Atlas world.", envvar="SEARCHR1_DEMO")
     ] = False,
     data_dir: DataDir = DATA,
+    config: Config = None,
+    check: Annotated[bool, typer.Option("--check", help="Check the settings, and start nothing.")] = False,
 ) -> None:
     """Serve a model: the API, the page and the metrics.
 
-    Everything else is set by environment variables, SEARCHR1_ and the setting's name: see docs/reference/settings.md.
+    Everything else is set by environment variables, SEARCHR1_ and the setting's name, or in the file of --config: see
+    docs/reference/settings.md. `searchr1 doctor` checks what the settings name as well.
     """
     from searchr1.demo.bundle import build_demo, demo_settings
-    from searchr1.environment import check_environment
-    from searchr1.errors import ConfigurationError
-    from searchr1.gateway.process import serve_forever
-    from searchr1.settings import Settings
-
-    check_environment(os.environ, Settings.variables())
+    from searchr1.gateway.access.exposure import check_exposure
+    from searchr1.models_file import model_configs
 
     given: dict[str, Any] = {
         "model": model,
@@ -80,15 +80,19 @@ def serve(
         "open": open_,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    if demo:
-        given = demo_settings(data_dir) | given
-    for name in ("model", "retriever"):
-        if name not in given:
-            raise ConfigurationError(f"--{name} is missing. Give it, or use --demo. See searchr1 serve --help")
-    settings = Settings.load(**given)
+    loaded = load_settings(config, given, demo_settings(data_dir) if demo else {})
     more = dict(_engine_arg(written) for written in engine_arg or ())
-    settings = settings.model_copy(update={"engine_args": settings.engine_args | more})
-    serve_forever(settings, prepare=partial(build_demo, data_dir) if demo else None)
+    settings = loaded.settings.model_copy(update={"engine_args": loaded.settings.engine_args | more})
+    if check:
+        check_exposure(settings, os.environ)
+        model_configs(settings)
+        for warning in loaded.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        typer.echo("The settings can work.")
+        return
+    from searchr1.gateway.process import serve_forever  # which takes time that a check should not
+
+    serve_forever(settings, prepare=partial(build_demo, data_dir) if demo else None, warnings=loaded.warnings)
 
 
 def _engine_arg(written: str) -> tuple[str, Any]:

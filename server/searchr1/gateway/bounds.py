@@ -19,8 +19,7 @@ def http_bounds(settings: Settings) -> HttpBounds:
     Raises:
         ConfigurationError: the file of models can't be read.
     """
-    num_runs = sum(model.settings.max_concurrent_runs for model in model_configs(settings))
-    reserved = _OTHER_FILES + _FILES_PER_RUN * num_runs
+    reserved = _num_reserved(settings)
     return HttpBounds(
         max_connections=connections_that_fit(settings.max_connections, reserved),
         keep_alive_s=settings.keep_alive_s,
@@ -29,6 +28,16 @@ def http_bounds(settings: Settings) -> HttpBounds:
         probes=_PROBES,
         refusal=_refusal,
     )
+
+
+def num_files(settings: Settings) -> int:
+    """Return how many files the process may have open at once. Raises ``ConfigurationError`` as ``http_bounds`` does."""
+    return settings.max_connections + _num_reserved(settings)
+
+
+def _num_reserved(settings: Settings) -> int:
+    num_runs = sum(model.settings.max_concurrent_runs for model in model_configs(settings))
+    return _OTHER_FILES + _FILES_PER_RUN * num_runs
 
 
 def _refusal(status: int, message: str, code: str) -> bytes:

@@ -2,8 +2,8 @@
 
 The server answers before anything is open: probes are told that it starts. After a signal it goes through four
 phases: requests are still taken while ``/readyz`` says that it stops (``drain_s``); no connection is taken any more,
-and runs go on (``shutdown_grace_s``); the runs that are left end as failed, which their readers are told; connections
-that still do not end are cut.
+and runs go on (``shutdown_grace_s``), those that nobody reads on other gateways, if there are any; what is left goes on
+there too, or ends as failed, and readers are told of either; connections that still do not end are cut.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -44,10 +44,13 @@ _SAME_SIGNAL_S = 1.0
 """Signals within this time of the first mean no more than it: ``timeout`` and terminals send several."""
 
 
-def serve_forever(settings: Settings, *, prepare: Callable[[], None] | None = None) -> None:
+def serve_forever(
+    settings: Settings, *, prepare: Callable[[], None] | None = None, warnings: Sequence[str] = ()
+) -> None:
     """Serve until a signal. Running requests get ``shutdown_grace_s`` to end.
 
-    ``prepare`` is called before anything opens, and not for settings that are refused.
+    ``prepare`` is called before anything opens, and not for settings that are refused. ``warnings`` of the settings are
+    logged.
 
     Raises:
         SearchR1Error: the settings can't work or leave the server open by oversight, the port is taken, or the engine
@@ -57,6 +60,8 @@ def serve_forever(settings: Settings, *, prepare: Callable[[], None] | None = No
     if prepare is not None:
         prepare()
     configure_logging(settings.log_level, form=settings.log_format)
+    for warning in warnings:
+        logger.warning("%s", warning)
     if settings.workers > 1:
         log_exposure(settings)
         supervise(settings, work)
@@ -147,6 +152,7 @@ class _Stopping:
         self._main = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
         self._began_at: float | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         for number in SIGNALS:
             self._loop.add_signal_handler(number, self._on_signal, number)
         # A worker starts with them held back.
@@ -170,6 +176,7 @@ class _Stopping:
             "stopping: taking requests for %g s more, then ending within %g s", drain_s, self._settings.shutdown_grace_s
         )
         self._app.state.services.readiness.is_stopping = True
+        self._spawn(self._app.state.hub.stop_taking())
         if drain_s:
             self._loop.call_later(drain_s, self._close)
         else:
@@ -177,12 +184,25 @@ class _Stopping:
         self._loop.call_later(drain_s + self._settings.shutdown_grace_s, self._end_runs)
 
     def _close(self) -> None:
+        if self._server.should_exit:
+            return
         self._server.should_exit = True
+        self._app.state.services.readiness.is_closed = True
+        self._spawn(self._app.state.hub.leave(unread_only=True))
 
     def _end_runs(self) -> None:
+        self._spawn(self._leave_or_end())
+
+    async def _leave_or_end(self) -> None:
+        await self._app.state.hub.leave()
         if num_runs := stop_runs(self._app.state.services):
             logger.warning("runs that had not ended in time and were ended: %d", num_runs)
         self._loop.call_later(LAST_WORDS_S, self._cut)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _cut(self) -> None:
         self._server.force_exit = True

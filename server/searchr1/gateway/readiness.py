@@ -146,6 +146,8 @@ class Readiness:
         self.store = Part("run store", lambda ok, _: metrics.run_store_up.set(ok))
         self.is_stopping = False
         """True from the signal that ends the process on."""
+        self.is_closed = False
+        """True once no run begins any more, because the process ends."""
         self._watching = AsyncExitStack()
 
     async def __aenter__(self) -> Self:

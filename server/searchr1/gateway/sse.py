@@ -10,6 +10,8 @@ from searchr1_client.events import KnownEvent
 
 HEARTBEAT = b": ping\n"
 """A comment line without a blank line after it: the one form that every OpenAI client skips."""
+MOVED = b": the run goes on on another server; take its stream up after the last event\nretry: 500\n\n"
+"""The last frame of a native stream that is to be taken up elsewhere: no event, so that readers count none."""
 DONE = b"data: [DONE]\n\n"
 """The last frame of a chat completion's stream that did not break."""
 

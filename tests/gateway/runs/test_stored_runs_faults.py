@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import struct
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -417,9 +417,9 @@ class ForgetfulStore(MemoryRunStore):
 
     num_lost = 0
 
-    async def heartbeat(self, replica: str, wait_s: float) -> list[StoreMessage]:
+    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[StoreMessage]:
         try:
-            return await super().heartbeat(replica, wait_s)
+            return await super().heartbeat(replica, wait_s, models)
         except asyncio.CancelledError:
             self.num_lost += 1
             if self.num_lost > 1:

@@ -1,226 +1,41 @@
-"""Gateways that are killed or stopped under their runs: another one goes on with them, and no character is lost."""
+"""Gateways that are killed under their runs: another one goes on with them, and no character is lost."""
 
 import asyncio
 import json
 import os
-import re
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
 
-from loadtests.processes import Server, free_port, running, searchr1
-from searchr1.demo.bundle import CHECKPOINT
-from searchr1.engines.base import Chunk, SamplingParams
-from tests.engines.deterministic import decode, encode, sampled
-from tests.engines.pool.questions import answer_of, completion_of
-from tests.engines.vllm.fake_vllm import MODEL, FakeVllm, serve_fake_vllm
+from tests.engines.pool.questions import answer_of
+from tests.engines.vllm.fake_vllm import MODEL
 from tests.gateway.conftest import eventually
-from tests.support.redis_server import RedisServer, run_redis
+from tests.gateway.runs.fleet import (
+    CUTS,
+    Event,
+    Fleet,
+    ask,
+    assert_equal_runs,
+    assert_whole,
+    ended,
+    metric,
+    read,
+    running_fleet,
+    some_text,
+    stored,
+)
+from tests.support.redis_server import RedisServer
 
 pytestmark = [pytest.mark.process, pytest.mark.redis, pytest.mark.timeout(180)]
 
 
-def model(prompt_ids: Sequence[int], params: SamplingParams) -> list[Chunk]:
-    """Write what ``questions`` has for the question, after whatever of it is in the prompt."""
-    text = decode(tuple(prompt_ids))
-    found = re.search(r"Question number (\d+)(.*)", text, re.DOTALL)
-    if found is None:
-        return sampled(prompt_ids, encode("yes"), params)
-    turn = 1 + found[2].count("</information>")
-    whole = encode(completion_of(int(found[1]), turn))
-    done = next(n for n in range(len(whole), -1, -1) if list(prompt_ids[len(prompt_ids) - n :]) == whole[:n])
-    return sampled(prompt_ids, whole[done:], params)
-
-
-@dataclass
-class Searches:
-    """A search server: ``wait`` holds answers back."""
-
-    queries: list[str] = field(default_factory=list)
-    go: asyncio.Event = field(default_factory=asyncio.Event)
-    url: str = ""
-
-    async def answer(self, request: web.Request) -> web.Response:
-        self.queries += (body := await request.json())["queries"]
-        await self.go.wait()
-        passage = {"document": {"id": "1", "contents": f'"A title"\nWhat is found: {"long " * 30}'}, "score": 1.5}
-        return web.json_response({"result": [[passage] for _ in body["queries"]]})
-
-
-@asynccontextmanager
-async def serve_searches() -> AsyncIterator[Searches]:
-    searches = Searches()
-    searches.go.set()
-    app = web.Application()
-    app.router.add_post("/retrieve", searches.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    searches.url = f"http://127.0.0.1:{runner.addresses[0][1]}/retrieve"
-    try:
-        yield searches
-    finally:
-        searches.go.set()
-        await runner.cleanup()
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with run_redis() as server:
-        yield server
-
-
-@dataclass
-class Fleet:
-    """Gateways with one Redis, one engine and one search server."""
-
-    engine: FakeVllm
-    searches: Searches
-    redis: RedisServer
-    folder: Path
-    stack: ExitStack
-    clients: list[httpx.AsyncClient] = field(default_factory=list)
-
-    async def start(self, **environment: str) -> Server:
-        """Start a gateway and return it once it is ready."""
-        port = free_port()
-        given = {
-            "SEARCHR1_MODEL": MODEL,
-            "SEARCHR1_ENGINE_URL": self.engine.url,
-            "SEARCHR1_TOKENIZER": str(CHECKPOINT),
-            "SEARCHR1_RETRIEVER": self.searches.url,
-            "SEARCHR1_REDIS_URL": self.redis.url,
-            "SEARCHR1_PORT": str(port),
-            "SEARCHR1_RESUME_GRACE_S": "60",
-            "SEARCHR1_STREAM_INTERVAL_MS": "0",
-            "SEARCHR1_DRAIN_S": "0",
-            **environment,
-        }
-        log = self.folder / f"{port}.log"
-        gateway = running(searchr1("serve"), port, ready="/readyz", log=log, timeout_s=60, environment=given)
-        return await asyncio.to_thread(self.stack.enter_context, gateway)
-
-
 @pytest.fixture
 async def fleet(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Fleet]:
-    async with AsyncExitStack() as servers:
-        engine = await servers.enter_async_context(serve_fake_vllm((), encode=encode, model=model))
-        engine.max_model_len = 8192
-        searches = await servers.enter_async_context(serve_searches())
-        with ExitStack() as stack:
-            running_fleet = Fleet(engine, searches, redis, tmp_path, stack)
-            yield running_fleet
-            for client in running_fleet.clients:
-                await client.aclose()
-            await asyncio.to_thread(stack.close)
-
-
-Event = dict[str, Any]
-Until = Callable[[list[Event]], bool]
-
-
-async def read(gateway: Server, run_id: str, after: int, events: list[Event]) -> None:
-    """Read a run's events after ``after`` to the end of the stream."""
-    headers = {"Last-Event-ID": str(after)} if after >= 0 else {}
-    path = f"{gateway.url}/v1/research/{run_id}/events"
-    async with httpx.AsyncClient(timeout=60) as client, client.stream("GET", path, headers=headers) as stream:
-        assert stream.status_code == 200, await stream.aread()
-        events += [json.loads(line[6:]) async for line in stream.aiter_lines() if line.startswith("data: ")]
-
-
-@dataclass
-class Asked:
-    """A question that was asked, and its open connection."""
-
-    run_id: str
-    lines: AsyncIterator[str]
-
-    async def read(self, events: list[Event], until: Until) -> None:
-        async for line in self.lines:
-            if line.startswith("data: "):
-                events.append(json.loads(line[6:]))
-            if until(events):
-                return
-
-
-async def ask(fleet: Fleet, gateway: Server, number: int, events: list[Event], until: Until) -> Asked:
-    """Ask question ``number`` and read until ``until``."""
-    body = {"question": f"Question number {number}: who?", "stream": True, "deadline_s": 100}
-    client = httpx.AsyncClient(base_url=gateway.url, timeout=60)
-    fleet.clients.append(client)
-    stream = await client.send(client.build_request("POST", "/v1/research", json=body), stream=True)
-    assert stream.status_code == 200, await stream.aread()
-    asked = Asked(stream.headers["x-run-id"], stream.aiter_lines())
-    await asked.read(events, until)
-    return asked
-
-
-async def stored(gateway: Server, run_id: str) -> Any:
-    """Return a run once it has ended."""
-    async with httpx.AsyncClient(base_url=gateway.url, timeout=60) as client:
-        while (run := (await client.get(f"/v1/research/{run_id}")).json())["trajectory"] is None:  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
-    return run
-
-
-def ended(events: list[Event]) -> bool:
-    return bool(events) and events[-1]["type"] in ("run.completed", "run.failed")
-
-
-def assert_whole(events: list[Event], number: int) -> None:
-    """The events are those of an undisturbed run, each one once."""
-    assert [event["seq"] for event in events] == list(range(len(events)))
-    assert (events[-1]["type"], events[-1]["status"]) == ("run.completed", "completed"), events[-1]
-    kinds = [event["type"] for event in events if event["type"] not in ("think.delta", "answer.delta", "run.queued")]
-    assert kinds == ["run.started", "search.started", "search.completed", "answer.completed", "run.completed"]
-    for turn in (1, 2):
-        text = "".join(e["text"] for e in events if e["type"] == "think.delta" and e["turn"] == turn)
-        thought = re.search(r"<think>(.*)</think>", completion_of(number, turn), re.DOTALL)
-        assert thought is not None
-        assert text.strip() == thought[1].strip()
-    answer = "".join(event["text"] for event in events if event["type"] == "answer.delta")
-    assert answer.strip() == answer_of(number)
-    times = [event["t_ms"] for event in events]
-    assert times == sorted(times)
-
-
-def ids_of(run: dict[str, Any]) -> list[Any]:
-    return [[one["kind"], one["token_ids"], one["sampled_ids"]] for one in run["trajectory"]["segments"]]
-
-
-def assert_equal_runs(run: dict[str, Any], undisturbed: dict[str, Any]) -> None:
-    assert ids_of(run) == ids_of(undisturbed)
-    for name in ("answer", "status", "citations"):
-        assert run[name] == undisturbed[name]
-    timeless = [{**step, "duration_ms": 0, "cache": None, "age_s": None} for step in run["steps"]]
-    assert timeless == [{**step, "duration_ms": 0, "cache": None, "age_s": None} for step in undisturbed["steps"]]
-    for name in ("prompt_tokens", "completion_tokens", "observation_tokens", "reasoning_tokens", "turns", "searches"):
-        assert run["usage"][name] == undisturbed["usage"][name], name
-    searches = [[search["query"], search["passages"]] for search in run["trajectory"]["searches"]]
-    assert searches == [[search["query"], search["passages"]] for search in undisturbed["trajectory"]["searches"]]
-
-
-def some_text(turn: int, num: int) -> Until:
-    return lambda events: sum(e["type"] == "think.delta" and e["turn"] == turn for e in events) >= num
-
-
-def searching(events: list[Event]) -> bool:
-    return any(event["type"] == "search.started" for event in events)
-
-
-CUTS: dict[str, Until] = {
-    "in the first turn": some_text(1, 4),
-    "in a search": searching,
-    "in the second turn": some_text(2, 6),
-    "in the answer": lambda events: any(event["type"] == "answer.delta" for event in events),
-}
+    async with running_fleet(redis, tmp_path) as fleet:
+        yield fleet
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -245,11 +60,6 @@ async def test_a_killed_gateway_s_run_goes_on_elsewhere(fleet: Fleet, cut: str) 
     async with httpx.AsyncClient(base_url=other.url) as client:
         assert "searchr1_runs_taken_over_total 1.0" in (await client.get("/metrics")).text
     await eventually(lambda: fleet.engine.num_running == 0)
-
-
-async def metric(gateway: Server, line: str) -> bool:
-    async with httpx.AsyncClient(base_url=gateway.url) as client:
-        return line in (await client.get("/metrics")).text
 
 
 async def test_runs_that_nobody_reads_are_found_and_one_in_the_queue_too(fleet: Fleet) -> None:
@@ -329,4 +139,5 @@ async def test_a_run_that_outlived_too_many_gateways_fails(fleet: Fleet) -> None
     await read(gateway, run_id, events[-1]["seq"], events)
     assert [event["seq"] for event in events] == list(range(len(events)))
     assert (events[-1]["type"], events[-1]["error"]["code"]) == ("run.failed", "takeovers_exhausted")
+    assert events[-1]["usage"]["completion_tokens"] > 0
     assert (await stored(gateway, run_id))["error"]["code"] == "takeovers_exhausted"

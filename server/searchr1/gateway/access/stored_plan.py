@@ -12,11 +12,19 @@ from searchr1.loop.types import Limits, TokenIds
 from searchr1.retrieval.frozen import RecordedSearches
 
 VERSION = 1
-"""Raised only where a gateway that ignores unknown fields would drive a run wrongly."""
+"""Raised only where a gateway that ignores unknown fields would drive a run wrongly: for the plan, or its journal.
+
+``version``, ``started_at`` and ``deadline_s`` mean the same in every version: a gateway leaves a newer run to newer
+gateways until its deadline.
+"""
 
 
 class PlanUnreadableError(Exception):
-    """A stored plan is damaged, or a newer release wrote it."""
+    """A stored plan is damaged."""
+
+
+class NewerPlanError(Exception):
+    """A newer release wrote a stored plan."""
 
 
 class StoredPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +59,21 @@ class StoredPlan(msgspec.Struct, frozen=True, kw_only=True):
     caller: Caller = ANYONE
 
 
+class PlanBounds(msgspec.Struct, frozen=True):
+    """The part of a plan that every release can read."""
+
+    started_at: float
+    deadline_s: float | None
+    version: int = VERSION
+
+    def is_over(self, now: float, *, patience_s: float) -> bool:
+        """Return whether the run's deadline passed more than ``patience_s`` before ``now``, in Unix seconds."""
+        return self.deadline_s is not None and now >= self.started_at + self.deadline_s + patience_s
+
+
 _DECODER = msgspec.json.Decoder(StoredPlan)
+_BOUNDS = msgspec.json.Decoder(PlanBounds)
+_DAMAGED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
 def encode_plan(plan: StoredPlan) -> bytes:
@@ -60,11 +82,18 @@ def encode_plan(plan: StoredPlan) -> bytes:
 
 
 def decode_plan(data: bytes) -> StoredPlan:
-    """Return a plan from its bytes. Raises ``PlanUnreadableError``."""
+    """Return a plan from its bytes. Raises ``PlanUnreadableError`` and ``NewerPlanError``."""
+    if decode_bounds(data).version > VERSION:
+        raise NewerPlanError("a newer release wrote the stored plan")
     try:
-        plan = _DECODER.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise PlanUnreadableError("the stored plan is damaged, or of another release") from error
-    if plan.version > VERSION:
-        raise PlanUnreadableError("a newer release wrote the stored plan")
-    return plan
+        return _DECODER.decode(data)
+    except _DAMAGED as error:
+        raise PlanUnreadableError("the stored plan is damaged") from error
+
+
+def decode_bounds(data: bytes) -> PlanBounds:
+    """Return the bounds of a plan, whichever release wrote it. Raises ``PlanUnreadableError``."""
+    try:
+        return _BOUNDS.decode(data)
+    except _DAMAGED as error:
+        raise PlanUnreadableError("the stored plan is damaged") from error

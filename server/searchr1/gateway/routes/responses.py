@@ -288,18 +288,19 @@ async def _frames(handle: RunHandle, after: int, include: frozenset[str]) -> Asy
             if new:
                 yield b"".join(map(_frame, new))
     if not shape.ended:
-        yield _frame(_broken(shape.num_sent))
+        yield _frame(_broken(shape.num_sent, moved=handle.goes_on_elsewhere))
 
 
 def _frame(event: Json) -> bytes:
     return encode_named(event["type"], event)
 
 
-def _broken(sequence_number: int) -> Json:
+def _broken(sequence_number: int, *, moved: bool) -> Json:
+    why = "Another server goes on with the response" if moved else "The stream can't be followed just now"
     return {
         "type": "error",
-        "code": "store_unavailable",
-        "message": "The stream can't be followed just now; take it up again after the last event.",
+        "code": "moved" if moved else "store_unavailable",
+        "message": f"{why}; take it up again after the last event.",
         "param": None,
         "sequence_number": sequence_number,
     }

@@ -44,6 +44,8 @@ class IndexedEvents(Protocol):
         ...
 
 
+_STOPPED_FOR_S = 1.0
+"""Seconds after which another gateway is expected to be where this one was."""
 HEADERS_WITHIN_S = 10.0
 """Longest time that a stream's headers wait for the engine's first output: proxies cut what is silent for longer."""
 
@@ -62,7 +64,7 @@ async def require_room(request: Request) -> None:
 def has_room(request: Request) -> bool:
     """Return whether a run of the caller's would be taken now by one of the models, if only into its queue."""
     services, caller = services_of(request), caller_of(request)
-    return any(
+    return not services.readiness.is_closed and any(
         services.readiness.engines[model.name].takes_runs and model.seats.has_room(caller) for model in services.models
     )
 
@@ -70,6 +72,10 @@ def has_room(request: Request) -> bool:
 def check_room(request: Request, model: ServedModel) -> None:
     """Refuse a run that ``model`` can't begin now. Raises as ``require_room`` does."""
     services = services_of(request)
+    if services.readiness.is_closed:
+        shed(services, "stopping")
+        failure = run_failure("stopping")
+        raise ApiError(failure.status, failure.message, code="stopping", retry_after_s=_STOPPED_FOR_S)
     watch = services.readiness.engines[model.name]
     if not watch.takes_runs:
         shed(services, f"engine_{watch.part.reason}")

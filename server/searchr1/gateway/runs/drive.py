@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from typing import Any
 
-from searchr1.driver import DriveEvent, DriveStats, EngineErrored, SearchErrored, drive
+from searchr1.driver import DriveEvent, DriveStats, EngineErrored, SearchErrored, count_begun, drive
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import LEAST_S, Plan
 from searchr1.gateway.log_lines import RUN_ID
@@ -87,7 +87,7 @@ class RunDrive:
         self._fails_with = failure
         self._waiting: asyncio.Task[Any] | None = None
         """The reader's task, while it waits for an event."""
-        self._is_stopped = self._is_cut = False
+        self._is_stopped = self._is_cut = self._is_leaving = False
 
     async def events(self) -> AsyncGenerator[KnownEvent, None]:
         """Yield the wire events, the first one at once. Closing it, or cancelling its reader, frees the engine."""
@@ -129,11 +129,12 @@ class RunDrive:
             finally:
                 self._waiting = None
                 services.under_way.discard(self)
-                self._count()
+                if not self._is_leaving:
+                    self._count()
 
     def stop(self) -> None:
         """Have the run end as failed because the server stops: its next event says so, and is its last."""
-        if self._is_stopped:
+        if self._is_stopped or self._is_leaving:
             return
         self._is_stopped = True
         # Between two events it is its reader's turn, who finds the run stopped when he asks for the next one.
@@ -141,20 +142,30 @@ class RunDrive:
             self._waiting.cancel()
             self._is_cut = True
 
+    def leave(self) -> bool:
+        """Note that another process is to go on with the run: its reader closes ``events`` before their end.
+
+        It is not counted here then. Returns False for a run that is being stopped.
+        """
+        self._is_leaving = not self._is_stopped
+        return self._is_leaving
+
+    def stayed(self) -> None:
+        """Note that the run has ended here after all."""
+        self._count()
+
     def started(self) -> KnownEvent:
         """Return the first event of a run whose ``events`` were closed before they gave it."""
         return self._mapper.started()
 
     def cancelled(self) -> KnownEvent:
         """End a run whose ``events`` were closed before their end; return its last event."""
-        if self._plan.rollout.status is None:
-            self._plan.rollout.stop(Status.CANCELLED)
+        self._stop_rollout(Status.CANCELLED)
         return self._mapper.ended(Status.CANCELLED)
 
     def failed(self, code: str = "internal") -> KnownEvent:
         """End a run that met an error of the server's own, or another that ``code`` names; return its last event."""
-        if self._plan.rollout.status is None:
-            self._plan.rollout.stop(Status.FAILED)
+        self._stop_rollout(Status.FAILED)
         return self._mapper.failed(code)
 
     def trajectory(self, usage: Usage) -> Trajectory:
@@ -180,11 +191,12 @@ class RunDrive:
             self._queue_s = self._duration_s()
             self._services.metrics.run.left_queue(self._model.name, outcome, self._queue_s)
         if outcome == "expired":
-            for event in plan.rollout.stop(Status.DEADLINE):
+            for event in self._stop_rollout(Status.DEADLINE):
                 yield event
             return
         if options.deadline_s is not None:
             options = replace(options, deadline_s=max(options.deadline_s - self._duration_s(), LEAST_S))
+        begun, self._past.begun = self._past.begun, None
         follow = None if self._journal is None else self._journal.follow
         driving = drive(
             plan.rollout,
@@ -193,13 +205,22 @@ class RunDrive:
             options,
             self._stats,
             self._seat,
-            begun=self._past.begun,
+            begun=begun,
             follow=follow,
             retries=self._model.retries,
         )
         async with aclosing(driving):
             async for driven in driving:
                 yield driven
+
+    def _stop_rollout(self, status: Status) -> Sequence[DriveEvent]:
+        """Stop the rollout, unless it has ended; return the events."""
+        rollout = self._plan.rollout
+        if rollout.status is not None:
+            return ()
+        if self._past.begun is not None:  # Its owner before sampled it, and nobody will ask for the rest.
+            count_begun(rollout, self._past.begun)
+        return rollout.stop(status)
 
     def _duration_s(self) -> float:
         return time.perf_counter() - self._started

@@ -16,6 +16,11 @@ class RunHandle(ABC):
     def meta(self) -> RunMeta:
         """The run's identity and request, apart from its events."""
 
+    @property
+    def goes_on_elsewhere(self) -> bool:
+        """True where its streams end here without its end, and can be taken up on another replica."""
+        return False
+
     @abstractmethod
     def batches(self, after: int = -1) -> AsyncGenerator[list[KnownEvent], None]:
         """Yield the events with a ``seq`` above ``after`` as they come, several at once where they have piled up.

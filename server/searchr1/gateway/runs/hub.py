@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from searchr1.driver import DriveStats
@@ -21,27 +22,26 @@ from searchr1.gateway.access.stored_plan import encode_plan
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.runs.drive import RunDrive, seat_of
 from searchr1.gateway.runs.errors import RunNotFoundError, RunsUnreachableError
+from searchr1.gateway.runs.hand_over import HandOver
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.idempotency import IdempotencyKeys
 from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.mirror import LAST_FLUSHES, RETRY_S, Mirror
 from searchr1.gateway.runs.store.base import (
-    Command,
+    Message,
     RunForgottenError,
     RunKind,
     RunMeta,
     RunState,
     RunStore,
     RunStoreError,
-    RunTakenError,
     RunUnreadableError,
 )
-from searchr1.gateway.runs.store.codec import MAX_RECORD_BYTES
 from searchr1.gateway.runs.stored import StoredRun
 from searchr1.gateway.runs.takeover import Takeovers, stored_plan_of
 from searchr1.gateway.services import Services
 from searchr1.identity import Caller
-from searchr1_client.events import Run
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +50,8 @@ OnDisconnect = Literal["cancel", "grace", "keep"]
 """Fate of a run whose last reader leaves: it ends now, it ends unless a reader comes back, or it goes on."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_FLUSH_S = 0.25
-"""Seconds between two writes of events to the store; readers on other replicas are behind by as much."""
 _HEARTBEAT_S = 1.0
-_RETRY_S = 0.5
-_LAST_FLUSHES = 10
-"""Tries to store a run that has ended."""
+_PARTING_S = 1.0
 _MAX_NOTED = 10_000
 """Unreadable runs that are told to the log once each."""
 _ABANDONED_PER_BEAT = 50
@@ -86,9 +82,17 @@ class RunHub:
         self._failing: set[Operation] = set()
         self._inbox: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
-        self._closing = False
+        self._closing = self._is_leaving = False
         self._takeovers = Takeovers(
             services, store, self._replica, live=self._own_run, adopt=self._adopt, on_failure=self._unanswered
+        )
+        self._hand_over = HandOver(store, self._replica, on_failure=self._unanswered)
+        self._mirror = Mirror(
+            store,
+            self._hand_over,
+            on_worked=partial(self._store_worked, "write"),
+            on_failed=partial(self._store_failed, "write"),
+            abandon=self._abandoned.append,
         )
         self.keys = IdempotencyKeys(store, ttl_s=services.settings.run_ttl_s, on_failure=self._unanswered)
         """Idempotency keys and the runs that they started."""
@@ -102,9 +106,9 @@ class RunHub:
     async def __aexit__(self, *_: object) -> None:
         if self._looking is not None:  # Nothing is begun any more.
             self._looking.cancel()
-            await asyncio.wait((self._looking,), timeout=_LAST_FLUSHES * _RETRY_S)
+            await asyncio.wait((self._looking,), timeout=LAST_FLUSHES * RETRY_S)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_FLUSHES * _RETRY_S):
+                async with asyncio.timeout(LAST_FLUSHES * RETRY_S):
                     await self._takeovers.settled()
         await self._end_runs()
         assert self._inbox is not None
@@ -112,17 +116,37 @@ class RunHub:
         self._closing = True
         self._inbox.cancel()
         await asyncio.gather(self._inbox, return_exceptions=True)
+        with suppress(RunStoreError, TimeoutError):  # The lease ends by itself as well.
+            async with asyncio.timeout(_PARTING_S):
+                await self._store.depart(self._replica)
         await self._store.aclose()
 
+    async def stop_taking(self) -> None:
+        """Tell other replicas that this one stops, so that none leaves its runs to it."""
+        self._is_leaving = True
+        try:
+            await self._store.stop_taking(self._replica)
+        except RunStoreError as error:
+            self._unanswered(error)
+
+    async def leave(self, *, unread_only: bool = False) -> None:
+        """Hand over to other replicas what they would take of the runs here, or of those that nobody here reads.
+
+        On return they are not driven here any more; their readers are told to come back once another one has them.
+        """
+        runs = [live for live in self._live.values() if live.may_leave and not (unread_only and live.is_read)]
+        await self._hand_over.begin(runs)
+
     async def _end_runs(self) -> None:
-        """Wait for runs that need no reader, as the server does for those that have one; then end what is left."""
+        """Hand runs over; wait for those that need no reader, as the server does for others; end what is left."""
+        await self.leave(unread_only=True)
         if background := [live.closed.wait() for live in self._live.values() if live.outlives_readers]:
             grace_s = self._services.settings.shutdown_grace_s
             await asyncio.wait([asyncio.ensure_future(end) for end in background], timeout=grace_s)
         for live in list(self._live.values()):
             live.end()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_LAST_FLUSHES * _RETRY_S)
+            await asyncio.wait(self._tasks, timeout=LAST_FLUSHES * RETRY_S)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -298,7 +322,7 @@ class RunHub:
     async def _own(self, live: LiveRun, free_seat: Callable[[], None]) -> None:
         """Drive a run to its end while its events are stored."""
         RUN_ID.set(live.meta.id)
-        mirror = asyncio.ensure_future(self._mirror(live))
+        mirror = asyncio.ensure_future(self._mirror.keep(live))
         try:
             try:
                 await live.drive_to_end()
@@ -311,66 +335,15 @@ class RunHub:
                 del self._live[live.meta.id]
             live.closed.set()
 
-    async def _mirror(self, live: LiveRun) -> None:
-        """Write a run's events to the store as they come, then its record."""
-        try:
-            if live.kept and not await self._has_stored(live) and live.kept:
-                logger.warning("run %s was not stored: the store did not take it", live.meta.id)
-                self._abandoned.append(live.meta)
-        except RunTakenError:
-            logger.warning("run %s goes on on another server, which took this one for gone", live.meta.id)
-            live.lose()
-        except Exception:  # Otherwise readers elsewhere would wait for it as long as this server lives.
-            logger.exception("storing run %s met an error of the server's own", live.meta.id)
-            self._abandoned.append(live.meta)
-        finally:
-            live.wait_no_longer()
-
-    async def _has_stored(self, live: LiveRun) -> bool:
-        created, tries_left = live.meta.epoch > 0, _LAST_FLUSHES
-        while live.kept and tries_left:
-            try:
-                if not created:  # At once: whoever is given the id may ask another replica for it.
-                    with live.storing():
-                        await self._store.create(live.meta, live.plan)
-                    created = True
-                await live.news(_FLUSH_S)
-                await self._append(live)
-                if live.ended and not live.unstored():
-                    record = live.record()
-                    await self._store.finish(RunState(live.meta, record.status, record.answer), _json(record))
-                    self._store_worked("write")
-                    return True
-            except RunTakenError:
-                raise
-            except RunStoreError as error:
-                live.wait_no_longer()
-                if isinstance(error, RunForgottenError):
-                    created = False
-                    live.mark_unstored()
-                self._store_failed("write", error)
-                tries_left -= live.ended
-                await asyncio.sleep(_RETRY_S)
-        return False
-
-    async def _append(self, live: LiveRun) -> None:
-        """Store a run's new events, and the inputs that led to them."""
-        events, inputs = live.next_batch()
-        if not events:
-            return
-        with live.storing():
-            await self._store.append(live.meta, events, b"\n".join(inputs))
-        live.mark_stored(events, inputs)
-
     async def _serve_inbox(self) -> None:
         """Send this replica's heartbeats, and do what other replicas ask of it."""
         # Not for ever: a store that loses a cancellation must not keep the gateway from stopping.
         while not self._closing:
             try:
-                messages = await self._store.heartbeat(self._replica, _HEARTBEAT_S)
+                models = () if self._is_leaving else tuple(model.name for model in self._services.models)
+                messages = await self._store.heartbeat(self._replica, _HEARTBEAT_S, models)
                 for message in messages:
-                    if (live := self._live.get(message.run_id)) is not None:
-                        self._handle_command(message.command, live)
+                    self._handle(message)
                 # Otherwise readers would believe these runs are still running for as long as this replica sends
                 # heartbeats.
                 for _ in range(min(len(self._abandoned), _ABANDONED_PER_BEAT)):
@@ -379,7 +352,7 @@ class RunHub:
                 self._store_worked("heartbeat")
             except RunStoreError as error:
                 self._store_failed("heartbeat", error)
-                await asyncio.sleep(_RETRY_S)
+                await asyncio.sleep(RETRY_S)
 
     def _store_failed(self, operation: Operation, error: RunStoreError) -> None:
         """Count a call that failed, and note that the store is in trouble, unless it only forgot a run."""
@@ -394,20 +367,14 @@ class RunHub:
         if not self._failing:
             self._services.readiness.store.note(ok=True)
 
-    def _handle_command(self, command: Command, live: LiveRun) -> None:
-        match command:
-            case "cancel":
+    def _handle(self, message: Message) -> None:
+        live = self._live.get(message.run_id)
+        match message.command:
+            case "take":
+                self._takeovers.look_now()
+            case "cancel" if live is not None:
                 live.end()
-            case "forget":
+            case "forget" if live is not None:
                 self._spawn(self._forget_for_other(live))
-            case "read":
+            case "read" if live is not None:
                 live.read_elsewhere()
-
-
-def _json(run: Run) -> bytes:
-    """Return a run's record; without its trajectory where no reader would take it, so large is it."""
-    record = run.model_dump_json().encode()
-    if len(record) <= MAX_RECORD_BYTES:
-        return record
-    logger.warning("run %s was stored without its trajectory: it takes %d bytes", run.id, len(record))
-    return run.model_copy(update={"trajectory": None}).model_dump_json().encode()

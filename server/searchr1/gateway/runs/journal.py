@@ -67,6 +67,10 @@ class JournalError(Exception):
     """A journal that can't be read, or that does not fit its run."""
 
 
+class NewerJournalError(JournalError):
+    """A journal, or a log, with something in it that only a newer release knows."""
+
+
 class Journal:
     """The inputs of one run, kept as lines until the run ends: a store that loses the run is sent all again.
 
@@ -142,12 +146,15 @@ def read_inputs(lines: Sequence[bytes]) -> list[Input]:
     """Return the inputs in lines that the store gave; some may be there twice.
 
     Raises:
-        JournalError: a line is missing or damaged, or a newer release wrote it.
+        JournalError: a line is missing or damaged.
+        NewerJournalError: a newer release wrote a line.
     """
     inputs: list[Input] = []
     for line in lines:
         try:
             number, new = _LINE.decode(line)
+        except msgspec.ValidationError as error:
+            raise NewerJournalError("a line of the journal is of another release") from error
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise JournalError("a line of the journal can't be read") from error
         if number > len(inputs):

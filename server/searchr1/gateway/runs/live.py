@@ -11,6 +11,7 @@ from searchr1.gateway.runs.event_log import EventLog
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
+from searchr1.gateway.sse import MOVED
 from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run, RunFailed
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,13 @@ class LiveRun(RunHandle):
         self.plan = plan
         self.is_lost = False
         """True once another replica owns the run."""
+        self.is_leaving = False
+        """True while the run, which is driven here no more, is to be passed on to another replica."""
+        self.was_taken_over = False
+        """True for a run that the store has from an owner before."""
         self.ended = False
+        self.driven = asyncio.Event()
+        """Set once the run is driven no more."""
         self.closed = asyncio.Event()
         """Set once nothing of the run is written any more."""
         self.kept = False
@@ -82,9 +89,21 @@ class LiveRun(RunHandle):
         return self._meta
 
     @property
-    def is_journaled(self) -> bool:
-        """True for a run that another replica may take over."""
-        return self._journal is not None
+    def may_leave(self) -> bool:
+        """True for a run that another replica could go on with now."""
+        is_driven = self._driving is None or not self._driving.done()
+        is_open = is_driven and not (self.ended or self._end_wanted or self.is_leaving)
+        return is_open and self.kept and self._journal is not None
+
+    @property
+    def is_read(self) -> bool:
+        """True while somebody reads it here."""
+        return self._num_readers > 0
+
+    @property
+    def goes_on_elsewhere(self) -> bool:
+        """See ``RunHandle.goes_on_elsewhere``."""
+        return self.is_lost
 
     @property
     def _num_visible(self) -> int:
@@ -99,7 +118,7 @@ class LiveRun(RunHandle):
     async def drive_to_end(self) -> None:
         """Drive the run; returns once its terminal event is there, however it comes about."""
         self._driving = asyncio.ensure_future(self._drive_events())
-        if self._end_wanted:
+        if self._end_wanted or self.is_leaving:
             self._driving.cancel()
         try:
             await asyncio.wait((self._driving,))
@@ -107,15 +126,34 @@ class LiveRun(RunHandle):
         finally:
             self._driving.cancel()
             self.ended = True
+            self.driven.set()
             self._unstored.set()
             self._changed.set()
 
     def end(self) -> None:
         """Have the run end as cancelled. Does nothing for one that has ended."""
         # A second cancellation would break off what the first one cleans up.
-        if self._driving is not None and not self._end_wanted:
+        if self._driving is not None and not (self._end_wanted or self.is_leaving):
             self._driving.cancel()
         self._end_wanted = True
+
+    def leave(self) -> bool:
+        """Stop driving the run, without an end, so that another replica can go on with it; False where it ends here."""
+        if not (self.may_leave and self._drive.leave()):
+            return False
+        self.is_leaving = True
+        if self._driving is not None:
+            self._driving.cancel()
+        return True
+
+    def stop_here(self) -> None:
+        """Have a run that was leaving end as failed, because the server stops and no other replica took it."""
+        if not self._events:
+            self._add(self._drive.started())
+        self._add(self._drive.failed("stopping"))
+        self._stay()
+        self._unstored.set()
+        self._changed.set()
 
     def lose(self) -> None:
         """Stop, since another replica goes on with the run: readers see nothing more of it here."""
@@ -134,6 +172,8 @@ class LiveRun(RunHandle):
         async with aclosing(self._follow(after)) as spans:
             async for start, end in spans:
                 yield self._events.frames(start, end)
+        if self.is_lost:
+            yield MOVED
 
     async def _follow(self, after: int) -> AsyncGenerator[tuple[int, int], None]:
         """Yield spans of ``_events`` that are new to this reader, as (start, end)."""
@@ -144,7 +184,7 @@ class LiveRun(RunHandle):
                 if at < (end := self._num_visible):
                     start, at = at, end
                     yield start, end
-                elif self.is_lost or (self.ended and end == len(self._events)):
+                elif self.is_lost or (self.ended and not self.is_leaving and end == len(self._events)):
                     return
                 else:
                     self._changed.clear()
@@ -183,7 +223,7 @@ class LiveRun(RunHandle):
         """See ``RunHandle.run``."""
         if self.is_lost:
             raise RunsUnreachableError("The run went on on another server; ask for it again.")
-        return self.record() if self.ended else self._events.so_far()
+        return self.record() if self.ended and not self.is_leaving else self._events.so_far()
 
     def record(self) -> Run:
         """Return the whole run. Call it only once it has ended."""
@@ -280,10 +320,19 @@ class LiveRun(RunHandle):
             logger.error("run %s failed by an error of the server's own", self.meta.id, exc_info=error)
         if self.is_lost:
             return
+        has_ended = bool(self._events) and self._events[-1].type in TERMINAL_TYPES
+        if self.is_leaving and driven.cancelled() and not has_ended:
+            return
         if not self._events:
             self._add(self._drive.started())
-        if self._events[-1].type not in TERMINAL_TYPES:
+        if not has_ended:
             self._add(self._drive.cancelled() if driven.cancelled() else self._drive.failed())
+        if self.is_leaving:  # It came to an end before it could.
+            self._stay()
+
+    def _stay(self) -> None:
+        self.is_leaving = False
+        self._drive.stayed()
 
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)

@@ -1,6 +1,7 @@
 """A run read from the store: one that has ended, or one that goes on on another replica."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Any, cast
@@ -11,6 +12,7 @@ from searchr1.gateway.failures import run_failure
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.store.base import (
+    HANDED_OVER,
     Command,
     LoggedEvent,
     Note,
@@ -77,7 +79,7 @@ class StoredRun(RunHandle):
             try:
                 batch = await self._next(after)
                 if not batch and not await self._goes_on():
-                    lost_s += _WAIT_S
+                    lost_s = math.inf if self._owner == HANDED_OVER else lost_s + _WAIT_S
                     if self._state.status == "running" and self._owner and lost_s <= _LOST_S:
                         continue  # A store that was restarted knows an owner again after its next heartbeat.
                     if (taken := await self._taken_over()) is WAITING:

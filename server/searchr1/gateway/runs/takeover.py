@@ -10,7 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -20,13 +20,27 @@ from pydantic import ValidationError
 from searchr1.driver import DriveStats
 from searchr1.errors import ConfigurationError
 from searchr1.gateway.access.admission import LEAST_S, Plan
-from searchr1.gateway.access.stored_plan import PlanUnreadableError, StoredPlan, decode_plan
+from searchr1.gateway.access.stored_plan import (
+    NewerPlanError,
+    PlanUnreadableError,
+    StoredPlan,
+    decode_bounds,
+    decode_plan,
+)
 from searchr1.gateway.runs.drive import RunDrive, seat_of
-from searchr1.gateway.runs.journal import Journal, JournalError, read_inputs
+from searchr1.gateway.runs.journal import Journal, JournalError, NewerJournalError, read_inputs
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.replay import Past, replay
 from searchr1.gateway.runs.seats import NoSlotError
-from searchr1.gateway.runs.store.base import History, Orphan, RunMeta, RunStore, RunStoreError, RunUnreadableError
+from searchr1.gateway.runs.store.base import (
+    HANDED_OVER,
+    History,
+    Orphan,
+    RunMeta,
+    RunStore,
+    RunStoreError,
+    RunUnreadableError,
+)
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import Services
 from searchr1.retrieval.frozen import FrozenRetriever
@@ -100,6 +114,8 @@ class Takeovers:
         self._unfinished: dict[str, RunMeta] = {}
         """Runs that are this gateway's in the store, and that nobody drives yet."""
         self._told: deque[str] = deque(maxlen=_MAX_TOLD)
+        self._called = asyncio.Event()
+        """Set where there is a reason to look at once."""
         self._gone_since: dict[str, float] = {}
         """By replica, of the event loop's clock."""
 
@@ -143,25 +159,31 @@ class Takeovers:
             if data is None:
                 return None
             try:
-                stored = decode_plan(data)
-                return await self._take(meta, stored, data)
+                return await self._take(meta, decode_plan(data), data)
+            except (NoSlotError, _NotHereError, NewerPlanError, NewerJournalError) as error:
+                self._tell_once(meta, error)
+                return WAITING if _is_worth_waiting(data) else None
             except (PlanUnreadableError, JournalError) as error:
                 logger.warning("run %s can't be taken over: %s", meta.id, error)
                 return None
-            except (NoSlotError, _NotHereError) as error:
-                self._tell_once(meta, error)
-                return WAITING if _is_worth_waiting(stored) else None
 
     def _tell_once(self, meta: RunMeta, error: Exception) -> None:
         if meta.id not in self._told:
             self._told.append(meta.id)
             logger.info("run %s is not taken over here, for now: %s", meta.id, error)
 
+    def look_now(self) -> None:
+        """Look around at once: another gateway has handed over a run."""
+        self._called.set()
+
     async def look_around(self) -> None:
         """Take over what gateways that are gone have left, for ever."""
         while True:
             # Jitter, so that not all gateways come at once.
-            await asyncio.sleep(random.uniform(0.5, 1.5) * _LOOK_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(random.uniform(0.5, 1.5) * _LOOK_EVERY_S):
+                    await self._called.wait()
+            self._called.clear()
             try:
                 await self._look()
             except RunStoreError as error:
@@ -177,7 +199,9 @@ class Takeovers:
         orphans = await self._store.orphans(_MAX_PER_LOOK)
         now = asyncio.get_running_loop().time()
         self._gone_since = {one.replica: self._gone_since.get(one.replica, now) for one in orphans}
-        ripe = [one for one in orphans if now - self._gone_since[one.replica] >= _GONE_FOR_S]
+        ripe = [
+            one for one in orphans if one.replica == HANDED_OVER or now - self._gone_since[one.replica] >= _GONE_FOR_S
+        ]
         random.shuffle(ripe)
         for orphan in ripe[:_MAX_PER_LOOK]:
             if not await self._is_provided_for(orphan):
@@ -189,9 +213,13 @@ class Takeovers:
             state = await self._store.state(orphan.run_id)
             if state is None or state.status != "running" or state.meta.replica != orphan.replica:
                 return False
-            return await self.take(state.meta) is not None
-        except RunUnreadableError:
+            if await self.take(state.meta) is not None:
+                return True
+            await self._store.abandon(state.meta)
             return False
+        except RunUnreadableError:
+            data = await self._store.plan(orphan.run_id)
+            return data is not None and _is_worth_waiting(data)  # A newer gateway may read it.
 
     async def _take(self, meta: RunMeta, stored: StoredPlan, data: bytes) -> LiveRun | Waiting:
         readiness = self._services.readiness
@@ -228,7 +256,7 @@ class Takeovers:
             )
             past = list(zip(restored.past.events, restored.data, strict=True))
             live = LiveRun(taken, drive, leave_s=stored.grace_s, journal=journal, plan=data, past=past)
-            live.kept = True
+            live.kept = live.was_taken_over = True
             self._adopt(live, stack.pop_all().close)
             del self._unfinished[meta.id]
         live.await_reader()
@@ -286,11 +314,14 @@ def stored_plan_of(plan: Plan, *, grace_s: float | None) -> StoredPlan:
     )
 
 
-def _is_worth_waiting(stored: StoredPlan) -> bool:
-    return stored.deadline_s is None or time.time() < stored.started_at + stored.deadline_s + _PATIENCE_S
+def _is_worth_waiting(plan: bytes) -> bool:
+    try:
+        return not decode_bounds(plan).is_over(time.time(), patience_s=_PATIENCE_S)
+    except PlanUnreadableError:
+        return False
 
 
 def _known(event: object) -> KnownEvent:
     if not isinstance(event, KnownEvent):
-        raise JournalError("an event is of another release")
+        raise NewerJournalError("an event is of another release")
     return event

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
 from searchr1.gateway.runs.store.base import (
+    HANDED_OVER,
     LoggedEvent,
     Message,
     Orphan,
@@ -307,6 +309,63 @@ async def test_runs_with_a_plan_are_orphans_once_their_owner_is_gone(shared: str
     await store.take(meta("run_o1", replica="owner_o"), "taker_o")
     assert [one for one in await store.orphans(10) if one.replica == "owner_o"] == []
     assert await client.sismember("sr1:replicas", "owner_o") == 0
+    await client.aclose()
+    await store.aclose()
+
+
+@pytest.mark.redis
+async def test_a_run_that_is_handed_over_may_be_taken_at_once_and_is_not_counted(shared: str) -> None:
+    store, other = redis_store(shared), redis_store(shared)
+    about = meta("run_h", replica="owner_h")
+    await store.create(about, b"the plan")
+    await store.append(about, logged(0), b"[0,[]]")
+    await store.heartbeat("owner_h", 0.01)
+    assert await store.hand_over(about)
+    assert await store.hand_over(about), "whoever asks twice, as the answer was lost, has handed it over"
+    assert Orphan(HANDED_OVER, "run_h") in await other.orphans(100)
+    assert not await other.is_alive(HANDED_OVER)
+    with pytest.raises(RunTakenError):
+        await store.append(about, logged(1))
+    left = replace(about, replica=HANDED_OVER)
+    answers = [await other.take(left, f"taker {number}") for number in range(2)]
+    assert [answer and (answer.epoch, answer.replica) for answer in answers] == [(0, "taker 0"), None]
+    assert Orphan(HANDED_OVER, "run_h") not in await other.orphans(100)
+    assert not await store.hand_over(about)
+    assert await store.take(left, "owner_h") is None
+    await store.aclose()
+    await other.aclose()
+
+
+@pytest.mark.redis
+async def test_a_run_that_nobody_took_is_taken_back(shared: str) -> None:
+    store = redis_store(shared)
+    about = meta("run_k", replica="owner_k")
+    await store.create(about, b"the plan")
+    assert await store.hand_over(about)
+    assert await store.take(replace(about, replica=HANDED_OVER), "owner_k") == about
+    await store.append(about, logged(0))
+    await store.create(meta("run_l", replica="owner_k"))
+    assert not await store.hand_over(meta("run_l", replica="owner_k")), "without a plan nobody could go on with it"
+    await store.aclose()
+
+
+@pytest.mark.redis
+async def test_takers_serve_the_model_and_do_not_stop(shared: str) -> None:
+    store, client = redis_store(shared), open_redis(shared)
+    await store.heartbeat("taker_a", 0.01, ["m1", "m2"])
+    await store.heartbeat("taker_b", 0.01, ["m2"])
+    await store.heartbeat("taker_c", 0.01, ["m2"])
+    await store.heartbeat("taker_d", 0.01, ["m2"])
+    await store.stop_taking("taker_b")
+    await store.heartbeat("taker_b", 0.01, [])
+    await store.depart("taker_c")
+    await client.set("sr1:replica:taker_d", b"1")  # As the release before wrote it.
+    found = {one for one in await store.takers("m2") if one.startswith("taker_")}
+    assert found == {"taker_a", "taker_d"}
+    assert {one for one in await store.takers("m3") if one.startswith("taker_")} == {"taker_d"}
+    assert await store.is_alive("taker_b")
+    assert not await store.is_alive("taker_c")
+    await client.delete("sr1:replica:taker_d")
     await client.aclose()
     await store.aclose()
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from searchr1.gateway.runs import hub
+from searchr1.gateway.runs import mirror
 from searchr1.gateway.runs.store.base import LoggedEvent, RunForgottenError, RunMeta, RunState
 from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.gateway.runs.stored import StoredRun
@@ -175,7 +175,7 @@ async def test_a_full_redis_keeps_the_lease_of_a_replica(redis: RedisServer) -> 
 async def test_a_run_that_could_not_be_stored_does_not_run_for_ever(
     redis: RedisServer, pair: tuple[Stage, Stage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "_LAST_FLUSHES", 2)
+    monkeypatch.setattr(mirror, "LAST_FLUSHES", 2)
     one, other = pair
     run_id = await begin(one)
     await eventually_found(other, run_id)

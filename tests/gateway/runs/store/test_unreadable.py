@@ -17,7 +17,7 @@ from redis import Redis
 
 from searchr1.export.run import ExportConfig, export
 from searchr1.gateway import app
-from searchr1.gateway.runs import hub
+from searchr1.gateway.runs import mirror
 from searchr1.gateway.runs.store.base import LoggedEvent
 from searchr1.gateway.runs.store.codec import MAX_RECORD_BYTES, MAX_STATE_BYTES
 from searchr1.gateway.runs.store.memory import MemoryRunStore
@@ -51,7 +51,7 @@ def serving(**settings: Any) -> Iterator[Served]:
 def _quick() -> Iterator[None]:
     """Runs are written to the store at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hub, "_FLUSH_S", 0.01)
+        patch.setattr(mirror, "FLUSH_S", 0.01)
         yield
 
 

@@ -7,16 +7,20 @@ Rules
    created with a plan: then another replica may take it (``take``) and be its owner.
 3. Events come with the inputs that led to them, in one step: the events in the store never know more than its inputs.
 4. Each change of owner has a number (``RunMeta.epoch``). An owner of before can write nothing any more.
+   An owner that stops hands its runs over (``hand_over``): they are ``HANDED_OVER``'s then, which is nobody, and may be
+   taken at once. The number stays: it counts the owners that were lost.
 5. ``finish`` comes last and stores the whole record. Everything of a run expires together.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from searchr1_client.events import RunStatus
 
 RunKind = Literal["research", "response"]
+HANDED_OVER: Final = "handed-over"
+"""Owner of runs whose replica has stopped in good order: no replica's id, so to all releases one that is gone."""
 
 
 class RunStoreError(Exception):
@@ -67,7 +71,7 @@ class RunMeta:
     replica: str = ""
     """Id of the replica that owns it; empty where none does."""
     epoch: int = 0
-    """Number of times that another replica took it over."""
+    """Number of times that another replica took it from one that was gone."""
     request: dict[str, Any] = field(default_factory=dict)
     """JSON of the route's own that it needs to shape the run again."""
 
@@ -97,8 +101,9 @@ class History:
     inputs: tuple[bytes, ...]
 
 
-Command = Literal["cancel", "forget", "read"]
-"""Commands of other replicas to a run's owner: cancel the run, cancel and delete it, know that somebody reads it."""
+Command = Literal["cancel", "forget", "read", "take"]
+"""Commands of other replicas to a run's owner: cancel the run, cancel and delete it, know that somebody reads it; and
+to one that is to own it: take it, if there is room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +204,14 @@ class RunStore(Protocol):
         """
         ...
 
+    async def hand_over(self, meta: RunMeta) -> bool:
+        """Make ``HANDED_OVER`` the owner of an open run of ``meta``'s; False where it is not, or can't be taken."""
+        ...
+
+    async def takers(self, model: str) -> list[str]:
+        """Return the replicas that serve ``model``, by their own word, and would take a run of it over now."""
+        ...
+
     async def history(self, run_id: str) -> History:
         """Return all that the store knows of an open run."""
         ...
@@ -211,8 +224,19 @@ class RunStore(Protocol):
         """Take a run from the list of its former owner."""
         ...
 
-    async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:
-        """Extend ``replica``'s lease; wait up to ``wait_s`` for messages of other replicas, and return them."""
+    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[Message]:
+        """Extend ``replica``'s lease; wait up to ``wait_s`` for messages of other replicas, and return them.
+
+        ``models`` are those of which it takes runs over; they are told where its lease begins.
+        """
+        ...
+
+    async def stop_taking(self, replica: str) -> None:
+        """Tell others that a replica, whose lease goes on, takes no runs over any more."""
+        ...
+
+    async def depart(self, replica: str) -> None:
+        """End a replica's lease at once."""
         ...
 
     async def is_alive(self, replica: str) -> bool:

@@ -5,7 +5,7 @@ fields that they do not know, and refuse a newer version, damage, and what is to
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -74,6 +74,19 @@ def decode_state(run_id: str, data: bytes) -> RunState:
 def owner_token(meta: RunMeta) -> str:
     """Return the word by which the store knows a run's owner: no owner before or after has the same."""
     return f"{meta.epoch} {meta.replica}"
+
+
+def encode_lease(models: Sequence[str]) -> bytes:
+    """Return the bytes of a lease: the models of which its replica takes runs over."""
+    return msgspec.json.encode(list(models))
+
+
+def takes_runs_of(lease: bytes, model: str) -> bool:
+    """Return whether a lease's replica takes runs of ``model``; one of the release before does not tell, and may."""
+    try:
+        return model in msgspec.json.decode(lease, type=list[str])
+    except _DAMAGED:
+        return True
 
 
 def encode_record(record: bytes) -> bytes:

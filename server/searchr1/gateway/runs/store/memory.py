@@ -114,6 +114,14 @@ class MemoryRunStore:
         """See ``RunStore.take``. Runs do not outlive their one replica."""
         return None
 
+    async def hand_over(self, meta: RunMeta) -> bool:
+        """See ``RunStore.hand_over``. There is no other replica."""
+        return False
+
+    async def takers(self, model: str) -> list[str]:
+        """See ``RunStore.takers``. There is no other replica."""
+        return []
+
     async def history(self, run_id: str) -> History:
         """See ``RunStore.history``."""
         run = self._find(run_id)
@@ -126,10 +134,16 @@ class MemoryRunStore:
     async def disown(self, orphan: Orphan) -> None:
         """See ``RunStore.disown``."""
 
-    async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:
+    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[Message]:
         """See ``RunStore.heartbeat``. There is no other replica, so no message ever comes."""
         await asyncio.sleep(wait_s)
         return []
+
+    async def stop_taking(self, replica: str) -> None:
+        """See ``RunStore.stop_taking``. Nobody is to know."""
+
+    async def depart(self, replica: str) -> None:
+        """See ``RunStore.depart``. Nobody is to know."""
 
     async def is_alive(self, replica: str) -> bool:
         """See ``RunStore.is_alive``. The one replica asks about itself, or about a run without an owner."""

@@ -9,7 +9,7 @@ put all keys of a run into one slot of a Cluster.
 ``sr1:claim:NAME`` is the claim of an idempotency key.
 ``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` is a replica's lease; in ``:inbox`` it finds
 the messages of other replicas about its runs, and ``:runs`` are its open runs that others may take. ``sr1:replicas``
-names all replicas that may have such runs.
+names all replicas that may have such runs. A lease names the models of which its replica takes runs over.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
 from searchr1.gateway.runs.store.base import (
+    HANDED_OVER,
     Command,
     History,
     LoggedEvent,
@@ -44,9 +45,11 @@ from searchr1.gateway.runs.store.codec import (
     decode_entry,
     decode_record,
     decode_state,
+    encode_lease,
     encode_record,
     encode_state,
     owner_token,
+    takes_runs_of,
 )
 from searchr1.gateway.runs.store.grouped import GroupedCommands
 from searchr1.gateway.runs.store.redis_scripts import ABANDON, APPEND, CREATE, DONE, FINISH, RELEASE, TAKE, TAKEN
@@ -207,18 +210,37 @@ class RedisRunStore:
 
     async def take(self, meta: RunMeta, replica: str) -> RunMeta | None:
         """See ``RunStore.take``."""
-        taken = replace(meta, replica=replica, epoch=meta.epoch + 1)
-        await self._send_all(_list_open(taken, self._ttl_ms))
+        taken = replace(meta, replica=replica, epoch=meta.epoch + (meta.replica != HANDED_OVER))
+        return taken if await self._passed_on(meta, taken) else None
+
+    async def hand_over(self, meta: RunMeta) -> bool:
+        """See ``RunStore.hand_over``."""
+        await _answer(self._client.sadd(_REPLICAS, HANDED_OVER))
+        return await self._passed_on(meta, replace(meta, replica=HANDED_OVER))
+
+    async def takers(self, model: str) -> list[str]:
+        """See ``RunStore.takers``."""
+        found: list[str] = []
+        for name in await _answer(self._client.smembers(_REPLICAS)):
+            replica = name.decode("utf-8", "replace")
+            lease = await _answer(self._client.get(_REPLICA + replica))
+            if lease is not None and takes_runs_of(lease, model):
+                found.append(replica)
+        return found
+
+    async def _passed_on(self, meta: RunMeta, new: RunMeta) -> bool:
+        """Put ``new`` in the place of ``meta``, the run's identity; False where it has another one by now."""
+        await self._send_all(_list_open(new, self._ttl_ms))
         keys = [_key(meta.id, part) for part in ("owner", "state", "plan")]
-        values = owner_token(meta), owner_token(taken), encode_state(RunState(taken)), self._ttl_ms
-        won = await _answer(self._client.eval(TAKE, len(keys), *keys, *values))
-        if not won:
-            await self.disown(Orphan(replica, meta.id))
-            return None
-        if meta.replica != replica:
+        values = owner_token(meta), owner_token(new), encode_state(RunState(new)), self._ttl_ms
+        if not await _answer(self._client.eval(TAKE, len(keys), *keys, *values)):
+            if new.replica != HANDED_OVER:  # Which may have it from a later owner.
+                await self.disown(Orphan(new.replica, meta.id))
+            return False
+        if meta.replica != new.replica:
             with suppress(RunStoreError):  # Whoever finds it there sees that it has another owner.
                 await self.disown(Orphan(meta.replica, meta.id))
-        return taken
+        return True
 
     async def history(self, run_id: str) -> History:
         """See ``RunStore.history``."""
@@ -235,7 +257,7 @@ class RedisRunStore:
                 continue
             runs = await _answer(self._client.srandmember(_open_runs(replica), limit))
             found += [Orphan(replica, run_id.decode("utf-8", "replace")) for run_id in runs]
-            if not runs:
+            if not runs and replica != HANDED_OVER:  # Which may be given one just now.
                 await _answer(self._client.srem(_REPLICAS, name))
         return found
 
@@ -243,12 +265,12 @@ class RedisRunStore:
         """See ``RunStore.disown``."""
         await _answer(self._client.srem(_open_runs(orphan.replica), orphan.run_id))
 
-    async def heartbeat(self, replica: str, wait_s: float) -> list[Message]:
+    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[Message]:
         """See ``RunStore.heartbeat``."""
         lease, lease_ms = _REPLICA + replica, round(LEASE_S * 1000)
         # A full Redis still lets a lease be extended, but no key be set.
         if not await _answer(self._client.pexpire(lease, lease_ms)):
-            await _answer(self._client.set(lease, b"1", px=lease_ms))
+            await _answer(self._client.set(lease, encode_lease(models), px=lease_ms))
             await _answer(self._client.sadd(_REPLICAS, replica))
         if not await _answer(self._client.pexpire(_REPLICAS, self._ttl_ms)):
             await _answer(self._client.sadd(_REPLICAS, replica))
@@ -258,6 +280,14 @@ class RedisRunStore:
             return []
         command, _, run_id = answer[1].decode("utf-8", "replace").partition(" ")
         return [Message(cast(Command, command), run_id)]
+
+    async def stop_taking(self, replica: str) -> None:
+        """See ``RunStore.stop_taking``."""
+        await _answer(self._client.set(_REPLICA + replica, encode_lease(()), px=round(LEASE_S * 1000)))
+
+    async def depart(self, replica: str) -> None:
+        """See ``RunStore.depart``."""
+        await _answer(self._client.delete(_REPLICA + replica))
 
     async def is_alive(self, replica: str) -> bool:
         """See ``RunStore.is_alive``."""
