@@ -8,6 +8,8 @@ from fastapi import Depends, FastAPI, Request
 from starlette.requests import ClientDisconnect
 
 from searchr1.gateway.access.auth import caller_of
+from searchr1.gateway.access.key_limits import Limit, LimitReachedError
+from searchr1.gateway.access.meters import limit_headers
 from searchr1.gateway.candidates import model_for
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
@@ -28,6 +30,12 @@ T = TypeVar("T")
 IndexedEvents = AsyncGenerator[tuple[int, KnownEvent], None]
 """Events of the choices of one request, each with the index of its choice."""
 
+_LIMIT_CODES: dict[Limit, str] = {
+    "requests_per_minute": "rate_limit_exceeded",
+    "concurrent_runs": "concurrency_limit_exceeded",
+    "tokens_per_day": "token_limit_exceeded",
+    "searches_per_window": "search_limit_exceeded",
+}
 HEADERS_WITHIN_S = 10.0
 """Longest time that a stream's headers wait for the engine's first output: proxies cut what is silent for longer."""
 
@@ -41,6 +49,24 @@ async def require_room(request: Request) -> None:
     """
     if not has_room(request):
         check_room(request, services_of(request).default)
+
+
+async def require_within_limits(request: Request) -> None:
+    """Count a request against the limits of its key, and refuse one beyond. A dependency of routes that begin a run.
+
+    Raises:
+        LimitReachedError: a limit of requests, tokens or searches is reached.
+    """
+    caller = caller_of(request)
+    standing = None
+    try:
+        standing = await services_of(request).access.limits.request(caller)
+    except LimitReachedError as error:
+        standing = error.standing
+        raise
+    finally:
+        if standing is not None:
+            request.state.limit_headers = limit_headers(caller.limits, standing)
 
 
 def has_room(request: Request) -> bool:
@@ -69,7 +95,7 @@ def chosen_model(request: Request, asked: str | None, *, conversation: str, befo
     return model
 
 
-ROOM = [Depends(require_room)]
+ROOM = [Depends(require_room), Depends(require_within_limits)]
 """Dependencies of a route that begins a run."""
 
 
@@ -77,6 +103,12 @@ def shed(services: Services, reason: str) -> None:
     """Count and log a request for a run that is refused for now."""
     services.metrics.requests_shed.labels(reason).inc()
     services.refusals.note(f"runs are refused: {reason.replace('_', ' ')}")
+
+
+def limit_error(error: LimitReachedError) -> ApiError:
+    """Return the 429 of a key that is at a limit."""
+    code = _LIMIT_CODES[error.limit]
+    return ApiError(429, str(error), code=code, param=error.limit, retry_after_s=error.retry_after_s, is_exact=True)
 
 
 def hub_of(request: Request) -> RunHub:
@@ -209,6 +241,11 @@ def install_run_error_handlers(app: FastAPI) -> None:
         shed(services_of(request), "no_slot")
         return ApiError(503, str(error), code="overloaded", retry_after_s=error.retry_after_s).response()
 
+    async def on_limit(request: Request, error: Exception) -> JsonResponse:
+        assert isinstance(error, LimitReachedError)
+        services_of(request).metrics.requests_limited.labels(error.limit).inc()
+        return limit_error(error).response()
+
     async def on_unreachable(_: Request, error: Exception) -> JsonResponse:
         return ApiError(503, str(error), code="store_unavailable").response()
 
@@ -222,5 +259,6 @@ def install_run_error_handlers(app: FastAPI) -> None:
         return ApiError(404, message, code="run_unreadable").response()
 
     app.add_exception_handler(NoSlotError, on_no_slot)
+    app.add_exception_handler(LimitReachedError, on_limit)
     app.add_exception_handler(RunUnreadableError, on_unreadable)
     app.add_exception_handler(RunsUnreachableError, on_unreachable)

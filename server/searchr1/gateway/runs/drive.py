@@ -214,6 +214,7 @@ class RunDrive:
         if self._mapper.failure is not None and self._failure is None:
             cause = f": {self._cause}" if self._cause else ""
             logger.warning("run %s failed: %s%s", self._run_id, self._mapper.failure, cause)
+        self._count_for_key()
         self._services.metrics.run_ended(
             self._plan.rollout,
             self._stats,
@@ -222,6 +223,13 @@ class RunDrive:
             first_text_s=self._first_text_s,
             failure=self._failure or self._mapper.failure,
         )
+
+    def _count_for_key(self) -> None:
+        access, caller, rollout = self._services.access, self._plan.caller, self._plan.rollout
+        tokens_out = rollout.num_sampled_tokens
+        tokens_in = sum(len(segment.ids) for segment in rollout.segments) - tokens_out
+        access.usage.ran(caller, tokens_in=tokens_in, tokens_out=tokens_out, searches=rollout.num_searches)
+        access.limits.spend(caller, tokens_in + tokens_out)
 
 
 def stop_runs(services: Services) -> int:
@@ -237,8 +245,9 @@ async def run_events(services: Services, plan: Plan, *, run_id: str) -> AsyncGen
 
     Raises:
         NoSlotError: no seat is free, and the queue is full; raised before the first event.
+        LimitReachedError: the caller's key has as many runs as it may have; raised before the first event.
     """
-    with seat_of(services, plan) as seat:
+    with await services.access.limits.permit(plan.caller), seat_of(services, plan) as seat:
         run = RunDrive(services, plan, seat, run_id=run_id, created=int(time.time()))
         async with aclosing(run.events()) as events:
             async for event in events:
