@@ -6,7 +6,8 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from io import BufferedWriter, RawIOBase
+from functools import partial
+from io import BufferedWriter, FileIO, RawIOBase
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
@@ -27,8 +28,10 @@ def check_output(path: Path, *, replace: bool) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def whole_file(path: Path, *, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Yield a file to write that takes the place of ``path`` when the block ends well, and vanishes when it does not.
+
+    It has the permissions ``mode``, less what the process takes from every new file.
 
     Raises:
         ConfigurationError: it can't be written.
@@ -37,7 +40,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with _writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            raw = part.open("wb", buffering=0)
+            raw = FileIO(part, "wb", opener=partial(os.open, mode=mode))
         # Only what the disk says of this file is told of it: the block has errors of its own.
         with _Guarded(raw, path) as file:
             yield cast(BinaryIO, file)

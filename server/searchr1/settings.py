@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from searchr1.engines.factory import SEVERAL, EngineConfig, split_urls
 from searchr1.environment import PREFIX, SECRETS_DIR, check_environment, given_variables, variable_of
 from searchr1.errors import ConfigurationError, as_value_error
+from searchr1.keyring.key_place import KeyPlace, key_place
 from searchr1.keys import check_tenants, owners
 from searchr1.loop.neutralized import neutralized
 from searchr1.loop.profiles.base import Profile
@@ -78,6 +79,10 @@ class Settings(BaseSettings):
     ``SEARCHR1_RETRIEVE_API_KEY``."""
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    ops_port: int | None = Field(default=None, ge=0, le=65535)
+    """A port of its own for ``/metrics``, ``/admin`` and ``/docs``, which ``port`` then no longer serves."""
+    ops_host: str | None = None
+    """The address of ``ops_port``; by default ``host``."""
     workers: int = Field(default=1, ge=1, le=64)
     """Processes that serve the port together; more than one need ``engine_url`` and ``redis_url``."""
     open: bool = False
@@ -95,6 +100,10 @@ class Settings(BaseSettings):
     """Example questions that the page offers, as JSON: ``["…", …]``."""
     tenant_keys: dict[str, Keys] = Field(default_factory=dict)
     """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
+    keys_file: Path | None = None
+    """More keys, in a file that ``searchr1 keys`` writes; they come and go while the server runs."""
+    keys_in_redis: bool = False
+    """The same in Redis, for all gateways that share ``redis_url``."""
     share_cache: bool = field_of(SearchConfig, "share_cache")
 
     profile: str = "search-r1"
@@ -288,7 +297,13 @@ class Settings(BaseSettings):
     @property
     def asks_for_keys(self) -> bool:
         """True where clients need an API key."""
-        return bool(self.api_keys or self.tenant_keys)
+        return bool(self.api_keys or self.tenant_keys or self.key_place)
+
+    @property
+    def key_place(self) -> KeyPlace | None:
+        """Where stored keys are; None where there are none."""
+        redis_url = self.redis_url.get_secret_value() if self.redis_url else None
+        return key_place(self.keys_file, in_redis=self.keys_in_redis, redis_url=redis_url)
 
     @property
     def public_name(self) -> str:
@@ -311,12 +326,11 @@ class Settings(BaseSettings):
 
     def scheduling(self) -> SchedulingOptions:
         """Return the bounds of runs that go on and that wait, and the growth that is expected of the first ones."""
-        has_keys = bool(self.api_keys or self.tenant_keys)
         growth_tokens = self.max_turns * (self.max_observation_tokens + _TOKENS_OF_A_TURN)
         return SchedulingOptions(
             max_runs=self.max_concurrent_runs,
             max_queued=self.max_queued_runs,
-            max_queued_per_tenant=-(-self.max_queued_runs // 2) if has_keys else self.max_queued_runs,
+            max_queued_per_tenant=-(-self.max_queued_runs // 2) if self.asks_for_keys else self.max_queued_runs,
             first_growth_tokens=min(growth_tokens, self.max_context_tokens),
         )
 
@@ -344,7 +358,9 @@ class Settings(BaseSettings):
     @property
     def salts_caches(self) -> bool:
         """True where the engine's cached prefixes of tenants are kept apart."""
-        return bool(self.tenant_keys) if self.engine_cache_salt is None else self.engine_cache_salt
+        if self.engine_cache_salt is None:
+            return bool(self.tenant_keys or self.key_place)
+        return self.engine_cache_salt
 
     def loop_profile(self) -> Profile:
         """Return the profile that rollouts run with: neutralized if ``sanitize`` is on."""
@@ -362,7 +378,12 @@ class Settings(BaseSettings):
             redis_url=self.redis_url.get_secret_value() if self.redis_url else None,
             cache=self._gather(CacheConfig, "cache_", enabled=self.cache),
             resilience=self._gather(ResilienceConfig, "search_"),
-            budget=self._gather(BudgetConfig, "search_budget_", costs_usd=self.search_costs_usd),
+            budget=self._gather(
+                BudgetConfig,
+                "search_budget_",
+                costs_usd=self.search_costs_usd,
+                keys_have_limits=self.key_place is not None,
+            ),
         )
 
     def _gather(self, config: type[C], prefix: str, **given: object) -> C:

@@ -59,8 +59,19 @@ CLASHES: Final = (
     ),
     Clash(
         ("tenant_weights", "tenant_keys"),
-        lambda s: not s.tenant_weights.keys() <= s.tenant_keys.keys(),
+        # Stored keys bring tenants of their own, and new ones as time goes by.
+        lambda s: s.key_place is None and not s.tenant_weights.keys() <= s.tenant_keys.keys(),
         "SEARCHR1_TENANT_WEIGHTS names a tenant that has no key in SEARCHR1_TENANT_KEYS",
+    ),
+    Clash(
+        ("ops_host", "ops_port"),
+        lambda s: s.ops_port is None and s.ops_host is not None,
+        "SEARCHR1_OPS_HOST is set without SEARCHR1_OPS_PORT: name the port, too",
+    ),
+    Clash(
+        ("ops_port", "port"),
+        lambda s: s.ops_port is not None and s.ops_port == s.port != 0,
+        "SEARCHR1_OPS_PORT is {ops_port}, and so is SEARCHR1_PORT: give each its own",
     ),
     Clash(
         ("rewrite_url",),

@@ -132,7 +132,7 @@ async def running_stage(
 ) -> AsyncIterator[Stage]:
     """Serve on an ephemeral port until the block ends."""
     engine, retriever = engine or StageEngine(), retriever or StageRetriever()
-    is_keyless = not {"api_keys", "tenant_keys", "admin_key"} & settings.keys()
+    is_keyless = not {"api_keys", "tenant_keys", "admin_key", "keys_file", "keys_in_redis"} & settings.keys()
     admin = {"admin_key": ADMIN_KEY} if is_keyless else {}
     headers = {"Authorization": f"Bearer {ADMIN_KEY}"} if is_keyless else {}
     given = {"model": MODEL, "retriever": "index:none", "port": 0, "max_queued_runs": 0, **admin, **settings}

@@ -11,13 +11,16 @@ from fastapi.staticfiles import StaticFiles
 
 from searchr1.gateway.access.auth import require_key
 from searchr1.gateway.access.hosts import OwnHosts, trusts_its_machine
+from searchr1.gateway.access.limit_headers import LIMIT_HEADERS, LimitHeaders
+from searchr1.gateway.access.stored_keys import check_stored_keys
 from searchr1.gateway.errors import install_error_handlers
 from searchr1.gateway.http_metrics import CountRequests
 from searchr1.gateway.logs import AccessLog
 from searchr1.gateway.mcp.server import running_mcp
 from searchr1.gateway.middleware import BugBoundary, Opening, PageHeaders, RequestId
 from searchr1.gateway.openapi import ERRORS, TAGS, describe
-from searchr1.gateway.routes import admin, chat, mcp, ops, page, replicas, research, responses
+from searchr1.gateway.ops_port import SeparatePorts
+from searchr1.gateway.routes import admin, admin_keys, chat, mcp, ops, page, replicas, research, responses
 from searchr1.gateway.routes.run_requests import install_run_error_handlers
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
@@ -30,6 +33,7 @@ from searchr1.settings import Settings
 BODIES_HELD = 64
 """Largest bodies whose bytes may be on their way at once."""
 
+_EXPOSED_HEADERS = ("x-request-id", "x-run-id", "retry-after", "x-searchr1-ignored", "idempotent-replayed")
 OpenServices = Callable[[Settings], AbstractAsyncContextManager[Services]]
 
 
@@ -41,9 +45,11 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await check_stored_keys(settings.key_place)
         async with (
             open_services(settings) as services,
             services.metrics.published(),
+            services.access,
             services.readiness,
             services.models,
             RunHub(services, open_run_store(settings)) as hub,
@@ -72,8 +78,12 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         timeout_s=settings.body_timeout_s,
         max_bytes_held=BODIES_HELD * settings.max_body_bytes,
     )
+    if settings.ops_port is not None:
+        app.add_middleware(SeparatePorts)
     if trusts_its_machine(settings):
-        app.add_middleware(OwnHosts, own=settings.host)
+        app.add_middleware(OwnHosts, own=settings.host, ops=settings.ops_host)
+    if settings.key_place is not None:
+        app.add_middleware(LimitHeaders)
     app.add_middleware(BugBoundary)
     app.add_middleware(PageHeaders)
     if settings.cors_origins:
@@ -83,7 +93,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
             allow_methods=["GET", "POST", "DELETE"],
             # OpenAI's client sends a dozen of its own. Keys travel in ``Authorization``, never in cookies.
             allow_headers=["*"],
-            expose_headers=["x-request-id", "x-run-id", "retry-after", "x-searchr1-ignored", "idempotent-replayed"],
+            expose_headers=[*_EXPOSED_HEADERS, *LIMIT_HEADERS],
         )
     app.add_middleware(PlainPaths)
     app.add_middleware(CountRequests)
@@ -99,6 +109,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.include_router(mcp.router, **keyed)
     app.include_router(ops.router, tags=["operations"])
     app.include_router(admin.router, tags=["operations"])
+    app.include_router(admin_keys.router, tags=["operations"])
     app.include_router(replicas.router, tags=["operations"])
     app.include_router(page.router)
     describe(app)

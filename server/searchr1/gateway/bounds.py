@@ -31,7 +31,7 @@ def http_bounds(settings: Settings) -> HttpBounds:
 
 
 def num_files(settings: Settings) -> int:
-    """Return how many files the process may have open at once. Raises ``ConfigurationError`` as ``http_bounds`` does."""
+    """Return how many files the process may have open at once. Raises as ``http_bounds`` does."""
     return settings.max_connections + _num_reserved(settings)
 
 

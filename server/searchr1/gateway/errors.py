@@ -1,5 +1,6 @@
 """Errors as OpenAI's API shapes them: ``{"error": {"message", "type", "param", "code"}}``, for every failure."""
 
+import math
 import random
 from typing import Any
 
@@ -14,6 +15,8 @@ from searchr1.gateway.sse import JsonResponse
 
 RETRY_AFTER_S = 2
 """Least seconds that a client is told to wait; chance adds up to as many, so that not all come back at once."""
+_LONGEST_RETRY_S = 60
+"""OpenAI's client takes no notice of a longer wait, and would try again at once."""
 _MAX_PARAM_CHARS = 200
 _MAX_QUOTE_CHARS = 500
 """Bound of a validator's message, which may quote the request."""
@@ -54,14 +57,19 @@ class ApiError(Exception):
         code: str,
         param: str | None = None,
         retry_after_s: float = RETRY_AFTER_S,
+        is_exact: bool = False,
     ) -> None:
-        """``retry_after_s`` is for a 429 or a 503: the least time after which to try again."""
+        """``retry_after_s`` is for a 429 or a 503: the least time after which to try again.
+
+        Chance adds up to as much, unless it ``is_exact``: the time of one client, who is alone with it.
+        """
         super().__init__(message)
         self.status = status
         self.message = message
         self.code = code
         self.param = param
         self.retry_after_s = retry_after_s
+        self.is_exact = is_exact
 
     @property
     def body(self) -> dict[str, Any]:
@@ -70,8 +78,16 @@ class ApiError(Exception):
 
     def response(self) -> JsonResponse:
         """Return the HTTP response to send."""
-        headers = {"Retry-After": str(_jittered(self.retry_after_s))} if self.status in (429, 503) else None
-        return JsonResponse(self.body, status_code=self.status, headers=headers)
+        return JsonResponse(self.body, status_code=self.status, headers=self._headers())
+
+    def _headers(self) -> dict[str, str]:
+        if self.status not in (429, 503):
+            return {}
+        seconds = max(1, math.ceil(self.retry_after_s)) if self.is_exact else _jittered(self.retry_after_s)
+        headers = {"Retry-After": str(seconds)}
+        if self.is_exact and seconds > _LONGEST_RETRY_S:
+            headers["x-should-retry"] = "false"
+        return headers
 
 
 def error_body(status: int, message: str, *, code: str, param: str | None = None) -> dict[str, Any]:
@@ -96,6 +112,11 @@ def _sendable(text: str | None) -> Any:
 def invalid(message: str, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
     """Return a 400: the request itself is wrong; ``message`` says what to do."""
     return ApiError(400, message, code=code, param=param)
+
+
+def nothing_at(method: str, path: str) -> str:
+    """Return what is told of a path at which there is nothing."""
+    return f"There is nothing at {method} {path}."
 
 
 def engine_status(code: str) -> int:
@@ -134,11 +155,12 @@ def install_error_handlers(app: FastAPI) -> None:
         code = _CODES.get(error.status_code, "bad_request")
         message = str(error.detail)
         if error.status_code == 404:
-            message = f"There is nothing at {request.method} {request.url.path}."
-            if meant := suggestion(request.url.path, request.method, request.app.routes):
+            path = request.scope["path"]
+            message = nothing_at(request.method, path)
+            if meant := suggestion(path, request.method, request.app.routes):
                 message = f"{message[:-1]}; did you mean {meant}?"
         elif error.status_code == 405:
-            message = f"{request.url.path} does not take {request.method}."
+            message = f"{request.scope['path']} does not take {request.method}."
         body = error_body(error.status_code, message, code=code)
         return JsonResponse(body, status_code=error.status_code, headers=error.headers)
 

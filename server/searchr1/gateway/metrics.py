@@ -144,6 +144,30 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        self.requests_limited = Counter(
+            "searchr1_requests_limited",
+            "Requests that were refused by a limit of their key, by limit.",
+            ["limit"],
+            registry=registry,
+        )
+        self.key_limit_errors = Counter(
+            "searchr1_key_limit_errors",
+            "Times that Redis did not tell a key's limits, and this replica's own count decided.",
+            registry=registry,
+        )
+        self.stored_keys = Gauge(
+            "searchr1_stored_keys",
+            "Keys of the key file or of Redis, as they were read last.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.stored_keys_up = Gauge(
+            "searchr1_stored_keys_up",
+            "1 while these keys can be read whole.",
+            registry=registry,
+            multiprocess_mode="livemin",
+        )
+        self.stored_keys_up.set(1)
         self.keys_refused = Counter(
             "searchr1_keys_refused",
             "Requests that were refused for their key, by reason.",

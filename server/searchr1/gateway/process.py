@@ -28,6 +28,7 @@ from searchr1.gateway.access.exposure import check_exposure, log_exposure
 from searchr1.gateway.app import create_app
 from searchr1.gateway.bounds import http_bounds
 from searchr1.gateway.logs import configure_logging
+from searchr1.gateway.ops_port import ops_config, ops_listener
 from searchr1.gateway.runs.drive import stop_runs
 from searchr1.gateway.services import open_services
 from searchr1.gateway.workers import SIGNALS, Assignment, follow_supervisor, supervise
@@ -90,7 +91,8 @@ def _run(settings: Settings, assignment: Assignment | None = None) -> None:
 
 async def _serve(settings: Settings, assignment: Assignment | None = None) -> None:
     # Bound first: a port that is taken should not be found out after a minute of starting vLLM.
-    with (bind if assignment is None else join_shared)(settings.host, settings.port) as listener:
+    listen = bind if assignment is None else join_shared
+    with listen(settings.host, settings.port) as listener, ops_listener(settings, listen) as for_operators:
         app = create_app(settings) if assignment is None else _app_of_worker(settings, assignment)
         config = server_config(app, http_bounds(settings), lifespan="off", log_config=None)
         server = _Server(config)
@@ -99,6 +101,8 @@ async def _serve(settings: Settings, assignment: Assignment | None = None) -> No
         if assignment is None or assignment.is_first:
             opened.set()
         serving = asyncio.create_task(_listen(server, listener, opened))
+        ops_server = _Server(ops_config(app, settings))
+        serving_ops = asyncio.create_task(_listen(ops_server, for_operators, opened))
         try:
             async with app.router.lifespan_context(app):
                 stopping.is_open = True
@@ -110,22 +114,29 @@ async def _serve(settings: Settings, assignment: Assignment | None = None) -> No
                 gc.set_threshold(*_GC_THRESHOLDS)
                 opened.set()
                 if assignment is None:
-                    host, port = listener.getsockname()[:2]
                     log_exposure(settings)
-                    shown = f"[{host}]" if ":" in host else host
-                    logger.info("Serving %s at http://%s:%s", settings.public_name, shown, port)
+                    logger.info("Serving %s at %s", settings.public_name, _url(listener))
+                    if for_operators is not None:
+                        logger.info("Operators are served at %s", _url(for_operators))
                 else:
                     assignment.opened()
                 await serving
         finally:
-            server.should_exit = server.force_exit = True
+            for one in (server, ops_server):
+                one.should_exit = one.force_exit = True
             opened.set()
-            await serving
+            await asyncio.gather(serving, serving_ops)
 
 
-async def _listen(server: "_Server", listener: socket.socket, opened: asyncio.Event) -> None:
+async def _listen(server: "_Server", listener: socket.socket | None, opened: asyncio.Event) -> None:
     await opened.wait()
-    await server.serve(sockets=[listener])
+    if listener is not None:
+        await server.serve(sockets=[listener])
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _app_of_worker(settings: Settings, assignment: Assignment) -> FastAPI:

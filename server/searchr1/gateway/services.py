@@ -11,7 +11,7 @@ from typing import Protocol
 from fastapi import Request
 
 from searchr1.engines.base import Replicated, TellsMetrics
-from searchr1.gateway.access.api_keys import ApiKeys
+from searchr1.gateway.access.opened import OpenedAccess
 from searchr1.gateway.logs import BurstLog
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.readiness import Readiness
@@ -49,14 +49,14 @@ class Services:
     """Metrics of an engine in this process, which nobody else can scrape."""
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
-    keys: ApiKeys = field(init=False)
+    access: OpenedAccess = field(init=False)
     readiness: Readiness = field(init=False)
     under_way: set["Stoppable"] = field(default_factory=set)
     """Runs that are being driven, of every API."""
     refusals: BurstLog = field(default_factory=lambda: BurstLog(logger))
 
     def __post_init__(self) -> None:
-        self.keys = ApiKeys(self.settings)
+        self.access = OpenedAccess(self.settings, self.metrics, self.search.budgets)
         self.readiness = Readiness({model.name: model.engine for model in self.models}, self.metrics)
         seats = {model.name: model.seats for model in self.models}
         self.metrics.begin(seats)

@@ -32,6 +32,7 @@ from pydantic import SecretStr
 
 from searchr1.errors import ConfigurationError, SearchR1Error
 from searchr1.gateway.metrics import SHARED_METRICS
+from searchr1.gateway.ops_port import ops_host
 from searchr1.settings import Settings
 from searchr1.sockets import bind_shared
 
@@ -95,8 +96,12 @@ def supervise(settings: Settings, work: Work) -> None:
     Raises:
         SearchR1Error: the port is taken, or a worker does not start.
     """
-    with bind_shared(settings.host, settings.port) as (host, port), _shared_metrics() as folder:
-        settings = settings.model_copy(update={"port": port})
+    with (
+        bind_shared(settings.host, settings.port) as (host, port),
+        _shared_ops_port(settings) as ops_port,
+        _shared_metrics() as folder,
+    ):
+        settings = settings.model_copy(update={"port": port, "ops_port": ops_port})
         asyncio.run(_Supervisor(settings, work, metrics_folder=folder, url=_url(host, port)).run())
 
 
@@ -292,6 +297,17 @@ async def _readable(file: int | _HasFileno) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(file)
+
+
+@contextmanager
+def _shared_ops_port(settings: Settings) -> Iterator[int | None]:
+    """Keep the operators' port for all workers: whichever is asked, its metrics are all workers' sums."""
+    if settings.ops_port is None:
+        yield None
+        return
+    with bind_shared(ops_host(settings), settings.ops_port) as (host, port):
+        logger.info("Operators are served at %s", _url(host, port))
+        yield port
 
 
 @contextmanager

@@ -91,6 +91,8 @@ class BudgetConfig:
     """Dollars of one API key per window."""
     usd_per_tenant: DollarLimit = None
     """Dollars of one tenant per window."""
+    keys_have_limits: bool = False
+    """Whether an API key may bring a limit of searches of its own."""
 
     def __post_init__(self) -> None:
         for provider, usd in self.costs_usd.items():
@@ -101,7 +103,7 @@ class BudgetConfig:
     def counts_anything(self) -> bool:
         """Tell whether there is a price to report or a limit to keep."""
         limits = (self.per_key, self.per_tenant, self.usd_per_key, self.usd_per_tenant)
-        return bool(self.costs_usd) or any(limit is not None for limit in limits)
+        return bool(self.costs_usd) or self.keys_have_limits or any(limit is not None for limit in limits)
 
     def usd(self, provider: str) -> float:
         """Return the price of one search by ``provider``."""

@@ -36,3 +36,9 @@ def test_a_salt_is_a_tenants_whatever_the_key() -> None:
     assert names.cache_salt(ACME) == names.cache_salt(Caller(tenant="acme", key_id="k2"))
     assert len({names.cache_salt(caller) for caller in (ACME, OTHER, ANYONE)}) == 3
     assert SAFE.fullmatch(names.cache_salt(ACME))
+
+
+def test_a_key_without_a_tenant_shares_no_salt() -> None:
+    names = Pseudonyms("secret")
+    salts = {names.cache_salt(caller) for caller in (Caller(key_id="k1"), Caller(key_id="k2"), Caller("k1"), ANYONE)}
+    assert len(salts) == 4

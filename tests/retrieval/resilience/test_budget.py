@@ -23,12 +23,16 @@ COSTS_USD = {"dear": 0.01, "cheap": 0.001}
 class Account:
     tenant: str = "acme"
     key_id: str = "one"
+    searches_per_window: int | None = None
 
 
 class Unreachable:
     """A ``CounterStore`` that is down."""
 
     async def reserve(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
+        raise CounterError("down")
+
+    async def refusal(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
         raise CounterError("down")
 
     async def adjust(self, keys: Sequence[str], change: Spend) -> None:

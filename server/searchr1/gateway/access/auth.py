@@ -1,15 +1,21 @@
-"""Who calls, and what only the admin may: checks of the ``Authorization`` header by routes."""
+"""Who calls, and what it may do: checks of the ``Authorization`` header by routes.
+
+A route is the one that the request's path leads to, and nothing else of a request says what it needs: a URL that is put
+together with the ``Host`` header may name another path.
+"""
 
 import hmac
+from collections.abc import Collection
 from typing import Annotated
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from searchr1.gateway.errors import ApiError
-from searchr1.gateway.services import services_of
+from searchr1.gateway.services import Services, services_of
 from searchr1.http_server.headers import bearer_token
 from searchr1.identity import Caller
+from searchr1.keyring.stored_key import Scope
 from searchr1.settings import Settings
 
 _BEARER = HTTPBearer(auto_error=False, description="One of the server's API keys; only where it has any.")
@@ -19,8 +25,24 @@ Credentials = HTTPAuthorizationCredentials | None
 
 
 async def require_key(request: Request, _: Annotated[Credentials, Security(_BEARER)] = None) -> None:
-    """Refuse a request that does not carry one of the operator's keys; note whose key it is."""
-    request.state.caller = services_of(request).keys.caller(request.headers.get("authorization"))
+    """Refuse a request that does not carry one of the operator's keys; note whose key it is.
+
+    The key needs the scope ``read`` for what changes nothing, and ``infer`` for all else.
+    """
+    _enter(request, ("read",) if request.scope["method"] in ("GET", "HEAD") else ("infer",))
+
+
+async def require_any_key(request: Request, _: Annotated[Credentials, Security(_BEARER)] = None) -> None:
+    """Refuse a request without a key that has one of the scopes ``read`` and ``infer``."""
+    _enter(request, ("read", "infer"))
+
+
+def _enter(request: Request, scopes: Collection[Scope]) -> None:
+    services = services_of(request)
+    access = services.access.keys.access(request.headers.get("authorization"))
+    access.require(scopes)
+    request.state.caller = access.caller
+    services.access.usage.requested(access.caller)
 
 
 def caller_of(request: Request) -> Caller:
@@ -29,16 +51,22 @@ def caller_of(request: Request) -> Caller:
     return caller
 
 
-def check_admin(settings: Settings, authorization: str | None) -> None:
-    """Refuse a request without the admin key in its ``Authorization`` header; empty ones never match.
+def check_admin(services: Services, authorization: str | None) -> None:
+    """Refuse a request with neither the admin key nor a stored one of the scope ``admin`` in its header.
 
     Raises:
-        ApiError: 401, it is not there; 403, the server has none.
+        ApiError: 401, it is not there; 403, the server has none, or the key lacks the scope.
     """
-    if settings.admin_key is None:
+    settings = services.settings
+    if is_admin(settings, authorization):
+        return
+    if settings.admin_key is None and settings.key_place is None:
         raise ApiError(403, "This server has no admin key: set SEARCHR1_ADMIN_KEY.", code="permission_denied")
-    if not is_admin(settings, authorization):
+    if settings.key_place is None:
         raise ApiError(401, "The admin key is missing or wrong.", code="invalid_api_key")
+    access = services.access.keys.access(authorization)
+    access.require(("admin",))
+    services.access.usage.requested(access.caller)
 
 
 def is_admin(settings: Settings, authorization: str | None) -> bool:

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from searchr1.gateway.errors import ApiError
+from searchr1.gateway.ops_port import is_of_operators
 from searchr1.http_server.headers import hostname
 from searchr1.settings import Settings
 from searchr1.sockets import is_loopback
@@ -16,12 +17,15 @@ from searchr1.sockets import is_loopback
 class OwnHosts:
     """Middleware that refuses, with a 421, a ``Host`` that is neither this machine nor the name that is listened on."""
 
-    def __init__(self, app: ASGIApp, *, own: str) -> None:
+    def __init__(self, app: ASGIApp, *, own: str, ops: str | None = None) -> None:
+        """``own`` is the host that is listened on, ``ops`` the one of the operators' port, where it is another."""
         self._app = app
         self._own = own.lower()
+        self._trusts_ops = ops is not None and not is_loopback(ops)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not all(map(self._is_own, Headers(scope=scope).getlist("host"))):
+        is_checked = scope["type"] == "http" and not (self._trusts_ops and is_of_operators(scope))
+        if is_checked and not all(map(self._is_own, Headers(scope=scope).getlist("host"))):
             message = (
                 "This server has no API keys, so it answers to its own machine alone. Call it as localhost; "
                 "its operator opens it by SEARCHR1_API_KEYS or SEARCHR1_OPEN=1."

@@ -22,8 +22,9 @@ class Pseudonyms:
         return f"run-{self._digest('session', caller.tenant, run_id)}"
 
     def cache_salt(self, caller: Caller) -> str:
-        """Return the salt of a tenant's cached prefixes, in characters that vLLM takes."""
-        return self._digest("cache", caller.tenant)
+        """Return the salt of a tenant's cached prefixes, in characters that vLLM takes; a key of none has its own."""
+        own = () if caller.tenant or not caller.key_id else ("key", caller.key_id)
+        return self._digest("cache", caller.tenant, *own)
 
     def _digest(self, *parts: str) -> str:
         message = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)

@@ -15,10 +15,11 @@ from starlette.requests import Request
 
 from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.access.auth import caller_of
+from searchr1.gateway.access.key_limits import LimitReachedError
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.failures import search_failure
 from searchr1.gateway.log_lines import RUN_ID
-from searchr1.gateway.routes.run_requests import chosen_model, require_room
+from searchr1.gateway.routes.run_requests import chosen_model, require_room, require_within_limits
 from searchr1.gateway.runs.drive import run_events
 from searchr1.gateway.runs.seats import NoSlotError, SeatExpiredError
 from searchr1.gateway.services import Services, services_of
@@ -125,11 +126,13 @@ async def call_tool(request: Request, name: str, arguments: dict[str, Any], repo
     try:
         if name == "research":
             await require_room(request)
+            await require_within_limits(request)
             return await _research(request, _parsed(ResearchInput, arguments), report)
         if name == "search":
+            await require_within_limits(request)
             return await _search(services, caller, _parsed(SearchInput, arguments))
         raise ToolError(f"There is no tool {name[:100]!r}: the tools are research and search.")
-    except (ToolError, ApiError, NoSlotError, SeatExpiredError) as error:
+    except (ToolError, ApiError, LimitReachedError, NoSlotError, SeatExpiredError) as error:
         text = error.message if isinstance(error, ApiError) else str(error)
         return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 
@@ -203,6 +206,7 @@ async def _search(services: Services, caller: Caller, given: SearchInput) -> typ
         await seat.begin(0)
         retriever = services.search.view(caller)
         outcome = await retriever.search(given.query, top_k, settings.search_timeout_s)
+    services.access.usage.searched(caller)
     if isinstance(outcome, SearchFailed):
         raise ToolError(search_failure(outcome.kind))
     passages = [_found(passage) for passage in received(outcome.passages[:top_k])]

@@ -42,8 +42,8 @@ class Reloaded(BaseModel):
 
 
 async def require_admin(request: Request, _: Annotated[Credentials, Security(_BEARER)] = None) -> None:
-    """Refuse a request that does not carry the admin key."""
-    check_admin(services_of(request).settings, request.headers.get("authorization"))
+    """Refuse a request that carries neither the admin key nor a stored one of the scope ``admin``."""
+    check_admin(services_of(request), request.headers.get("authorization"))
 
 
 def require_one_worker(request: Request) -> None:

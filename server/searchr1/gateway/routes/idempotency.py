@@ -13,7 +13,7 @@ from fastapi import Depends, Header, Request
 
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.errors import ApiError, invalid
-from searchr1.gateway.routes.run_requests import has_room, hub_of, require_room
+from searchr1.gateway.routes.run_requests import has_room, hub_of, require_room, require_within_limits
 from searchr1.gateway.runs.errors import RunNotFoundError
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import scope_of
@@ -64,7 +64,7 @@ async def require_room_or_known_key(request: Request) -> None:
     await require_room(request)
 
 
-ROOM_OR_KNOWN_KEY = [Depends(require_room_or_known_key)]
+ROOM_OR_KNOWN_KEY = [Depends(require_room_or_known_key), Depends(require_within_limits)]
 """Dependencies of a route that begins a run once for each key."""
 
 
@@ -137,7 +137,7 @@ def _name(request: Request, key: str) -> str:
 async def _fingerprint(request: Request) -> str:
     """Return a digest of the route and of the body's JSON, whatever its spaces and the order of its fields."""
     body = json.dumps(await request.json(), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(f"{request.url.path}\0{body}".encode()).hexdigest()
+    return hashlib.sha256(f"{request.scope['path']}\0{body}".encode()).hexdigest()
 
 
 def _new_id() -> str:

@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from searchr1.errors import EngineError
-from searchr1.gateway.access.auth import require_key
+from searchr1.gateway.access.auth import require_any_key
 from searchr1.gateway.middleware import is_open
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.readiness import opening_report
@@ -73,7 +73,7 @@ async def metrics(request: Request) -> Response:
     return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
-_KEYED: dict[str, Any] = {"dependencies": [Depends(require_key)], "responses": ERRORS}
+_KEYED: dict[str, Any] = {"dependencies": [Depends(require_any_key)], "responses": ERRORS}
 
 
 @router.get("/v1/models", **_KEYED, summary="List the served models")

@@ -49,6 +49,6 @@ async def page_info(request: Request) -> PageInfo:
         model=services.default.name,
         about=settings.page_about,
         examples=settings.page_examples,
-        needs_key=bool(settings.api_keys or settings.tenant_keys),
+        needs_key=settings.asks_for_keys,
         run_ttl_s=settings.run_ttl_s if settings.store_runs else None,
     )

@@ -247,7 +247,7 @@ async def _answer(request: Request, body: RunRequest, admitted: Admitted, *, com
     on_disconnect: OnDisconnect = "grace" if body.store and (body.stream or comes_again) else "cancel"
 
     async def begin(run_id: str) -> LiveRun:
-        return hub.start(*await admitted(run_id), on_disconnect=on_disconnect, store=body.store)
+        return await hub.start(*await admitted(run_id), on_disconnect=on_disconnect, store=body.store)
 
     shared = body.store and services_of(request).settings.store_runs
     started = await started_once(request, begin, shared=shared)

@@ -107,15 +107,15 @@ async def _answer(request: Request, body: ResponsesRequest, meta: RunMeta, plan:
             message = "This server stores no responses, so none can run in the background."
         raise invalid(message, param="background")
     if body.background:
-        handle = hub.start(plan, meta, on_disconnect="keep")
+        handle = await hub.start(plan, meta, on_disconnect="keep")
         if body.stream:
             return await begun_stream(request, handle, _frames(handle, -1, frozenset()))
         await _begun(handle)
         return await _whole(handle, frozenset())
     if body.stream:
-        handle = hub.start(plan, meta, on_disconnect="grace" if kept else "cancel", store=kept)
+        handle = await hub.start(plan, meta, on_disconnect="grace" if kept else "cancel", store=kept)
         return await begun_stream(request, handle, _frames(handle, -1, frozenset()))
-    handle = hub.start(plan, meta, on_disconnect="cancel", store=kept)
+    handle = await hub.start(plan, meta, on_disconnect="cancel", store=kept)
     run = raise_if_failed(await cancel_on_disconnect(handle.to_end(), request))
     return JsonResponse(response_of(meta, run))
 

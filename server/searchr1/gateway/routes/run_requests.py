@@ -9,6 +9,8 @@ from fastapi import Depends, FastAPI, Request
 from starlette.requests import ClientDisconnect
 
 from searchr1.gateway.access.auth import caller_of
+from searchr1.gateway.access.key_limits import Limit, LimitReachedError
+from searchr1.gateway.access.meters import limit_headers
 from searchr1.gateway.candidates import model_for
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
@@ -46,6 +48,12 @@ class IndexedEvents(Protocol):
 
 _STOPPED_FOR_S = 1.0
 """Seconds after which another gateway is expected to be where this one was."""
+_LIMIT_CODES: dict[Limit, str] = {
+    "requests_per_minute": "rate_limit_exceeded",
+    "concurrent_runs": "concurrency_limit_exceeded",
+    "tokens_per_day": "token_limit_exceeded",
+    "searches_per_window": "search_limit_exceeded",
+}
 HEADERS_WITHIN_S = 10.0
 """Longest time that a stream's headers wait for the engine's first output: proxies cut what is silent for longer."""
 
@@ -59,6 +67,24 @@ async def require_room(request: Request) -> None:
     """
     if not has_room(request):
         check_room(request, services_of(request).default)
+
+
+async def require_within_limits(request: Request) -> None:
+    """Count a request against the limits of its key, and refuse one beyond. A dependency of routes that begin a run.
+
+    Raises:
+        LimitReachedError: a limit of requests, tokens or searches is reached.
+    """
+    caller = caller_of(request)
+    standing = None
+    try:
+        standing = await services_of(request).access.limits.request(caller)
+    except LimitReachedError as error:
+        standing = error.standing
+        raise
+    finally:
+        if standing is not None:
+            request.state.limit_headers = limit_headers(caller.limits, standing)
 
 
 def has_room(request: Request) -> bool:
@@ -91,7 +117,7 @@ def chosen_model(request: Request, asked: str | None, *, conversation: str, befo
     return model
 
 
-ROOM = [Depends(require_room)]
+ROOM = [Depends(require_room), Depends(require_within_limits)]
 """Dependencies of a route that begins a run."""
 
 
@@ -99,6 +125,12 @@ def shed(services: Services, reason: str) -> None:
     """Count and log a request for a run that is refused for now."""
     services.metrics.requests_shed.labels(reason).inc()
     services.refusals.note(f"runs are refused: {reason.replace('_', ' ')}")
+
+
+def limit_error(error: LimitReachedError) -> ApiError:
+    """Return the 429 of a key that is at a limit."""
+    code = _LIMIT_CODES[error.limit]
+    return ApiError(429, str(error), code=code, param=error.limit, retry_after_s=error.retry_after_s, is_exact=True)
 
 
 def hub_of(request: Request) -> RunHub:
@@ -243,6 +275,11 @@ def install_run_error_handlers(app: FastAPI) -> None:
     async def on_too_large(_: Request, error: Exception) -> JsonResponse:
         return ApiError(400, str(error), code="context_length_exceeded").response()
 
+    async def on_limit(request: Request, error: Exception) -> JsonResponse:
+        assert isinstance(error, LimitReachedError)
+        services_of(request).metrics.requests_limited.labels(error.limit).inc()
+        return limit_error(error).response()
+
     async def on_unreachable(_: Request, error: Exception) -> JsonResponse:
         return ApiError(503, str(error), code="store_unavailable").response()
 
@@ -257,5 +294,6 @@ def install_run_error_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(NoSlotError, on_no_slot)
     app.add_exception_handler(PromptTooLargeError, on_too_large)
+    app.add_exception_handler(LimitReachedError, on_limit)
     app.add_exception_handler(RunUnreadableError, on_unreadable)
     app.add_exception_handler(RunsUnreachableError, on_unreachable)

@@ -277,6 +277,7 @@ class RunDrive:
             metrics.run.overhead(
                 rollout, self._stats, model=self._model.name, duration_s=duration_s, queue_s=self._queue_s
             )
+        self._count_for_key()
         metrics.run_ended(
             rollout,
             self._stats,
@@ -285,6 +286,13 @@ class RunDrive:
             first_text_s=self._first_text_s,
             failure=self._failure or self._mapper.failure,
         )
+
+    def _count_for_key(self) -> None:
+        access, caller, rollout = self._services.access, self._plan.caller, self._plan.rollout
+        tokens_out = rollout.num_sampled_tokens
+        tokens_in = sum(len(segment.ids) for segment in rollout.segments if not segment.sampled)
+        access.usage.ran(caller, tokens_in=tokens_in, tokens_out=tokens_out, searches=rollout.num_searches)
+        access.limits.spend(caller, tokens_in + tokens_out)
 
 
 def stop_runs(services: Services) -> int:
@@ -304,8 +312,9 @@ async def run_events(
 
     Raises:
         NoSlotError: no seat is free, and the queue is full; raised before the first event.
+        LimitReachedError: the caller's key has as many runs as it may have; raised before the first event.
     """
-    with seat_of(services, plan) as seat:
+    with await services.access.limits.permit(plan.caller), seat_of(services, plan) as seat:
         run = RunDrive(services, plan, seat, run_id=run_id, created=int(time.time()))
         async with aclosing(run.events()) as events:
             async for event in events:

@@ -151,13 +151,16 @@ class RunHub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def start(self, plan: Plan, meta: RunMeta, *, on_disconnect: OnDisconnect, store: bool = True) -> LiveRun:
+    async def start(self, plan: Plan, meta: RunMeta, *, on_disconnect: OnDisconnect, store: bool = True) -> LiveRun:
         """Begin a run. Without ``store`` it can be found only while it goes on, and only on this replica.
 
         Raises:
             NoSlotError: no seat is free, and the queue is full.
+            LimitReachedError: the caller's key has as many runs as it may have.
         """
+        permit = await self._services.access.limits.permit(plan.caller)
         with ExitStack() as stack:
+            stack.enter_context(permit)
             seat = stack.enter_context(seat_of(self._services, plan))
             meta = replace(meta, replica=self._replica)
             RUN_ID.set(meta.id)

@@ -232,6 +232,7 @@ class Takeovers:
         restored = await self._restored(meta, model, stored, await self._store.history(meta.id))
         with ExitStack() as stack:
             seat = stack.enter_context(seat_of(self._services, restored.plan))
+            stack.enter_context(self._services.access.limits.taken_over(stored.caller))
             taken = await self._store.take(meta, self._replica)
             if taken is None:
                 return WAITING

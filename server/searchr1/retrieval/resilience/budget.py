@@ -39,6 +39,10 @@ class Account(Protocol):
     def key_id(self) -> str:
         """Name of the API key, which is not the key itself."""
 
+    @property
+    def searches_per_window(self) -> int | None:
+        """The key's own limit, which replaces the one of all keys."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
@@ -75,6 +79,16 @@ class Budgets:
             return self._refusal(refused)
         return Reservation(tuple(quota.key for quota in quotas), usd)
 
+    async def spent_key(self, account: Account) -> Refused | None:
+        """Return whether the key's own limit of searches is used up, and until when. One of all keys is not asked."""
+        if account.searches_per_window is None:
+            return None
+        try:
+            return await self._store.refusal(self._quotas(account)[:1], Spend(1, 0), self._config.window_s)
+        except CounterError as error:
+            self._note_outage(error)
+            return None
+
     async def settle(self, reservation: Reservation, outcome: SearchOutcome) -> None:
         """Turn the reservation into what ``outcome`` cost."""
         billed = outcome.cache == "miss" if isinstance(outcome, Found) else outcome.kind in _BILLED_FAILURES
@@ -91,11 +105,12 @@ class Budgets:
 
     def _quotas(self, account: Account) -> list[Quota]:
         config = self._config
+        own = account.searches_per_window
         quotas = [
             Quota(
                 "key",
                 _counter_key(account.tenant, f"key:{account.key_id}"),
-                config.per_key,
+                config.per_key if own is None else own,
                 _micros(config.usd_per_key),
             ),
             Quota("tenant", _counter_key(account.tenant, "tenant"), config.per_tenant, _micros(config.usd_per_tenant)),

@@ -48,6 +48,10 @@ class CounterStore(Protocol):
         """
         ...
 
+    async def refusal(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
+        """Return what ``reserve`` would, and add nothing. Raises ``CounterError``."""
+        ...
+
     async def adjust(self, keys: Sequence[str], change: Spend) -> None:
         """Add ``change``, which may be negative, to those counters that still exist; none falls below zero.
 
@@ -72,6 +76,17 @@ class MemoryCounters:
 
     async def reserve(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
         """See ``CounterStore.reserve``."""
+        if (refused := await self.refusal(quotas, spend, window_s)) is not None:
+            return refused
+        now_s = self._clock()
+        for quota in quotas:
+            counter = self._counters.setdefault(quota.key, _Counter(now_s + window_s))
+            counter.searches += spend.searches
+            counter.micros += spend.micros
+        return None
+
+    async def refusal(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
+        """See ``CounterStore.refusal``."""
         now_s = self._clock()
         self._drop_ended(now_s)
         for quota in quotas:
@@ -80,10 +95,6 @@ class MemoryCounters:
             over_micros = quota.micros is not None and counter.micros + spend.micros > quota.micros
             if over_searches or over_micros:
                 return Refused(quota.scope, counter.ends_s - now_s)
-        for quota in quotas:
-            counter = self._counters.setdefault(quota.key, _Counter(now_s + window_s))
-            counter.searches += spend.searches
-            counter.micros += spend.micros
         return None
 
     async def adjust(self, keys: Sequence[str], change: Spend) -> None:

@@ -24,6 +24,7 @@ for i, key in ipairs(KEYS) do
     return {i, left_ms >= 0 and left_ms or window_ms}
   end
 end
+if ARGV[4 + 2 * #KEYS] == 'look' then return {0, 0} end
 for _, key in ipairs(KEYS) do
   redis.call('HINCRBY', key, 'searches', searches)
   redis.call('HINCRBY', key, 'micros', micros)
@@ -31,7 +32,8 @@ for _, key in ipairs(KEYS) do
 end
 return {0, 0}
 """
-"""KEYS: counters. ARGV: searches, micros, window in ms, then per key the most searches and micros, -1 for no limit."""
+"""KEYS: counters. ARGV: searches, micros, window in ms, then per key the most searches and micros, -1 for no limit,
+then 'look' where nothing is to be added."""
 
 _ADJUST = """
 for _, key in ipairs(KEYS) do
@@ -73,9 +75,8 @@ class RedisCounters:
 
     async def reserve(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
         """See ``CounterStore.reserve``."""
-        keys = [quota.key for quota in quotas]
-        most = [-1 if bound is None else bound for quota in quotas for bound in (quota.searches, quota.micros)]
-        operation = self._start(_RESERVE, keys, (spend.searches, spend.micros, round(window_s * 1000), *most))
+        keys, arguments = _reservation(quotas, spend, window_s)
+        operation = self._start(_RESERVE, keys, (*arguments, "add"))
         try:
             refused, left_ms = await self._wait(operation)
         except CounterError:
@@ -83,16 +84,22 @@ class RedisCounters:
             raise
         return Refused(quotas[refused - 1].scope, left_ms / 1000) if refused else None
 
+    async def refusal(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
+        """See ``CounterStore.refusal``."""
+        keys, arguments = _reservation(quotas, spend, window_s)
+        refused, left_ms = await self._wait(self._start(_RESERVE, keys, (*arguments, "look")))
+        return Refused(quotas[refused - 1].scope, left_ms / 1000) if refused else None
+
     async def adjust(self, keys: Sequence[str], change: Spend) -> None:
         """See ``CounterStore.adjust``."""
         await self._wait(self._start(_ADJUST, keys, (change.searches, change.micros)))
 
-    def _start(self, script: str, keys: Sequence[str], arguments: Sequence[int]) -> asyncio.Task[Any]:
+    def _start(self, script: str, keys: Sequence[str], arguments: Sequence[int | str]) -> asyncio.Task[Any]:
         if self._clock() < self._cooldown_ends_s:
             raise CounterError("Redis did not answer a moment ago")
         return self._send(script, keys, arguments)
 
-    def _send(self, script: str, keys: Sequence[str], arguments: Sequence[int]) -> asyncio.Task[Any]:
+    def _send(self, script: str, keys: Sequence[str], arguments: Sequence[int | str]) -> asyncio.Task[Any]:
         async def run() -> Any:
             async with asyncio.timeout(self._late_timeout_s):
                 return await self._client.eval(script, len(keys), *keys, *arguments)
@@ -121,3 +128,9 @@ class RedisCounters:
         self._running.discard(operation)
         if not operation.cancelled():
             operation.exception()  # so that asyncio does not report what nobody waits for any more
+
+
+def _reservation(quotas: Sequence[Quota], spend: Spend, window_s: float) -> tuple[list[str], list[int]]:
+    """Return the keys of ``quotas``, and what the script is told of them."""
+    most = [-1 if bound is None else bound for quota in quotas for bound in (quota.searches, quota.micros)]
+    return [quota.key for quota in quotas], [spend.searches, spend.micros, round(window_s * 1000), *most]

@@ -1,0 +1,28 @@
+"""The headers that tell a client where its key stands."""
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LIMIT_HEADERS = tuple(
+    f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")
+)
+
+
+class LimitHeaders:
+    """Middleware that sends the headers which a route left in the request's state, as ``limit_headers``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope.setdefault("state", {})
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start" and "limit_headers" in state:
+                MutableHeaders(scope=message).update(state["limit_headers"])
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
