@@ -12,7 +12,11 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-KINDS = {WireSpan.SPAN_KIND_INTERNAL: "internal", WireSpan.SPAN_KIND_SERVER: "server", WireSpan.SPAN_KIND_CLIENT: "client"}
+KINDS = {
+    WireSpan.SPAN_KIND_INTERNAL: "internal",
+    WireSpan.SPAN_KIND_SERVER: "server",
+    WireSpan.SPAN_KIND_CLIENT: "client",
+}
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ class RunDrive:
         retriever = plan.retriever
         if self._trace is not None:
             self._trace.started(self._duration_s())
-            turns, retriever, follow = self._trace.watched(turns, retriever, follow, lambda: self._seat.replica)
+            turns, retriever, follow = self._trace.watched(turns, retriever, follow)
         driving = drive(
             plan.rollout,
             self._model.engine,

@@ -25,7 +25,7 @@ from searchr1.trace_context import TRACE_HEADERS
 from searchr1.turns import Turns
 
 Replica = Callable[[], str | None]
-"""Returns the address, or another name, of where a run's completions go just now."""
+"""Returns the base URL of the server that a run's completions go to; None for an engine in this process."""
 
 
 class RunTrace:
@@ -37,6 +37,7 @@ class RunTrace:
         plan: the run.
         stats: those of its drive.
         engine: what spans say of the engine.
+        replica: see ``Replica``.
         chat_kind: ``CLIENT``, or ``INTERNAL`` for an engine in this process.
         content: whether texts are recorded.
     """
@@ -49,18 +50,20 @@ class RunTrace:
         stats: DriveStats,
         *,
         engine: Mapping[str, AttributeValue],
+        replica: Replica,
         chat_kind: SpanKind,
         content: bool,
     ) -> None:
         self._spans, self._span, self._plan, self._stats = spans, span, plan, stats
-        self._engine, self._chat_kind, self._content = engine, chat_kind, content
+        self._engine, self._replica, self._chat_kind, self._content = engine, replica, chat_kind, content
         self._headers = headers_of(span)
-        self._replica: Replica = lambda: None
         self._chat: Span | None = None
         self._completion: UnbrokenCompletion | None = None
         self._num_ids, self._wait_s = 0, 0.0
         """Of the turn that has begun: its prompt's tokens, and how long it waited for its turn."""
         self._num_begun = self._num_cached_before = self._num_input_tokens = 0
+        self._was_at: dict[str, AttributeValue] = {}
+        """Where the open completion was asked for last."""
         self._answer: str | None = None
         self._has_ended = False
         if content:
@@ -71,11 +74,8 @@ class RunTrace:
         """The run's span, as a header names it."""
         return self._headers["traceparent"]
 
-    def watched(
-        self, turns: Turns, retriever: Retriever, follow: Follow | None, replica: Replica
-    ) -> tuple[Turns, Retriever, Follow]:
+    def watched(self, turns: Turns, retriever: Retriever, follow: Follow | None) -> tuple[Turns, Retriever, Follow]:
         """Return what a drive is given in place of ``turns``, ``retriever`` and ``follow``, so that it is traced."""
-        self._replica = replica
 
         def begun(completion: UnbrokenCompletion) -> None:
             self._begin_chat(completion)
@@ -111,9 +111,7 @@ class RunTrace:
                 names.RUN_OUTCOME: "failed" if failure else status.value,
                 names.RUN_TURNS: rollout.num_turns,
                 names.RUN_SEARCHES: rollout.num_searches,
-                names.INPUT_TOKENS: self._num_input_tokens,
-                names.OUTPUT_TOKENS: rollout.num_sampled_tokens,
-                names.CACHED_TOKENS: self._stats.num_cached_tokens,
+                **_usage(self._num_input_tokens, rollout.num_sampled_tokens, self._stats.num_cached_tokens),
             }
         )
         if first_text_s is not None:
@@ -140,12 +138,14 @@ class RunTrace:
     def turn_broke(self, num_ids: int) -> None:
         """Take that a completion broke off at ``num_ids`` and will be asked for again."""
         if self._chat is not None:
-            self._chat.add_event(names.COMPLETION_BROKE, self._at(num_ids))
+            # Where it was: the pool may have put the run on another replica already.
+            self._chat.add_event(names.COMPLETION_BROKE, {names.INPUT_TOKENS: num_ids, **self._was_at})
 
     def turn_resumes(self, num_ids: int) -> None:
         """Take that the rest of a completion is asked for, maybe on another replica."""
         if self._chat is not None:
-            self._chat.add_event(names.COMPLETION_ASKED_AGAIN, self._at(num_ids))
+            self._was_at = self._place()
+            self._chat.add_event(names.COMPLETION_ASKED_AGAIN, {names.INPUT_TOKENS: num_ids, **self._was_at})
             # The reader's task may be another one than at the beginning.
             TRACE_HEADERS.set(headers_of(self._chat))
 
@@ -166,7 +166,7 @@ class RunTrace:
         if outcome is None:
             span.set_attribute(names.SEARCH_OUTCOME, "cancelled")
         elif isinstance(outcome, SearchFailed):
-            span.set_attributes({names.SEARCH_OUTCOME: "failed", names.SEARCH_PROVIDER: outcome.provider})
+            span.set_attributes({names.SEARCH_OUTCOME: "failed", **_provider(outcome.provider)})
             fail(span, outcome.kind, search_failure(outcome.kind))
         else:
             span.set_attributes(
@@ -174,7 +174,7 @@ class RunTrace:
                     names.SEARCH_OUTCOME: "found" if outcome.passages else "empty",
                     names.SEARCH_CACHE: outcome.cache,
                     names.SEARCH_PASSAGES: len(outcome.passages),
-                    names.SEARCH_PROVIDER: outcome.provider,
+                    **_provider(outcome.provider),
                 }
             )
             if self._content:
@@ -193,7 +193,6 @@ class RunTrace:
         attributes: dict[str, AttributeValue] = {
             names.OPERATION: names.CHAT,
             **self._engine,
-            **_place(self._replica()),
             names.TEMPERATURE: options.temperature,
             names.TOP_P: options.top_p,
             names.MAX_TOKENS: rollout.action.max_tokens,
@@ -207,7 +206,7 @@ class RunTrace:
         name = f"{names.CHAT} {self._plan.model}"
         self._chat = self._spans.start(name, self._headers, attributes, self._chat_kind)
         self._completion, self._num_begun = completion, len(completion.ids)
-        self._num_cached_before = self._stats.num_cached_tokens
+        self._num_cached_before, self._was_at = self._stats.num_cached_tokens, self._place()
         TRACE_HEADERS.set(headers_of(self._chat))
 
     def _end_chat(self, outcome: str, *, error: str | None = None, message: str = "") -> None:
@@ -218,16 +217,18 @@ class RunTrace:
         self._num_input_tokens += self._num_ids
         chat.set_attributes(
             {
-                names.INPUT_TOKENS: self._num_ids,
-                names.OUTPUT_TOKENS: len(completion.ids) - self._num_begun,
-                names.CACHED_TOKENS: self._stats.num_cached_tokens - self._num_cached_before,
+                **_usage(
+                    self._num_ids,
+                    len(completion.ids) - self._num_begun,
+                    self._stats.num_cached_tokens - self._num_cached_before,
+                ),
                 names.TURN_OUTCOME: outcome,
                 names.TURN_RETRIES: completion.num_retries,
                 names.TURN_RESUMES: completion.num_resumes,
             }
         )
-        if (replica := self._replica()) is not None:
-            chat.set_attribute(names.TURN_REPLICA, replica)
+        # Only now: a completion may go to another replica than the run's last one.
+        chat.set_attributes(self._place())
         if error is None and outcome != "cancelled":
             # Where the text had all that was wanted, nobody waited for the engine's own word.
             chat.set_attribute(names.FINISH_REASONS, [completion.finish or "stop"])
@@ -237,9 +238,13 @@ class RunTrace:
             fail(chat, error, message)
         chat.end()
 
-    def _at(self, num_ids: int) -> dict[str, AttributeValue]:
-        replica = self._replica()
-        return {names.INPUT_TOKENS: num_ids} | ({} if replica is None else {names.TURN_REPLICA: replica})
+    def _place(self) -> dict[str, AttributeValue]:
+        """Return what spans say of where the run's completions go, where that is known."""
+        if (replica := self._replica()) is None:
+            return {}
+        parts = urlsplit(replica)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return {names.TURN_REPLICA: replica, names.SERVER_ADDRESS: parts.hostname or "", names.SERVER_PORT: port}
 
 
 class _WatchedTurns(Turns):
@@ -290,13 +295,14 @@ class _WatchedRetriever:
             self._trace.end_search(span, outcome)
 
 
-def _place(replica: str | None) -> dict[str, AttributeValue]:
-    """Return what a span says of the server at a replica's address, where it is one."""
-    parts = urlsplit(replica or "")
-    if parts.hostname is None:
-        return {}
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return {names.SERVER_ADDRESS: parts.hostname, names.SERVER_PORT: port}
+def _usage(num_input: int, num_output: int, num_cached: int) -> dict[str, AttributeValue]:
+    usage: dict[str, AttributeValue] = {names.INPUT_TOKENS: num_input, names.OUTPUT_TOKENS: num_output}
+    # An engine that tells nothing of its cache counts as one without hits.
+    return usage | ({names.CACHED_TOKENS: num_cached} if num_cached else {})
+
+
+def _provider(name: str) -> dict[str, AttributeValue]:
+    return {names.SEARCH_PROVIDER: name} if name else {}
 
 
 def _message(role: str, text: str) -> str:

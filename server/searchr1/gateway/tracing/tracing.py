@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 from contextvars import Token
+from functools import partial
 
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Span, SpanKind
 from opentelemetry.util.types import AttributeValue
 
 from searchr1.driver import DriveStats
+from searchr1.engines.base import Replicated, ServedEngine
+from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.tracing import names
-from searchr1.gateway.tracing.run import RunTrace
+from searchr1.gateway.tracing.run import Replica, RunTrace
 from searchr1.gateway.tracing.spans import Spans, fail, headers_of
 from searchr1.trace_context import TRACE_HEADERS
 
@@ -48,17 +51,26 @@ class Tracing:
         engine, chat_kind = self._engine(model)
         attributes: dict[str, AttributeValue] = {
             names.OPERATION: names.INVOKE_AGENT,
-            names.AGENT: plan.rollout.profile.name,
+            names.AGENT: model.settings.profile,
             **engine,
             names.RUN_ID: run_id,
         }
         if num_takeovers:
             attributes[names.RUN_TAKEOVERS] = num_takeovers
-        name = f"{names.INVOKE_AGENT} {plan.rollout.profile.name}"
+        name = f"{names.INVOKE_AGENT} {model.settings.profile}"
         span = self._spans.start(name, TRACE_HEADERS.get(), attributes, SpanKind.INTERNAL)
         if not span.is_recording():
             return None
-        return RunTrace(self._spans, span, plan, stats, engine=engine, chat_kind=chat_kind, content=self._content)
+        return RunTrace(
+            self._spans,
+            span,
+            plan,
+            stats,
+            engine=engine,
+            replica=_replica_of(model.engine, plan.options.session),
+            chat_kind=chat_kind,
+            content=self._content,
+        )
 
     def rewriting(self, model: ServedModel) -> "RewriteSpan":
         """Begin the span of a rewriting; see ``RewriteSpan``."""
@@ -80,6 +92,13 @@ class Tracing:
             kind = SpanKind.CLIENT if config.urls else SpanKind.INTERNAL
             self._engines[model.name] = ({names.PROVIDER: provider, names.MODEL: model.name}, kind)
         return self._engines[model.name]
+
+
+def _replica_of(engine: ServedEngine, session: str) -> Replica:
+    if isinstance(engine, Replicated):
+        return partial(engine.replica_of, session)
+    url = engine.base_url if isinstance(engine, VllmHttpEngine) else None
+    return lambda: url
 
 
 class RequestSpan:
