@@ -1,5 +1,6 @@
 """A receiver of OTLP over HTTP, which decodes what it is sent with OpenTelemetry's own protobuf classes."""
 
+import gzip
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ def receiving() -> Iterator[OtlpReceiver]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
             if self.path == "/v1/traces" and receiver.status == 200:
                 receiver.raw.append(body)
                 receiver.spans += _spans(ExportTraceServiceRequest.FromString(body))
