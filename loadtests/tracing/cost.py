@@ -44,12 +44,15 @@ async def main(collector: Path, port: int, num_rounds: int, num_runs: int) -> No
 @asynccontextmanager
 async def _side(sampler: str | None, turns: tuple[str, ...]) -> AsyncIterator[Services]:
     os.environ["OTEL_TRACES_SAMPLER"] = sampler or ""
-    async with open_tracing(os.environ if sampler else {}, content=False) as tracing, running_stage(
-        engine=StageEngine(completions=list(turns)),
-        tracing=tracing,
-        max_run_tokens=100_000,
-        max_completion_tokens=5000,
-    ) as stage:
+    async with (
+        open_tracing(os.environ if sampler else {}, content=False) as tracing,
+        running_stage(
+            engine=StageEngine(completions=list(turns)),
+            tracing=tracing,
+            max_run_tokens=100_000,
+            max_completion_tokens=5000,
+        ) as stage,
+    ):
         yield stage.services
 
 

@@ -57,6 +57,7 @@ async def main(collector: Path, port: int, out: Path) -> None:
         endpoint = stack.enter_context(running_collector(collector, port, forward_to=receiver.url))
         environment = {
             "SEARCHR1_MODEL": MODEL,
+            "SEARCHR1_SERVED_NAME": "searchr1-7b",
             "SEARCHR1_ENGINE_URL": engine.url,
             "SEARCHR1_TOKENIZER": str(CHECKPOINT),
             "SEARCHR1_RETRIEVER": f"{searches.url}/retrieve",
@@ -100,8 +101,12 @@ def draw(out: Path, spans: Sequence[Received]) -> None:
         left, width = (span.start_ns - start) / 1e6, (span.end_ns - span.start_ns) / 1e6
         axes.barh(row, width, left=left, height=0.5, color=_COLORS[span.name.split(" ")[0]])
         text = f"{width:.0f} ms{_told(span)}"
-        is_inside = left + width > 0.55 * whole_ms
-        at, side, color = (left + width, "right", "white") if is_inside else (left + width, "left", "black")
+        if width > 0.6 * whole_ms:
+            at, side, color = left + width, "right", "white"
+        elif left + width > 0.55 * whole_ms:
+            at, side, color = left, "right", "black"
+        else:
+            at, side, color = left + width, "left", "black"
         axes.text(at, row, f" {text} ", va="center", ha=side, color=color, fontsize=8)
     axes.set_yticks(range(len(spans)), [f"{'    ' * _depth(span, spans)}{span.name}" for span in spans])
     for label in axes.get_yticklabels():

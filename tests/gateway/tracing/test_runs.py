@@ -121,7 +121,11 @@ CONTENTS = (QUESTION, "currency of Mali", "a passage says", "West African CFA fr
 
 
 async def test_nothing_of_the_content_and_no_key_is_in_a_trace(collector: OtlpReceiver) -> None:
-    keys = {"api_keys": ("the-key-of-a-client",), "admin_key": "the-admin-key-here", "engine_api_key": "key-of-engine"}
+    keys: dict[str, Any] = {
+        "api_keys": ("the-key-of-a-client",),
+        "admin_key": "the-admin-key-here",
+        "engine_api_key": "key-of-engine",
+    }
     async with traced_stage(engine=three_turns(), retriever=StageRetriever(FOUND), **keys) as stage:
         await ask(stage, Authorization="Bearer the-key-of-a-client")
     told = b"".join(collector.raw)

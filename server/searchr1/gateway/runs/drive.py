@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from searchr1.driver import DriveEvent, DriveStats, EngineErrored, SearchErrored, drive
+from searchr1.driver import DriveEvent, DriveStats, EngineErrored, Follow, SearchErrored, drive
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import LEAST_S, Plan
 from searchr1.gateway.runs.events import EventMapper, Queued
@@ -178,7 +178,7 @@ class RunDrive:
             return
         if options.deadline_s is not None:
             options = replace(options, deadline_s=max(options.deadline_s - self._duration_s(), LEAST_S))
-        follow = None if self._journal is None else self._journal.follow
+        follow: Follow | None = None if self._journal is None else self._journal.follow
         turns: Turns = self._seat
         retriever = plan.retriever
         if self._trace is not None:

@@ -78,11 +78,12 @@ class Tracing:
             span = self._spans.start("rewrite", TRACE_HEADERS.get(), {}, SpanKind.INTERNAL)
             return RewriteSpan(span)
         engine, kind = self._engine(model)
-        if (other := model.settings.rewrite_model) is not None and model.settings.rewrite_url is not None:
-            engine, kind = {names.PROVIDER: "openai", names.MODEL: other}, SpanKind.CLIENT
+        writer = model.name
+        if model.settings.rewrite_url is not None:
+            writer, kind = model.settings.rewrite_model or "", SpanKind.CLIENT
+            engine = {names.PROVIDER: "openai", names.MODEL: writer}
         attributes = {names.OPERATION: names.CHAT, **engine}
-        name = f"{names.CHAT} {engine[names.MODEL]}"
-        return RewriteSpan(self._spans.start(name, TRACE_HEADERS.get(), attributes, kind))
+        return RewriteSpan(self._spans.start(f"{names.CHAT} {writer}", TRACE_HEADERS.get(), attributes, kind))
 
     def _engine(self, model: ServedModel) -> tuple[Mapping[str, AttributeValue], SpanKind]:
         """Return what spans say of a model's engine, and the kind of the spans of its completions."""
