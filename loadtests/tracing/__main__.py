@@ -26,7 +26,7 @@ def main() -> None:
             command.add_argument("--out", type=Path, required=True)
         else:
             command.add_argument("--rounds", type=int, default=9)
-            command.add_argument("--runs", type=int, default=100, help="runs of a round")
+            command.add_argument("--runs", type=int, default=100, help="runs of a round; an eighth of it for long ones")
     given = parser.parse_args()
     if given.command == "picture":
         asyncio.run(picture.main(given.collector, given.port, given.out))

@@ -26,13 +26,14 @@ async def main(collector: Path, port: int, num_rounds: int, num_runs: int) -> No
     """Print the median CPU microseconds a run of three turns, for short and for long completions."""
     with running_collector(collector, port, forward_to=None) as endpoint:
         os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
-        for name, turns in (("30 tokens", _SHORT), (f"{3 * LONG_WORDS} tokens", _LONG)):
+        lengths = (("30 tokens", _SHORT, num_runs), (f"{3 * LONG_WORDS} tokens", _LONG, max(1, num_runs // 8)))
+        for name, turns, num in lengths:
             took: dict[str, list[float]] = {arm: [] for arm in ARMS}
             async with AsyncExitStack() as stack:
                 sides = {arm: await stack.enter_async_context(_side(sampler, turns)) for arm, sampler in ARMS.items()}
                 for number in range(num_rounds + 1):
                     for arm, services in sides.items():
-                        spent_us = await _round(services, num_runs)
+                        spent_us = await _round(services, num)
                         if number:  # The first one warms up.
                             took[arm].append(spent_us)
             base = statistics.median(took["off"])

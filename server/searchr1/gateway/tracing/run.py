@@ -18,7 +18,7 @@ from searchr1.engines.resume import UnbrokenCompletion
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.failures import engine_code, run_failure, search_failure
 from searchr1.gateway.tracing import names
-from searchr1.gateway.tracing.spans import Spans, fail, headers_of
+from searchr1.gateway.tracing.spans import Spans, context_of, fail, headers_of
 from searchr1.loop.types import AnswerCompleted, Finish, Finished, Generate, Passage, Search, Status
 from searchr1.retrieval.base import Retriever, SearchFailed, SearchOutcome
 from searchr1.trace_context import TRACE_HEADERS
@@ -56,7 +56,7 @@ class RunTrace:
     ) -> None:
         self._spans, self._span, self._plan, self._stats = spans, span, plan, stats
         self._engine, self._replica, self._chat_kind, self._content = engine, replica, chat_kind, content
-        self._headers = headers_of(span)
+        self._context = context_of(span)
         self._chat: Span | None = None
         self._completion: UnbrokenCompletion | None = None
         self._num_ids, self._wait_s = 0, 0.0
@@ -72,7 +72,7 @@ class RunTrace:
     @property
     def traceparent(self) -> str:
         """The run's span, as a header names it."""
-        return self._headers["traceparent"]
+        return headers_of(self._span)["traceparent"]
 
     def watched(self, turns: Turns, retriever: Retriever, follow: Follow | None) -> tuple[Turns, Retriever, Follow]:
         """Return what a drive is given in place of ``turns``, ``retriever`` and ``follow``, so that it is traced."""
@@ -159,7 +159,7 @@ class RunTrace:
         }
         if self._content:
             attributes[names.TOOL_ARGUMENTS] = _json({"query": query})
-        return self._spans.start(f"{names.EXECUTE_TOOL} search", self._headers, attributes, SpanKind.INTERNAL)
+        return self._spans.start(f"{names.EXECUTE_TOOL} search", self._context, attributes, SpanKind.INTERNAL)
 
     def end_search(self, span: Span, outcome: SearchOutcome | None) -> None:
         """End the span of a search; None for one that was cancelled, such as one sent early that nobody asked for."""
@@ -204,7 +204,7 @@ class RunTrace:
         if self._content:
             attributes[names.INPUT_MESSAGES] = _message("user", "".join(one.text for one in rollout.segments))
         name = f"{names.CHAT} {self._plan.model}"
-        self._chat = self._spans.start(name, self._headers, attributes, self._chat_kind)
+        self._chat = self._spans.start(name, self._context, attributes, self._chat_kind)
         self._completion, self._num_begun = completion, len(completion.ids)
         self._num_cached_before, self._was_at = self._stats.num_cached_tokens, self._place()
         TRACE_HEADERS.set(headers_of(self._chat))

@@ -11,6 +11,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 
 from searchr1.gateway.tracing import names
+from searchr1.trace_context import TRACE_HEADERS
 
 _W3C: Final = TraceContextTextMapPropagator()
 
@@ -21,18 +22,25 @@ class Spans:
     def __init__(self, provider: TracerProvider) -> None:
         self._tracer = provider.get_tracer("searchr1", version("searchr1"), schema_url=names.SCHEMA_URL)
 
-    def start(
-        self, name: str, parent: Mapping[str, str], attributes: Mapping[str, AttributeValue], kind: SpanKind
-    ) -> Span:
-        """Return a new span below the one that the headers ``parent`` name; a new trace's first one without any."""
-        context = _W3C.extract(parent, context=Context())
-        return self._tracer.start_span(name, context=context, kind=kind, attributes=attributes)
+    def start(self, name: str, parent: Context, attributes: Mapping[str, AttributeValue], kind: SpanKind) -> Span:
+        """Return a new span below the one in ``parent``; a new trace's first one where there is none."""
+        return self._tracer.start_span(name, context=parent, kind=kind, attributes=attributes)
+
+
+def served() -> Context:
+    """Return the context of what is served here: the span that ``TRACE_HEADERS`` name, if they do."""
+    return _W3C.extract(TRACE_HEADERS.get(), context=Context())
+
+
+def context_of(span: Span) -> Context:
+    """Return the context of what is below ``span``."""
+    return set_span_in_context(span, Context())
 
 
 def headers_of(span: Span) -> dict[str, str]:
     """Return the headers that name ``span`` as the parent of what a server behind this one does."""
     headers: dict[str, str] = {}
-    _W3C.inject(headers, context=set_span_in_context(span, Context()))
+    _W3C.inject(headers, context=context_of(span))
     return headers
 
 

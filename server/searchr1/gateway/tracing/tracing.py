@@ -15,7 +15,7 @@ from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.tracing import names
 from searchr1.gateway.tracing.run import Replica, RunTrace
-from searchr1.gateway.tracing.spans import Spans, fail, headers_of
+from searchr1.gateway.tracing.spans import Spans, fail, headers_of, served
 from searchr1.trace_context import TRACE_HEADERS
 
 
@@ -40,7 +40,7 @@ class Tracing:
             names.URL_SCHEME: scheme,
             names.REQUEST_ID: request_id,
         }
-        span = self._spans.start(f"POST {path}", TRACE_HEADERS.get(), attributes, SpanKind.SERVER)
+        span = self._spans.start(f"POST {path}", served(), attributes, SpanKind.SERVER)
         TRACE_HEADERS.set(headers_of(span))
         return RequestSpan(span)
 
@@ -58,7 +58,7 @@ class Tracing:
         if num_takeovers:
             attributes[names.RUN_TAKEOVERS] = num_takeovers
         name = f"{names.INVOKE_AGENT} {model.settings.profile}"
-        span = self._spans.start(name, TRACE_HEADERS.get(), attributes, SpanKind.INTERNAL)
+        span = self._spans.start(name, served(), attributes, SpanKind.INTERNAL)
         if not span.is_recording():
             return None
         return RunTrace(
@@ -75,7 +75,7 @@ class Tracing:
     def rewriting(self, model: ServedModel) -> "RewriteSpan":
         """Begin the span of a rewriting; see ``RewriteSpan``."""
         if model.settings.rewriter == "rules":
-            span = self._spans.start("rewrite", TRACE_HEADERS.get(), {}, SpanKind.INTERNAL)
+            span = self._spans.start("rewrite", served(), {}, SpanKind.INTERNAL)
             return RewriteSpan(span)
         engine, kind = self._engine(model)
         writer = model.name
@@ -83,7 +83,7 @@ class Tracing:
             writer, kind = model.settings.rewrite_model or "", SpanKind.CLIENT
             engine = {names.PROVIDER: "openai", names.MODEL: writer}
         attributes = {names.OPERATION: names.CHAT, **engine}
-        return RewriteSpan(self._spans.start(f"{names.CHAT} {writer}", TRACE_HEADERS.get(), attributes, kind))
+        return RewriteSpan(self._spans.start(f"{names.CHAT} {writer}", served(), attributes, kind))
 
     def _engine(self, model: ServedModel) -> tuple[Mapping[str, AttributeValue], SpanKind]:
         """Return what spans say of a model's engine, and the kind of the spans of its completions."""
