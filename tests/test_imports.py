@@ -95,6 +95,7 @@ LAYERS = {
     "searchr1.deadline": (),
     "searchr1.pacing": (),
     "searchr1.turns": (),
+    "searchr1.trace_context": (),
     "searchr1.files": ("searchr1.errors", "searchr1.json_texts"),
     "searchr1.redis_client": ("searchr1.errors",),
     "searchr1.sockets": ("searchr1.errors",),
@@ -108,6 +109,7 @@ LAYERS = {
         "searchr1.registry",
         "searchr1.retry_after",
         "searchr1.loop.types",
+        "searchr1.trace_context",
     ),
     "searchr1.scheduling": ("searchr1.errors",),
     # It decodes what it samples; vLLM brings its own tokenizer.
@@ -134,6 +136,7 @@ LAYERS = {
         "searchr1.registry",
         "searchr1.retry_after",
         "searchr1.sockets",
+        "searchr1.trace_context",
     ),
     "searchr1.data": (
         "searchr1.errors",
@@ -205,6 +208,7 @@ EXTRAS = {
     "searchr1.json_texts": ("server", "data"),
     "searchr1.export.verl": ("server", "data", "train"),
     "searchr1.export": ("server", "data"),
+    "searchr1.gateway.tracing": ("server", "otel"),
     "searchr1": ("server",),
 }
 IN_PROCESS_ENGINE = ("searchr1.engines.vllm.in_process", "searchr1.engines.vllm.args", "searchr1.engines.vllm.worker")

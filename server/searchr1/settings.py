@@ -210,6 +210,8 @@ class Settings(BaseSettings):
     """Form of these lines: ``text`` for people, or an object of ``json`` in each."""
     access_log: bool = False
     """A line in the log for each request: method, path, status, seconds; no query, body or key."""
+    trace_content: bool = False
+    """Record questions, queries, passages and texts of the model in traces, where runs are traced."""
     store_runs: bool = True
     """Keep what native and Responses runs did, so that they can be resumed, shared, replayed and exported."""
     run_ttl_s: float = Field(default=86_400.0, gt=0)

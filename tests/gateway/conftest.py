@@ -20,6 +20,7 @@ from searchr1.gateway.bounds import http_bounds
 from searchr1.gateway.runs.shared_capacity import open_shared_capacity
 from searchr1.gateway.served_model import ServedModel, ServedModels
 from searchr1.gateway.services import Services
+from searchr1.gateway.tracing.tracing import Tracing
 from searchr1.http_server.serving import server_config
 from searchr1.loop.types import Passage, TokenIds
 from searchr1.models_file import ModelTable
@@ -128,6 +129,7 @@ async def running_stage(
     retriever: StageRetriever | None = None,
     budgets: Budgets | None = None,
     others: Sequence[Other] = (),
+    tracing: Tracing | None = None,
     **settings: object,
 ) -> AsyncIterator[Stage]:
     """Serve on an ephemeral port until the block ends."""
@@ -151,7 +153,7 @@ async def running_stage(
         model = ServedModel(own, tokenizer, other.engine, admission)
         model.candidate_of, model.share = table.candidate_of, table.share
         models.append(model)
-    services = Services(config, ServedModels(models), search)
+    services = Services(config, ServedModels(models), search, tracing=tracing)
 
     @asynccontextmanager
     async def open_services(_: Settings) -> AsyncIterator[Services]:

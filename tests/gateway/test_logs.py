@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from searchr1.engines.vllm.request import TRACEPARENT
 from searchr1.gateway import logs
 from searchr1.gateway.log_lines import REQUEST_ID, RUN_ID, JsonFormatter, LineFormatter
 from searchr1.gateway.logs import BurstLog
+from searchr1.trace_context import TRACE_HEADERS
 from tests.gateway.conftest import StageEngine, running_stage
 from tests.gateway.test_failures import FailingEngine
 
@@ -141,7 +141,7 @@ def test_a_line_of_json_has_the_ids_of_its_request_run_and_trace() -> None:
     def told() -> dict[str, object]:
         REQUEST_ID.set("req_1")
         RUN_ID.set("run_2")
-        TRACEPARENT.set("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+        TRACE_HEADERS.set({"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"})
         return logged("the engine\nfailed: %s", 5, fields={"status": 200})
 
     found = contextvars.copy_context().run(told)

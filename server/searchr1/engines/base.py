@@ -224,6 +224,10 @@ class Replicated(Protocol):
         """
         ...
 
+    def replica_of(self, session: str) -> str | None:
+        """Return the name of the replica that a session is on; None for one that has not been on any for long."""
+        ...
+
 
 @runtime_checkable
 class TakesReplicas(Replicated, Protocol):

@@ -26,6 +26,7 @@ from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.factory import open_run_store
 from searchr1.gateway.services import Services, open_services
 from searchr1.gateway.sse import JsonResponse
+from searchr1.gateway.tracing.requests import RequestSpans
 from searchr1.http_server.bodies import BodyBounds
 from searchr1.http_server.paths import HeadAsGet, PlainPaths
 from searchr1.settings import Settings
@@ -99,6 +100,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.add_middleware(CountRequests)
     if settings.access_log:
         app.add_middleware(AccessLog)
+    app.add_middleware(RequestSpans)
     app.add_middleware(RequestId)
     install_error_handlers(app)
     install_run_error_handlers(app)

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from searchr1.engines.vllm.request import TRACEPARENT
 from searchr1.errors import SearchR1Error
 from searchr1.printable import BREAKS_A_LINE
+from searchr1.trace_context import TRACE_HEADERS
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request that is served, here or in a task that it began."""
@@ -94,7 +94,7 @@ class JsonFormatter(logging.Formatter):
 
 def _ids() -> dict[str, str]:
     """Return the ids that a line of the current context has: of the request, the run, and the client's trace."""
-    trace = TRACEPARENT.get().split("-")
+    trace = TRACE_HEADERS.get().get("traceparent", "").split("-")
     ids = {"request": REQUEST_ID.get(), "run": RUN_ID.get(), "trace": trace[1] if len(trace) > 1 else ""}
     return {name: value for name, value in ids.items() if value}
 

@@ -25,6 +25,8 @@ _MAX_PATH_CHARS = 200
 _LOUD: Final = {
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
+    "opentelemetry.exporter": logging.CRITICAL,
+    "opentelemetry.sdk._shared_internal": logging.ERROR,
     "sse_starlette": logging.WARNING,
     "stamina": logging.ERROR,
     "uvicorn": logging.WARNING,

@@ -13,10 +13,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from searchr1.engines.vllm.request import TRACEPARENT
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.log_lines import REQUEST_ID, RUN_ID
 from searchr1.gateway.request_scope import note_status
+from searchr1.trace_context import TRACE_HEADERS, trace_headers
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +27,14 @@ _PAGE_HEADERS = {
 }
 _NEED_SERVICES = ("/v1", "/admin", "/mcp", "/metrics")
 _STARTING_RETRY_S = 5.0
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class RequestId:
     """Middleware that gives each response an ``x-request-id``: the client's own where it is harmless, else a new one.
 
-    Lines of the log carry it too. A ``traceparent`` goes on to a remote engine. The response's status is noted for
-    middleware inside, which need not look at each message then.
+    Lines of the log carry it too. The client's trace goes on to the servers behind this one. The response's status is
+    noted for middleware inside, which need not look at each message then.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -50,8 +49,7 @@ class RequestId:
         request_id = given if _SAFE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         REQUEST_ID.set(request_id)
         RUN_ID.set("")
-        traceparent = headers.get("traceparent", "")
-        TRACEPARENT.set(traceparent if _TRACEPARENT.fullmatch(traceparent) else "")
+        TRACE_HEADERS.set(trace_headers(headers))
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":

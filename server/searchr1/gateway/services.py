@@ -1,12 +1,13 @@
 """The services of a running gateway: opened at start, closed at stop, and found in the app's state."""
 
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fastapi import Request
 
@@ -19,10 +20,14 @@ from searchr1.gateway.replica_metrics import ReplicaMetrics
 from searchr1.gateway.runs.capacity_board import LocalBoard
 from searchr1.gateway.seat_metrics import SeatMetrics
 from searchr1.gateway.served_model import ServedModel, ServedModels, open_model
+from searchr1.gateway.tracing.opening import open_tracing
 from searchr1.models_file import model_configs
 from searchr1.retrieval.factory import open_search
 from searchr1.retrieval.layer import SearchLayer
 from searchr1.settings import Settings
+
+if TYPE_CHECKING:
+    from searchr1.gateway.tracing.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +52,8 @@ class Services:
     metrics: Metrics = field(default_factory=Metrics)
     engine_metrics: EngineMetrics | None = None
     """Metrics of an engine in this process, which nobody else can scrape."""
+    tracing: "Tracing | None" = None
+    """The traces of runs; None where they are not traced."""
     started_at: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
     access: OpenedAccess = field(init=False)
@@ -84,6 +91,8 @@ async def open_services(settings: Settings, *, gateway: str = "") -> AsyncIterat
     configs = model_configs(settings)
     async with AsyncExitStack() as stack:
         metrics = Metrics()
+        # First, so that it is closed last: what ends with the others is traced, too.
+        tracing = await stack.enter_async_context(open_tracing(os.environ, content=settings.trace_content))
         search = await stack.enter_async_context(open_search(settings.search(), metrics.search))
         board = LocalBoard() if len(configs) > 1 else None
         # The one in this process comes last: it takes longest.
@@ -100,6 +109,7 @@ async def open_services(settings: Settings, *, gateway: str = "") -> AsyncIterat
             search=search,
             metrics=metrics,
             engine_metrics=engine.metrics_text if is_local and isinstance(engine, TellsMetrics) else None,
+            tracing=tracing,
         )
 
 

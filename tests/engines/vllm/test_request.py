@@ -5,7 +5,8 @@ import json
 
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.vllm.http import VllmHttpEngine
-from searchr1.engines.vllm.request import TRACEPARENT, SessionHeaders, completion_body
+from searchr1.engines.vllm.request import SessionHeaders, completion_body
+from searchr1.trace_context import TRACE_HEADERS
 from tests.engines.helpers import complete
 from tests.engines.vllm.fake_vllm import MODEL, Answer, serve_fake_vllm
 
@@ -56,12 +57,12 @@ async def test_all_of_it_reaches_the_server() -> None:
     body = b'data: {"choices":[{"text":"a","token_ids":[1],"finish_reason":"stop"}]}\n\n'
     async with serve_fake_vllm(itertools.repeat("a"), encode=len_of) as fake, VllmHttpEngine(fake.url, MODEL) as engine:
         fake.refusals = [Answer(body, headers={"x-session-token": "cG9kLTE="})]
-        token = TRACEPARENT.set(TRACE)
+        token = TRACE_HEADERS.set({"traceparent": TRACE})
         try:
             await complete(engine, SamplingParams(4, cache_salt="s"))
             await complete(engine, SamplingParams(4))
         finally:
-            TRACEPARENT.reset(token)
+            TRACE_HEADERS.reset(token)
         first, second = fake.headers
         assert "x-session-token" not in first
         assert second["x-session-token"] == "cG9kLTE="

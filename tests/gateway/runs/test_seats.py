@@ -277,6 +277,9 @@ class TwoReplicas(StageEngine):
     def place(self, session: str, replica_name: str) -> None:
         self.placed.append((session, replica_name))
 
+    def replica_of(self, session: str) -> str | None:
+        return dict(self.placed).get(session)
+
     async def health(self) -> EngineHealth:
         return EngineHealth(ok=True)
 

@@ -137,6 +137,10 @@ class VllmPool(TakesWeights):
         if replica_name in self._replicas:
             self._remember(session, replica_name)
 
+    def replica_of(self, session: str) -> str | None:
+        """Return the name of the replica that a session is on; see ``Replicated``."""
+        return self._sessions.get(session)
+
     def add(self, url: str) -> None:
         """Take one more server into the pool; it gets sessions once it is well. Raises ``ConfigurationError``."""
         name = ServerAddress.parse(url).url

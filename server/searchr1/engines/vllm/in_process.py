@@ -31,6 +31,7 @@ from searchr1.errors import (
     EngineUnavailableError,
 )
 from searchr1.loop.types import FinishReason, TokenIds
+from searchr1.trace_context import TRACE_HEADERS
 
 if TYPE_CHECKING:
     from vllm.outputs import RequestOutput
@@ -144,6 +145,7 @@ class VllmInProcessEngine(TakesWeights):
             request_id,
             priority=priority if self.config.priority_scheduling else 0,
             session_id=session,
+            trace_headers=TRACE_HEADERS.get() or None,
         )
         try:
             with self._silence.watching(fail):

@@ -3,16 +3,13 @@
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Any, Final
 
 import msgspec
 
 from searchr1.engines.base import SamplingParams
 from searchr1.loop.types import TokenIds
-
-TRACEPARENT: Final[ContextVar[str]] = ContextVar("traceparent", default="")
-"""The ``traceparent`` header (W3C Trace Context) of the request that is served, here or in a task that it began."""
+from searchr1.trace_context import TRACE_HEADERS
 
 _MAX_SESSIONS: Final = 16_384
 _MAX_TOKEN_CHARS: Final = 1024
@@ -71,8 +68,7 @@ class SessionHeaders:
         }
         if token := self._tokens.get(session):
             headers["x-session-token"] = token
-        if traceparent := TRACEPARENT.get():
-            headers["traceparent"] = traceparent
+        headers.update(TRACE_HEADERS.get())
         return headers
 
     def note(self, session: str, answered: Mapping[str, str]) -> None:

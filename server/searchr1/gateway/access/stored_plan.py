@@ -57,6 +57,8 @@ class StoredPlan(msgspec.Struct, frozen=True, kw_only=True):
     record: RecordedSearches | None = None
     """Searches that the run repeats."""
     caller: Caller = ANYONE
+    traceparent: str = ""
+    """The span of the run, or of its client, by which a gateway that takes it over goes on with its trace."""
 
 
 class PlanBounds(msgspec.Struct, frozen=True):

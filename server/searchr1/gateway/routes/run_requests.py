@@ -178,8 +178,10 @@ async def asked_question(
         NoSlotError: it is to be rewritten, and no slot is free.
         ClientDisconnect: the client left meanwhile.
     """
-    metrics = services_of(request).metrics
-    finding = question_of(turns, model, metrics, caller_of(request), deadline_s=deadline_s)
+    services = services_of(request)
+    finding = question_of(
+        turns, model, services.metrics, caller_of(request), deadline_s=deadline_s, tracing=services.tracing
+    )
     return await (finding if model.rewriter is None else cancel_on_disconnect(finding, request))
 
 

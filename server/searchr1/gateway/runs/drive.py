@@ -6,9 +6,9 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from searchr1.driver import DriveEvent, DriveStats, EngineErrored, SearchErrored, count_begun, drive
+from searchr1.driver import DriveEvent, DriveStats, EngineErrored, Follow, SearchErrored, count_begun, drive
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import LEAST_S, Plan
 from searchr1.gateway.log_lines import RUN_ID
@@ -20,7 +20,11 @@ from searchr1.gateway.runs.replay import Past
 from searchr1.gateway.runs.seats import Seat, SeatExpiredError
 from searchr1.gateway.services import Services
 from searchr1.loop.types import ActionInvalid, AnswerCompleted, AnswerDelta, SearchRequested, Status, ThinkDelta
+from searchr1.turns import Turns
 from searchr1_client.events import KnownEvent, Trajectory, Usage
+
+if TYPE_CHECKING:
+    from searchr1.gateway.tracing.run import RunTrace
 
 logger = logging.getLogger(__name__)
 
@@ -44,20 +48,22 @@ class RunDrive:
         asked: str | None = None,
         stats: DriveStats | None = None,
         journal: Journal | None = None,
+        trace: "RunTrace | None" = None,
         past: Past | None = None,
         elapsed_s: float = 0.0,
         failure: str | None = None,
     ) -> None:
         """``asked`` is the question as people put it, where the model is asked more than that.
 
-        ``created`` is in Unix seconds. ``journal`` is kept where the run may be taken over. One that was has its
+        ``created`` is in Unix seconds. ``journal`` is kept where the run may be taken over, ``trace`` where it is
+        traced; both have the same ``stats``. One that was taken over has its
         ``past``, which is in ``plan``'s rollout and in ``stats`` already, and began ``elapsed_s`` seconds ago;
         it fails at once where ``failure`` names why.
         """
         self._services, self._plan, self._seat, self._run_id = services, plan, seat, run_id
         self._model = services.models[plan.model]
         self._stats = stats or DriveStats()
-        self._journal, self._past = journal, past or Past()
+        self._journal, self._trace, self._past = journal, trace, past or Past()
         self._recorder = Recorder(plan.rollout, plan.options, self._stats)
         self._mapper = EventMapper(
             run_id=run_id,
@@ -161,11 +167,13 @@ class RunDrive:
     def cancelled(self) -> KnownEvent:
         """End a run whose ``events`` were closed before their end; return its last event."""
         self._stop_rollout(Status.CANCELLED)
+        self._end_trace(None)
         return self._mapper.ended(Status.CANCELLED)
 
     def failed(self, code: str = "internal") -> KnownEvent:
         """End a run that met an error of the server's own, or another that ``code`` names; return its last event."""
         self._stop_rollout(Status.FAILED)
+        self._end_trace(code)
         return self._mapper.failed(code)
 
     def trajectory(self, usage: Usage) -> Trajectory:
@@ -197,14 +205,19 @@ class RunDrive:
         if options.deadline_s is not None:
             options = replace(options, deadline_s=max(options.deadline_s - self._duration_s(), LEAST_S))
         begun, self._past.begun = self._past.begun, None
-        follow = None if self._journal is None else self._journal.follow
+        follow: Follow | None = None if self._journal is None else self._journal.follow
+        turns: Turns = self._seat
+        retriever = plan.retriever
+        if self._trace is not None:
+            self._trace.started(self._duration_s())
+            turns, retriever, follow = self._trace.watched(turns, retriever, follow)
         driving = drive(
             plan.rollout,
             self._model.engine,
-            plan.retriever,
+            retriever,
             options,
             self._stats,
-            self._seat,
+            turns,
             begun=begun,
             follow=follow,
             retries=self._model.retries,
@@ -231,6 +244,8 @@ class RunDrive:
         self._recorder.add(event)
         if self._journal is not None:
             self._journal.add(event)
+        if self._trace is not None:
+            self._trace.add(event)
         if isinstance(event, SearchErrored):
             log = logger.info if event.kind in _OWN_REFUSALS else logger.warning
             log("run %s: search failed: %s: %s", self._run_id, event.kind, event.message)
@@ -286,6 +301,11 @@ class RunDrive:
             first_text_s=self._first_text_s,
             failure=self._failure or self._mapper.failure,
         )
+        self._end_trace(self._failure or self._mapper.failure)
+
+    def _end_trace(self, failure: str | None) -> None:
+        if self._trace is not None:
+            self._trace.ended(failure=failure, first_text_s=self._first_text_s)
 
     def _count_for_key(self) -> None:
         access, caller, rollout = self._services.access, self._plan.caller, self._plan.rollout
@@ -315,10 +335,21 @@ async def run_events(
         LimitReachedError: the caller's key has as many runs as it may have; raised before the first event.
     """
     with await services.access.limits.permit(plan.caller), seat_of(services, plan) as seat:
-        run = RunDrive(services, plan, seat, run_id=run_id, created=int(time.time()))
+        stats = DriveStats()
+        trace = trace_of(services, plan, stats, run_id=run_id)
+        run = RunDrive(services, plan, seat, run_id=run_id, created=int(time.time()), stats=stats, trace=trace)
         async with aclosing(run.events()) as events:
             async for event in events:
                 yield index, event
+
+
+def trace_of(
+    services: Services, plan: Plan, stats: DriveStats, *, run_id: str, num_takeovers: int = 0
+) -> "RunTrace | None":
+    """Begin the trace of a run; None where it is not traced."""
+    if services.tracing is None:
+        return None
+    return services.tracing.run(plan, services.models[plan.model], stats, run_id=run_id, num_takeovers=num_takeovers)
 
 
 def seat_of(services: Services, plan: Plan) -> AbstractContextManager[Seat]:

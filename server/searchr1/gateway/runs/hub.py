@@ -20,7 +20,7 @@ from searchr1.driver import DriveStats
 from searchr1.gateway.access.admission import Plan
 from searchr1.gateway.access.stored_plan import encode_plan
 from searchr1.gateway.log_lines import RUN_ID
-from searchr1.gateway.runs.drive import RunDrive, seat_of
+from searchr1.gateway.runs.drive import RunDrive, seat_of, trace_of
 from searchr1.gateway.runs.errors import RunNotFoundError, RunsUnreachableError
 from searchr1.gateway.runs.hand_over import HandOver
 from searchr1.gateway.runs.handle import RunHandle
@@ -42,6 +42,7 @@ from searchr1.gateway.runs.stored import StoredRun
 from searchr1.gateway.runs.takeover import Takeovers, stored_plan_of
 from searchr1.gateway.services import Services
 from searchr1.identity import Caller
+from searchr1.trace_context import TRACE_HEADERS
 
 logger = logging.getLogger(__name__)
 
@@ -167,10 +168,12 @@ class RunHub:
             leave_s = {"cancel": 0.0, "grace": self._services.settings.resume_grace_s, "keep": None}[on_disconnect]
             kept = store and self._services.settings.store_runs
             stats, journal, stored = DriveStats(), None, None
+            trace = trace_of(self._services, plan, stats, run_id=meta.id)
             # A run that ends with its connection has nobody to come back to it.
             if kept and self._store.is_shared and leave_s != 0.0:
                 journal = Journal(stats)
-                stored = encode_plan(stored_plan_of(plan, grace_s=leave_s))
+                traceparent = TRACE_HEADERS.get().get("traceparent", "") if trace is None else trace.traceparent
+                stored = encode_plan(stored_plan_of(plan, grace_s=leave_s, traceparent=traceparent))
             drive = RunDrive(
                 self._services,
                 plan,
@@ -180,6 +183,7 @@ class RunHub:
                 asked=meta.question,
                 stats=stats,
                 journal=journal,
+                trace=trace,
             )
             live = LiveRun(meta, drive, leave_s=leave_s, journal=journal, plan=stored)
             live.kept = kept

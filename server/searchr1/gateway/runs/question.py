@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from searchr1.deadline import Deadline, DeadlinePassedError
 from searchr1.gateway.metrics import Metrics
@@ -13,6 +14,9 @@ from searchr1.gateway.runs.seats import SeatExpiredError
 from searchr1.gateway.served_model import ServedModel
 from searchr1.identity import Caller
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
+
+if TYPE_CHECKING:
+    from searchr1.gateway.tracing.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +30,13 @@ class AskedQuestion:
 
 
 async def question_of(
-    turns: Sequence[Turn], model: ServedModel, metrics: Metrics, caller: Caller, *, deadline_s: float | None = None
+    turns: Sequence[Turn],
+    model: ServedModel,
+    metrics: Metrics,
+    caller: Caller,
+    *,
+    deadline_s: float | None = None,
+    tracing: "Tracing | None" = None,
 ) -> AskedQuestion:
     """Turn a conversation into the question that ``model`` is asked, as its settings say, within its prompt's bounds.
 
@@ -48,7 +58,7 @@ async def question_of(
     started = time.perf_counter()
     bound_s = min(settings.rewrite_timeout_s, settings.deadline_s if deadline_s is None else deadline_s)
     dialogue = [turn for turn in kept if turn.role not in INSTRUCTION_ROLES]
-    question = await _rewritten(dialogue, rewriter, model, metrics, caller, bound_s)
+    question = await _rewritten(dialogue, rewriter, model, metrics, caller, bound_s, tracing)
     spent_s = time.perf_counter() - started
     if question is None:
         return AskedQuestion(fold_conversation(kept), spent_s)
@@ -57,25 +67,43 @@ async def question_of(
 
 
 async def _rewritten(
-    dialogue: Sequence[Turn], rewriter: Rewriter, model: ServedModel, metrics: Metrics, caller: Caller, bound_s: float
+    dialogue: Sequence[Turn],
+    rewriter: Rewriter,
+    model: ServedModel,
+    metrics: Metrics,
+    caller: Caller,
+    bound_s: float,
+    tracing: "Tracing | None",
 ) -> str | None:
     """Return the last message as a question that stands for itself, or None where that failed."""
-    admission, clock = model.admission, Deadline(bound_s)
+    outcome, failure = "cancelled", None
+    span = None if tracing is None else tracing.rewriting(model)
     try:
-        rewriting = rewriter.prepare(dialogue, cache_salt=admission.cache_salt(caller))
-        with model.seats.seat(
-            caller,
-            num_ids=rewriting.num_ids,
-            growth_tokens=rewriting.max_tokens,
-            session=rewriting.session,
-            deadline_s=bound_s,
-        ) as seat:
-            written = await clock.bound(lambda: rewriting.write(seat, clock.remaining_s))
-        question = checked(written, dialogue, reserved=admission.reserved_texts)
+        question = await _written(dialogue, rewriter, model, caller, bound_s)
+        outcome = "kept" if question == dialogue[-1].text else "rewritten"
     except (RewriteError, SeatExpiredError, DeadlinePassedError) as error:
         why = str(error) or f"it took more than {bound_s:g} s"
         logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
-        metrics.rewrites.labels("failed").inc()
-        return None
-    metrics.rewrites.labels("kept" if question == dialogue[-1].text else "rewritten").inc()
+        question, outcome, failure = None, "failed", error
+    finally:
+        if span is not None:
+            span.ended(outcome, failure)
+    metrics.rewrites.labels(outcome).inc()
     return question
+
+
+async def _written(
+    dialogue: Sequence[Turn], rewriter: Rewriter, model: ServedModel, caller: Caller, bound_s: float
+) -> str:
+    """Return what is written for the last message. Raises where that failed or took too long."""
+    admission, clock = model.admission, Deadline(bound_s)
+    rewriting = rewriter.prepare(dialogue, cache_salt=admission.cache_salt(caller))
+    with model.seats.seat(
+        caller,
+        num_ids=rewriting.num_ids,
+        growth_tokens=rewriting.max_tokens,
+        session=rewriting.session,
+        deadline_s=bound_s,
+    ) as seat:
+        written = await clock.bound(lambda: rewriting.write(seat, clock.remaining_s))
+    return checked(written, dialogue, reserved=admission.reserved_texts)

@@ -18,6 +18,7 @@ from searchr1.errors import ConfigurationError, EngineError
 from searchr1.loop.conversation import Turn
 from searchr1.settings import Settings
 from searchr1.tokenizer import ReservedTextError, Tokenizer
+from searchr1.trace_context import TRACE_HEADERS
 from searchr1.turns import Turns
 
 MAX_TOKENS = 160
@@ -154,7 +155,8 @@ class HttpRewriter:
             "temperature": 0,
         }
         try:
-            async with self._http.post(self._url, json=body, allow_redirects=False) as response:
+            headers = TRACE_HEADERS.get()
+            async with self._http.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
                 if response.status != 200:
                     raise RewriteError(f"the rewriting server answered {response.status}")
                 raw = await response.content.read(_MAX_ANSWER_BYTES)

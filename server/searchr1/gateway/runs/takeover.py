@@ -27,7 +27,7 @@ from searchr1.gateway.access.stored_plan import (
     decode_bounds,
     decode_plan,
 )
-from searchr1.gateway.runs.drive import RunDrive, seat_of
+from searchr1.gateway.runs.drive import RunDrive, seat_of, trace_of
 from searchr1.gateway.runs.journal import Journal, JournalError, NewerJournalError, read_inputs
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.replay import Past, replay
@@ -44,6 +44,7 @@ from searchr1.gateway.runs.store.base import (
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import Services
 from searchr1.retrieval.frozen import FrozenRetriever
+from searchr1.trace_context import TRACE_HEADERS, trace_headers
 from searchr1_client.events import KnownEvent, parse_event
 
 logger = logging.getLogger(__name__)
@@ -230,6 +231,8 @@ class Takeovers:
         if not model.seats.has_room(stored.caller):
             raise _NotHereError("the server is full")
         restored = await self._restored(meta, model, stored, await self._store.history(meta.id))
+        # Of the run's own trace, and not of whoever asked for it here.
+        TRACE_HEADERS.set(trace_headers({"traceparent": stored.traceparent}))
         with ExitStack() as stack:
             seat = stack.enter_context(seat_of(self._services, restored.plan))
             stack.enter_context(self._services.access.limits.taken_over(stored.caller))
@@ -242,6 +245,7 @@ class Takeovers:
             if len(history.events) > len(restored.data):
                 restored = await self._restored(meta, model, stored, history)
             journal = Journal(restored.stats, restored.inputs, restored.past.unwritten)
+            trace = trace_of(self._services, restored.plan, restored.stats, run_id=meta.id, num_takeovers=taken.epoch)
             drive = RunDrive(
                 self._services,
                 restored.plan,
@@ -251,6 +255,7 @@ class Takeovers:
                 asked=meta.question,
                 stats=restored.stats,
                 journal=journal,
+                trace=trace,
                 past=restored.past,
                 elapsed_s=time.time() - stored.started_at,
                 failure="takeovers_exhausted" if taken.epoch > MAX_TAKEOVERS else None,
@@ -288,7 +293,7 @@ class Takeovers:
         return _Restored(plan, past, stats, data, history.inputs)
 
 
-def stored_plan_of(plan: Plan, *, grace_s: float | None) -> StoredPlan:
+def stored_plan_of(plan: Plan, *, grace_s: float | None, traceparent: str = "") -> StoredPlan:
     """Return what another gateway needs to know of a run that begins now."""
     options, prompt = plan.options, plan.rollout.segments[0]
     return StoredPlan(
@@ -312,6 +317,7 @@ def stored_plan_of(plan: Plan, *, grace_s: float | None) -> StoredPlan:
         cache_only=plan.cache_only,
         record=plan.record,
         caller=replace(plan.caller, former_key_id=""),
+        traceparent=traceparent,
     )
 
 

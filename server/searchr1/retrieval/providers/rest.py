@@ -15,6 +15,7 @@ from searchr1.retrieval.base import FailureKind, Found, SearchFailed, SearchOutc
 from searchr1.retrieval.providers.transport import PooledTransport
 from searchr1.retrieval.text import clean_text
 from searchr1.retry_after import retry_after_s
+from searchr1.trace_context import TRACE_HEADERS
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_CONNECTIONS = 256
@@ -74,8 +75,9 @@ class RestApi:
 
     ``label`` is the engine's name for people, ``provider`` for metrics. Connections are the caller's ``client``, or our
     own until ``aclose``; our own ignores proxy variables and ``.netrc``. Credentials in ``url`` become HTTP Basic
-    authentication. ``headers`` go with every call; a key among them is a ``usable_key``. Raises ``ConfigurationError``
-    for a URL that cannot be called.
+    authentication. ``headers`` go with every call; a key among them is a ``usable_key``. So do those of the run's trace
+    with ``passes_trace``, which is for servers of the operator's own. Raises ``ConfigurationError`` for a URL that
+    cannot be called.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class RestApi:
         basic_auth: tuple[str, str] | None = None,
         client: httpx.AsyncClient | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
+        passes_trace: bool = True,
     ) -> None:
         parsed = _parse_url(url, label)
         if parsed.userinfo and basic_auth is None:
@@ -97,7 +100,7 @@ class RestApi:
         self.provider, self._label = provider, f"{label} at {self._base}"
         self._headers = dict(headers or {})
         self._auth = httpx.BasicAuth(*basic_auth) if basic_auth else httpx.USE_CLIENT_DEFAULT
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes, self._passes_trace = max_body_bytes, passes_trace
         self._owns_client = client is None
         self._client = client or httpx.AsyncClient(
             transport=PooledTransport(max_connections=MAX_CONNECTIONS, keepalive_s=KEEPALIVE_S), trust_env=False
@@ -157,9 +160,10 @@ class RestApi:
         if self._client.is_closed:
             raise RestError("unavailable", "was closed on our side")
         url = f"{str(self._base).rstrip('/')}/{path}" if path else self._url
+        headers = {**self._headers, **TRACE_HEADERS.get()} if self._passes_trace else self._headers
         # The deadline around the call is the only timeout; httpx's own would cut a slow but timely answer.
         async with self._client.stream(
-            method, url, json=payload, params=params, headers=self._headers, auth=self._auth, timeout=None
+            method, url, json=payload, params=params, headers=headers, auth=self._auth, timeout=None
         ) as response:
             body = await self._read(response)
         return Reply(

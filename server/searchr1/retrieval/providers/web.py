@@ -76,6 +76,7 @@ class WebProvider(abc.ABC):
             headers=headers,
             client=client,
             max_body_bytes=max_body_bytes,
+            passes_trace=False,
         )
 
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
