@@ -29,7 +29,8 @@ async def require_key(request: Request, _: Annotated[Credentials, Security(_BEAR
 
     The key needs the scope ``read`` for what changes nothing, and ``infer`` for all else.
     """
-    _enter(request, ("read",) if request.scope["method"] in ("GET", "HEAD") else ("infer",))
+    scope: Scope = "read" if request.scope["method"] in ("GET", "HEAD") else "infer"
+    _enter(request, (scope,))
 
 
 async def require_any_key(request: Request, _: Annotated[Credentials, Security(_BEARER)] = None) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
 from typing import Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Request
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class IndexedEvents(Protocol):
     """Events of the choices of one request, each with the index of its choice."""
 
-    def __aiter__(self) -> "IndexedEvents":
+    def __aiter__(self) -> AsyncIterator[tuple[int, KnownEvent]]:
         """See ``AsyncIterator``."""
         ...
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from searchr1.gateway.logs import REQUEST_ID
+from searchr1.gateway.log_lines import REQUEST_ID
 from searchr1.gateway.request_scope import status_of
 
 if TYPE_CHECKING:

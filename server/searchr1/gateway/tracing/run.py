@@ -233,7 +233,7 @@ class RunTrace:
             # Where the text had all that was wanted, nobody waited for the engine's own word.
             chat.set_attribute(names.FINISH_REASONS, [completion.finish or "stop"])
         if self._content:
-            chat.set_attribute(names.OUTPUT_MESSAGES, _message("assistant", "".join(completion.pieces)))
+            chat.set_attribute(names.OUTPUT_MESSAGES, _message("assistant", completion.text))
         if error is not None:
             fail(chat, error, message)
         chat.end()
