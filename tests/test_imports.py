@@ -88,6 +88,7 @@ def _layer(module: str) -> str:
 LAYERS = {
     "searchr1.errors": (),
     "searchr1.identity": (),
+    "searchr1.keyring": ("searchr1.errors", "searchr1.files", "searchr1.identity", "searchr1.redis_client"),
     "searchr1.registry": ("searchr1.errors",),
     "searchr1.json_texts": ("searchr1.errors",),
     "searchr1.printable": (),

@@ -30,6 +30,7 @@ REASONS = {
     "errors": "each boundary raises its own, and the shared ones lie below all",
     "factory": "opening one of a kind by its configuration",
     "files": "what a room keeps on disk, and how any room does",
+    "keys": "the command, what can be a client's key, and the keys of providers",
     "metrics": "serving, scoring and training are measured apart",
     "registry": "the things of one seam by name, and the class that all registries are",
     "train": "the command, and the two kinds of training that it starts",

@@ -7,7 +7,7 @@ from searchr1.settings import Settings
 from tests.deploy.manifests import CHART, load
 
 REPLICAS = ("", "/{name:path}", "/{name:path}/drain", "/{name:path}/admit")
-PRIVATE = {"/metrics", "/healthz", "/readyz", "/health", "/ping", "/version", "/admin/reload"}
+PRIVATE = {"/metrics", "/healthz", "/readyz", "/health", "/ping", "/version", "/admin/reload", "/admin/keys"}
 PRIVATE |= {f"/admin/replicas{way}" for way in REPLICAS}
 PATHS = [(one["path"], one["type"]) for one in load(CHART / "values.yaml")["publicPaths"]]
 

@@ -67,6 +67,8 @@ class UsageCounts:
 
     async def _flush(self) -> None:
         """Store what is pending; what can't be stored stays."""
+        if not self._pending:
+            return
         pending, self._pending = self._pending, {}
         try:
             async with asyncio.timeout(_ANSWER_S):
