@@ -6,7 +6,7 @@ together with the ``Host`` header may name another path.
 
 import hmac
 from collections.abc import Collection
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -19,6 +19,8 @@ from searchr1.keyring.stored_key import Scope
 from searchr1.settings import Settings
 
 _BEARER = HTTPBearer(auto_error=False, description="One of the server's API keys; only where it has any.")
+
+_ADMIN: Final[tuple[Scope, ...]] = ("admin",)
 
 Credentials = HTTPAuthorizationCredentials | None
 """The ``Authorization`` header as FastAPI's ``HTTPBearer`` reads it; None where it holds no bearer token."""
@@ -66,7 +68,7 @@ def check_admin(services: Services, authorization: str | None) -> None:
     if settings.key_place is None:
         raise ApiError(401, "The admin key is missing or wrong.", code="invalid_api_key")
     access = services.access.keys.access(authorization)
-    access.require(("admin",))
+    access.require(_ADMIN)
     services.access.usage.requested(access.caller)
 
 
