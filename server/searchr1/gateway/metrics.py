@@ -35,7 +35,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # When each counter began would be as many series again, and nobody asks for them.
-        disable_created_metrics()
+        cast(Any, disable_created_metrics)()
         self.registry = CollectorRegistry()
         registry = self.registry
         self._refreshers: list[Callable[[], None]] = []
