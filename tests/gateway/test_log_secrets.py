@@ -30,8 +30,9 @@ TURNS = (
 )
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"
-CHAT = {"model": MODEL, "messages": [{"role": "user", "content": QUESTION}]}
-TALK = [CHAT["messages"][0], {"role": "assistant", "content": f"In {SECRET} land."}, CHAT["messages"][0]]  # type: ignore[index]
+ASKED: Any = {"role": "user", "content": QUESTION}
+CHAT: Any = {"model": MODEL, "messages": [ASKED]}
+TALK: Any = [ASKED, {"role": "assistant", "content": f"In {SECRET} land."}, ASKED]
 
 
 @dataclass
@@ -125,6 +126,7 @@ async def served(folder: Path, **settings: str) -> AsyncIterator[Server]:
 async def ask_of_each_kind(server: Server) -> None:
     """Send a request to every route that takes content."""
     run = (await server.ask("/v1/research", {"question": QUESTION})).json()
+    rest: Any
     for rest in ({"stream": True}, {"store": False}, {"question": [SECRET]}, {SECRET: 1}, {"model": SECRET}):
         await server.ask("/v1/research", {"question": QUESTION, **rest})
     await server.ask(f"/v1/research/{run.get('id')}", method="GET")
