@@ -55,6 +55,13 @@ EVENT_STREAM: dict[str, Any] = {
     }
 }
 """Content of a 200 that may be a stream instead of JSON."""
+_LINKS = {
+    "/v1/research": ("run_id", "$response.body#/id", "/v1/research/"),
+    "/v1/research/replay": ("run_id", "$response.body#/id", "/v1/research/{run_id}"),
+    "/v1/responses": ("response_id", "$response.body#/id", "/v1/responses/"),
+    "/v1/models": ("name", "$response.body#/data/0/id", "/v1/models/"),
+}
+"""By path, what an answer names that other operations take: their parameter, where it stands, how their paths begin."""
 _ANY_KEY: dict[str, list[str]] = {KEY_SCHEME: []}
 _LARGEST_EXACT = 2**53
 """The framework holds bounds as floats, which are whole numbers beyond this one, but not all of them."""
@@ -97,6 +104,7 @@ def _complete(document: dict[str, Any], *, needs_key: bool) -> None:
                     # The framework gives errors the content type of the route's success.
                     response["content"] = {"application/json": next(iter(response["content"].values()))}
                 response.setdefault("headers", {})["x-request-id"] = _REQUEST_ID
+    _link(document["paths"])
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
     _round_bounds_inward(document)
@@ -106,6 +114,19 @@ def _drop_validation_error(responses: dict[str, Any]) -> None:
     """Remove the framework's 422, which the server answers as a 400 in OpenAI's shape; leave one of a route's own."""
     if "HTTPValidationError" in str(responses.get("422", "")):
         responses.pop("422")
+
+
+def _link(paths: dict[str, Any]) -> None:
+    """Say which operations take what an answer names, for tools that go from one to the other."""
+    for path, (parameter, source, prefix) in _LINKS.items():
+        links = {
+            operation["operationId"]: {"operationId": operation["operationId"], "parameters": {parameter: source}}
+            for other, operations in paths.items()
+            if other.startswith(prefix) and f"{{{parameter}}}" in other
+            for operation in operations.values()
+        }
+        operation = paths[path].get("post") or paths[path]["get"]
+        operation["responses"]["200"]["links"] = links
 
 
 def _drop_null(schema: dict[str, Any]) -> None:
