@@ -28,7 +28,6 @@ _SETTINGS = {
     "max_deadline_s": "10",
     "resume_grace_s": "0.5",
     "shutdown_grace_s": "2",
-    "max_body_bytes": "65536",
 }
 _ADMIN_ONLY = "^/admin"
 
