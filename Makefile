@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check clean
+.PHONY: help setup demo test test-fast check release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test-fast: setup ## the tests that need nothing but Python, in under five minute
 
 check: setup ## lint, formatting and types only
 	@scripts/check
+
+release: setup ## build and check both distributions, and say what a maintainer does next
+	@scripts/release
 
 clean: ## remove the demo's data, builds and caches; .venv stays
 	rm -rf data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -88,7 +88,7 @@ def test_every_decision_has_a_date_a_status_and_a_row() -> None:
     assert [int(number) for number, *_ in heads] == list(range(1, len(heads) + 1))
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/architecture.md", "docs/guides/security.md"])
 def test_the_files_that_a_page_names_are_there(page: str) -> None:
     """Paths are given from the repository's root, or below the server's package; ``NAME`` stands for a new file."""
     text = (ROOT / page).read_text(encoding="utf-8")

@@ -1,6 +1,7 @@
 """Both distributions, built as pip would build them, hold what they must and nothing else."""
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -11,6 +12,8 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
+
+from searchr1_client import __version__
 
 ROOT = Path(__file__).parent.parent
 CLIENT = ROOT / "client"
@@ -71,7 +74,12 @@ def built_client(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_the_wheel_holds_both_packages_whole(built: tuple[Path, Path]) -> None:
     wheel = built[1]
     assert packaged(wheel) == sources(ROOT / "server" / "searchr1") | sources(CLIENT / "searchr1_client")
-    assert {"searchr1/py.typed", "searchr1_client/py.typed", "searchr1/gateway/web/index.html"} <= packaged(wheel)
+    assert packaged(wheel) >= {
+        "searchr1/py.typed",
+        "searchr1_client/py.typed",
+        "searchr1/gateway/web/index.html",
+        "searchr1/demo/checkpoint/model.safetensors",
+    }
     assert metadata(wheel).get_all("License-File") == ["LICENSE", "NOTICE"]
 
 
@@ -101,9 +109,34 @@ def test_the_sdist_builds_the_same_wheel(which: str, request: pytest.FixtureRequ
     assert names(build(folder, tmp_path)[1]) == names(wheel)
 
 
-def test_both_distributions_have_one_version() -> None:
-    versions = {
-        tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+@pytest.mark.process
+def test_both_distributions_have_the_version_of_the_sdk(
+    built: tuple[Path, Path], built_client: tuple[Path, Path]
+) -> None:
+    assert {metadata(wheel)["Version"] for wheel in (built[1], built_client[1])} == {__version__}
+    told = {
+        "version" in tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         for folder in (ROOT, CLIENT)
     }
-    assert len(versions) == 1
+    assert told == {False}, "the version is written in client/searchr1_client/_version.py alone"
+
+
+def test_the_changelog_has_a_dated_section_of_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$", changelog, flags=re.MULTILINE)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("which", ["built", "built_client"])
+def test_an_index_would_take_both_files(which: str, request: pytest.FixtureRequest) -> None:
+    """What ``twine check --strict`` holds, without twine; ``scripts/release`` runs it."""
+    sdist, wheel = request.getfixturevalue(which)
+    assert metadata(wheel)["Description-Content-Type"] == "text/markdown"
+    assert str(metadata(wheel).get_payload()).strip()
+    twine = ROOT / ".venv-release" / "bin" / "twine"
+    if not twine.exists():
+        pytest.skip("needs scripts/release to have set itself up")
+    done = subprocess.run(
+        [twine, "check", "--strict", sdist, wheel], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,3 +1,3 @@
-"""The version of this package."""
+"""The version of both distributions: it is written here alone, and read by their builds and the chart's."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""Writes what follows from something else: parts of the chart's schema, the table in its README, and k8s/base.
+"""Writes what follows from something else: the chart's version, parts of its schema, the table in its README, and k8s.
 
 ``python deploy/helm/generate.py`` writes, ``--check`` only tells what is not current, and fails then.
 """
@@ -18,6 +18,7 @@ from render import CHART, render
 
 from searchr1.environment import variable_of
 from searchr1.settings import Settings
+from searchr1_client import __version__
 
 ROOT = Path(__file__).parents[2]
 KUBERNETES = "1.34.0"
@@ -61,6 +62,12 @@ _NAMESPACE = {
 _COMPONENT = "app.kubernetes.io/component"
 OF_HELM = ("app.kubernetes.io/managed-by", "helm.sh/chart")
 """Labels that say that Helm manages an object."""
+
+
+def chart() -> str:
+    """Return Chart.yaml with the version of the server, which is the chart's too."""
+    text = (CHART / "Chart.yaml").read_text("utf-8")
+    return re.sub(r"^(version|appVersion): .*$", rf"\g<1>: {__version__}", text, flags=re.MULTILINE)
 
 
 def settings_schema() -> dict[str, Any]:
@@ -165,6 +172,13 @@ def manifests() -> Iterator[tuple[Path, str]]:
         yield ROOT / "k8s" / "components" / name / f"{name}.yaml", _manifest(objects)
 
 
+def overlays() -> Iterator[tuple[Path, str]]:
+    """Yield the files of the overlays, which are written by hand but for the version in their labels."""
+    for path in sorted((ROOT / "k8s" / "overlays").rglob("*.yaml")):
+        text = path.read_text("utf-8")
+        yield path, re.sub(r"(app\.kubernetes\.io/version: ).*", rf"\g<1>{__version__}", text)
+
+
 def _objects(values: dict[str, Any]) -> dict[str, list[Any]]:
     """Return what the chart installs, by template."""
     rendered = render(values | {"fullnameOverride": "searchr1"}, name="searchr1", namespace=NAMESPACE)
@@ -191,10 +205,12 @@ def without_helm(value: Any) -> Any:
 
 
 def generated() -> Iterator[tuple[Path, str]]:
-    """Yield every generated file with its content. The schema comes first, since Helm renders by it."""
+    """Yield every generated file with its content. What Helm renders by comes first."""
+    yield CHART / "Chart.yaml", chart()
     yield CHART / "values.schema.json", values_schema()
     yield CHART / "README.md", readme()
     yield from manifests()
+    yield from overlays()
 
 
 def main() -> int:

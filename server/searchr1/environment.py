@@ -17,6 +17,7 @@ OTHER_VARIABLES = frozenset(
     {
         SECRETS_DIR,
         "SEARCHR1_API_KEY",
+        "SEARCHR1_API_KEY_FILE",
         "SEARCHR1_BASE_URL",
         "SEARCHR1_CONFIG",
         "SEARCHR1_DATA_DIR",

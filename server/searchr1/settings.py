@@ -50,56 +50,73 @@ class Settings(BaseSettings):
     model: str
     """A folder, a hub name, or the name that the remote engine serves."""
     served_name: str | None = None
-    """The model name that clients use; by default the folder's or hub name's last part, or the remote name."""
+    """The model's name on the API; by default the folder's or hub name's last part, or the remote name."""
     engine: str | None = None
-    """The kind of engine: ``vllm``, ``vllm-http``, ``transformers``, …; by default vLLM, at ``engine_url`` if given."""
+    """The kind of engine: ``vllm`` (started here), ``vllm-http`` (a running one), ``vllm-pool`` (several),
+    ``transformers`` (in this process, slower, needs no vLLM) or ``scripted`` (replays the lines of the file ``model``,
+    for tests); by default ``vllm-http`` with an ``engine_url``, ``vllm-pool`` with several, else ``vllm``."""
     engine_url: str | None = Field(default=None, repr=False)
-    """Base URLs of running vLLMs, comma-separated, or one that stands for several. By default vLLM runs here."""
+    """A running vLLM, such as ``http://10.0.0.5:8000`` (``/v1`` at its end is fine), or several, comma-separated; also
+    ``dns+http://NAME:PORT`` and ``k8s://NAMESPACE/SERVICE:PORT``: see docs/guides/behind-a-router.md. By default vLLM
+    is started here."""
     engine_cache_salt: bool | None = None
-    """Keep the engine's cached prefixes of tenants apart; by default where there are tenants."""
+    """Keep cached prefixes of tenants apart in vLLM, so that nobody can find out by time what another tenant has asked;
+    by default where there are ``tenant_keys``."""
     engine_session_secret: Key | None = None
-    """Makes the ids by which engines know runs and tenants; by default a random one of this process."""
+    """Makes the ids by which engines and routers know runs and tenants; gateways that share engines need the same one.
+    By default a random one of this process."""
     engine_api_key: Key | None = None
+    """The key that the remote vLLM asks for; a name and a password may stand in ``engine_url`` instead."""
     engine_silence_s: float = Field(default=30.0, gt=0)
-    """Seconds without any output, or another sign of work, after which an engine that has work counts as stalled."""
+    """Seconds in which an engine that has work gives no output, and its counters stand still, until its completions
+    fail and it counts as stalled; after a third of them it is not ready. In a pool, also the longest time that one
+    completion may stand still."""
     engine_args: dict[str, Any] = Field(default_factory=dict)
-    """More arguments of the vLLM in this process, as JSON, by vLLM's names: ``{"tensor_parallel_size": 8}``."""
+    """More arguments of the vLLM that is started here, as JSON, by vLLM's names: ``{"tensor_parallel_size": 8}``; on
+    the command line ``--engine-arg NAME=VALUE``, as often as needed."""
     engine_priority: bool = False
     """Let later turns go first, so that their prefixes stay cached. A remote vLLM needs ``--scheduling-policy
     priority`` for it."""
     tokenizer: str | None = None
     """A folder or hub name of a tokenizer; by default the model's."""
     models_file: Path | None = None
-    """A TOML file of more models, beside ``model``; see ``models_file.py``."""
+    """A TOML file of more models beside ``model``, each behind vLLMs of its own: see docs/guides/several-models.md."""
     add_bos: AddBos = "auto"
+    """Begin prompts with the model's ``<bos>`` where the chat template does not write it; ``auto`` does as the
+    tokenizer's ``add_bos_token`` says where there is no chat template."""
     retriever: str = Field(repr=False)
-    """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``."""
+    """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``, …; see
+    docs/guides/search.md."""
     retriever_api_keys: SplitKeys = ()
-    """Keys of ``searchr1 retriever serve``, comma-separated in the environment. Its clients send one as
-    ``SEARCHR1_RETRIEVE_API_KEY``."""
+    """Keys that ``searchr1 retriever serve`` asks for; a gateway sends one as ``SEARCHR1_RETRIEVE_API_KEY``."""
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
     ops_port: int | None = Field(default=None, ge=0, le=65535)
     """A port of its own for ``/metrics``, ``/admin`` and ``/docs``, which ``port`` then no longer serves."""
     ops_host: str | None = None
     """The address of ``ops_port``; by default ``host``."""
     workers: int = Field(default=1, ge=1, le=64)
-    """Processes that serve the port together; more than one need ``engine_url`` and ``redis_url``."""
+    """Processes that serve the port together; several need ``engine_url`` and ``redis_url``. Bounds hold for all
+    together: see docs/guides/deploy.md#several-processes-several-gateways."""
     open: bool = False
-    """Serve without API keys to all who reach ``host``; without it a server with no keys serves this machine alone."""
+    """Serve without API keys to all who reach ``host``, and take any ``Host`` header; without it a server that has no
+    keys serves its own machine alone."""
     api_keys: SplitKeys = ()
-    """Keys that clients may use, comma-separated in the environment; none means that no key is asked for."""
+    """Keys that clients may use; none means that no key is asked for, on this machine alone or with ``open``."""
     admin_key: Key | None = None
-    """The key that opens ``/admin``, and the list of runs where there are no API keys; without one, both
-    are closed to all."""
+    """The key that opens ``/admin``, and the list of runs where there are no API keys, as a bearer token; without one
+    both are closed to all."""
     cors_origins: SplitTexts = ()
-    """Origins whose pages may call this server from a browser, comma-separated in the environment; ``*`` is any."""
+    """Origins whose pages may call this server from a browser; ``*`` is any."""
     page_about: str | None = Field(default=None, max_length=500)
-    """One sentence under the page's question box that says what can be asked."""
+    """One sentence under the question box of the page (docs/guides/page.md) that says what can be asked; the demo has
+    its own."""
     page_examples: tuple[str, ...] = Field(default=(), max_length=8)
-    """Example questions that the page offers, as JSON: ``["…", …]``."""
+    """Example questions that the page offers, as JSON: ``["What is …?"]``; the demo has its own."""
     tenant_keys: dict[str, Keys] = Field(default_factory=dict)
-    """More keys, by tenant, as JSON: ``{"acme": ["key", …]}``. Tenants share neither cached searches nor budgets."""
+    """More keys, by tenant, as JSON: ``{"acme": ["key"]}``. Tenants share neither cached searches nor budgets."""
     keys_file: Path | None = None
     """More keys, in a file that ``searchr1 keys`` writes; they come and go while the server runs."""
     keys_in_redis: bool = False
@@ -107,31 +124,35 @@ class Settings(BaseSettings):
     share_cache: bool = field_of(SearchConfig, "share_cache")
 
     profile: str = "search-r1"
-    """The format that the model was trained on: its tags, texts and answers; see ``docs/reference/loop.md``."""
+    """The format that the model was trained on, its tags, texts and answers: see docs/reference/loop.md#profiles."""
     conversation: Literal["last", "fold", "rewrite"] = "fold"
-    """What becomes of earlier messages: ``fold`` puts them before the question, ``rewrite`` has the question written
-    anew so that it needs none, ``last`` leaves them out."""
+    """What becomes of earlier messages: ``fold`` puts them before the question, ``rewrite`` has the last one written
+    anew so that it needs none, ``last`` leaves them out; see docs/reference/chat.md#conversations."""
     system: Literal["fold", "ignore"] = "fold"
-    """What becomes of system and developer messages: ``fold`` puts them before the question, ``ignore`` drops them."""
+    """What becomes of system and developer messages and of ``instructions``: ``fold`` puts them before the question,
+    ``ignore`` leaves them out."""
     rewriter: Literal["model", "rules"] = "model"
-    """What rewrites: a ``model``, or the demo's ``rules``, which know questions about countries and cities alone."""
+    """What rewrites: a model, or the rules of the demo (docs/guides/demo.md), which know questions about countries and
+    cities alone."""
     rewrite_url: str | None = None
     """Base URL of an OpenAI-compatible server that rewrites; by default the served model does it."""
     rewrite_model: str | None = None
     """The model that ``rewrite_url`` is asked for."""
     rewrite_api_key: SecretStr | None = None
+    """The key that ``rewrite_url`` asks for."""
     rewrite_timeout_s: float = Field(default=10.0, gt=0)
-    """Seconds that a rewriting may take; then the conversation is folded. They count towards the run's deadline."""
+    """Seconds that a rewriting may take, out of the run's deadline; then the conversation is folded."""
     sanitize: bool = True
     """Neutralize tags and special tokens inside passages before the model reads them. Off is how checkpoints train."""
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
-    """Keys by provider. Each is read from ``SEARCHR1_<NAME>_API_KEY``, or from the file ``searchr1_<name>_api_key``."""
+    """Keys of search providers, by name, each a variable of its own, such as ``SEARCHR1_TAVILY_API_KEY``, or a secret
+    file: see docs/guides/search.md."""
     passage_chars: int = field_of(SearchConfig, "passage_chars")
     search_timeout_s: float = field_of(SearchConfig, "timeout_s")
 
     redis_url: SecretStr | None = None
-    """Redis for searches, budgets and runs: ``redis://``, ``rediss://``, ``redis+sentinel://`` or
-    ``redis+cluster://``; by default they live in this process's memory."""
+    """Redis for searches, budgets, runs and shares of capacity: ``redis://``, ``rediss://``, ``unix://``,
+    ``redis+sentinel://`` or ``redis+cluster://``; by default they live in this process's memory."""
 
     # What these mean, their defaults and bounds: retrieval/config.py. ``search`` gathers them by name.
     cache: bool = field_of(CacheConfig, "enabled")
@@ -157,53 +178,68 @@ class Settings(BaseSettings):
     search_budget_usd_per_tenant: float | None = field_of(BudgetConfig, "usd_per_tenant")
 
     dtype: str = "auto"
-    """Type of the weights of the engine in this process: auto, bfloat16, float16, float32."""
+    """Type of the weights of the engine that is started here: auto, bfloat16, float16, float32."""
     max_num_seqs: int = Field(default=64, ge=1)
-    """Sequences that the engine in this process runs at once."""
+    """Sequences that the engine started here runs at once."""
     kv_cache_gib: float | None = Field(default=None, gt=0)
-    """KV cache of the engine in this process; by default vLLM's choice. On a CPU, set it."""
+    """KV cache of the engine started here, GiB; by default vLLM's choice. Set it on a CPU, where vLLM otherwise wants
+    nearly all memory."""
     enforce_eager: bool = False
-    """Skip the engine's compilation: a faster start, slower tokens."""
+    """Skip compilation in the engine started here: a faster start, slower tokens."""
 
     max_turns: int = Field(default=4, ge=1, le=64)
+    """Turns of one run in which the model may search."""
     max_run_tokens: int = Field(default=2500, ge=1)
     """Sampled tokens of one run, all turns together."""
     max_completion_tokens: int = Field(default=500, ge=1)
     """Sampled tokens of one turn."""
     max_observation_tokens: int = Field(default=500, ge=1)
+    """Tokens that are kept of one observation."""
     max_context_tokens: int = Field(default=4096, ge=256)
+    """Tokens that are sent to the engine; more are cut on the left."""
     max_prompt_tokens: int = Field(default=2048, ge=64)
+    """Tokens of the question's prompt."""
     top_k: int = Field(default=3, ge=1)
     """Passages per search, where a request does not say."""
     max_top_k: int = Field(default=10, ge=1)
+    """Most passages per search that a request may ask for."""
     temperature: float = Field(default=0.0, ge=0, le=2)
     """Temperature of sampling, where a request does not say; 0 is greedy."""
     deadline_s: float = Field(default=120.0, gt=0)
     """Seconds that a run may take, where a request does not say."""
     max_deadline_s: float = Field(default=600.0, gt=0)
+    """Most seconds that a request may ask for."""
     max_question_chars: int = Field(default=8000, ge=1)
+    """Characters of a question."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    """Bytes of a request's body."""
     body_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds within which a request's body must have arrived."""
     max_connections: int = Field(default=2048, ge=1)
-    """Connections at once. One more takes the place of the one that has waited longest for a request, or gets a 503."""
+    """Connections at once. One more takes the place of the one that has waited longest for a request, or gets a 503.
+    Fewer where the limit of open files is low: the log says so."""
     keep_alive_s: float = Field(default=75.0, gt=0)
-    """Seconds that a connection may wait for its next request."""
+    """Seconds that a connection may wait for its next request; more than the proxy in front keeps it."""
     header_timeout_s: float = Field(default=30.0, gt=0)
     """Seconds within which a request's headers must have arrived."""
     max_header_bytes: int = Field(default=32_768, ge=1024)
     """Bytes of a request's line and headers."""
     max_concurrent_runs: int = Field(default=256, ge=1)
-    """Runs under way at once; one more waits, or gets a 503 with ``Retry-After``."""
+    """Runs under way at once; more wait (``max_queued_runs``)."""
     max_queued_runs: int = Field(default=256, ge=0)
-    """Runs that may wait for their start, each until its deadline; a tenant may have half of these places."""
+    """Runs that may wait for their start, each until its deadline, while the engine's KV cache is spoken for or
+    ``max_concurrent_runs`` go on; the next one gets a 503. Where there are keys, a tenant, or a key without one, may
+    have half of these places."""
     tenant_weights: dict[str, Annotated[float, Field(ge=MIN_WEIGHT, le=MAX_WEIGHT)]] = Field(default_factory=dict)
-    """Shares of tenants while runs wait, as JSON: ``{"acme": 3}``; 1 for those that are not named."""
+    """Shares of tenants while runs wait, as JSON: ``{"acme": 3}``, each from 0.01 to 100; 1 for those that are not
+    named. The keys of a tenant share alike. A tenant that holds three fifths of the KV cache starts nothing more while
+    another has asked within a minute."""
     drain_s: float = Field(default=2.0, ge=0)
     """Seconds for which requests are still taken after a SIGTERM, while ``/readyz`` says 503 already; none after a
     SIGINT."""
     shutdown_grace_s: float = Field(default=25.0, ge=0)
-    """Seconds after that for which running requests may go on; then their runs end as failed."""
+    """Seconds after ``drain_s`` for which running requests may go on; then stored runs are handed to another gateway
+    where there is one, and the others end as failed (``stopping``)."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
     """Least level of the lines in the log."""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
@@ -213,11 +249,12 @@ class Settings(BaseSettings):
     trace_content: bool = False
     """Record questions, queries, passages and texts of the model in traces, where runs are traced."""
     store_runs: bool = True
-    """Keep what native and Responses runs did, so that they can be resumed, shared, replayed and exported."""
+    """Keep what native and Responses runs did, so that they can be resumed, fetched, shared, replayed and exported: in
+    Redis where ``redis_url`` is set, else in memory."""
     run_ttl_s: float = Field(default=86_400.0, gt=0)
-    """Seconds that runs are kept: in Redis where ``redis_url`` is set, else in memory."""
+    """Seconds that runs are kept."""
     run_memory_mib: int = Field(default=64, ge=1)
-    """Bound of the runs in memory; the oldest go first."""
+    """MiB that the runs in memory may take; the oldest go first."""
     resume_grace_s: float = Field(default=10.0, ge=0)
     """Seconds that a run whose reader has left goes on, so that the reader can come back."""
     max_choices: int = Field(default=4, ge=1, le=64)
@@ -225,8 +262,8 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(default=15.0, gt=0)
     """Seconds of silence on a stream after which a comment line is sent."""
     stream_interval_ms: float = Field(default=30.0, ge=0, le=1000)
-    """Milliseconds between two pieces of a stream's text, at most, when many streams are open: fewer open ones have
-    shorter intervals, and one alone has none. 0 sends each token as it comes."""
+    """Milliseconds between two pieces of a stream's text, at most, while many streams are open (60 or more): fewer have
+    shorter intervals, and one alone has none. 0 sends each token as it comes, and costs up to 1.6 times the CPU."""
 
     @field_validator("tenant_keys")
     @classmethod

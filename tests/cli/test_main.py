@@ -178,7 +178,7 @@ def test_a_key_that_is_wanted_is_asked_for_in_the_commands_words(
         monkeypatch.setattr("sys.argv", ["searchr1", *COMMANDS[command][0], "--url", server.url])
         with pytest.raises(SystemExit):
             main()
-    assert capsys.readouterr().err.endswith("No API key was given. Here: --api-key KEY, or SEARCHR1_API_KEY\n")
+    assert capsys.readouterr().err.endswith("No API key was given. Here: --api-key-file FILE, or SEARCHR1_API_KEY\n")
 
 
 def test_settings_that_are_no_json_are_one_line(

@@ -344,3 +344,21 @@ async def test_what_java_asks_is_answered(stage: Stage) -> None:
         await peer.send(asked, body)
         answer = await peer.answer()
     assert (answer.status, answer.json()["answer"]) == (200, "West African CFA franc")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/research", "GET, HEAD, POST"),
+        ("/v1/research/replay", "POST"),
+        ("/v1/research/run_1", "DELETE, GET, HEAD"),
+        ("/v1/responses/resp_1", "DELETE, GET, HEAD"),
+        ("/admin/replicas", "GET, HEAD, POST"),
+        ("/admin/replicas/10.0.0.5:8000/drain", "POST"),
+        ("/healthz", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_is_not_taken_is_told_all_that_are(stage: Stage, path: str, allowed: str) -> None:
+    answer = await stage.client.put(path)
+    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+    assert answer.json()["error"]["code"] == "method_not_allowed"

@@ -46,6 +46,68 @@ def test_every_operation_is_described(name: str, operation: dict[str, Any]) -> N
             assert content["schema"]["$ref"].endswith("/ErrorBody")
 
 
+def document_of(**given: Any) -> dict[str, Any]:
+    return create_app(Settings.model_validate({"model": MODEL, "retriever": "index:none", **given})).openapi()
+
+
+def secured(document: dict[str, Any]) -> dict[str, Any]:
+    """What each operation below /v1 says of keys."""
+    return {
+        f"{method} {path}": operation["security"]
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if path.startswith("/v1/")
+    }
+
+
+def test_the_document_asks_for_a_key_where_the_server_does() -> None:
+    closed = document_of(api_keys="a-key-that-is-long-enough")
+    assert [name for name, said in secured(closed).items() if said != [{"ApiKey": []}]] == []
+    assert [name for name, said in secured(DOCUMENT).items() if said != [{"ApiKey": []}, {}]] == []
+    for document in (closed, DOCUMENT):
+        assert document["paths"]["/admin/reload"]["post"]["security"] == [{"AdminKey": []}]
+
+
+def test_no_parameter_is_said_to_be_null() -> None:
+    parameters = [one for _, operation in OPERATIONS for one in operation.get("parameters", ())]
+    assert any(not one["required"] for one in parameters)
+    assert [one["name"] for one in parameters if "null" in str(one["schema"])] == []
+
+
+def nodes(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from nodes(one)
+
+
+def test_bounds_of_integers_are_those_of_a_reader_that_has_floats_alone() -> None:
+    bounds = [
+        node[name]
+        for node in nodes(DOCUMENT)
+        if node.get("type") == "integer"
+        for name in ("minimum", "maximum")
+        if isinstance(node.get(name), int | float)
+    ]
+    assert any(abs(bound) > 2**62 for bound in bounds)
+    assert [bound for bound in bounds if int(float(bound)) != bound or not -(2**63) < bound < 2**63] == []
+
+
+def test_links_lead_to_operations_and_parameters_that_there_are() -> None:
+    parameters = {
+        operation["operationId"]: {one["name"] for one in operation.get("parameters", ())}
+        for _, operation in OPERATIONS
+    }
+    links = [
+        (name, link)
+        for name, operation in OPERATIONS
+        for response in operation["responses"].values()
+        for link in response.get("links", {}).values()
+    ]
+    assert {name for name, _ in links} >= {"POST /v1/research", "POST /v1/responses", "GET /v1/models"}
+    assert [link for _, link in links if not link["parameters"].keys() <= parameters[link["operationId"]]] == []
+
+
 @pytest.fixture(scope="module")
 def api() -> Iterator[Any]:
     # A small server: what is refused for its size is refused early.

@@ -1,8 +1,4 @@
-"""Probes, metrics, the page, and the settings' documentation."""
-
-from pathlib import Path
-
-from searchr1.settings import Settings
+"""Probes, metrics, and the page."""
 
 from .conftest import MODEL, Stage, StageEngine, eventually, running_stage
 
@@ -36,13 +32,6 @@ async def test_the_page_and_its_files_are_served_with_a_strict_policy(stage: Sta
         assert (await stage.client.get(f"/assets/{name}")).status_code == 200
     assert (await stage.client.get("/assets/../app.py")).status_code == 404
     assert (await stage.client.get("/assets/%2e%2e/app.py")).status_code == 404
-
-
-def test_every_setting_is_documented() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text("utf-8")
-    variables = {**{name: name.upper() for name in Settings.model_fields}, "provider_keys": "<NAME>_API_KEY"}
-    missing = [name for name, variable in variables.items() if f"`SEARCHR1_{variable}`" not in text]
-    assert missing == []
 
 
 async def test_pages_of_other_origins_may_call_only_where_they_are_named() -> None:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from searchr1.cli.options import DATA, URL, ApiKey, Data, DataDir, SkipBad, Url, with_run_options
+from searchr1.cli.options import (
+    DATA,
+    URL,
+    ApiKey,
+    ApiKeyFile,
+    Data,
+    DataDir,
+    SkipBad,
+    Url,
+    chosen_key,
+    with_run_options,
+)
 from searchr1.evaluation.baselines.formats import BaselineFormat
 from searchr1.evaluation.methods.registry import SEARCH_R1, all_methods
 from searchr1.printable import one_line, printable
@@ -50,6 +61,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="The first questions only, of each set.")] = None,
     url: Url = URL,
     api_key: ApiKey = None,
+    api_key_file: ApiKeyFile = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Questions at once.")] = 16,
     closed_book: Annotated[bool, typer.Option("--closed-book", help="Also ask with search off.")] = False,
     by_kind: Annotated[bool, typer.Option("--by-kind", help="A row for each kind of question too.")] = False,
@@ -116,7 +128,8 @@ def evaluate(
     from searchr1.evaluation.gateway.evaluate import evaluate as run
     from searchr1.evaluation.report import print_report
 
-    report = run(**common, url=url, api_key=api_key, closed_book=closed_book, **options)
+    key = chosen_key(api_key, api_key_file)
+    report = run(**common, url=url, api_key=key, closed_book=closed_book, **options)
     print_report(report, by_kind=by_kind)
     _end((report,), bad)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from searchr1.cli.options import DATA, URL, ApiKey, DataDir, Force, Overwrite, SkipBad, Url
+from searchr1.cli.options import DATA, URL, ApiKey, ApiKeyFile, DataDir, Force, Overwrite, SkipBad, Url, chosen_key
 from searchr1.printable import one_line
 
 export_app = typer.Typer()
@@ -19,6 +19,7 @@ def export(
     ] = None,
     url: Url = URL,
     api_key: ApiKey = None,
+    api_key_file: ApiKeyFile = None,
     input: Annotated[Path | None, typer.Option(help="JSON lines of runs, read in place of a gateway.")] = None,
     id: Annotated[list[str] | None, typer.Option(help="A run to export; may be repeated. Default: all.")] = None,
     status: Annotated[list[str] | None, typer.Option(help="completed, exhausted, …; may be repeated.")] = None,
@@ -50,7 +51,7 @@ def export(
     config = ExportConfig(
         output=output,
         url=url,
-        api_key=api_key,
+        api_key=chosen_key(api_key, api_key_file),
         input=input,
         selection=selection,
         golden=golden,

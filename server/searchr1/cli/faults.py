@@ -16,7 +16,7 @@ _PACKAGES = {
 EXTRAS = {package: extra for extra, packages in _PACKAGES.items() for package in packages.split()}
 """The extra of ``pyproject.toml`` that brings a package, by the name under which it is imported."""
 
-HOW_TO_GIVE_A_KEY = "Here: --api-key KEY, or SEARCHR1_API_KEY"
+HOW_TO_GIVE_A_KEY = "Here: --api-key-file FILE, or SEARCHR1_API_KEY"
 """For a server that asks for a key, in the words of every command that asks one."""
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share: the gateway's address, where data lies, and how to run a question."""
+"""Options that several commands share: the gateway's address and key, where data lies, and how to run a question."""
 
 import functools
 import inspect
@@ -18,8 +18,16 @@ Url = Annotated[str, typer.Option(help="The gateway's address.", envvar="SEARCHR
 ApiKey = Annotated[
     str | None,
     typer.Option(
-        help="Its API key, if it asks for one. Others see options in ps: better the variable.",
+        help="Its API key, if it asks for one. Others see it in ps: better --api-key-file, or the variable.",
         envvar="SEARCHR1_API_KEY",
+    ),
+]
+ApiKeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A file that holds the API key; it wins over --api-key and its variable.",
+        envvar="SEARCHR1_API_KEY_FILE",
     ),
 ]
 DataDir = Annotated[Path, typer.Option(help="Where the demo world's data lies.", envvar="SEARCHR1_DATA_DIR")]
@@ -36,6 +44,27 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output 
 Force = Annotated[bool, typer.Option("--force", hidden=True)]
 """The old name of ``--overwrite``."""
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave malformed rows out, and say how many.")]
+
+
+def chosen_key(api_key: str | None, api_key_file: Path | None) -> str | None:
+    """Return the key in ``api_key_file`` where one is named, else ``api_key``.
+
+    Raises:
+        ConfigurationError: the file can't be read, or holds something else than one key. It is not quoted.
+    """
+    if api_key_file is None:
+        return api_key
+    from searchr1.errors import ConfigurationError
+    from searchr1.keys import checked_key
+
+    try:
+        return checked_key(api_key_file.read_text(encoding="utf-8"))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"the API key in {api_key_file} can't be used: {error}") from error
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"the API key in {api_key_file} can't be used: it is not text") from None  # quotes it
+    except OSError as error:
+        raise ConfigurationError(f"{api_key_file} can't be read: {error.strerror or 'no reason is given'}") from error
 
 
 def _chosen(

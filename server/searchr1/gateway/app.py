@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -30,6 +29,7 @@ from searchr1.gateway.tracing.requests import RequestSpans
 from searchr1.http_server.bodies import BodyBounds
 from searchr1.http_server.paths import HeadAsGet, PlainPaths
 from searchr1.settings import Settings
+from searchr1_client import __version__
 
 BODIES_HELD = 64
 """Largest bodies whose bytes may be on their way at once."""
@@ -61,7 +61,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
 
     app = FastAPI(
         title="Search-R1 Serve",
-        version=version("searchr1"),
+        version=__version__,
         summary="Questions answered by a model that reasons and searches in turns.",
         lifespan=lifespan,
         openapi_tags=TAGS,
@@ -114,6 +114,6 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
     app.include_router(admin_keys.router, tags=["operations"])
     app.include_router(replicas.router, tags=["operations"])
     app.include_router(page.router)
-    describe(app)
+    describe(app, needs_key=settings.asks_for_keys)
     app.mount("/assets", StaticFiles(directory=page.WEB), name="assets")
     return app

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from searchr1.gateway.failures import run_failure
-from searchr1.gateway.hints import suggestion
+from searchr1.gateway.hints import methods_at, suggestion
 from searchr1.gateway.sse import JsonResponse
 
 RETRY_AFTER_S = 2
@@ -161,6 +161,8 @@ def install_error_handlers(app: FastAPI) -> None:
                 message = f"{message[:-1]}; did you mean {meant}?"
         elif error.status_code == 405:
             message = f"{request.scope['path']} does not take {request.method}."
+            allowed = ", ".join(methods_at(request.scope, request.app.routes))
+            return JsonResponse(error_body(405, message, code=code), status_code=405, headers={"Allow": allowed})
         body = error_body(error.status_code, message, code=code)
         return JsonResponse(body, status_code=error.status_code, headers=error.headers)
 

@@ -28,17 +28,18 @@ class CacheConfig:
     enabled: bool = True
     """Keep what searches found."""
     soft_ttl_s: Seconds = 86_400.0
-    """Age up to which an entry is a hit. An older one is served as stale while one refresh runs."""
+    """Seconds up to which an entry is a hit. An older one is served as stale while one refresh runs."""
     hard_ttl_s: Seconds = 604_800.0
-    """Age at which an entry is dropped."""
+    """Seconds after which an entry is dropped."""
     empty_ttl_s: Seconds = 300.0
-    """Age at which a search that found nothing is dropped; it is never stale."""
+    """Seconds after which a search that found nothing is dropped; it is never stale."""
     ttls_s: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """(soft, hard) of single providers, by name, or by the part of it before a colon."""
+    """Other (soft, hard) seconds for single providers, as JSON: ``{"tavily": [3600, 86400]}``; by name, or by the part
+    of it before a colon."""
     max_entry_bytes: Annotated[int, Field(ge=1024)] = 262_144
-    """Size, before it is deflated, over which a search is not kept."""
+    """Bytes, before it is deflated, over which a search is not kept."""
     memory_mib: Count = 64
-    """Bound of the cache in memory; the least recently used entries go first."""
+    """MiB that the cache in memory may take; the least recently used entries go first."""
 
     def __post_init__(self) -> None:
         limits = {"cache_soft_ttl_s and cache_hard_ttl_s": (self.soft_ttl_s, self.hard_ttl_s)}
@@ -58,17 +59,17 @@ class ResilienceConfig:
     """Retry, rate and circuit-breaker limits of one provider."""
 
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """Calls per search, retries included."""
+    """Calls of a provider per search, retries included."""
     breaker_failures: Count = 5
-    """Failures in a row after which the circuit opens and no search calls the provider."""
+    """Failures in a row after which the circuit opens and no search calls that provider."""
     breaker_reset_s: Seconds = 30.0
-    """Seconds until one search tries it again."""
+    """Seconds until one search tries a provider again whose circuit is open."""
     max_concurrent: Count = 64
-    """Calls at once."""
+    """Calls of a provider at once."""
     rate_per_s: Annotated[float | None, Field(gt=0)] = None
-    """Calls per second, evenly spaced; None is no bound."""
+    """Calls of a provider per second, evenly spaced; by default without a bound."""
     hedge: bool = False
-    """Send a second, identical call when one takes longer than 95 of 100 did."""
+    """Send a second, identical call when one takes longer than 95 of 100 did; the first answer counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +80,15 @@ class BudgetConfig:
     """
 
     costs_usd: Mapping[str, float] = field(default_factory=dict)
-    """Price of one search by provider. A name with more after a colon (``tavily:advanced``) that has no price of its
-    own costs what the part before does; a provider without a price is free."""
+    """Dollars that one search costs, by provider, as JSON: ``{"tavily": 0.008}``. A name with more after a colon
+    (``tavily:advanced``) that has no price of its own costs what the part before does; a provider without a price is
+    free."""
     window_s: Seconds = 86_400.0
-    """Length of the window in which searches and dollars count; it starts with its first search."""
+    """Seconds of the window in which searches and dollars count; it starts with its first search."""
     per_key: SearchLimit = None
-    """Searches of one API key per window that reach a provider; cached ones are free."""
+    """Searches of one API key per window that may reach a provider; cached ones are free."""
     per_tenant: SearchLimit = None
-    """Searches of one tenant per window that reach a provider."""
+    """Searches of one tenant per window that may reach a provider."""
     usd_per_key: DollarLimit = None
     """Dollars of one API key per window."""
     usd_per_tenant: DollarLimit = None
@@ -121,7 +123,7 @@ class SearchConfig:
     retriever: str = field(repr=False)
     """One provider, or several separated by commas, tried in this order."""
     timeout_s: Seconds = 10.0
-    """Bound of one search."""
+    """Seconds that one search may take."""
     passage_chars: Annotated[int, Field(ge=50)] = 2000
     """Characters of a passage's text that are kept: of a web result, in whole sentences."""
     share_cache: bool = False

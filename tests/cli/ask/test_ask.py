@@ -237,7 +237,7 @@ def test_refusals_exit_4_and_failures_exit_5_with_the_servers_message(status: in
         return refusal(status, "Say it otherwise.")
 
     code, stdout, stderr, _ = run(handler)
-    hint = " Here: --api-key KEY, or SEARCHR1_API_KEY" if status == 401 else ""
+    hint = " Here: --api-key-file FILE, or SEARCHR1_API_KEY" if status == 401 else ""
     assert (code, stdout, stderr) == (expected, "", f"error: Say it otherwise.{hint}\n")
 
 

@@ -32,11 +32,15 @@ class FakeGateway:
         self.headers.append(dict(request.headers))
         return await self.handler(body)
 
+    async def listed(self, request: Request) -> Response:
+        self.headers.append(dict(request.headers))
+        return self.runs()
+
     @contextmanager
     def serve(self) -> Iterator["FakeGateway"]:
         routes = [
             Route("/v1/research", self.research, methods=["POST"]),
-            Route("/v1/research", lambda _: self.runs()),
+            Route("/v1/research", self.listed),
             Route("/v1/models", lambda _: self.models()),
         ]
         app = Starlette(routes=routes)

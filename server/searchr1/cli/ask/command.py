@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchr1.cli.options import URL, ApiKey, Url, with_run_options
+from searchr1.cli.options import URL, ApiKey, ApiKeyFile, Url, chosen_key, with_run_options
 
 if TYPE_CHECKING:
     from searchr1_client import RunOptions
@@ -23,6 +23,7 @@ def ask(
     ] = None,
     url: Url = URL,
     api_key: ApiKey = None,
+    api_key_file: ApiKeyFile = None,
     json: Annotated[bool, typer.Option("--json", help="Print the run as one JSON object.")] = False,
     ndjson: Annotated[bool, typer.Option("--ndjson", help="Print every event as it comes, one JSON a line.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the answer alone, and errors.")] = False,
@@ -55,7 +56,7 @@ def ask(
         call = Ask(
             chosen_subject(question, sys.stdin, resume=resume, replay=replay),
             url=url,
-            api_key=api_key,
+            api_key=chosen_key(api_key, api_key_file),
             options=options if after is None else {**options, "previous_run_id": after},
             format=chosen_format(json=json, ndjson=ndjson, quiet=quiet),
             show_thinking=show_thinking,

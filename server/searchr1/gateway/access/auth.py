@@ -12,13 +12,16 @@ from fastapi import Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from searchr1.gateway.errors import ApiError
+from searchr1.gateway.openapi import KEY_SCHEME
 from searchr1.gateway.services import Services, services_of
 from searchr1.http_server.headers import bearer_token
 from searchr1.identity import Caller
 from searchr1.keyring.stored_key import Scope
 from searchr1.settings import Settings
 
-_BEARER = HTTPBearer(auto_error=False, description="One of the server's API keys; only where it has any.")
+_BEARER = HTTPBearer(
+    auto_error=False, scheme_name=KEY_SCHEME, description="One of the server's API keys; only where it has any."
+)
 
 _ADMIN: Final[tuple[Scope, ...]] = ("admin",)
 

@@ -6,7 +6,6 @@ Requests share nothing, so that any replica can take any of them. A caller is wh
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any
 
 from mcp import types
@@ -15,6 +14,7 @@ from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from starlette.requests import Request
 
 from searchr1.gateway.mcp.tools import TOOLS, call_tool
+from searchr1_client import __version__
 
 _INSTRUCTIONS = (
     "Use 'research' for a factual question that takes searching: it gives an answer with citations. "
@@ -29,7 +29,7 @@ async def running_mcp(*, max_body_bytes: int) -> AsyncIterator[StreamableHTTPSes
     server: Server[Any] = Server(
         "searchr1",
         title="Search-R1 Serve",
-        version=version("searchr1"),
+        version=__version__,
         instructions=_INSTRUCTIONS,
         on_list_tools=_list_tools,
         on_call_tool=_call_tool,

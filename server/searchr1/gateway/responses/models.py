@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSc
 from searchr1.gateway.errors import invalid
 from searchr1.gateway.openai.run_fields import RunFields, TokenLimit
 from searchr1.gateway.openai.tools import Tools, read_tools
+from searchr1.gateway.openapi import given
 
 ResponseId = Annotated[str, StringConstraints(max_length=128)]
 Name = Annotated[str, StringConstraints(max_length=512)]
@@ -53,6 +54,8 @@ MetadataKey = Annotated[str, StringConstraints(max_length=64)]
 
 class CompactRequest(_Body):
     """A conversation to compact: a stored response's, items after it, or both."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [given("input"), given("previous_response_id")]})
 
     model: str
     input: Input | None = Field(default=None, description="Text or items, as in a response's request.")

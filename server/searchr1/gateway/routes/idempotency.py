@@ -35,6 +35,7 @@ Key = Annotated[
         alias=HEADER,
         description="1 to 255 printable ASCII characters of the caller's own, such as a UUID. A request that is sent "
         "again with it is answered with the run that the first one started.",
+        json_schema_extra={"pattern": f"^[!-~]([ -~]{{0,{MAX_KEY_CHARS - 2}}}[!-~])?$"},
     ),
 ]
 Begin = Callable[[str], Awaitable[LiveRun]]

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from searchr1.errors import EngineError
 from searchr1.gateway.access.auth import require_any_key
+from searchr1.gateway.errors import ErrorBody
 from searchr1.gateway.middleware import is_open
 from searchr1.gateway.openapi import ERRORS
 from searchr1.gateway.readiness import opening_report
@@ -18,6 +19,7 @@ from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import JsonResponse
 
 router = APIRouter(route_class=GuardedRoute)
+_STARTING: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody, "description": "The server is starting."}}
 
 
 @router.get("/healthz", summary="Is the process alive?")
@@ -52,13 +54,13 @@ async def ping() -> dict[str, str]:
     return await healthz()
 
 
-@router.get("/version", summary="Which version is it?")
+@router.get("/version", responses=_STARTING, summary="Which version is it?")
 async def version(request: Request) -> dict[str, str]:
     """Return the version of the server."""
     return {"version": request.app.version}
 
 
-@router.get("/metrics", response_class=PlainTextResponse, summary="Prometheus metrics")
+@router.get("/metrics", response_class=PlainTextResponse, responses=_STARTING, summary="Prometheus metrics")
 async def metrics(request: Request) -> Response:
     """Return the gateway's metrics, and vLLM's where it runs in this process.
 

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from searchr1.gateway.access.admission import Plan, RunOptions
 from searchr1.gateway.access.auth import caller_of, check_may_list
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.log_lines import RUN_ID
-from searchr1.gateway.openapi import EVENT_STREAM, KEY_REUSED
+from searchr1.gateway.openapi import EVENT_STREAM, KEY_REUSED, given
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.idempotency import REPLAYED, ROOM_OR_KNOWN_KEY, Key, started_once
 from searchr1.gateway.routes.run_requests import (
@@ -76,6 +76,8 @@ class ResearchRequest(RunRequest):
 
 class ReplayRequest(RunRequest):
     """A run to run again, with the searches that it made then. What is not set is as it was."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [given("run_id"), given("run")]})
 
     run_id: str | None = Field(
         default=None, max_length=128, description="A stored run.", examples=["run_0123456789abcdef0123456789abcdef"]
@@ -208,7 +210,9 @@ async def follow(
     request: Request,
     run_id: RunId,
     after: Annotated[int, Query(ge=-1, le=MAX_SEQ, description="Only events with a higher `seq`.")] = -1,
-    last_event_id: Annotated[str | None, Header(description="As `after`, which it overrules.")] = None,
+    last_event_id: Annotated[
+        str | None, Header(description="As `after`, which it overrules.", json_schema_extra={"pattern": "^[0-9]{1,9}$"})
+    ] = None,
 ) -> Response:
     """Stream its events from the first, or after a given one, to its end. The run may go on or be long over."""
     if last_event_id is not None:
