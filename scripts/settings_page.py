@@ -97,6 +97,28 @@ A setting is an environment variable, `SEARCHR1_` and its name; in code, a field
 name in lower case. Some are options of `searchr1 serve` too, and an option wins. A variable that is unknown, misspelt
 or empty stops the start in one line. `SEARCHR1_SECRETS_DIR` names a folder whose files are settings: the file
 `searchr1_admin_key` in it holds that key, which then stands neither in the environment nor in a manifest.
+
+All may stand in a TOML file as well:
+
+```toml
+# searchr1 serve --config searchr1.toml (or SEARCHR1_CONFIG, which is no setting itself)
+model = "searchr1-7b"
+engine_url = "http://10.0.0.5:8000"
+retriever = "tavily:"
+max_turns = 6
+[tenant_keys]
+acme = ["…"]
+[provider_keys]
+tavily = "…"
+```
+
+Options win over the environment, the environment over the files of `SEARCHR1_SECRETS_DIR`, and these over the file. A
+name that is no setting, a value of the wrong type and one out of its bounds stop the start, by file and name. Where
+others can read a file that holds secrets, a warning says so (`chmod 600`).
+
+Settings that can't hold together stop the start, by their names. One that was given and has no effect beside the
+others, such as `SEARCHR1_ENGINE_API_KEY` without `SEARCHR1_ENGINE_URL`, is named in a warning. `searchr1 serve --check`
+tells both and starts nothing; [`searchr1 doctor`](cli.md#searchr1-doctor) looks at what the settings name as well.
 """
 
 

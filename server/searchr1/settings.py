@@ -94,7 +94,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
     ops_port: int | None = Field(default=None, ge=0, le=65535)
-    """A port of its own for ``/metrics``, ``/admin`` and ``/docs``, which ``port`` then no longer serves."""
+    """A port for ``/metrics``, ``/admin`` and ``/docs`` alone, which ``port`` then answers with 404
+    (docs/guides/keys.md)."""
     ops_host: str | None = None
     """The address of ``ops_port``; by default ``host``."""
     workers: int = Field(default=1, ge=1, le=64)
@@ -118,7 +119,7 @@ class Settings(BaseSettings):
     tenant_keys: dict[str, Keys] = Field(default_factory=dict)
     """More keys, by tenant, as JSON: ``{"acme": ["key"]}``. Tenants share neither cached searches nor budgets."""
     keys_file: Path | None = None
-    """More keys, in a file that ``searchr1 keys`` writes; they come and go while the server runs."""
+    """A file of more keys, which ``searchr1 keys`` writes (docs/guides/keys.md); they come and go while it serves."""
     keys_in_redis: bool = False
     """The same in Redis, for all gateways that share ``redis_url``."""
     share_cache: bool = field_of(SearchConfig, "share_cache")
@@ -243,11 +244,11 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = "info"
     """Least level of the lines in the log."""
     log_format: Annotated[Literal["text", "json"], BeforeValidator(str.lower)] = "text"
-    """Form of these lines: ``text`` for people, or an object of ``json`` in each."""
+    """Form of these lines: ``text`` for people, or an object of ``json`` in each (docs/guides/logs.md)."""
     access_log: bool = False
     """A line in the log for each request: method, path, status, seconds; no query, body or key."""
     trace_content: bool = False
-    """Record questions, queries, passages and texts of the model in traces, where runs are traced."""
+    """Record questions, queries, passages and texts of the model in traces (docs/guides/tracing.md)."""
     store_runs: bool = True
     """Keep what native and Responses runs did, so that they can be resumed, fetched, shared, replayed and exported: in
     Redis where ``redis_url`` is set, else in memory."""
