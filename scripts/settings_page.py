@@ -173,10 +173,9 @@ def _type(name: str) -> str:
         schema |= {} if either["type"] == "null" else either
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
+    kind = str(schema["type"])
     form = {"password": "secret", "path": "file"}.get(schema.get("format", ""))
-    word = form or {"string": "text", "boolean": "on or off", "array": "JSON", "object": "JSON"}.get(
-        schema["type"], schema["type"]
-    )
+    word = form or {"string": "text", "boolean": "on or off", "array": "JSON", "object": "JSON"}.get(kind, kind)
     return word + _bounds(schema)
 
 

@@ -9,7 +9,7 @@ from tests.http_server.conftest import Peer, connected
 
 
 @asynccontextmanager
-async def _connection() -> AsyncIterator[tuple[asyncio.Transport, Peer]]:
+async def _connection() -> AsyncIterator[tuple[asyncio.WriteTransport, Peer]]:
     """Yield the server's end of a connection and the client's."""
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
     server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), "127.0.0.1", 0)
