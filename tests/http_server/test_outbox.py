@@ -3,19 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 from searchr1.http_server.outbox import Outbox
 from tests.http_server.conftest import Peer, connected
 
 
 @asynccontextmanager
-async def _connection() -> AsyncIterator[tuple[asyncio.WriteTransport, Peer]]:
+async def _connection() -> AsyncIterator[tuple[asyncio.Transport, Peer]]:
     """Yield the server's end of a connection and the client's."""
     accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
     server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), "127.0.0.1", 0)
     async with server, connected(server.sockets[0].getsockname()[1]) as peer:
         writer = await accepted.get()
-        yield writer.transport, peer
+        yield cast(asyncio.Transport, writer.transport), peer
         writer.close()
 
 
