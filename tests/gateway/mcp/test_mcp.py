@@ -33,10 +33,12 @@ ERAS = ["auto", "legacy"]
 
 
 @asynccontextmanager
-async def connected(stage: Stage, *, mode: Any = "auto", key: str | None = None) -> AsyncIterator[Client]:
+async def connected(
+    stage: Stage, *, mode: Any = "auto", key: str | None = None, **headers: str
+) -> AsyncIterator[Client]:
     """A client of the protocol, with a key where one is given."""
-    headers = {} if key is None else {"authorization": f"Bearer {key}"}
-    async with httpx2.AsyncClient(headers=headers) as http:
+    keyed = {} if key is None else {"authorization": f"Bearer {key}"}
+    async with httpx2.AsyncClient(headers=keyed | headers) as http:
         transport = streamable_http_client(f"{stage.url}/mcp", http_client=http)
         async with Client(transport, mode=mode) as client:
             yield client

@@ -15,6 +15,7 @@ from searchr1.gateway.tracing import names
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed
 from tests.gateway.conftest import ANSWER_TURN, MODEL, SEARCH_TURN, Stage, StageEngine, StageRetriever, eventually
+from tests.gateway.mcp.test_mcp import ERAS, connected
 from tests.gateway.runs.test_question import CHAT, REWRITTEN
 from tests.gateway.tracing.conftest import CLIENT_SPAN, CLIENT_TRACE, SAMPLED, UNSAMPLED, traced_stage
 from tests.support.otlp_receiver import OtlpReceiver, Received
@@ -259,6 +260,15 @@ async def test_a_rewriting_that_fails_is_marked(collector: OtlpReceiver) -> None
         await ask(stage, "/v1/chat/completions", {"model": MODEL, "messages": CHAT})
     rewriting = collector.named("chat")[0]
     assert (rewriting.attributes[names.REWRITE_OUTCOME], rewriting.has_failed) == ("failed", True)
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_run_over_the_model_context_protocol_is_below_its_client(collector: OtlpReceiver, mode: str) -> None:
+    async with traced_stage() as stage, connected(stage, mode=mode, traceparent=SAMPLED) as client:
+        await client.call_tool("research", {"question": QUESTION})
+    agent = collector.only("invoke_agent")
+    assert (agent.trace_id, agent.parent_id) == (CLIENT_TRACE, CLIENT_SPAN)
+    assert collector.named("POST") == []
 
 
 async def test_what_the_client_does_not_sample_is_not_traced(collector: OtlpReceiver) -> None:

@@ -28,6 +28,7 @@ from searchr1.identity import Caller
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import SearchFailed
 from searchr1.retrieval.received import received
+from searchr1.trace_context import TRACE_HEADERS, trace_headers
 from searchr1_client import events as wire
 from searchr1_client.fold import RunFold
 
@@ -123,6 +124,8 @@ class ToolError(Exception):
 async def call_tool(request: Request, name: str, arguments: dict[str, Any], report: Report) -> types.CallToolResult:
     """Call a tool for the caller of ``request``; ``report`` is told of each step as it happens."""
     services, caller = services_of(request), caller_of(request)
+    # The protocol's server calls from a task of its own, which has the trace of no request.
+    TRACE_HEADERS.set(trace_headers(request.headers))
     try:
         if name == "research":
             await require_room(request)

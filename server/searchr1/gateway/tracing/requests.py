@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from searchr1.gateway.tracing.tracing import Tracing
 
 TRACED: Final = frozenset({"/v1/research", "/v1/research/replay", "/v1/chat/completions", "/v1/responses"})
-"""Paths of requests that begin runs. Those of the MCP server are runs of sessions, and traces of their own."""
+"""Paths of requests that begin runs. Of the MCP server's, few do: its runs are spans without one."""
 
 
 class RequestSpans:
