@@ -141,7 +141,7 @@ async def serve_fake_vllm(
     for path in ("/pause", "/collective_rpc", "/update_weight_version", "/resume"):
         app.router.add_post(path, _told(fake))
     app.router.add_get("/weight_info", _weight_info(fake))
-    for path in ("/version", "/tokenize"):
+    for path in ("/version", "/tokenize", "/server_info"):
         app.router.add_route("*", path, _probe(fake, lambda: web.Response(status=404)))
     app.router.add_get("/elsewhere", _elsewhere(fake))
     runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)

@@ -91,7 +91,7 @@ async def test_what_is_well_is_told_so(world: World) -> None:
         "engine: prefix caching is on",
         "engine: its KV cache holds 32,000 tokens, 7.0 runs",
         "engine: it tells which tokens its cache held",
-        "engine: it schedules by priority",
+        "engine: it takes priorities, and tells in development mode alone",
         f"tokenizer: the engine makes the same {len(prompt_ids())} ids",
         "template: a question can be asked as the profile 'search-r1'",
         "search retrieve: it answers in ",
@@ -135,6 +135,10 @@ def no_priorities(engine: FakeVllm) -> None:
     engine.fault_of = lambda number: Fault.REFUSE_REQUEST if number == 1 else None
 
 
+def first_come(engine: FakeVllm) -> None:
+    engine.answers["/server_info"] = Answer(b'{"vllm_config": {"scheduler_config": {"policy": "fcfs"}}}')
+
+
 def no_tokens(engine: FakeVllm) -> None:
     engine.fault = Fault.REFUSE_REQUEST
 
@@ -152,6 +156,7 @@ ENGINE_FAULTS: list[tuple[Callable[[FakeVllm], None], str, Verdict, str, str]] =
     (old, "engine", Verdict.WARNING, "vLLM 0.9.2", "take 0.32"),
     (other_ids, "tokenizer", Verdict.WRONG, "makes other ids", "SEARCHR1_TOKENIZER"),
     (no_priorities, "engine", Verdict.WRONG, "takes no priorities", "--scheduling-policy priority"),
+    (first_come, "engine", Verdict.WRONG, "schedules by fcfs", "--scheduling-policy priority"),
     (no_tokens, "engine", Verdict.WRONG, "gives no token", "see its log"),
     (refused_key, "engine", Verdict.WRONG, "answered 401", "SEARCHR1_ENGINE_API_KEY"),
 ]
@@ -304,7 +309,7 @@ async def test_a_clock_that_is_wrong(world: World, sized_redis: RedisServer, mon
 async def test_a_real_vllm_is_as_runs_need_it(tmp_path: Path) -> None:
     from tests.support.vllm_server import run_vllm
 
-    with run_vllm(CHECKPOINT, tmp_path / "vllm.log") as server:
+    with run_vllm(CHECKPOINT, tmp_path / "vllm.log", takes_weights=True) as server:  # In development mode.
         settings = Settings(
             model=server.model,
             engine_url=server.url,

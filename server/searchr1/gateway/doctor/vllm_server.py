@@ -34,6 +34,7 @@ _FIXES: Final = {
     "model_not_served": "name what it serves by SEARCHR1_MODEL, or start it with --served-model-name",
     "context_too_short": "start it with a higher --max-model-len, or lower SEARCHR1_MAX_CONTEXT_TOKENS",
 }
+_PRIORITY_FIX: Final = "start it with --scheduling-policy priority, or turn SEARCHR1_ENGINE_PRIORITY off"
 
 
 async def examine_server(
@@ -60,7 +61,8 @@ async def examine_server(
         if tokenizer is None:
             return found
         found += await _same_ids(address, settings, config, tokenizer)
-        return [*found, *await _completions(engine, settings, tokenizer, check)]
+        found += await _completions(engine, settings, tokenizer, check)
+        return [*found, *await _policy(address, config, check)]
 
 
 async def _served(address: ServerAddress, config: EngineConfig, check: str) -> Finding:
@@ -136,9 +138,21 @@ async def _completions(engine: VllmHttpEngine, settings: Settings, tokenizer: To
     try:
         await _one_token(engine, ids, priority=1)
     except EngineError as error:
-        fix = "start it with --scheduling-policy priority, or turn SEARCHR1_ENGINE_PRIORITY off"
-        return [*found, wrong(check, f"it takes no priorities: {error}", fix)]
-    return [*found, ok(check, "it schedules by priority")]
+        found.append(wrong(check, f"it takes no priorities: {error}", _PRIORITY_FIX))
+    return found
+
+
+async def _policy(address: ServerAddress, config: EngineConfig, check: str) -> list[Finding]:
+    """Return whether it goes by priorities: one that does not takes and ignores them, and most do not tell."""
+    if not config.priority_scheduling:
+        return []
+    match await _asked(address, "/server_info?config_format=json"):
+        case {"vllm_config": {"scheduler_config": {"policy": str(policy)}}}:
+            if policy == "priority":
+                return [ok(check, "it schedules by priority")]
+            return [wrong(check, f"it schedules by {policy}, and ignores priorities", _PRIORITY_FIX)]
+    told = "it takes priorities, and tells in development mode alone whether --scheduling-policy is priority"
+    return [ok(check, told)]
 
 
 def _prompt(settings: Settings, tokenizer: Tokenizer) -> str | None:
