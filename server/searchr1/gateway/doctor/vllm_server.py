@@ -26,6 +26,8 @@ from searchr1.tokenizer import Tokenizer
 TESTED: Final = (0, 32)
 """The version of vLLM that this release is tested with."""
 _SECONDS: Final = 10.0
+_SERVER_INFO_S: Final = 40.0
+"""vLLM runs other programs for its first answer."""
 _MAX_BYTES: Final = 4 * 2**20
 _CACHING: Final = re.compile(r'^vllm:cache_config_info\{[^}\n]*enable_prefix_caching="(\w+)"', re.MULTILINE)
 _FIXES: Final = {
@@ -146,7 +148,7 @@ async def _policy(address: ServerAddress, config: EngineConfig, check: str) -> l
     """Return whether it goes by priorities: one that does not takes and ignores them, and most do not tell."""
     if not config.priority_scheduling:
         return []
-    match await _asked(address, "/server_info?config_format=json"):
+    match await _asked(address, "/server_info?config_format=json", within_s=_SERVER_INFO_S):
         case {"vllm_config": {"scheduler_config": {"policy": str(policy)}}}:
             if policy == "priority":
                 return [ok(check, "it schedules by priority")]
@@ -173,10 +175,10 @@ async def _one_token(engine: VllmHttpEngine, ids: tuple[int, ...], *, priority: 
     return last
 
 
-async def _asked(address: ServerAddress, path: str, body: Any = None) -> Any:
+async def _asked(address: ServerAddress, path: str, body: Any = None, *, within_s: float = _SECONDS) -> Any:
     """Return the JSON that the server answers to a GET, or to a POST of ``body``; None for anything else."""
     headers = {} if address.authorization is None else {"Authorization": address.authorization}
-    timeout = aiohttp.ClientTimeout(total=_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=within_s)
     method = "GET" if body is None else "POST"
     try:
         async with (
