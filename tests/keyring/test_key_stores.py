@@ -116,6 +116,11 @@ def _twice(path: Path) -> None:
     path.write_text(text.replace(record, f"{record},{record}"), "utf-8")
 
 
+def _folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 BROKEN: dict[str, Callable[[Path], object]] = {
     "gone": lambda path: path.unlink(),
     "empty": lambda path: path.write_text(""),
@@ -127,7 +132,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "more": lambda path: path.write_text('{"version": 1, "keys": [], "open": true}'),
     "a key twice": _twice,
     "anyone's": lambda path: path.chmod(0o666),
-    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a folder": _folder,
 }
 
 

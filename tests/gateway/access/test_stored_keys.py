@@ -85,7 +85,8 @@ async def test_keys_come_and_are_revoked_while_the_server_runs(key_file: Path) -
 
 
 async def test_keys_in_redis_are_seen_by_every_gateway(redis: RedisServer) -> None:
-    place, given = KeyPlace(redis_url=redis.url), {"redis_url": redis.url, "keys_in_redis": True}
+    place = KeyPlace(redis_url=redis.url)
+    given: dict[str, Any] = {"redis_url": redis.url, "keys_in_redis": True}
     async with running_stage(**given) as one, running_stage(**given) as other:
         text, key = await new_key(place)
         await asyncio.gather(known(one, text), known(other, text))
