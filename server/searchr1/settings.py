@@ -337,7 +337,12 @@ class Settings(BaseSettings):
     @property
     def asks_for_keys(self) -> bool:
         """True where clients need an API key."""
-        return bool(self.api_keys or self.tenant_keys or self.key_place)
+        return bool(self.api_keys or self.tenant_keys) or self.has_stored_keys
+
+    @property
+    def has_stored_keys(self) -> bool:
+        """True where keys come from a file or from Redis."""
+        return self.keys_file is not None or self.keys_in_redis
 
     @property
     def key_place(self) -> KeyPlace | None:
@@ -399,7 +404,7 @@ class Settings(BaseSettings):
     def salts_caches(self) -> bool:
         """True where the engine's cached prefixes of tenants are kept apart."""
         if self.engine_cache_salt is None:
-            return bool(self.tenant_keys or self.key_place)
+            return bool(self.tenant_keys) or self.has_stored_keys
         return self.engine_cache_salt
 
     def loop_profile(self) -> Profile:
@@ -422,7 +427,7 @@ class Settings(BaseSettings):
                 BudgetConfig,
                 "search_budget_",
                 costs_usd=self.search_costs_usd,
-                keys_have_limits=self.key_place is not None,
+                keys_have_limits=self.has_stored_keys,
             ),
         )
 

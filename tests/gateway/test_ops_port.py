@@ -19,6 +19,8 @@ from searchr1.gateway.bounds import http_bounds
 from searchr1.gateway.ops_port import ops_config
 from searchr1.http_server.serving import server_config
 from searchr1.settings import Settings
+from tests.gateway.conftest import eventually
+from tests.support.redis_server import RedisServer
 
 GIVEN: dict[str, Any] = {"model": "m", "retriever": "index:none"}
 OURS = ("/metrics", "/admin/keys", "/admin/replicas", "/docs")
@@ -138,6 +140,29 @@ async def test_the_command_serves_both(tmp_path: Path) -> None:
             assert (await client.get(f"{server.url}/metrics")).status_code == 404
             assert (await client.post(f"{ours}/v1/research", json={"question": "Mali?"})).status_code == 404
             assert f"Operators are served at {ours}" in read(log)
+    finally:
+        await asyncio.to_thread(command.__exit__, None, None, None)
+
+
+@pytest.mark.process
+async def test_several_workers_share_it(redis: RedisServer, tmp_path: Path) -> None:
+    port, ops_port = free_port(), free_port()
+    settings = {"MODEL": "m", "TOKENIZER": CHECKPOINT, "RETRIEVER": "http://127.0.0.1:9/r", "WORKERS": 2}
+    settings |= {"ENGINE_URL": "http://127.0.0.1:9", "REDIS_URL": redis.url, "OPS_PORT": ops_port}
+    environment = {f"SEARCHR1_{name}": str(value) for name, value in settings.items()}
+    log = tmp_path / "log"
+    command = running(
+        searchr1("serve", "--port", str(port)), port, ready="/healthz", log=log, environment=environment, timeout_s=120
+    )
+    server = await asyncio.to_thread(command.__enter__)
+    try:
+        await eventually(lambda: "with 2 workers" in read(log))
+        limits = httpx.Limits(max_keepalive_connections=0)  # Each request may reach another worker.
+        async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+            for _ in range(8):
+                metrics = await client.get(f"http://127.0.0.1:{ops_port}/metrics")
+                assert "searchr1_runs_running 0.0" in metrics.text
+                assert (await client.get(f"{server.url}/metrics")).status_code == 404
     finally:
         await asyncio.to_thread(command.__exit__, None, None, None)
 

@@ -116,7 +116,7 @@ def _twice(path: Path) -> None:
     path.write_text(text.replace(record, f"{record},{record}"), "utf-8")
 
 
-def _into_a_folder(path: Path) -> None:
+def _folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
@@ -132,7 +132,7 @@ BROKEN: dict[str, Callable[[Path], object]] = {
     "more": lambda path: path.write_text('{"version": 1, "keys": [], "open": true}'),
     "a key twice": _twice,
     "anyone's": lambda path: path.chmod(0o666),
-    "a folder": _into_a_folder,
+    "a folder": _folder,
 }
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +106,12 @@ async def test_runs_at_once_are_bounded_and_come_back() -> None:
             await limiter.permit(caller)
         with await limiter.permit(caller):
             pass
+
+
+def test_a_run_that_is_taken_over_brings_its_keys_limits() -> None:
+    caller = Caller("acme", "k", limits=KeyLimits(concurrent_runs=1, searches_per_window=0))
+    assert msgspec.json.decode(msgspec.json.encode(caller), type=Caller) == caller
+    assert msgspec.json.decode(b'{"tenant": "acme", "key_id": "k"}', type=Caller) == Caller("acme", "k")
 
 
 async def test_who_has_no_limits_is_not_counted() -> None:

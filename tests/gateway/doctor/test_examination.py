@@ -162,7 +162,11 @@ ENGINE_FAULTS: list[tuple[Callable[[FakeVllm], None], str, Verdict, str, str]] =
 ]
 
 
-@pytest.mark.parametrize(("fault", "check", "verdict", "told", "fix"), ENGINE_FAULTS, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(
+    ("fault", "check", "verdict", "told", "fix"),
+    ENGINE_FAULTS,
+    ids=lambda part: getattr(part, "__name__", str(part)[:30]),
+)
 async def test_each_fault_of_an_engine_is_named(
     world: World, fault: Callable[[FakeVllm], None], check: str, verdict: Verdict, told: str, fix: str
 ) -> None:

@@ -66,9 +66,9 @@ def check_admin(services: Services, authorization: str | None) -> None:
     settings = services.settings
     if is_admin(settings, authorization):
         return
-    if settings.admin_key is None and settings.key_place is None:
+    if settings.admin_key is None and not settings.has_stored_keys:
         raise ApiError(403, "This server has no admin key: set SEARCHR1_ADMIN_KEY.", code="permission_denied")
-    if settings.key_place is None:
+    if not settings.has_stored_keys:
         raise ApiError(401, "The admin key is missing or wrong.", code="invalid_api_key")
     access = services.access.keys.access(authorization)
     access.require(_ADMIN)
