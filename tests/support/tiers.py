@@ -35,7 +35,8 @@ OF_FIXTURE = {
 }
 """Fixtures that start something, write a model with torch, or compute for long."""
 _STARTS = ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn")
-_QUICK_PROGRAMS = frozenset({"git", "uname"})
+_QUICK_PROGRAMS = frozenset({"fc-list", "git", "uname"})
+"""Also matplotlib's question for fonts, which it asks once on a machine."""
 _LARGE_MODULES = frozenset({"torch", "vllm"})
 
 
