@@ -1,4 +1,4 @@
-PYTHON ?= python3.11
+PYTHON ?=
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
@@ -7,7 +7,7 @@ PORT ?= 8000
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install everything into .venv from requirements/dev.lock (needs Python 3.11; PYTHON=…)
+setup: ## install everything into .venv from requirements/dev.lock (Python 3.13, 3.12 or 3.11, the newest there is; PYTHON=…)
 	@PYTHON="$(PYTHON)" scripts/setup
 
 demo: setup ## serve the demo model on real vLLM at http://127.0.0.1:8000 (PORT=…)

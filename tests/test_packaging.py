@@ -1,4 +1,5 @@
-"""Both distributions, built as pip would build them, hold what they must and nothing else."""
+"""Both distributions, built as pip would build them, hold what they must and nothing else, and what is said of the
+Pythons that they run on is said everywhere."""
 
 import json
 import re
@@ -10,8 +11,10 @@ import zipfile
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
 
 from searchr1_client import __version__
 
@@ -140,3 +143,89 @@ def test_an_index_would_take_both_files(which: str, request: pytest.FixtureReque
         [twine, "check", "--strict", sdist, wheel], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def project(folder: Path = ROOT) -> dict[str, Any]:
+    """What the pyproject.toml in ``folder`` holds."""
+    return tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+PYTHONS = [
+    line.rpartition(" ")[2]
+    for line in project()["project"]["classifiers"]
+    if line.startswith("Programming Language :: Python :: 3.")
+]
+LOCKS = sorted(path.name for path in (ROOT / "requirements").glob("*.lock"))
+
+
+def minor(python: str) -> int:
+    return int(python.partition(".")[2])
+
+
+def applies(line: Requirement, python: str) -> bool:
+    """Tell whether a requirement counts on the platform of ``make setup``, with the latest release of a Python."""
+    there: dict[str, str] = {
+        "implementation_name": "cpython",
+        "platform_machine": "x86_64",
+        "platform_python_implementation": "CPython",
+        "python_full_version": f"{python}.99",
+        "python_version": python,
+        "sys_platform": "linux",
+    }
+    return line.marker is None or line.marker.evaluate(there)
+
+
+def locked(lock: str, python: str) -> dict[str, str]:
+    """Name to version, of what a lock file installs for one Python."""
+    text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+    lines = map(Requirement, re.findall(r"^([a-z0-9].*) \\$", text, flags=re.MULTILINE))
+    return {line.name: str(line.specifier).removeprefix("==") for line in lines if applies(line, python)}
+
+
+def test_every_file_names_the_same_pythons() -> None:
+    setup, lock = ((ROOT / "scripts" / name).read_text(encoding="utf-8") for name in ("setup", "lock"))
+    oldest, newest = PYTHONS[0], PYTHONS[-1]
+    assert sorted(PYTHONS, key=minor) == PYTHONS
+    assert 'pythons="{}"'.format(" ".join(reversed(PYTHONS))) in setup
+    assert f"--python-version {oldest} " in lock
+    assert f"python_full_version < '3.{minor(newest) + 1}'" in lock
+    assert "for tag in {}; do".format(" ".join(f"cp3{minor(python)}" for python in PYTHONS[1:])) in lock
+    for folder in (ROOT, CLIENT):
+        assert project(folder)["project"]["requires-python"] == f">={oldest}"
+        assert project(folder)["project"]["classifiers"] == project()["project"]["classifiers"]
+    tools = project()["tool"]
+    assert tools["mypy"]["python_version"] == oldest
+    assert tools["ruff"]["target-version"] == f"py3{minor(oldest)}"
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_lock_has_every_direct_dependency_for_every_python(python: str) -> None:
+    asked = project()["project"]
+    extras = asked["optional-dependencies"]
+    # `vllm` is the CUDA build, which is not locked.
+    lines = [*asked["dependencies"], *(line for extra in extras if extra != "vllm" for line in extras[extra])]
+    wanted = {line.name.lower().replace("_", "-") for line in map(Requirement, lines) if applies(line, python)}
+    assert wanted - {"searchr1"} - set(locked("dev.lock", python)) == set()
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_has_one_set_of_pins_for_all_pythons(lock: str) -> None:
+    first, *others = (locked(lock, python) for python in PYTHONS)
+    assert first
+    assert [{name for name in other if first.get(name, other[name]) != other[name]} for other in others] == [
+        set() for _ in others
+    ]
+
+
+@pytest.mark.parametrize("lock", [lock for lock in LOCKS if "torch" in locked(lock, PYTHONS[0])])
+def test_the_cpu_build_of_torch_is_locked_for_every_python(lock: str) -> None:
+    text = (ROOT / "requirements" / lock).read_text(encoding="utf-8")
+    (entry,) = re.findall(r"^torch==\S+\+cpu \\\n((?:    --hash=\S+(?: \\)?\n)+)", text, flags=re.MULTILINE)
+    assert entry.count("--hash=") >= len(PYTHONS), "torch was locked where only some of its wheels were at hand"
+
+
+def test_openmp_is_locked_with_what_its_wheel_for_linux_needs() -> None:
+    pins = locked("dev.lock", PYTHONS[0])
+    assert pins["intel-openmp"] == pins["intel-cmplr-lib-ur"]
+    lock = (ROOT / "scripts" / "lock").read_text(encoding="utf-8")
+    assert 'requires-dist = ["intel-cmplr-lib-ur=={}"]'.format(pins["intel-openmp"]) in lock

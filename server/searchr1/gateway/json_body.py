@@ -5,6 +5,7 @@ error of its own: seconds in which nothing else is served.
 """
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from searchr1.gateway.errors import ApiError, invalid
@@ -17,6 +18,8 @@ MAX_VALUES = 10_000
 """Values in a body, without those in lists of numbers."""
 MAX_KEYS = 512
 """Keys in one object."""
+MAX_DEPTH = 200
+"""Lists and objects in each other. What Python's own readers bear differs by thousands between its versions."""
 _NUMBERS = frozenset({int, float})
 
 
@@ -44,21 +47,27 @@ def parse_body(body: bytes) -> Any:
 
 def _check_size(value: Any) -> None:
     left = MAX_VALUES
-    todo = [value]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, dict):
-            if len(one) > MAX_KEYS:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        below: list[Any] = []
+        for one in level:
+            inner = _inside(one)
+            left -= len(inner)
+            if left < 0:
                 raise _too_many()
-            inner: Any = one.values()
-        elif isinstance(one, list) and not _NUMBERS.issuperset(map(type, one)):
-            inner = one
-        else:
-            continue
-        left -= len(inner)
-        if left < 0:
+            below += [item for item in inner if isinstance(item, (dict, list))]
+        if not below:
+            return
+        level = below
+    raise _invalid("it is nested too deep")
+
+
+def _inside(one: Any) -> Collection[Any]:
+    if isinstance(one, dict):
+        if len(one) > MAX_KEYS:
             raise _too_many()
-        todo += [item for item in inner if isinstance(item, (dict, list))]
+        return one.values()
+    return one if isinstance(one, list) and not _NUMBERS.issuperset(map(type, one)) else ()
 
 
 def _invalid(why: str) -> ApiError:

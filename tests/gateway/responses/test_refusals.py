@@ -43,7 +43,6 @@ QUESTION = "Which currency is used in Mali?"
         ({"user": "\ud800"}, "user"),
         ({"tools": [{"type": "web_search", "user_location": {"city": "\ud800"}}]}, "tools"),
         ({"tools": [{"type": "function", "name": "\ud800"}]}, "tools"),
-        ({"tools": [json.loads("[" * 820 + "]" * 820)]}, "tools"),
         ({"tools": "f"}, "tools"),
         ({"tool_choice": {"type": "auto", "x": "\ud800"}}, "tool_choice"),
         ({"metadata": {"a": "\ud800"}}, "metadata"),

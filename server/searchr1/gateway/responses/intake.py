@@ -23,9 +23,6 @@ from searchr1.loop.conversation import Turn
 from searchr1.settings import Settings
 from searchr1_client.events import Run
 
-_NESTED_ROOM = 200
-"""Levels that are left below Python's bound for what is written around a part of the request."""
-
 FindRun = Callable[[str], Awaitable[tuple[RunMeta, Run]]]
 """Finds a stored response by its id. Raises ``RunNotFoundError``."""
 
@@ -198,16 +195,12 @@ def _repeated(value: Any, param: str) -> Any:
     """Return the JSON that a response can repeat of what a client sent.
 
     Raises:
-        ApiError: it can't be written again: half of a surrogate pair, or lists in lists without end.
+        ApiError: it can't be written again: it has half of a surrogate pair.
     """
-    nested = value
-    for _ in range(_NESTED_ROOM):
-        nested = [nested]
     try:
-        msgspec.json.encode(nested)
         return msgspec.json.decode(msgspec.json.encode(value))
-    except (ValueError, RecursionError) as error:
-        message = f"'{param}': It holds text that is not valid Unicode, or is nested too deeply."
+    except ValueError as error:
+        message = f"'{param}': It holds text that is not valid Unicode."
         raise invalid(message, param=param) from error
 
 
