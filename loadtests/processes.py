@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,9 @@ from pathlib import Path
 import httpx
 
 from searchr1.engines.vllm.args import one_process_environment
+
+ROOT = Path(__file__).parents[1]
+"""This checkout."""
 
 
 class DidNotStartError(Exception):
@@ -108,6 +112,11 @@ def _outlived(group: int) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def program_path(name: str) -> str | None:
+    """Return the path of a program that ``scripts/setup-deploy`` installs or that is on the PATH; None without one."""
+    return shutil.which(name, path=f"{ROOT}/.venv-deploy/bin{os.pathsep}{os.environ.get('PATH', '')}")
 
 
 def searchr1(*arguments: str) -> list[str]:
