@@ -33,6 +33,8 @@ class Server:
     pid: int
     left_processes: bool = False
     """After it was stopped: whether processes that it had started were still there. They are killed then."""
+    exit_code: int | None = None
+    """After it was stopped; negative where a signal ended it."""
 
 
 _PORTS = range(10_100, 32_768)
@@ -90,7 +92,7 @@ def running(
         server.left_processes = _outlived(process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
+        server.exit_code = process.wait(timeout=10)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, timeout_s: float) -> None:

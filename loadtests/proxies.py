@@ -20,7 +20,7 @@ RECIPES = ROOT / "deploy" / "proxies"
 NAME = "answers.example"
 """The name that the recipes serve."""
 _WAIT_S = 20.0
-_WITHOUT_RATES = {"rate=5r/s": "rate=100000r/s", "held 20": "held 100000"}
+_WITHOUT_RATES = {"rate=5r/s": "rate=100000r/s", "held 20": "held 10000"}
 """What nginx's recipe says of rates per address, and what it says where one address is all clients."""
 
 
@@ -43,8 +43,7 @@ def front(program: str, folder: Path, to_ports: Sequence[int], *, has_rates: boo
     authority = trustme.CA()
     certificate = authority.issue_cert(NAME, "localhost")
     certificate.private_key_pem.write_to_path(folder / "answers.key")
-    for pem in certificate.cert_chain_pems:
-        pem.write_to_path(folder / "answers.pem", append=True)
+    (folder / "answers.pem").write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
     port = free_port()
