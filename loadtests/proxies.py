@@ -1,6 +1,7 @@
 """The recipes of ``deploy/proxies``, run by the proxies: with other addresses, and a certificate of their own."""
 
 import os
+import signal
 import socket
 import ssl
 import subprocess
@@ -30,6 +31,9 @@ class Front:
 
     port: int
     tls: ssl.SSLContext
+    send_to: Callable[[Sequence[int]], None]
+    """Has it send requests to the servers at these ports alone. nginx does so after a reload. Envoy and Caddy ask
+    ``/readyz`` themselves and are told nothing."""
 
 
 @contextmanager
@@ -47,16 +51,23 @@ def front(program: str, folder: Path, to_ports: Sequence[int], *, has_rates: boo
     tls = ssl.create_default_context()
     authority.configure_trust(tls)
     port = free_port()
-    command = [path, *_ARGUMENTS[program](folder, port, to_ports, {} if has_rates else _WITHOUT_RATES)]
+    rates = {} if has_rates else _WITHOUT_RATES
+    command = [path, *_ARGUMENTS[program](folder, port, to_ports, rates)]
     environment = os.environ | {"HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
     log = folder / "proxy.log"
     with (
         log.open("wb") as out,
         subprocess.Popen(command, cwd=folder, env=environment, stdout=out, stderr=out) as process,
     ):
+
+        def send_to(ports: Sequence[int]) -> None:
+            if program == "nginx":
+                _nginx(folder, port, ports, rates)
+                process.send_signal(signal.SIGHUP)
+
         try:
             _wait_until_open(process, port, log)
-            yield Front(port, tls)
+            yield Front(port, tls, send_to)
         finally:
             process.terminate()
             process.wait(timeout=_WAIT_S)

@@ -5,8 +5,9 @@
 
 Two gateways that share a Redis stand before two engines, and a proxy, by its recipe in ``deploy/proxies``, before the
 gateways. Each server gets a SIGTERM, is waited for, and started again; an engine is taken out of the list of addresses
-first. Clients ask natively, by chat and by responses meanwhile, streamed or whole, and never twice. Exits with 1 where
-a request failed, a stream was lost, an answer was wrong, or a gateway did not end with 0.
+first, and a gateway out of nginx's, which asks no server whether it is ready. Clients ask natively, by chat and by
+responses meanwhile, streamed or whole, and never twice. Exits with 1 where a request failed, a stream was lost, an
+answer was wrong, or a gateway did not end with 0.
 """
 
 import argparse
@@ -18,7 +19,6 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -85,8 +85,11 @@ async def update(stack: Stack, proxy: Front, *, at_once: int, settle_s: float) -
         for _ in range(at_once):
             clients.create_task(_ask_until(is_over, asker, numbers, outcome))
         await asyncio.sleep(_WARM_UP_S)
+        ports = gateway_ports(stack)
         for number, program in enumerate(stack.gateways.values(), 1):
+            proxy.send_to([port for i, port in enumerate(ports, 1) if i != number])
             outcome.restarts.append(await _restart(f"gateway {number}", program))
+            proxy.send_to(ports)
             await asyncio.sleep(settle_s)
         for number, (host, program) in enumerate(stack.engines.items(), 1):
             stack.drain(host)
@@ -95,6 +98,11 @@ async def update(stack: Stack, proxy: Front, *, at_once: int, settle_s: float) -
             await asyncio.sleep(settle_s)
         is_over.set()
     return outcome
+
+
+def gateway_ports(stack: Stack) -> list[int]:
+    """Return where the gateways of a stack listen."""
+    return [int(url.rpartition(":")[2]) for url in stack.gateways]
 
 
 async def _restart(name: str, program: Program) -> Restart:
@@ -128,17 +136,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--proxy", choices=("nginx", "caddy", "envoy"), default="nginx")
     parser.add_argument("--at-once", type=int, default=32, help="clients")
-    parser.add_argument("--settle-s", type=float, default=12.0, help="seconds after each restart")
+    parser.add_argument("--settle-s", type=float, default=6.0, help="seconds after each restart")
     parser.add_argument("--logs", type=Path, help="folder that keeps the logs (default: a temporary one)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.logs or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         # Without keys and not open, gateways answer to their own machine's names alone, and the proxy has another.
-        with running_stack(folder, settings={"SEARCHR1_OPEN": "true"}) as stack:
-            ports = [urlsplit(url).port or 0 for url in stack.gateways]
-            with front(options.proxy, folder, ports, has_rates=False) as proxy:
-                outcome = asyncio.run(update(stack, proxy, at_once=options.at_once, settle_s=options.settle_s))
+        with (
+            running_stack(folder, settings={"SEARCHR1_OPEN": "true"}) as stack,
+            front(options.proxy, folder, gateway_ports(stack), has_rates=False) as proxy,
+        ):
+            outcome = asyncio.run(update(stack, proxy, at_once=options.at_once, settle_s=options.settle_s))
     print(*outcome.lines(), sep="\n")
     sys.exit(not outcome.is_clean)
 

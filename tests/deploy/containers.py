@@ -124,7 +124,6 @@ def _specification(image: Image, root: str, command: Sequence[str], variables: M
             "env": [*image.config["Env"], *(f"{name}={value}" for name, value in variables.items())],
             "capabilities": none,
             "noNewPrivileges": True,
-            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 65536, "soft": 65536}],
         },
         "mounts": [
             {"destination": place, "type": kind, "source": source, "options": options}

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -14,7 +13,7 @@ from aiohttp import web
 from loadtests.faults.stack import running_stack
 from loadtests.processes import program_path
 from loadtests.proxies import front
-from loadtests.rolling.__main__ import Outcome, Restart, update
+from loadtests.rolling.__main__ import Outcome, Restart, gateway_ports, update
 from loadtests.rolling.asking import WAYS, Asker, FailedError
 from tests.engines.pool.questions import answer_of
 
@@ -117,10 +116,11 @@ def test_gateways_end_by_themselves() -> None:
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(program_path("envoy") is None, reason="needs envoy: scripts/setup-deploy")
 def test_clients_see_nothing_of_a_rolling_update(tmp_path: Path) -> None:
-    with running_stack(tmp_path, settings={"SEARCHR1_OPEN": "true"}) as stack:
-        ports = [urlsplit(url).port or 0 for url in stack.gateways]
-        with front("envoy", tmp_path, ports) as proxy:
-            outcome = asyncio.run(update(stack, proxy, at_once=4, settle_s=SETTLE_S))
+    with (
+        running_stack(tmp_path, settings={"SEARCHR1_OPEN": "true"}) as stack,
+        front("envoy", tmp_path, gateway_ports(stack)) as proxy,
+    ):
+        outcome = asyncio.run(update(stack, proxy, at_once=4, settle_s=SETTLE_S))
     assert len(outcome.restarts) == 4
     assert outcome.num_asked.keys() == WAYS.keys()
     assert outcome.is_clean, outcome.lines()
