@@ -2,7 +2,7 @@ PYTHON ?=
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check release clean
+.PHONY: help setup demo test test-fast image-test check release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,12 +19,16 @@ test: setup ## lint, types and all tests
 test-fast: setup ## the tests that need nothing but Python, in under five minutes
 	@scripts/test-fast
 
+image-test: setup ## build the gateway's image without Docker, and run it as a restricted pod (as root)
+	@scripts/setup-image && scripts/setup-deploy && .venv/bin/python -m pytest tests/deploy/test_image.py
+
 check: setup ## lint, formatting and types only
 	@scripts/check
 
 release: setup ## build and check both distributions, and say what a maintainer does next
 	@scripts/release
 
-clean: ## remove the demo's data, builds and caches; .venv stays
+clean: ## remove the demo's data, builds, images and caches; .venv stays
+	[ ! -d .image ] || { umount -q .image/storage/overlay/*/merged; rm -rf .image; }
 	rm -rf data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find server client tests loadtests -name __pycache__ -type d -prune -exec rm -rf {} +

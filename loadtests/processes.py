@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,9 @@ from pathlib import Path
 import httpx
 
 from searchr1.engines.vllm.args import one_process_environment
+
+ROOT = Path(__file__).parents[1]
+"""This checkout."""
 
 
 class DidNotStartError(Exception):
@@ -29,6 +33,8 @@ class Server:
     pid: int
     left_processes: bool = False
     """After it was stopped: whether processes that it had started were still there. They are killed then."""
+    exit_code: int | None = None
+    """After it was stopped; negative where a signal ended it."""
 
 
 _PORTS = range(10_100, 32_768)
@@ -86,7 +92,7 @@ def running(
         server.left_processes = _outlived(process.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(timeout=10)
+        server.exit_code = process.wait(timeout=10)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, timeout_s: float) -> None:
@@ -108,6 +114,11 @@ def _outlived(group: int) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def program_path(name: str) -> str | None:
+    """Return the path of a program that ``scripts/setup-deploy`` installs or that is on the PATH; None without one."""
+    return shutil.which(name, path=f"{ROOT}/.venv-deploy/bin{os.pathsep}{os.environ.get('PATH', '')}")
 
 
 def searchr1(*arguments: str) -> list[str]:

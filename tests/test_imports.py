@@ -205,6 +205,7 @@ EXTRAS = {
     "searchr1.trainer": ("server", "demo", "train"),
     "searchr1.evaluation": ("server", "demo", "train"),
     "searchr1.retrieval.index.encoder": ("server", "dense"),
+    "searchr1.retrieval.index": ("server", "index"),
     "searchr1.data": ("server", "data"),
     "searchr1.json_texts": ("server", "data"),
     "searchr1.export.verl": ("server", "data", "train"),

@@ -18,12 +18,10 @@ from pathlib import Path
 import aiohttp
 
 from loadtests.faults.engine import question_of
-from loadtests.faults.reading import Reading, read_run
+from loadtests.faults.reading import Reading, expected, read_run
 from loadtests.faults.scenarios import SCENARIOS, Scenario
 from loadtests.faults.stack import Stack, running_stack
-from searchr1.loop.types import AnswerCompleted, LoopEvent, SearchRequested, Status, ThinkDelta
-from tests.engines.deterministic import encode
-from tests.engines.pool.questions import completion_of, new_rollout
+from searchr1.loop.types import Status
 
 
 @dataclass
@@ -64,27 +62,6 @@ class Counts:
         taken_up = sum(reading.num_taken_up > 0 for reading in self.readings)
         counted = f"{self.num_runs} | {self.num_answered} | {lost} | {self.num_wrong} | {self.num_gaps} | {taken_up}"
         return f"| {name} | {counted} | {self.took_s:.0f} |"
-
-
-def expected(number: int) -> str:
-    """Return the reasoning, query and answer of an undisturbed run, as a reader sees them."""
-    rollout, events = new_rollout(number), list[LoopEvent]()
-    events += rollout.receive_text(completion_of(number, 1), tuple(encode(completion_of(number, 1))))
-    events += rollout.end_completion("stop")
-    rollout.receive_passages(())
-    events += rollout.receive_text(completion_of(number, 2), tuple(encode(completion_of(number, 2))))
-    events += rollout.end_completion("stop")
-    return "".join(_shown(event) for event in events)
-
-
-def _shown(event: LoopEvent) -> str:
-    match event:
-        case ThinkDelta(text=text) | AnswerCompleted(text=text):
-            return text
-        case SearchRequested(query=query):
-            return query
-        case _:
-            return ""
 
 
 async def count(scenario: Scenario, stack: Stack, num_runs: int, at_once: int) -> Counts:

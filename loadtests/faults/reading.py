@@ -11,6 +11,10 @@ from typing import Any
 
 import aiohttp
 
+from searchr1.loop.types import AnswerCompleted, LoopEvent, SearchRequested, ThinkDelta
+from tests.engines.deterministic import encode
+from tests.engines.pool.questions import completion_of, new_rollout
+
 _COME_BACK_S = 30.0
 """For so long after the newest event a client tries to take its stream up."""
 _PAUSE_S = 0.25
@@ -92,3 +96,24 @@ async def _read_on(http: aiohttp.ClientSession, url: str, question: str, reading
                     reading.take(json.loads(line[6:]))
     except (aiohttp.ClientError, OSError, TimeoutError):
         return
+
+
+def expected(number: int) -> str:
+    """Return the reasoning, query and answer of an undisturbed run, as a reader sees them."""
+    rollout, events = new_rollout(number), list[LoopEvent]()
+    events += rollout.receive_text(completion_of(number, 1), tuple(encode(completion_of(number, 1))))
+    events += rollout.end_completion("stop")
+    rollout.receive_passages(())
+    events += rollout.receive_text(completion_of(number, 2), tuple(encode(completion_of(number, 2))))
+    events += rollout.end_completion("stop")
+    return "".join(_shown(event) for event in events)
+
+
+def _shown(event: LoopEvent) -> str:
+    match event:
+        case ThinkDelta(text=text) | AnswerCompleted(text=text):
+            return text
+        case SearchRequested(query=query):
+            return query
+        case _:
+            return ""

@@ -1,7 +1,7 @@
 """What faults are done to: two gateways that share a Redis, before two engines, all of which can be killed."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,10 @@ class Stack:
         """Take an engine out of service, as a cluster does with a pod that shall go."""
         self.addresses.write_text(" ".join(other for other in self.engines if other != host), "ascii")
 
+    def admit_all(self) -> None:
+        """Take all engines into service again."""
+        self.addresses.write_text(" ".join(self.engines), "ascii")
+
     def set_faults(self, *faults: Fault) -> None:
         """Have every tenth completion of each engine go wrong."""
         for file in self.fault_files:
@@ -44,11 +48,17 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    folder: Path, *, num_engines: int = 2, num_gateways: int = 2, router: str | None = None
+    folder: Path,
+    *,
+    num_engines: int = 2,
+    num_gateways: int = 2,
+    router: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Stack]:
     """Start everything in ``folder``, and end it with the block.
 
-    ``router`` is the program of vLLM's router, which then stands between gateways and engines.
+    ``router`` is the program of vLLM's router, which then stands between gateways and engines; ``settings`` are further
+    variables of the gateways.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(run_redis())
@@ -78,9 +88,9 @@ def running_stack(
             )
             command = [sys.executable, "-m", "loadtests.faults.gateway", str(addresses), *arguments[3:]]
             log = folder / f"gateway-{number}.log"
-            gateway = Program(command, gateway_port, ready="/readyz", log=log)
+            gateway = Program(command, gateway_port, ready="/readyz", log=log, timeout_s=300)
             stack.callback(gateway.stop)
-            gateways[gateway.start({**_SETTINGS, "SEARCHR1_REDIS_URL": redis.url}).url] = gateway
+            gateways[gateway.start({**_SETTINGS, "SEARCHR1_REDIS_URL": redis.url, **(settings or {})}).url] = gateway
         yield Stack(gateways, engines, addresses, tuple(files))
 
 

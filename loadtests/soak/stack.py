@@ -55,9 +55,11 @@ class Program:
         self._timeout_s = timeout_s
         self._stack = ExitStack()
         self._server: Server | None = None
+        self._environment: Mapping[str, str] = {}
 
     def start(self, environment: Mapping[str, str] | None = None) -> Server:
-        """Start it and wait until it is ready."""
+        """Start it and wait until it is ready, with the environment of its last start where none is given."""
+        self._environment = self._environment if environment is None else environment
         self._server = self._stack.enter_context(
             running(
                 self._command,
@@ -65,7 +67,7 @@ class Program:
                 ready=self._ready,
                 log=self._log,
                 timeout_s=self._timeout_s,
-                environment=environment or {},
+                environment=self._environment,
                 host=self._host,
             )
         )
@@ -82,12 +84,13 @@ class Program:
             self.send(signal.SIGKILL)
         self._stack.close()
 
-    def stop(self) -> None:
-        """End it, whatever state it is in."""
+    def stop(self) -> int | None:
+        """End it by a SIGTERM, whatever state it is in. Returns its exit code, None where it has never been started."""
         if self._server is not None:
             with contextlib.suppress(ProcessLookupError):
                 self.send(signal.SIGCONT)
         self._stack.close()
+        return None if self._server is None else self._server.exit_code
 
 
 @dataclass(frozen=True)

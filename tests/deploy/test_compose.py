@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from loadtests.processes import program_path
 from searchr1.environment import OTHER_VARIABLES
 from searchr1.settings import Settings
 from tests.deploy.manifests import ROOT, Object, load
@@ -22,17 +23,12 @@ def services() -> Object:
     return found
 
 
-def has_compose() -> bool:
-    if shutil.which("docker") is None:
-        return False
-    return subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0
-
-
 @pytest.mark.parametrize("profile", ["demo", "gpu", "observability"])
 def test_docker_takes_the_file(profile: str) -> None:
-    if not has_compose():
-        pytest.skip("needs docker with its compose plugin")
-    command = ["docker", "compose", "-f", str(FILE), "--profile", profile, "config", "--quiet"]
+    program = program_path("docker-compose")
+    if program is None:
+        pytest.skip("needs docker-compose")
+    command = [program, "-f", str(FILE), "--profile", profile, "config", "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
 

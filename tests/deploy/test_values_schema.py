@@ -66,6 +66,7 @@ BY_SCHEMA = [
     ("engine/vllm/cache", {"kind": "existingClaim"}, "/engine/vllm/cache/claim"),
     ("engine/vllm/cache/kind", "hostPath", "/engine/vllm/cache/kind"),
     ("retriever", {"enabled": True, "open": True}, "/retriever/index/existingClaim"),
+    ("retriever/image/repository", "Not A Name", "/retriever/image/repository"),
     ("valkey/enabled", True, "/valkey/existingSecret"),
     ("valkey/maxMemory", "1Gi", "/valkey/maxMemory"),
     ("autoscaling", {"keda": {"enabled": True}}, "/autoscaling/keda/serverAddress"),

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.faults.__main__ import Counts, count, expected
+from loadtests.faults.__main__ import Counts, count
 from loadtests.faults.engine import answering, question_of
-from loadtests.faults.reading import Reading
+from loadtests.faults.reading import Reading, expected
 from loadtests.faults.scenarios import SCENARIOS, Scenario
 from loadtests.faults.stack import running_stack
 from searchr1.engines.base import SamplingParams

@@ -40,7 +40,7 @@ helm.sh/chart: {{ printf "%s-%s" $context.Chart.Name $context.Chart.Version | re
 {{- end -}}
 {{- end -}}
 
-{{/* The gateway's and the retriever's image. */}}
+{{/* The gateway's image. */}}
 {{- define "searchr1.ownImage" -}}
 {{ include "searchr1.image" (list .Values.image .Chart.AppVersion) }}
 {{- end -}}
