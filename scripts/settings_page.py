@@ -152,10 +152,8 @@ def _type(name: str) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(f"`{value}`" for value in schema["enum"])
     form = {"password": "secret", "path": "file"}.get(schema.get("format", ""))
-    word = form or {"string": "text", "boolean": "on or off", "array": "JSON", "object": "JSON"}.get(
-        schema["type"], schema["type"]
-    )
-    return word + _bounds(schema)
+    words = {"string": "text", "boolean": "on or off", "array": "JSON", "object": "JSON"}
+    return str(form or words.get(schema["type"], schema["type"])) + _bounds(schema)
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
