@@ -52,7 +52,7 @@ class Installed:
     def __init__(self, folder: Path, wheel: Path, dependencies: set[str]) -> None:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], timeout=120, check=True)
         self.bin = folder / "bin"
-        pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", self.bin / "python", "install", "--quiet"]
+        pip = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install", "--quiet"]
         subprocess.run([*pip, "--no-deps", "--no-index", "--no-compile", wheel], timeout=120, check=True)
         [self.packages] = folder.glob("lib/python*/site-packages")
         for name in dependencies:
