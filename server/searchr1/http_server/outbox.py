@@ -1,7 +1,7 @@
 """The outbox of a server: what its tasks write at one moment is sent together, once they have all run.
 
-A write between two tasks costs the kernel more than twice what it costs after another write: its code has to be fetched
-again, and a reader on the same machine, who had gone to sleep, to be woken.
+A write after another one costs a quarter less than one between two tasks: the kernel's code and data are still at hand.
+The head of an answer and a body that is ready leave in one write.
 """
 
 import asyncio
