@@ -106,8 +106,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = (options.logs or Path(temporary)) / str(number)
             folder.mkdir(parents=True, exist_ok=True)
-            sizes = {"num_engines": scenario.num_engines, "num_gateways": scenario.num_gateways}
-            with running_stack(folder, router=options.router, **sizes) as stack:
+            running = running_stack(
+                folder,
+                num_engines=scenario.num_engines,
+                num_gateways=scenario.num_gateways,
+                router=options.router,
+            )
+            with running as stack:
                 counts = asyncio.run(count(scenario, stack, options.runs, options.at_once))
         print(counts.row(scenario.name), flush=True)
         is_clean &= counts.is_clean
