@@ -39,6 +39,8 @@ OF_THE_CHART = frozenset(
         "engine_priority",
         "host",
         "port",
+        "ops_host",
+        "ops_port",
         "open",
     }
     | {"drain_s", "shutdown_grace_s", "provider_keys"}

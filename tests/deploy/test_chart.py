@@ -154,6 +154,18 @@ def test_a_pod_may_take_as_long_to_stop_as_its_runs(
     assert gateway_pod(objects)["terminationGracePeriodSeconds"] == period_s
 
 
+def test_operators_may_have_a_port_of_their_own(helm: Helm) -> None:
+    monitored = {"monitoring": {"serviceMonitor": {"enabled": True}}, "networkPolicy": {"enabled": True}}
+    objects = helm.render(merged(LEAST, gateway={"opsPort": 9100}, **monitored))
+    assert environment(gateway(objects))["SEARCHR1_OPS_PORT"] == "9100"
+    assert {"name": "ops", "containerPort": 9100} in gateway(objects)["ports"]
+    of_kind = {one["kind"]: one for one in reversed(objects)}
+    assert [port["name"] for port in of_kind["Service"]["spec"]["ports"]] == ["http", "ops"]
+    assert [one["port"] for one in of_kind["ServiceMonitor"]["spec"]["endpoints"]] == ["ops"]
+    assert {"protocol": "TCP", "port": "ops"} in of_kind["NetworkPolicy"]["spec"]["ingress"][0]["ports"]
+    assert "ops" not in str(helm.render(merged(LEAST, **monitored)))
+
+
 def test_notes_tell_of_runs_that_a_short_grace_cuts(helm: Helm) -> None:
     short = merged(LEAST, gateway={"stopping": {"graceSeconds": 30}})
     assert "below the longest run (600 s)" in helm.notes(short)
