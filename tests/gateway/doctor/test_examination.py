@@ -1,8 +1,10 @@
 """``searchr1 doctor`` before servers that are well and before such as are not."""
 
+import asyncio
 import json
 import resource
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,12 +13,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.gateway.doctor import redis_server
+from searchr1.gateway.doctor.api_keys import examine_keys
 from searchr1.gateway.doctor.examination import examine
 from searchr1.gateway.doctor.finding import Finding, Verdict
 from searchr1.gateway.doctor.vllm_server import examine_server
+from searchr1.keyring.key_file import KeyFile
+from searchr1.keyring.stored_key import made_key
 from searchr1.rollout import render_prompt
 from searchr1.settings import Settings
 from searchr1.tokenizer import Tokenizer
@@ -220,6 +226,41 @@ async def test_a_port_that_is_taken_is_named(world: World) -> None:
         [finding] = bad(await world.examined(port=port))
     assert (finding.check, finding.verdict) == ("port", Verdict.WRONG)
     assert f"127.0.0.1:{port}" in finding.told
+
+
+def stored(path: Path, *expires_at: int | None) -> Path:
+    """Write a file with a key for each end."""
+    for number, end in enumerate(expires_at):
+        asyncio.run(KeyFile(path).add(made_key(f"key {number}", now=1, expires_at=end)[1]))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ends", "verdict", "told"),
+    [
+        ([None, None], Verdict.OK, "2 stored ones are active"),
+        ([None, int(time.time()) + 3600], Verdict.WARNING, "1 of 2 keys expire within a week"),
+        ([2], Verdict.WARNING, "opens anything: 1 have expired, 0 are revoked"),
+    ],
+)
+def test_stored_keys_are_looked_at(tmp_path: Path, ends: list[int | None], verdict: Verdict, told: str) -> None:
+    path = stored(tmp_path / "keys.json", *ends)
+    given = Settings(model="m", retriever="index:none", keys_file=path)
+    [finding] = asyncio.run(examine_keys(given))
+    assert finding.verdict is verdict
+    assert told in finding.told
+
+
+def test_stored_keys_that_cannot_be_read_are_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_text("{", encoding="utf-8")
+    [finding] = asyncio.run(examine_keys(Settings(model="m", retriever="index:none", keys_file=path)))
+    assert finding.verdict is Verdict.WRONG
+    in_redis = Settings(
+        model="m", retriever="index:none", redis_url=SecretStr("redis://127.0.0.1:9"), keys_in_redis=True
+    )
+    [finding] = asyncio.run(examine_keys(in_redis))
+    assert finding.verdict is Verdict.WRONG
 
 
 async def test_too_few_open_files_are_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from typing import Final
 
 from searchr1.errors import ConfigurationError
 from searchr1.gateway.access.exposure import check_exposure
+from searchr1.gateway.doctor.api_keys import examine_keys
 from searchr1.gateway.doctor.finding import Finding, ok, warning, wrong
-from searchr1.gateway.doctor.key_lengths import examine_keys
 from searchr1.gateway.doctor.machine import examine_machine
 from searchr1.gateway.doctor.model_and_engine import examine_engine
 from searchr1.gateway.doctor.providers import examine_providers
