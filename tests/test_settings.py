@@ -24,10 +24,10 @@ def test_the_defaults_of_the_search_layer_are_those_of_its_configs() -> None:
 
 
 ENVIRONMENT = {
+    "SEARCHR1_KEYS_IN_REDIS": "1",
     "SEARCHR1_SEARCH_TIMEOUT_S": "7",
     "SEARCHR1_PASSAGE_CHARS": "500",
     "SEARCHR1_REDIS_URL": "redis://h",
-    "SEARCHR1_KEYS_IN_REDIS": "true",
     "SEARCHR1_CACHE": "false",
     "SEARCHR1_CACHE_SOFT_TTL_S": "1",
     "SEARCHR1_CACHE_HARD_TTL_S": "2",
@@ -61,7 +61,7 @@ def test_every_part_of_the_search_layer_is_set_by_the_environment(monkeypatch: p
         redis_url="redis://h",
         cache=CacheConfig(False, 1, 2, 3, {"exa": (1, 2)}, 2048, 5),
         resilience=ResilienceConfig(2, 3, 4, 5, 6, True),
-        budget=BudgetConfig({"exa": 0.01}, 60, 1, 2, 3, 4, keys_have_limits=True),
+        budget=BudgetConfig({"exa": 0.01}, 60, 1, 2, 3, 4, True),
     )
     for config in (found.cache, found.resilience, found.budget):
         same = [one.name for one in fields(config) if getattr(config, one.name) == getattr(type(config)(), one.name)]

@@ -305,3 +305,19 @@ async def test_no_secret_is_told_anywhere(key_file: Path, caplog: pytest.LogCapt
     whole = "".join(answer.text + str(answer.headers) for answer in told) + caplog.text + shown
     for one in (secret, wrong.rpartition("_")[2], key.digest, key.salt):
         assert one not in whole
+
+
+async def test_gateways_with_one_redis_share_limits_and_usage(redis: RedisServer) -> None:
+    given: dict[str, Any] = {"redis_url": redis.url, "keys_in_redis": True, "admin_key": ADMIN_KEY}
+    limits = StoredLimits(requests_per_minute=2, concurrent_runs=9, searches_per_window=9)
+    text, key = await new_key(KeyPlace(redis_url=redis.url), limits=limits)
+    async with running_stage(**given) as one, running_stage(**given) as other:
+        answers = [await ask(stage, text) for stage in (one, other, one, other)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+        assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers] == ["1", "0", "0", "0"]
+        counted: dict[str, Any] = {}
+        while counted.get("requests") != 4:
+            listed = await one.client.get("/admin/keys", headers=bearer(ADMIN_KEY))
+            [counted] = [row["usage"] for row in listed.json()["data"] if row["id"] == key.id]
+            await asyncio.sleep(0.05)
+        assert (counted["runs"], counted["searches"]) == (2, 2)
