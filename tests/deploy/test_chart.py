@@ -154,6 +154,12 @@ def test_a_pod_may_take_as_long_to_stop_as_its_runs(
     assert gateway_pod(objects)["terminationGracePeriodSeconds"] == period_s
 
 
+def test_keys_in_redis_need_no_secret_of_keys(helm: Helm) -> None:
+    in_redis = merged(LEAST, gateway={"existingSecret": "", "settings": {"SEARCHR1_KEYS_IN_REDIS": True}})
+    objects = helm.render(merged(in_redis, redis={"existingSecret": "redis"}))
+    assert environment(gateway(objects))["SEARCHR1_KEYS_IN_REDIS"] == "true"
+
+
 def test_operators_may_have_a_port_of_their_own(helm: Helm) -> None:
     monitored = {"monitoring": {"serviceMonitor": {"enabled": True}}, "networkPolicy": {"enabled": True}}
     objects = helm.render(merged(LEAST, gateway={"opsPort": 9100}, **monitored))
