@@ -26,6 +26,6 @@ check: setup ## lint, formatting and types only
 	@scripts/check
 
 clean: ## remove the demo's data, builds, images and caches; .venv stays
-	[ ! -d .image ] || { umount -q .image/storage/overlay/*/merged .image/storage/overlay; rm -rf .image; }
+	[ ! -d .image ] || { umount .image/storage/overlay/*/merged .image/storage/overlay 2>/dev/null; rm -rf .image; }
 	rm -rf data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find server client tests loadtests -name __pycache__ -type d -prune -exec rm -rf {} +
