@@ -29,6 +29,6 @@ release: setup ## build and check both distributions, and say what a maintainer 
 	@scripts/release
 
 clean: ## remove the demo's data, builds, images and caches; .venv stays
-	[ ! -d .image ] || { umount -q .image/storage/overlay/*/merged; rm -rf .image; }
+	[ ! -d .image ] || { umount .image/storage/overlay/*/merged .image/storage/overlay 2>/dev/null; rm -rf .image; }
 	rm -rf data dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find server client tests loadtests -name __pycache__ -type d -prune -exec rm -rf {} +
