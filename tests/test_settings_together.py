@@ -24,6 +24,8 @@ CLASHING: list[dict[str, Any]] = [
     {"max_prompt_tokens": 5000},
     {"tenant_keys": {}},
     {"tenant_keys": {"acme": ["k1"]}, "tenant_weights": {"other": 2}},
+    {"ops_host": "127.0.0.1"},
+    {"ops_port": 8000},
     {"rewrite_url": "ftp://h", "rewrite_model": "m"},
     {"rewrite_url": ENGINE},
     {"engine": "vllm-http"},

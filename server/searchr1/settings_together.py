@@ -128,7 +128,7 @@ CLASHES: Final = (
     ),
     Clash(
         ("max_question_chars", "max_body_bytes"),
-        lambda s: s.max_question_chars > s.max_body_bytes,
+        lambda s: "max_question_chars" in s.model_fields_set and s.max_question_chars > s.max_body_bytes,
         "SEARCHR1_MAX_QUESTION_CHARS is {max_question_chars}, and no body of {max_body_bytes} bytes "
         "(SEARCHR1_MAX_BODY_BYTES) holds so many",
     ),
@@ -175,8 +175,8 @@ IDLE: Final = (
     Idle("open", lambda s: s.open and s.asks_for_keys, "there are API keys, and they are asked for"),
     Idle(
         "share_cache",
-        lambda s: s.share_cache and not s.api_keys,
-        "it is for the keys in SEARCHR1_API_KEYS, and there are none",
+        lambda s: s.share_cache and not s.api_keys and s.key_place is None,
+        "it is for keys of no tenant, and there are none",
     ),
     Idle("share_cache", lambda s: s.share_cache and not s.cache, "SEARCHR1_CACHE is off"),
     *map(

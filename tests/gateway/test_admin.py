@@ -168,8 +168,9 @@ async def test_a_served_checkpoint_that_is_gone_can_be_compared_with_none(
 async def test_reloads_at_once_come_one_after_the_other(stage: Stage, engine: ReloadableEngine, other: Path) -> None:
     answers = await asyncio.gather(*(reload(stage, folder=str(other), version=str(i)) for i in range(3)))
     assert [answer.status_code for answer in answers] == [200] * 3
-    assert [version for _, version in engine.taken] == ["0", "1", "2"]
-    assert stage.services.default.policy_version == "2"
+    # Each has a connection of its own, and no order.
+    assert sorted(version for _, version in engine.taken) == ["0", "1", "2"]
+    assert stage.services.default.policy_version == engine.taken[-1][1]
 
 
 async def test_an_engine_that_runs_elsewhere_is_not_ours_to_reload() -> None:
