@@ -14,6 +14,7 @@ import pytest
 from loadtests.paced_stack import paced_engine
 from loadtests.processes import free_port, running, searchr1
 from searchr1.demo.bundle import CHECKPOINT
+from tests.support.otlp_receiver import receiving
 from tests.support.redis_server import RedisServer, run_redis
 
 pytestmark = [pytest.mark.redis, pytest.mark.process]
@@ -124,6 +125,7 @@ def test_no_secret_comes_out(tmp_path: Path) -> None:
     with (
         run_redis(f"user gateway on >{SECRETS['redis_password']} ~* &* +@all") as redis,
         paced_engine(tmp_path, tokens_per_s=500, num_tokens=8, searches=1) as engine,
+        receiving() as collector,
     ):
         address = engine.url.removeprefix("http://")
         environment = {
@@ -138,6 +140,8 @@ def test_no_secret_comes_out(tmp_path: Path) -> None:
             "SEARCHR1_REWRITE_URL": "http://127.0.0.1:9/v1",
             "SEARCHR1_REWRITE_MODEL": "m",
             "SEARCHR1_REWRITE_API_KEY": SECRETS["rewrite_key"],
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "SEARCHR1_TRACE_CONTENT": "1",
             "SEARCHR1_LOG_LEVEL": "debug",
             "SEARCHR1_ACCESS_LOG": "1",
             "SEARCHR1_DEADLINE_S": "3",
@@ -153,6 +157,8 @@ def test_no_secret_comes_out(tmp_path: Path) -> None:
             redis.kill()
             seen["answers without Redis"] = told(gateway.url)
         seen["log"] = log.read_text("utf-8")
+        seen["traces"] = "\n".join(map(str, collector.spans))
+    assert QUESTION in seen["traces"], "content is recorded, and keys are none"
     assert "keys are refused" in seen["log"]
     assert "/v1/research" in seen["log"]
     assert {where: found_in(text) for where, text in seen.items() if found_in(text)} == {}
