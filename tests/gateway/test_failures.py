@@ -16,7 +16,8 @@ from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.vllm.http import VllmHttpEngine
 from searchr1.errors import EngineError, EngineOverloadedError, EngineUnavailableError
 from searchr1.gateway.failures import RUN_FAILURES, SEARCH_FAILURES
-from searchr1.gateway.runs.seats import NoSlotError, Seats
+from searchr1.gateway.runs.errors import NoSlotError
+from searchr1.gateway.runs.seats import Seats
 from searchr1.identity import ANYONE
 from searchr1.loop.types import TokenIds
 from searchr1.retrieval.base import FailureKind, SearchFailed

@@ -12,7 +12,8 @@ import pytest
 
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, EngineHealth, ReplicaView
-from searchr1.gateway.runs.seats import NoSlotError, SeatExpiredError, Seats
+from searchr1.gateway.runs.errors import NoSlotError, SeatExpiredError
+from searchr1.gateway.runs.seats import Seats
 from searchr1.identity import ANYONE, Caller
 from searchr1.scheduling.decisions import Decision
 from searchr1.scheduling.options import SchedulingOptions

@@ -21,7 +21,7 @@ from searchr1.gateway.failures import search_failure
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.routes.run_requests import chosen_model, require_room, require_within_limits
 from searchr1.gateway.runs.drive import run_events
-from searchr1.gateway.runs.seats import NoSlotError, SeatExpiredError
+from searchr1.gateway.runs.errors import NoSlotError, SeatExpiredError
 from searchr1.gateway.services import Services, services_of
 from searchr1.gateway.shown import title_and_text
 from searchr1.identity import Caller

@@ -38,7 +38,7 @@ from searchr1.gateway.routes.run_requests import (
     raise_if_failed,
 )
 from searchr1.gateway.routes.streaming import event_stream
-from searchr1.gateway.runs.seats import NoSlotError
+from searchr1.gateway.runs.errors import NoSlotError
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import services_of
 from searchr1.gateway.sse import DONE, encode_data, encode_json

@@ -15,11 +15,10 @@ from searchr1.gateway.candidates import model_for
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
 from searchr1.gateway.routes.streaming import EventStream, client_left, resumed_stream
-from searchr1.gateway.runs.errors import RunsUnreachableError
+from searchr1.gateway.runs.errors import NoSlotError, PromptTooLargeError, RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.question import AskedQuestion, question_of
-from searchr1.gateway.runs.seats import NoSlotError, PromptTooLargeError
 from searchr1.gateway.runs.store.base import RunUnreadableError
 from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import Services, services_of

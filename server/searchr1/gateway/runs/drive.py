@@ -13,11 +13,12 @@ from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import LEAST_S, Plan
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.run_metrics import LeftQueue
+from searchr1.gateway.runs.errors import SeatExpiredError
 from searchr1.gateway.runs.events import EventMapper, Queued
 from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.record import Recorder
 from searchr1.gateway.runs.replay import Past
-from searchr1.gateway.runs.seats import Seat, SeatExpiredError
+from searchr1.gateway.runs.seats import Seat
 from searchr1.gateway.services import Services
 from searchr1.loop.types import ActionInvalid, AnswerCompleted, AnswerDelta, SearchRequested, Status, ThinkDelta
 from searchr1.turns import Turns

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from searchr1.deadline import Deadline, DeadlinePassedError
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.runs.conversation import fitted, harmless, shown
+from searchr1.gateway.runs.errors import SeatExpiredError
 from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, checked
-from searchr1.gateway.runs.seats import SeatExpiredError
 from searchr1.gateway.served_model import ServedModel
 from searchr1.identity import Caller
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn, fold_conversation

@@ -12,6 +12,7 @@ from typing import Final
 from searchr1.engines.base import Replicated, ServedEngine, TellsMetrics
 from searchr1.engines.pool.load import load_of
 from searchr1.errors import EngineError
+from searchr1.gateway.runs.errors import NoSlotError, PromptTooLargeError, SeatExpiredError
 from searchr1.gateway.runs.shared_capacity import BALANCE_S, SharedCapacity
 from searchr1.identity import Caller
 from searchr1.scheduling.decisions import Admit, Decision, Expire, Moved, Pause, Refuse, Resume
@@ -27,30 +28,6 @@ _CAPACITY_EVERY_S: Final = 30.0
 _RETRY_S: Final = 1.0
 _NOTHING_YET: Final = Part(0, 1 << 62)
 """Of a replica that others may use, until it is known what they leave: nothing starts, and what runs goes on."""
-
-
-class NoSlotError(Exception):
-    """Lack of room for a run, in the queue too. ``str()`` tells people to try again."""
-
-    def __init__(self, retry_after_s: float) -> None:
-        """``retry_after_s`` is when there may be room again for whoever was refused."""
-        super().__init__("The server runs as many requests as it can; try again shortly.")
-        self.retry_after_s = retry_after_s
-
-
-class PromptTooLargeError(NoSlotError):
-    """Refusal of a prompt that no replica's KV cache holds, however empty. ``str()`` tells people what to change."""
-
-    def __init__(self, num_ids: int, largest_tokens: int) -> None:
-        """``num_ids`` is the prompt's length, ``largest_tokens`` the largest KV cache, both in tokens."""
-        super().__init__(retry_after_s=60.0)
-        self.args = (
-            f"The question makes a prompt of {num_ids} tokens; the engine's cache holds {largest_tokens}. Shorten it.",
-        )
-
-
-class SeatExpiredError(Exception):
-    """A run's deadline passed while it waited for its start."""
 
 
 class Seats:

@@ -28,10 +28,10 @@ from searchr1.gateway.access.stored_plan import (
     decode_plan,
 )
 from searchr1.gateway.runs.drive import RunDrive, seat_of, trace_of
+from searchr1.gateway.runs.errors import NoSlotError
 from searchr1.gateway.runs.journal import Journal, JournalError, NewerJournalError, read_inputs
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.replay import Past, replay
-from searchr1.gateway.runs.seats import NoSlotError
 from searchr1.gateway.runs.store.base import (
     HANDED_OVER,
     History,
