@@ -232,13 +232,13 @@ IDLE: Final = (
     ),
     Idle(
         "search_budget_per_tenant",
-        lambda s: s.search_budget_per_tenant is not None and not s.tenant_keys,
-        "there are no SEARCHR1_TENANT_KEYS",
+        lambda s: s.search_budget_per_tenant is not None and not s.tenant_keys and s.key_place is None,
+        "there are no SEARCHR1_TENANT_KEYS, and no stored keys",
     ),
     Idle(
         "search_budget_usd_per_tenant",
-        lambda s: s.search_budget_usd_per_tenant is not None and not s.tenant_keys,
-        "there are no SEARCHR1_TENANT_KEYS",
+        lambda s: s.search_budget_usd_per_tenant is not None and not s.tenant_keys and s.key_place is None,
+        "there are no SEARCHR1_TENANT_KEYS, and no stored keys",
     ),
     *(
         Idle(
@@ -250,13 +250,16 @@ IDLE: Final = (
     ),
     Idle(
         "search_budget_window_s",
-        lambda s: all(
-            limit is None
-            for limit in (
-                s.search_budget_per_key,
-                s.search_budget_per_tenant,
-                s.search_budget_usd_per_key,
-                s.search_budget_usd_per_tenant,
+        lambda s: (
+            s.key_place is None
+            and all(  # Stored keys bring limits of their own.
+                limit is None
+                for limit in (
+                    s.search_budget_per_key,
+                    s.search_budget_per_tenant,
+                    s.search_budget_usd_per_key,
+                    s.search_budget_usd_per_tenant,
+                )
             )
         ),
         "there is no budget: see SEARCHR1_SEARCH_BUDGET_PER_KEY and the others",

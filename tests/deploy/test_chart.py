@@ -158,6 +158,9 @@ def test_keys_in_redis_need_no_secret_of_keys(helm: Helm) -> None:
     in_redis = merged(LEAST, gateway={"existingSecret": "", "settings": {"SEARCHR1_KEYS_IN_REDIS": True}})
     objects = helm.render(merged(in_redis, redis={"existingSecret": "redis"}))
     assert environment(gateway(objects))["SEARCHR1_KEYS_IN_REDIS"] == "true"
+    forgetful = merged(in_redis, valkey={"enabled": True, "existingSecret": "v", "persistence": {"enabled": False}})
+    with pytest.raises(ValueError, match="which forgets them when it restarts"):
+        helm.render(forgetful)
 
 
 def test_operators_may_have_a_port_of_their_own(helm: Helm) -> None:
@@ -165,10 +168,17 @@ def test_operators_may_have_a_port_of_their_own(helm: Helm) -> None:
     objects = helm.render(merged(LEAST, gateway={"opsPort": 9100}, **monitored))
     assert environment(gateway(objects))["SEARCHR1_OPS_PORT"] == "9100"
     assert {"name": "ops", "containerPort": 9100} in gateway(objects)["ports"]
-    of_kind = {one["kind"]: one for one in reversed(objects)}
-    assert [port["name"] for port in of_kind["Service"]["spec"]["ports"]] == ["http", "ops"]
-    assert [one["port"] for one in of_kind["ServiceMonitor"]["spec"]["endpoints"]] == ["ops"]
-    assert {"protocol": "TCP", "port": "ops"} in of_kind["NetworkPolicy"]["spec"]["ingress"][0]["ports"]
+    of_kind = {(one["kind"], one["metadata"]["name"]): one for one in objects}
+    clients, operators = (of_kind["Service", name]["spec"] for name in ("release-searchr1", "release-searchr1-ops"))
+    assert [port["targetPort"] for port in clients["ports"]] == ["http"]
+    assert [port["targetPort"] for port in operators["ports"]] == ["ops"]
+    assert operators["selector"] == clients["selector"]
+    assert "type" not in operators, "whatever the clients' is, this one stays inside"
+    monitor = of_kind["ServiceMonitor", "release-searchr1"]["spec"]
+    labels = of_kind["Service", "release-searchr1-ops"]["metadata"]["labels"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    ingress = of_kind["NetworkPolicy", "release-searchr1"]["spec"]["ingress"]
+    assert [port["port"] for rule in ingress for port in rule["ports"]] == ["http", "ops"]
     assert "ops" not in str(helm.render(merged(LEAST, **monitored)))
 
 
