@@ -108,8 +108,8 @@ class Settings(BaseSettings):
     """Keys that clients may use, beside ``tenant_keys`` and stored keys; where there are none of all three, no key is
     asked for, on this machine alone or with ``open``."""
     admin_key: Key | None = None
-    """The key that opens ``/admin``, as stored keys with the scope ``admin`` do, and the list of runs where there are no
-    API keys, as a bearer token; to all others both are closed."""
+    """The key that opens ``/admin``, as stored keys with the scope ``admin`` do, and the list of runs where there are
+    no API keys, as a bearer token; to all others both are closed."""
     cors_origins: SplitTexts = ()
     """Origins whose pages may call this server from a browser; ``*`` is any."""
     page_about: str | None = Field(default=None, max_length=500)
