@@ -51,7 +51,7 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f\"http://127.0.0.1:{os.environ['SEARCHR1_PORT']}/healthz\", timeout=2)"]
 ENTRYPOINT ["searchr1"]
 CMD ["serve"]
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Search-R1 Serve" \
       org.opencontainers.image.description="The serving system for Search-R1 models: a reason-and-search loop on vLLM, behind one gateway" \

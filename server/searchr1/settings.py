@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     is started here."""
     engine_cache_salt: bool | None = None
     """Keep cached prefixes of tenants apart in vLLM, so that nobody can find out by time what another tenant has asked;
-    by default where there are ``tenant_keys``."""
+    by default where there are ``tenant_keys`` or stored keys."""
     engine_session_secret: Key | None = None
     """Makes the ids by which engines and routers know runs and tenants; gateways that share engines need the same one.
     By default a random one of this process."""
@@ -105,10 +105,11 @@ class Settings(BaseSettings):
     """Serve without API keys to all who reach ``host``, and take any ``Host`` header; without it a server that has no
     keys serves its own machine alone."""
     api_keys: SplitKeys = ()
-    """Keys that clients may use; none means that no key is asked for, on this machine alone or with ``open``."""
+    """Keys that clients may use, beside ``tenant_keys`` and stored keys; where there are none of all three, no key is
+    asked for, on this machine alone or with ``open``."""
     admin_key: Key | None = None
-    """The key that opens ``/admin``, and the list of runs where there are no API keys, as a bearer token; without one
-    both are closed to all."""
+    """The key that opens ``/admin``, as stored keys with the scope ``admin`` do, and the list of runs where there are
+    no API keys, as a bearer token; to all others both are closed."""
     cors_origins: SplitTexts = ()
     """Origins whose pages may call this server from a browser; ``*`` is any."""
     page_about: str | None = Field(default=None, max_length=500)
