@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from searchr1.gateway.bounds import http_bounds
 from searchr1.gateway.errors import ApiError, nothing_at
+from searchr1.http_server.paths import without_controls
 from searchr1.http_server.serving import server_config
 from searchr1.settings import Settings
 
@@ -70,7 +71,8 @@ def ops_config(app: ASGIApp, settings: Settings) -> Any:
 
 
 def _is_theirs(path: str) -> bool:
-    return _is_below(path, OF_OPERATORS)
+    # A route's pattern also matches a path with a line's end behind it.
+    return _is_below(without_controls(path), OF_OPERATORS)
 
 
 def _is_on_both(path: str) -> bool:
