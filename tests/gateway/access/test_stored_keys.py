@@ -12,6 +12,7 @@ from searchr1.errors import ConfigurationError
 from searchr1.gateway.access import stored_keys
 from searchr1.gateway.access.api_keys import ApiKeys
 from searchr1.gateway.errors import ApiError
+from searchr1.gateway.routes.idempotency import REPLAYED
 from searchr1.keyring.key_file import KeyFile
 from searchr1.keyring.key_place import KeyPlace
 from searchr1.keyring.opening import open_keys
@@ -255,6 +256,22 @@ async def test_a_key_that_has_used_its_tokens_is_told_so(key_file: Path) -> None
         assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
         assert refused.headers["x-should-retry"] == "false"
         assert 86_000 < int(refused.headers["retry-after"]) <= 86_400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_is_sent_again_gets_its_run_whatever_the_limits(key_file: Path, stream: bool) -> None:
+    text, _ = await new_key(key_file, limits=StoredLimits(tokens_per_day=1, requests_per_minute=1))
+    sent, body = {**bearer(text), "Idempotency-Key": "known"}, {**ASK, "stream": stream}
+    async with running_stage(keys_file=key_file) as stage:
+        first, again = [await stage.client.post("/v1/research", json=body, headers=sent) for _ in range(2)]
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert (again.headers["x-run-id"], again.headers[REPLAYED]) == (first.headers["x-run-id"], "true")
+        assert refusal(await ask(stage, text)) == (429, "token_limit_exceeded")
+        deleted = await stage.client.delete(f"/v1/research/{first.headers['x-run-id']}", headers=sent)
+        assert deleted.status_code == 200
+        for _ in range(2):  # It would be another run.
+            refused = await stage.client.post("/v1/research", json=body, headers=sent)
+            assert refusal(refused) == (429, "token_limit_exceeded")
 
 
 async def test_a_keys_own_limit_of_searches_replaces_the_one_of_all(key_file: Path) -> None:
