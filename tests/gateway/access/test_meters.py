@@ -15,6 +15,7 @@ from searchr1.gateway.access.meters import TOKENS_WINDOW_S, MeterError, OwnMeter
 from searchr1.gateway.access.redis_meters import RedisMeters
 from searchr1.identity import ANYONE, Caller, KeyLimits
 from searchr1.redis_client import RedisClient, open_redis
+from tests.gateway.conftest import eventually
 from tests.support.redis_server import RedisServer
 
 THREE_A_MINUTE = KeyLimits(requests_per_minute=3)
@@ -301,8 +302,7 @@ async def test_leases_are_renewed_before_all_else(redis: RedisServer) -> None:
         with await limiter.permit(caller):
             limiter.spend(caller, 1)
         async with limiter:
-            while len(noting.told) < 3:
-                await asyncio.sleep(0.01)
+            await eventually(lambda: len(noting.told) >= 3)
     assert noting.told == ["renew", "spend", "end"]
     await client.aclose()
 
@@ -316,8 +316,7 @@ async def test_ends_that_could_not_be_told_are_told_later(redis: RedisServer) ->
         for caller in (ONE_AT_ONCE, replace(ONE_AT_ONCE, key_id="l")):
             with await limiter.permit(caller):
                 pass
-        while noting.told.count("end") < 2:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: noting.told.count("end") >= 2)
     assert not await client.keys("searchr1:limit:*:runs")
     await client.aclose()
 
@@ -330,7 +329,6 @@ async def test_an_unexpected_error_does_not_end_the_telling(
     noting = NotingMeters(client, is_broken=True)
     async with KeyLimiter(shared=noting) as limiter:
         limiter.spend(ONE_AT_ONCE, 1)
-        while "spend" not in noting.told:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: "spend" in noting.told)
     assert "met an error of the server's own" in caplog.text
     await client.aclose()

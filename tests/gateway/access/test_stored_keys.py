@@ -148,6 +148,28 @@ async def test_a_store_without_keys_opens_nothing(key_file: Path) -> None:
         assert (await stage.client.get("/page.json")).json()["needs_key"] is True
 
 
+async def test_a_store_without_keys_is_warned_of(
+    key_file: Path, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis.client() as client:
+        client.flushall()
+    async with running_stage(redis_url=redis.url, keys_in_redis=True):
+        assert warnings_of_none(caplog) == 1
+    full = key_file.read_text()  # noqa: ASYNC240 (a test may wait for a file)
+    async with running_stage(keys_file=key_file) as stage:
+        for number in (2, 3):
+            replaced(key_file, '{"version": 1, "keys": []}')
+            await eventually(lambda number=number: warnings_of_none(caplog) == number)
+            replaced(key_file, full)
+            await eventually(lambda: len(stage.services.access.keys._stored.ring) == 1)  # type: ignore[union-attr,arg-type]
+
+
+def warnings_of_none(caplog: pytest.LogCaptureFixture) -> int:
+    told = [record for record in caplog.records if "there is none" in record.message]
+    assert {record.levelno for record in told} <= {logging.WARNING}
+    return len(told)
+
+
 async def test_keys_of_the_settings_work_beside_stored_ones(key_file: Path) -> None:
     text, _ = await new_key(key_file)
     async with running_stage(keys_file=key_file, api_keys="plain", admin_key=ADMIN_KEY) as stage:

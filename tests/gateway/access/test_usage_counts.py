@@ -9,6 +9,7 @@ from searchr1.gateway.access import usage_counts
 from searchr1.gateway.access.usage_counts import UsageCounts
 from searchr1.identity import Caller
 from searchr1.keyring.usage import MemoryUsage, Usage
+from tests.gateway.conftest import eventually
 
 CALLER = Caller(key_id="k")
 
@@ -59,7 +60,6 @@ async def test_an_unexpected_error_ends_no_storing(caplog: pytest.LogCaptureFixt
     store = BuggyUsage()
     async with UsageCounts(store) as counts:
         counts.searched(CALLER)
-        while not await store.read():
-            await asyncio.sleep(0.01)
+        await eventually(lambda: store.num_asked > 1)
         assert await store.read() == {"k": Usage(searches=1)}
     assert "met an error of the server's own" in caplog.text
