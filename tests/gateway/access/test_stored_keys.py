@@ -260,12 +260,27 @@ async def test_one_run_too_many_waits_for_another_to_end(key_file: Path, path: s
 
 
 async def test_choices_are_runs_and_a_refused_request_keeps_none(key_file: Path) -> None:
-    text, _ = await new_key(key_file, limits=StoredLimits(concurrent_runs=2))
-    async with running_stage(keys_file=key_file) as stage:
+    text, _ = await new_key(key_file, limits=StoredLimits(concurrent_runs=3))
+    engine = StageEngine(hold=asyncio.Event())
+    assert engine.hold is not None
+    async with running_stage(engine=engine, keys_file=key_file) as stage:
+        first = asyncio.create_task(ask(stage, text))
+        await eventually(lambda: engine.num_open == 1)
         for _ in range(3):
             refused = await ask(stage, text, "/v1/chat/completions", {**CHAT, "n": 3})
             assert refusal(refused) == (429, "concurrency_limit_exceeded")
-        assert (await ask(stage, text, "/v1/chat/completions", {**CHAT, "n": 2})).status_code == 200
+        engine.hold.set()
+        assert (await first).status_code == 200
+        assert (await ask(stage, text, "/v1/chat/completions", {**CHAT, "n": 3})).status_code == 200
+
+
+async def test_more_choices_than_a_key_may_have_runs_are_never_asked_for_again(key_file: Path) -> None:
+    text, _ = await new_key(key_file, limits=StoredLimits(concurrent_runs=2))
+    async with running_stage(keys_file=key_file) as stage:
+        refused = await ask(stage, text, "/v1/chat/completions", {**CHAT, "n": 3})
+        assert refusal(refused) == (400, "above_maximum")
+        assert "may have 2 at once" in refused.json()["error"]["message"]
+        assert "retry-after" not in refused.headers
 
 
 async def test_a_key_that_has_used_its_tokens_is_told_so(key_file: Path) -> None:
