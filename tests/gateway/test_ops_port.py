@@ -6,20 +6,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 import uvicorn
 from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
 
 from loadtests.processes import free_port, running, searchr1
 from searchr1.demo.bundle import CHECKPOINT
 from searchr1.gateway.app import create_app
 from searchr1.gateway.bounds import http_bounds
-from searchr1.gateway.ops_port import ops_config
+from searchr1.gateway.ops_port import SeparatePorts, ops_config
 from searchr1.http_server.serving import server_config
 from searchr1.settings import Settings
-from tests.gateway.conftest import eventually
+from tests.gateway.conftest import eventually, running_stage
 from tests.support.redis_server import RedisServer
 
 GIVEN: dict[str, Any] = {"model": "m", "retriever": "index:none"}
@@ -74,6 +76,24 @@ async def test_no_way_of_writing_a_path_leads_past_the_port(path: str) -> None:
             answer = await clients.get(str(clients.base_url).rstrip("/") + path, headers=headers)
             assert answer.status_code in (404, 421)
             assert "searchr1_" not in answer.text
+
+
+@pytest.mark.parametrize("control", ["%0A", "%0D", "%00", "%09", "%7F", "%0a%0a", "%0A/", "%C2%85"])
+async def test_a_path_with_a_control_character_leads_nowhere(control: str) -> None:
+    async with running_stage(ops_port=9) as stage:
+        for path in (*OURS, *EVERYONES, *CLIENTS):
+            answer = await stage.client.get(path + control)
+            assert answer.status_code == 404, (path, answer.text)
+            assert answer.json()["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("path", ["/metrics\n", "/metr\rics", "/admin\x00", "/admin\n/keys", "/docs\x7f"])
+async def test_the_separation_of_ports_is_deceived_by_no_control_character(path: str) -> None:
+    async def reached(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("it was let through")
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(SeparatePorts(reached)), base_url="http://h") as client:
+        assert (await client.get(quote(path))).status_code == 404
 
 
 async def test_a_hidden_path_is_answered_as_one_that_is_not_there() -> None:

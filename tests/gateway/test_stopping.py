@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,9 @@ async def test_a_run_that_is_ended_twice_or_by_two_at_once_ends_once() -> None:
 class Serving:
     """A gateway served by ``process`` in this program, which takes this program's signals."""
 
-    def __init__(self, url: str, engine: StageEngine, task: "asyncio.Task[None]") -> None:
+    def __init__(self, url: str, engine: StageEngine, task: "asyncio.Task[None]", ops_url: str = "") -> None:
         self.url, self.engine, self.task = url, engine, task
+        self.ops_url = ops_url
         self.client = httpx.AsyncClient(base_url=url, timeout=30)
 
     async def probe(self, path: str = "/readyz") -> httpx.Response:
@@ -112,9 +113,13 @@ async def serving(
     *,
     opened: asyncio.Event | None = None,
     error: Exception | None = None,
+    closing: Callable[[], Awaitable[None]] | None = None,
     **given: Any,
 ) -> AsyncIterator[Serving]:
-    """Serve ``engine``; with ``opened``, services open once it is set, and fail to with ``error``."""
+    """Serve ``engine``; with ``opened``, services open once it is set, and fail to with ``error``.
+
+    They close with ``closing``.
+    """
     settings = Settings.model_validate({"model": MODEL, "retriever": "index:none", "port": 0, **given})
     ports: list[int] = []
 
@@ -127,6 +132,8 @@ async def serving(
         tokenizer, search = byte_tokenizer(), SearchLayer(StageRetriever())
         model = ServedModel(settings, tokenizer, engine, Admission(settings, tokenizer, search))
         yield Services(settings, ServedModels([model]), search)
+        if closing is not None:
+            await closing()
 
     def bind_and_tell(host: str, port: int) -> Any:
         listener = bind(host, port)
@@ -137,8 +144,9 @@ async def serving(
     monkeypatch.setattr(process, "bind", bind_and_tell)
     loop, task = asyncio.get_running_loop(), asyncio.create_task(process._serve(settings))
     try:
-        await eventually(lambda: bool(ports))
-        yield Serving(f"http://127.0.0.1:{ports[0]}", engine, task)
+        await eventually(lambda: len(ports) > ("ops_port" in given))
+        url, ops_url = (f"http://127.0.0.1:{port}" for port in (ports[0], ports[-1]))
+        yield Serving(url, engine, task, ops_url)
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -196,6 +204,25 @@ async def test_after_sigterm_requests_are_taken_while_the_balancer_is_told(monke
         await server.task
         with pytest.raises(httpx.ConnectError):
             await server.probe()
+
+
+async def test_the_operators_port_is_shut_before_services_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[object] = []
+
+    async def closing() -> None:
+        try:
+            told.append((await server.client.get(f"{server.ops_url}/healthz")).status_code)
+        except httpx.ConnectError:
+            told.append("nobody listens")
+
+    async with serving(monkeypatch, StageEngine(), closing=closing, ops_port=0, drain_s=0) as server:
+        await server.until(lambda answer: answer.status_code == 200)
+        held = await server.client.get(f"{server.ops_url}/healthz")  # Its connection is kept alive.
+        assert held.status_code == 200
+        os.kill(os.getpid(), signal.SIGTERM)
+        await server.task
+        await server.client.aclose()
+    assert told == ["nobody listens"]
 
 
 @pytest.mark.parametrize("surface", [name for name in SURFACES if "background" not in name])

@@ -60,6 +60,15 @@ def break_off(path: Path) -> None:
     path.write_text("{")
 
 
+def make_link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+
+
+def is_link(path: Path) -> bool:
+    return path.is_symlink()
+
+
 def text_of(path: Path) -> str:
     return path.read_text()
 
@@ -108,6 +117,37 @@ async def test_a_file_that_is_replaced_keeps_its_mode(key_file: Path) -> None:
         set_mode(key_file, 0o640)
         await store.add(new_key())
     assert mode_of(key_file) == 0o640
+
+
+@pytest.mark.parametrize("known_as", ["link", "target"])
+async def test_a_link_stays_and_what_it_leads_to_is_changed(key_file: Path, known_as: str) -> None:
+    link = key_file.parent.parent / "linked" / "keys.json"
+    make_link(link, key_file)
+    key = new_key()
+    async with opened(KeyPlace(file=link)) as store, opened(KeyPlace(file=key_file)) as other:
+        await store.add(key)
+        await (store if known_as == "link" else other).revoke(key.id, now=NOW)
+        for one in (store, other):
+            reading = await one.read()
+            assert reading is not None
+            assert [each.revoked_at for each in reading.keys] == [NOW]
+    assert is_link(link)
+    assert names_beside(link) == {"keys.json"}
+    assert names_beside(key_file) == {"keys.json", ".keys.json.lock"}
+
+
+async def test_an_id_that_may_hold_a_secret_is_not_quoted(key_file: Path, redis: RedisServer) -> None:
+    text, key = made_key("one", now=NOW)
+    secret = text.rpartition("_")[2]
+    for place in (KeyPlace(file=key_file), KeyPlace(redis_url=redis.url)):
+        async with opened(place) as store:
+            await store.add(key)
+            for given in (text, text.upper(), text[:-1], f" {text}", secret, f"sr1_{secret[:9]}"):
+                with pytest.raises(UnknownKeyError) as caught:
+                    await store.revoke(given, now=NOW)
+                assert secret[:5].lower() not in str(caught.value).lower()
+            with pytest.raises(UnknownKeyError, match="no key has the id 'nope'"):
+                await store.revoke("nope", now=NOW)
 
 
 def _twice(path: Path) -> None:

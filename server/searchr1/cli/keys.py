@@ -112,7 +112,7 @@ def revoke(
     try:
         key = _with_store(place, lambda store: store.revoke(wanted, now=int(time.time())))
     except UnknownKeyError as error:
-        raise UnknownKeyError(f"{error}; 'searchr1 keys list' shows them all") from error
+        raise UnknownKeyError(f"{error}. Revoke takes a key's id: 'searchr1 keys list' shows them all") from error
     typer.echo(f"{key.id} ({one_line(key.name)}) is revoked.")
 
 

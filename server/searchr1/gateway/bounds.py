@@ -11,6 +11,8 @@ _PROBES = frozenset({"/healthz", "/readyz", "/health", "/ping", "/metrics"})
 _FILES_PER_RUN = 2
 """Open files of a run besides its client's: the engine's connection, and a search's."""
 _OTHER_FILES = 64
+OPS_CONNECTIONS = 64
+"""Connections at once to the operators' port."""
 
 
 def http_bounds(settings: Settings) -> HttpBounds:
@@ -37,7 +39,8 @@ def num_files(settings: Settings) -> int:
 
 def _num_reserved(settings: Settings) -> int:
     num_runs = sum(model.settings.max_concurrent_runs for model in model_configs(settings))
-    return _OTHER_FILES + _FILES_PER_RUN * num_runs
+    of_operators = 0 if settings.ops_port is None else OPS_CONNECTIONS
+    return _OTHER_FILES + of_operators + _FILES_PER_RUN * num_runs
 
 
 def _refusal(status: int, message: str, code: str) -> bytes:

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from searchr1.gateway.bounds import http_bounds
+from searchr1.gateway.bounds import OPS_CONNECTIONS, http_bounds
 from searchr1.gateway.errors import ApiError, nothing_at
+from searchr1.http_server.paths import without_controls
 from searchr1.http_server.serving import server_config
 from searchr1.settings import Settings
 
@@ -21,7 +22,6 @@ PROBES: Final = ("/healthz", "/readyz", "/health", "/ping", "/version")
 OF_OPERATORS: Final = ("/metrics", "/admin", "/docs")
 """Served on theirs alone, where they have one; with everything below."""
 _ALSO_THERE: Final = (*PROBES, "/openapi.json", "/assets")
-_MAX_CONNECTIONS: Final = 64
 _MARK: Final = "searchr1.operators"
 
 
@@ -65,12 +65,13 @@ def ops_config(app: ASGIApp, settings: Settings) -> Any:
     async def marked(scope: Scope, receive: Receive, send: Send) -> None:
         await app({**scope, _MARK: True}, receive, send)
 
-    bounds = replace(http_bounds(settings), max_connections=_MAX_CONNECTIONS)
+    bounds = replace(http_bounds(settings), max_connections=OPS_CONNECTIONS)
     return server_config(marked, bounds, lifespan="off", log_config=None)
 
 
 def _is_theirs(path: str) -> bool:
-    return _is_below(path, OF_OPERATORS)
+    # A route's pattern also matches a path with a line's end behind it.
+    return _is_below(without_controls(path), OF_OPERATORS)
 
 
 def _is_on_both(path: str) -> bool:

@@ -120,7 +120,10 @@ async def _serve(settings: Settings, assignment: Assignment | None = None) -> No
                         logger.info("Operators are served at %s", _url(for_operators))
                 else:
                     assignment.opened()
-                await serving
+                try:
+                    await serving
+                finally:  # What operators ask for needs what the end of the block closes.
+                    await _end(ops_server, serving_ops)
         finally:
             for one in (server, ops_server):
                 one.should_exit = one.force_exit = True
@@ -132,6 +135,14 @@ async def _listen(server: "_Server", listener: socket.socket | None, opened: asy
     await opened.wait()
     if listener is not None:
         await server.serve(sockets=[listener])
+
+
+async def _end(server: "_Server", serving: "asyncio.Task[None]") -> None:
+    """Have a server take nothing more and answer what it has taken; cut what does not end."""
+    server.should_exit = True
+    if (await asyncio.wait((serving,), timeout=LAST_WORDS_S))[1]:
+        server.cut()
+        await asyncio.wait((serving,))
 
 
 def _url(listener: socket.socket) -> str:
@@ -149,6 +160,12 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    def cut(self) -> None:
+        """End the connections that still do not."""
+        self.force_exit = True
+        for answering in self.server_state.tasks:
+            answering.cancel()
 
 
 class _Stopping:
@@ -208,14 +225,9 @@ class _Stopping:
         await self._app.state.hub.leave()
         if num_runs := stop_runs(self._app.state.services):
             logger.warning("runs that had not ended in time and were ended: %d", num_runs)
-        self._loop.call_later(LAST_WORDS_S, self._cut)
+        self._loop.call_later(LAST_WORDS_S, self._server.cut)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    def _cut(self) -> None:
-        self._server.force_exit = True
-        for answering in self._server.server_state.tasks:
-            answering.cancel()

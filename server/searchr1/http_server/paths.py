@@ -1,16 +1,19 @@
 """Paths and methods as clients write them: more slashes than needed, HEAD for any GET."""
 
 import re
+from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SLASHES = re.compile("//+")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 
 
 class PlainPaths:
-    """Serves a path with doubled or trailing slashes as the plain one.
+    """Serves a path with doubled or trailing slashes as the plain one, and leads one with control characters nowhere.
 
-    A redirect would name the host that the client named, and lose the scheme that a proxy took off.
+    A redirect would name the host that the client named, and lose the scheme that a proxy took off. The pattern of a
+    route also matches its path with a line's end behind it, which whoever looks at paths as they are would let pass.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -18,8 +21,8 @@ class PlainPaths:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if "//" in path or (path.endswith("/") and path != "/"):
-            scope["path"] = plain(path)
+        if _CONTROLS.search(path) or "//" in path or (path.endswith("/") and path != "/"):
+            scope["path"] = plain(escaped(path))
             scope["raw_path"] = scope["path"].encode()
         await self._app(scope, receive, send)
 
@@ -52,3 +55,13 @@ class HeadAsGet:
 def plain(path: str) -> str:
     """Return ``path`` with single slashes, and none at its end."""
     return _SLASHES.sub("/", path).rstrip("/") or "/"
+
+
+def escaped(path: str) -> str:
+    """Return ``path`` with its control characters as URLs write them: ``%0A``. No route is named so."""
+    return _CONTROLS.sub(lambda found: quote(found[0]), path)
+
+
+def without_controls(path: str) -> str:
+    """Return ``path`` without its control characters."""
+    return _CONTROLS.sub("", path)

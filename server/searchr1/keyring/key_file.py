@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 
 from searchr1.files import whole_file
-from searchr1.keyring.key_store import KeysUnreadableError, Reading, UnknownKeyError
+from searchr1.keyring.key_store import KeysUnreadableError, Reading, unknown_key
 from searchr1.keyring.stored_key import StoredKey
 
 VERSION = 1
@@ -28,7 +28,10 @@ _DECODER = msgspec.json.Decoder(_KeysOnDisk)
 
 
 class KeyFile:
-    """A ``KeyStore`` in the file at ``path``. Blocking work is done in threads."""
+    """A ``KeyStore`` in the file at ``path``. Blocking work is done in threads.
+
+    Where ``path`` is a link, what it leads to is replaced and the link stays: others may know the file by another name.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -53,7 +56,7 @@ class KeyFile:
         def change(keys: Sequence[StoredKey]) -> list[StoredKey]:
             found = next((key for key in keys if key.id == key_id), None)
             if found is None:
-                raise UnknownKeyError(f"{self.name} has no key with the id {key_id[:100]!r}")
+                raise unknown_key(self.name, key_id)
             new = found if found.revoked_at is not None else msgspec.structs.replace(found, revoked_at=now)
             revoked.append(new)
             return [new if key.id == key_id else key for key in keys]
@@ -93,26 +96,27 @@ class KeyFile:
         return keys
 
     def _change(self, change: Callable[[Sequence[StoredKey]], Sequence[StoredKey]], *, creates: bool = False) -> None:
-        with self._alone():
+        path = Path(os.path.realpath(self._path))
+        with self._alone(path):
             before = None
-            if not creates or self._path.exists():
+            if not creates or path.exists():
                 reading = self._read()
                 assert reading is not None, "nothing was read before"
-                keys, before = reading.keys, self._path.stat()
+                keys, before = reading.keys, path.stat()
             else:
                 keys = ()
             data = msgspec.json.encode(_KeysOnDisk(version=VERSION, keys=tuple(change(keys))))
-            with whole_file(self._path, mode=_PRIVATE) as file:
+            with whole_file(path, mode=_PRIVATE) as file:
                 file.write(msgspec.json.format(data, indent=2) + b"\n")
                 if before is not None:
                     _own_as(file.fileno(), before)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the one writer's lock: a file beside the keys, which are replaced."""
-        lock = self._path.with_name(f".{self._path.name}.lock")
+    def _alone(self, path: Path) -> Iterator[None]:
+        """Hold the one writer's lock: a file beside the keys at ``path``, which are replaced."""
+        lock = path.with_name(f".{path.name}.lock")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _PRIVATE)
         except OSError as error:
             raise KeysUnreadableError(f"{self.name} cannot be locked: {error.strerror or error}") from error

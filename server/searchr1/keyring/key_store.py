@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from searchr1.errors import ConfigurationError
+from searchr1.keyring.key_text import ID_CHARS, PREFIX
 from searchr1.keyring.stored_key import StoredKey
 
 
@@ -14,6 +15,13 @@ class KeysUnreadableError(ConfigurationError):
 
 class UnknownKeyError(ConfigurationError):
     """A key that is not in the store."""
+
+
+def unknown_key(store_name: str, key_id: str) -> UnknownKeyError:
+    """Return the error of an id that no key has. What may hold a secret is not quoted."""
+    if len(key_id) > ID_CHARS or key_id.strip().lower().startswith(f"{PREFIX}_"):
+        return UnknownKeyError(f"{store_name}: no key is known by what was given; an id has {ID_CHARS} characters")
+    return UnknownKeyError(f"{store_name}: no key has the id {key_id!r}")
 
 
 @dataclass(frozen=True, slots=True)

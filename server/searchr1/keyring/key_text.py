@@ -9,7 +9,8 @@ import re
 import secrets
 
 PREFIX = "sr1"
-ID_PATTERN = "[a-z2-7]{16}"
+ID_CHARS = 16
+ID_PATTERN = f"[a-z2-7]{{{ID_CHARS}}}"
 _ID_BYTES = 10
 _SECRET_BYTES = 32
 _SALT_BYTES = 16

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis.exceptions import RedisClusterException, RedisError
 
-from searchr1.keyring.key_store import KeysUnreadableError, Reading, UnknownKeyError
+from searchr1.keyring.key_store import KeysUnreadableError, Reading, unknown_key
 from searchr1.keyring.stored_key import StoredKey
 from searchr1.redis_client import RedisClient, answered, reason_of
 
@@ -67,7 +67,7 @@ class RedisKeys:
         while True:
             record = await self._ask(self._client.hget(KEY, key_id))
             if record is None or key_id == _MARK:
-                raise UnknownKeyError(f"{self.name} have none with the id {key_id[:100]!r}")
+                raise unknown_key(self.name, key_id)
             try:
                 key = _decoded(key_id.encode(), record)
             except ValueError as error:

@@ -1,7 +1,7 @@
 """Meters of keys: what this process counts itself, and what gateways count together in Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from searchr1.gateway.access import key_limits
 from searchr1.gateway.access.key_limits import KeyLimiter, LimitReachedError
-from searchr1.gateway.access.meters import TOKENS_WINDOW_S, OwnMeters, Standing, duration, limit_headers
+from searchr1.gateway.access.meters import TOKENS_WINDOW_S, MeterError, OwnMeters, Standing, duration, limit_headers
 from searchr1.gateway.access.redis_meters import RedisMeters
 from searchr1.identity import ANYONE, Caller, KeyLimits
-from searchr1.redis_client import open_redis
+from searchr1.redis_client import RedisClient, open_redis
+from tests.gateway.conftest import eventually
 from tests.support.redis_server import RedisServer
 
 THREE_A_MINUTE = KeyLimits(requests_per_minute=3)
@@ -166,7 +168,7 @@ async def test_the_runs_of_a_gateway_that_died_count_no_more(
     with redis.client() as client:
         assert client.zadd("searchr1:limit:{k}:runs", {"a": 1}) == 0  # Its lease has ended.
     assert await other.begin_run("k", "b", 1)
-    await other.end_run("k", "b")
+    await other.end_runs("k", ["b"])
     assert await one.begin_run("k", "c", 1)
     await other.renew_runs("k", ["d"])
     assert not await one.begin_run("k", "e", 2)
@@ -212,4 +214,121 @@ async def test_while_redis_is_away_each_gateway_counts_for_itself() -> None:
             await limiter.request(caller)
         assert caught.value.limit == "tokens_per_day"
     assert outages
+    await client.aclose()
+
+
+ONE_AT_ONCE = Caller(key_id="k", limits=KeyLimits(concurrent_runs=1, tokens_per_day=10))
+
+
+async def test_refused_runs_leave_nothing_to_tell(meters: tuple[RedisMeters, RedisMeters], redis: RedisServer) -> None:
+    one, other = (KeyLimiter(shared=each) for each in meters)
+    with redis.client() as client:
+        async with one, other:
+            with await one.permit(ONE_AT_ONCE):
+                client.config_resetstat()
+                for limiter in (one, other) * 50:  # Refused by its own count, and by Redis.
+                    with pytest.raises(LimitReachedError):
+                        await limiter.permit(ONE_AT_ONCE)
+        calls = client.info("commandstats")["cmdstat_zrem"]["calls"]
+        assert calls <= 2  # The one run's end, told again where leaving interrupts that.
+        assert client.zcard("searchr1:limit:{k}:runs") == 0
+
+
+async def test_runs_that_ended_together_are_told_by_one_command(
+    meters: tuple[RedisMeters, RedisMeters], redis: RedisServer
+) -> None:
+    callers = [Caller(key_id=key_id, limits=KeyLimits(concurrent_runs=99)) for key_id in ("k", "l")]
+    limiter = KeyLimiter(shared=meters[0])
+    for caller in callers * 20:
+        with await limiter.permit(caller):
+            pass
+    with redis.client() as client:
+        client.config_resetstat()
+        async with limiter:
+            pass
+        assert client.info("commandstats")["cmdstat_zrem"]["calls"] == 2
+        assert not client.keys("searchr1:limit:*:runs")
+
+
+async def test_runs_that_end_while_redis_is_away_do_not_heap_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_limits, "_MAX_ENDED", 50)
+    client = open_redis("redis://127.0.0.1:9")
+    async with KeyLimiter(shared=RedisMeters(client)) as limiter:
+        for _ in range(200):
+            with await limiter.permit(ONE_AT_ONCE):
+                pass
+        assert len(limiter._ended) == 50
+    await client.aclose()
+
+
+class NotingMeters(RedisMeters):
+    """Meters that note what they are told, and break at first in a way that nobody expects."""
+
+    def __init__(self, client: RedisClient, *, is_broken: bool = False) -> None:
+        super().__init__(client, timeout_s=5)
+        self.told: list[str] = []
+        self._is_broken = is_broken
+        self.num_outages = 0
+        """Ends of leases that are still to fail."""
+
+    async def spend(self, key_id: str, tokens: int) -> None:
+        """Note it."""
+        if self._is_broken:
+            self._is_broken = False
+            raise RuntimeError("a bug")
+        self.told.append("spend")
+        await super().spend(key_id, tokens)
+
+    async def renew_runs(self, key_id: str, leases: Sequence[str]) -> None:
+        """Note it."""
+        self.told.append("renew")
+        await super().renew_runs(key_id, leases)
+
+    async def end_runs(self, key_id: str, leases: Sequence[str]) -> None:
+        """Note it."""
+        if self.num_outages:
+            self.num_outages -= 1
+            raise MeterError("Redis does not answer")
+        self.told.append("end")
+        await super().end_runs(key_id, leases)
+
+
+async def test_leases_are_renewed_before_all_else(redis: RedisServer) -> None:
+    client = open_redis(redis.url)
+    await client.flushall()
+    noting = NotingMeters(client)
+    limiter, caller = KeyLimiter(shared=noting), replace(ONE_AT_ONCE, limits=KeyLimits(2, 2, 10))
+    with await limiter.permit(caller):
+        with await limiter.permit(caller):
+            limiter.spend(caller, 1)
+        async with limiter:
+            await eventually(lambda: len(noting.told) >= 3)
+    assert noting.told == ["renew", "spend", "end"]
+    await client.aclose()
+
+
+async def test_ends_that_could_not_be_told_are_told_later(redis: RedisServer) -> None:
+    client = open_redis(redis.url)
+    await client.flushall()
+    noting = NotingMeters(client)
+    noting.num_outages = 1
+    async with KeyLimiter(shared=noting) as limiter:
+        for caller in (ONE_AT_ONCE, replace(ONE_AT_ONCE, key_id="l")):
+            with await limiter.permit(caller):
+                pass
+        await eventually(lambda: noting.told.count("end") >= 2)
+    assert not await client.keys("searchr1:limit:*:runs")
+    await client.aclose()
+
+
+async def test_an_unexpected_error_does_not_end_the_telling(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = open_redis(redis.url)
+    await client.flushall()
+    noting = NotingMeters(client, is_broken=True)
+    async with KeyLimiter(shared=noting) as limiter:
+        limiter.spend(ONE_AT_ONCE, 1)
+        await eventually(lambda: "spend" in noting.told)
+    assert "met an error of the server's own" in caplog.text
     await client.aclose()

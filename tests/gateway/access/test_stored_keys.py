@@ -12,6 +12,7 @@ from searchr1.errors import ConfigurationError
 from searchr1.gateway.access import stored_keys
 from searchr1.gateway.access.api_keys import ApiKeys
 from searchr1.gateway.errors import ApiError
+from searchr1.gateway.routes.idempotency import REPLAYED
 from searchr1.keyring.key_file import KeyFile
 from searchr1.keyring.key_place import KeyPlace
 from searchr1.keyring.opening import open_keys
@@ -147,6 +148,33 @@ async def test_a_store_without_keys_opens_nothing(key_file: Path) -> None:
         assert (await stage.client.get("/page.json")).json()["needs_key"] is True
 
 
+async def test_a_store_without_keys_is_warned_of(
+    key_file: Path, redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis.client() as client:
+        client.flushall()
+    async with running_stage(redis_url=redis.url, keys_in_redis=True):
+        assert warnings_of_none(caplog) == 1
+    full = key_file.read_text()  # noqa: ASYNC240 (a test may wait for a file)
+    async with running_stage(keys_file=key_file) as stage:
+        stored = stage.services.access.keys._stored
+        assert stored is not None
+        for _ in range(2):
+            num_before = warnings_of_none(caplog)
+            replaced(key_file, '{"version": 1, "keys": []}')
+            while warnings_of_none(caplog) == num_before:  # noqa: ASYNC110 (the log has no event)
+                await asyncio.sleep(0.01)
+            replaced(key_file, full)
+            await eventually(lambda: len(stored.ring) == 1)
+    assert warnings_of_none(caplog) == 3
+
+
+def warnings_of_none(caplog: pytest.LogCaptureFixture) -> int:
+    told = [record for record in caplog.records if "there is none" in record.message]
+    assert {record.levelno for record in told} <= {logging.WARNING}
+    return len(told)
+
+
 async def test_keys_of_the_settings_work_beside_stored_ones(key_file: Path) -> None:
     text, _ = await new_key(key_file)
     async with running_stage(keys_file=key_file, api_keys="plain", admin_key=ADMIN_KEY) as stage:
@@ -237,12 +265,27 @@ async def test_one_run_too_many_waits_for_another_to_end(key_file: Path, path: s
 
 
 async def test_choices_are_runs_and_a_refused_request_keeps_none(key_file: Path) -> None:
-    text, _ = await new_key(key_file, limits=StoredLimits(concurrent_runs=2))
-    async with running_stage(keys_file=key_file) as stage:
+    text, _ = await new_key(key_file, limits=StoredLimits(concurrent_runs=3))
+    engine = StageEngine(hold=asyncio.Event())
+    assert engine.hold is not None
+    async with running_stage(engine=engine, keys_file=key_file) as stage:
+        first = asyncio.create_task(ask(stage, text))
+        await eventually(lambda: engine.num_open == 1)
         for _ in range(3):
             refused = await ask(stage, text, "/v1/chat/completions", {**CHAT, "n": 3})
             assert refusal(refused) == (429, "concurrency_limit_exceeded")
-        assert (await ask(stage, text, "/v1/chat/completions", {**CHAT, "n": 2})).status_code == 200
+        engine.hold.set()
+        assert (await first).status_code == 200
+        assert (await ask(stage, text, "/v1/chat/completions", {**CHAT, "n": 3})).status_code == 200
+
+
+async def test_more_choices_than_a_key_may_have_runs_are_never_asked_for_again(key_file: Path) -> None:
+    text, _ = await new_key(key_file, limits=StoredLimits(concurrent_runs=2))
+    async with running_stage(keys_file=key_file) as stage:
+        refused = await ask(stage, text, "/v1/chat/completions", {**CHAT, "n": 3})
+        assert refusal(refused) == (400, "above_maximum")
+        assert "may have 2 at once" in refused.json()["error"]["message"]
+        assert "retry-after" not in refused.headers
 
 
 async def test_a_key_that_has_used_its_tokens_is_told_so(key_file: Path) -> None:
@@ -255,6 +298,22 @@ async def test_a_key_that_has_used_its_tokens_is_told_so(key_file: Path) -> None
         assert refused.headers["x-ratelimit-remaining-tokens"] == "0"
         assert refused.headers["x-should-retry"] == "false"
         assert 86_000 < int(refused.headers["retry-after"]) <= 86_400
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_is_sent_again_gets_its_run_whatever_the_limits(key_file: Path, stream: bool) -> None:
+    text, _ = await new_key(key_file, limits=StoredLimits(tokens_per_day=1, requests_per_minute=1))
+    sent, body = {**bearer(text), "Idempotency-Key": "known"}, {**ASK, "stream": stream}
+    async with running_stage(keys_file=key_file) as stage:
+        first, again = [await stage.client.post("/v1/research", json=body, headers=sent) for _ in range(2)]
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert (again.headers["x-run-id"], again.headers[REPLAYED]) == (first.headers["x-run-id"], "true")
+        assert refusal(await ask(stage, text)) == (429, "token_limit_exceeded")
+        deleted = await stage.client.delete(f"/v1/research/{first.headers['x-run-id']}", headers=sent)
+        assert deleted.status_code == 200
+        for _ in range(2):  # It would be another run.
+            refused = await stage.client.post("/v1/research", json=body, headers=sent)
+            assert refusal(refused) == (429, "token_limit_exceeded")
 
 
 async def test_a_keys_own_limit_of_searches_replaces_the_one_of_all(key_file: Path) -> None:

@@ -228,6 +228,15 @@ async def test_a_port_that_is_taken_is_named(world: World) -> None:
     assert f"127.0.0.1:{port}" in finding.told
 
 
+async def test_an_operators_port_that_is_taken_is_named(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        [finding] = bad(await world.examined(ops_port=port))
+    assert (finding.check, finding.verdict) == ("port", Verdict.WRONG)
+    assert f"127.0.0.1:{port}" in finding.told
+    assert "SEARCHR1_OPS_PORT" in finding.fix
+
+
 def stored(path: Path, *expires_at: int | None) -> Path:
     """Write a file with a key for each end."""
     for number, end in enumerate(expires_at):
@@ -268,6 +277,8 @@ async def test_too_few_open_files_are_named(world: World, monkeypatch: pytest.Mo
     [finding] = bad(await world.examined())
     assert (finding.check, finding.verdict) == ("files", Verdict.WARNING)
     assert "ulimit -n 2624" in finding.fix
+    [finding] = bad(await world.examined(ops_port=0))
+    assert "ulimit -n 2688" in finding.fix
 
 
 async def test_each_of_several_models_is_examined(world: World, tmp_path: Path) -> None:
@@ -328,6 +339,32 @@ async def test_a_redis_that_is_set_up_otherwise(
     assert [finding.verdict for finding in findings] == [Verdict.WARNING] * 2
     assert told in findings[0].told
     assert "appendonly yes" in findings[1].fix
+
+
+@pytest.mark.redis
+@pytest.mark.parametrize(
+    ("policy", "is_well"),
+    [("noeviction", True), ("volatile-lru", True), ("volatile-ttl", True), ("allkeys-lru", False)],
+)
+async def test_a_redis_that_holds_keys_must_not_evict_them(
+    sized_redis: RedisServer, policy: str, is_well: bool
+) -> None:
+    given = {"model": "m", "retriever": "index:none", "redis_url": sized_redis.url, "keys_in_redis": True}
+    settings = Settings.model_validate(given)
+    with sized_redis.client() as client:
+        client.config_set("maxmemory-policy", policy)
+        try:
+            found = bad(list(await redis_server.examine_redis(settings)))
+            client.config_set("appendonly", "no")
+            unsaved = bad(list(await redis_server.examine_redis(settings)))
+        finally:
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            client.config_set("appendonly", "yes")
+    assert [("evict the API keys" in one.told, "volatile-lru" in one.fix) for one in found] == [(True, True)] * (
+        not is_well
+    )
+    assert "API keys too" in unsaved[-1].told
+    assert "appendonly yes" in unsaved[-1].fix
 
 
 @pytest.mark.redis

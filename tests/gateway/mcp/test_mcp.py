@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,6 +15,8 @@ from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, TextContent
 from searchr1.errors import EngineUnavailableError
+from searchr1.keyring.key_file import KeyFile
+from searchr1.keyring.stored_key import StoredLimits, made_key
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchFailed
 from tests.gateway.conftest import (
@@ -231,3 +234,14 @@ async def test_searches_are_charged_to_the_caller() -> None:
         result = await client.call_tool("search", {"query": "nothing"})
     assert text_of(result) == "Nothing was found."
     assert retriever.queries == ["nothing"]
+
+
+async def test_calls_beyond_a_keys_limits_are_counted(tmp_path: Path) -> None:
+    text, key = made_key("one", now=1, limits=StoredLimits(requests_per_minute=1))
+    await KeyFile(tmp_path / "keys.json").add(key)
+    async with running_stage(keys_file=tmp_path / "keys.json") as stage, connected(stage, key=text) as client:
+        results = [await client.call_tool("search", {"query": "Mali"}) for _ in range(3)]
+        metrics = (await stage.client.get("/metrics")).text
+    assert [result.is_error for result in results] == [False, True, True]
+    assert "may make 1 requests a minute" in text_of(results[1])
+    assert 'searchr1_requests_limited_total{limit="requests_per_minute"} 2.0' in metrics

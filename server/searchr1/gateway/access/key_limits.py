@@ -5,6 +5,7 @@ on each replica by itself, and the tokens that it spends meanwhile are told to R
 """
 
 import asyncio
+import logging
 import secrets
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
@@ -16,8 +17,12 @@ from searchr1.gateway.access.redis_meters import RedisMeters
 from searchr1.identity import UNLIMITED, Caller
 from searchr1.retrieval.resilience.budget import Budgets
 
+logger = logging.getLogger(__name__)
+
 _ROUND_S: Final = 0.5
 _RENEW_S: Final = LEASE_S / 3
+_MAX_ENDED: Final = 10_000
+"""Leases that have ended and are still to be told; of more, the oldest end by themselves."""
 _BUSY_RETRY_S: Final = 2.0
 """Told to a key whose runs all go on: nobody knows when one of them ends."""
 
@@ -79,7 +84,7 @@ class KeyLimiter:
         self._own = own or OwnMeters()
         self._num_runs: Counter[str] = Counter()
         self._leases: defaultdict[str, set[str]] = defaultdict(set)
-        self._ended: deque[tuple[str, str]] = deque()
+        self._ended: deque[tuple[str, str]] = deque(maxlen=_MAX_ENDED)
         self._owed_tokens: Counter[str] = Counter()
         self._due = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
@@ -129,14 +134,17 @@ class KeyLimiter:
         most = caller.limits.concurrent_runs
         if most is None:
             return Permit()
-        key_id, lease, may_run = caller.key_id, secrets.token_hex(8), False
+        key_id, lease = caller.key_id, secrets.token_hex(8)
+        if self._num_runs[key_id] >= most:
+            raise LimitReachedError("concurrent_runs", most, _BUSY_RETRY_S)
         self._num_runs[key_id] += 1
         try:
-            may_run = self._num_runs[key_id] <= most and await self._begun(key_id, lease, most)
-        finally:
-            if not may_run:  # Whoever asked may be cancelled, too, while Redis takes the lease.
-                self._release(key_id, lease)
+            may_run = await self._begun(key_id, lease, most)
+        except BaseException:  # Whoever asked may be cancelled while Redis takes the lease.
+            self._release(key_id, lease)
+            raise
         if not may_run:
+            self._forget(key_id, lease)
             raise LimitReachedError("concurrent_runs", most, _BUSY_RETRY_S)
         return self._held(key_id, lease)
 
@@ -170,26 +178,34 @@ class KeyLimiter:
         return Permit(lambda: self._release(key_id, lease))
 
     def _release(self, key_id: str, lease: str) -> None:
+        """Forget a run whose lease Redis may hold, and have that ended."""
+        self._forget(key_id, lease)
+        if self._shared is not None:
+            self._ended.append((key_id, lease))
+            self._due.set()
+
+    def _forget(self, key_id: str, lease: str) -> None:
         self._num_runs[key_id] -= 1
         if not self._num_runs[key_id]:
             del self._num_runs[key_id]
         self._leases[key_id].discard(lease)
         if not self._leases[key_id]:
             del self._leases[key_id]
-        if self._shared is not None:
-            self._ended.append((key_id, lease))
-            self._due.set()
 
     async def _keep_telling(self, shared: RedisMeters) -> None:
         loop = asyncio.get_running_loop()
         renewed_s = float("-inf")
         while True:
-            with suppress(MeterError):  # The log was told of it, and it is tried again.
+            try:
+                began_s = loop.time()
+                if began_s - renewed_s >= _RENEW_S:
+                    await self._renew(shared)
+                    renewed_s = began_s
                 await self._tell(shared)
-                if loop.time() - renewed_s >= _RENEW_S:
-                    renewed_s = loop.time()
-                    for key_id, leases in list(self._leases.items()):
-                        await shared.renew_runs(key_id, list(leases))
+            except MeterError:
+                pass  # The log was told of it, and it is tried again.
+            except Exception:  # Without it, the runs of this gateway would count nowhere else any more.
+                logger.exception("the count of keys' limits met an error of the server's own")
             self._due.clear()
             if not self._ended and not self._owed_tokens:
                 with suppress(TimeoutError):
@@ -198,12 +214,27 @@ class KeyLimiter:
             else:
                 await asyncio.sleep(_ROUND_S)
 
+    async def _renew(self, shared: RedisMeters) -> None:
+        for key_id in list(self._leases):
+            if leases := self._leases.get(key_id):
+                await shared.renew_runs(key_id, list(leases))
+
     async def _tell(self, shared: RedisMeters) -> None:
-        """Tell of leases that have ended, and of tokens that were spent."""
-        while self._ended:
-            await shared.end_run(*self._ended.popleft())  # Where it is not told, the lease ends by itself.
+        """Tell of tokens that were spent, and of leases that have ended."""
         for key_id, tokens in list(self._owed_tokens.items()):
             await shared.spend(key_id, tokens)
             self._owed_tokens[key_id] -= tokens
             if not self._owed_tokens[key_id]:
                 del self._owed_tokens[key_id]
+        ended: defaultdict[str, list[str]] = defaultdict(list)
+        for key_id, lease in self._ended:
+            ended[key_id].append(lease)
+        self._ended.clear()
+        while ended:
+            key_id, leases = ended.popitem()
+            try:
+                await shared.end_runs(key_id, leases)
+            except BaseException:
+                ended[key_id] = leases
+                self._ended.extend((each, lease) for each, many in ended.items() for lease in many)
+                raise

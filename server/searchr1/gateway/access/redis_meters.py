@@ -103,9 +103,9 @@ class RedisMeters:
         """Have the runs of this gateway go on counting, those that were forgotten too."""
         await self._run(_BEGIN, (_key(key_id, "runs"),), -1, round(LEASE_S * 1000), *leases)
 
-    async def end_run(self, key_id: str, lease: str) -> None:
-        """End a lease."""
-        await self._ask(self._client.zrem, _key(key_id, "runs"), lease)
+    async def end_runs(self, key_id: str, leases: Sequence[str]) -> None:
+        """End leases; one that there is not is passed over."""
+        await self._ask(self._client.zrem, _key(key_id, "runs"), *leases)
 
     async def _run(self, script: str, keys: Sequence[str], *arguments: object) -> Any:
         return await self._ask(self._client.eval, script, len(keys), *keys, *arguments)

@@ -60,9 +60,16 @@ class StoredKeys:
             self._take(reading)
 
     def _take(self, reading: Reading) -> None:
+        had_keys = self._mark is None or len(self.ring) > 0
         self.ring, self._mark = KeyRing(reading.keys), reading.mark
         self._metrics.stored_keys.set(len(self.ring))
         logger.info("%d keys were read from %s", len(self.ring), self._store.name)
+        if had_keys and not reading.keys:
+            logger.warning(
+                "%s: there is none, so no stored key opens anything; 'searchr1 keys create' makes one, "
+                "and where there were some they are lost, as with an emptied Redis",
+                self._store.name,
+            )
         self._faults = "; ".join(reading.faults)
         self._tell(self._faults)
 

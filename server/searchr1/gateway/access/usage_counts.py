@@ -12,7 +12,7 @@ from searchr1.redis_client import Outages
 
 logger = logging.getLogger(__name__)
 
-_STORE_EVERY_S: Final = 2.0
+STORE_EVERY_S: Final = 2.0
 _ANSWER_S: Final = 2.0
 
 
@@ -62,21 +62,27 @@ class UsageCounts:
 
     async def _keep_storing(self) -> None:
         while True:
-            await asyncio.sleep(_STORE_EVERY_S)
-            await self._flush()
+            await asyncio.sleep(STORE_EVERY_S)
+            try:
+                await self._flush()
+            except Exception:  # Without it, nothing would be stored any more until the end.
+                logger.exception("the usage of keys met an error of the server's own")
 
     async def _flush(self) -> None:
         """Store what is pending; what can't be stored stays."""
         if not self._pending:
             return
         pending, self._pending = self._pending, {}
+        is_stored = False
         try:
             async with asyncio.timeout(_ANSWER_S):
                 await self._store.add(pending)
+            is_stored = True
+            self._outages.worked("store")
         except (UsageError, TimeoutError) as error:
             self._outages.failed("store", str(error) or "it does not answer")
-            for key_id, usage in self._pending.items():
-                pending[key_id] = pending.get(key_id, Usage()) + usage
-            self._pending = pending
-        else:
-            self._outages.worked("store")
+        finally:
+            if not is_stored:  # It may have been cancelled, too.
+                for key_id, usage in self._pending.items():
+                    pending[key_id] = pending.get(key_id, Usage()) + usage
+                self._pending = pending

@@ -1,4 +1,4 @@
-"""The check of this machine: the port, open files, memory, and room for temporary files."""
+"""The check of this machine: the ports, open files, memory, and room for temporary files."""
 
 import resource
 import shutil
@@ -10,6 +10,7 @@ from typing import Final
 from searchr1.errors import ConfigurationError
 from searchr1.gateway.bounds import num_files
 from searchr1.gateway.doctor.finding import Finding, ok, warning, wrong
+from searchr1.gateway.ops_port import ops_host
 from searchr1.settings import Settings
 from searchr1.sockets import bind
 
@@ -22,17 +23,22 @@ _MEMINFO: Final = Path("/proc/meminfo")
 
 async def examine_machine(settings: Settings) -> Sequence[Finding]:
     """Return what is to be said of the machine that the gateway would run on."""
-    return [_port(settings), _files(settings), *_memory(settings), *_disk(settings)]
+    return [*_ports(settings), _files(settings), *_memory(settings), *_disk(settings)]
 
 
-def _port(settings: Settings) -> Finding:
-    where = f"{settings.host}:{settings.port}"
+def _ports(settings: Settings) -> list[Finding]:
+    found = [_port(settings.host, settings.port, "SEARCHR1_PORT")]
+    if settings.ops_port is not None:
+        found.append(_port(ops_host(settings), settings.ops_port, "SEARCHR1_OPS_PORT"))
+    return found
+
+
+def _port(host: str, port: int, name: str) -> Finding:
     try:
-        bind(settings.host, settings.port).close()
+        bind(host, port).close()
     except ConfigurationError as error:
-        fix = "end what listens there (it may be this gateway), or take another SEARCHR1_PORT"
-        return wrong("port", str(error), fix)
-    return ok("port", f"{where} is free")
+        return wrong("port", str(error), f"end what listens there (it may be this gateway), or take another {name}")
+    return ok("port", f"{host}:{port} is free")
 
 
 def _files(settings: Settings) -> Finding:

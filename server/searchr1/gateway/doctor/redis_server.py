@@ -39,7 +39,9 @@ async def examine_redis(settings: Settings) -> Sequence[Finding]:
             told = f"it does not do what is asked: {reason_of(error)}"
             fix = "see whether it is up, its address and password are right, and its user may run scripts"
             return [wrong("redis", told, fix)]
-    return [_version(info, answer_ms), *_memory(info), *_persistence(info), *_clock(skew_s)]
+    holds_keys = settings.keys_in_redis
+    memory = _memory_with_keys(info) if holds_keys else _memory(info)
+    return [_version(info, answer_ms), memory, _persistence(info, holds_keys=holds_keys), *_clock(skew_s)]
 
 
 def _version(info: Mapping[str, Any], answer_ms: float) -> Finding:
@@ -52,23 +54,42 @@ def _version(info: Mapping[str, Any], answer_ms: float) -> Finding:
     return ok("redis", told)
 
 
-def _memory(info: Mapping[str, Any]) -> list[Finding]:
-    policy, limit = str(info.get("maxmemory_policy", "")), int(info.get("maxmemory", 0))
+def _memory(info: Mapping[str, Any]) -> Finding:
+    limit, policy, told = _bound(info)
     if not limit:
-        return [warning("redis", "its memory has no bound", "set maxmemory, and maxmemory-policy allkeys-lru")]
-    told = f"it holds {limit / 2**20:,.0f} MiB, with {policy}"
+        return warning("redis", "its memory has no bound", "set maxmemory, and maxmemory-policy allkeys-lru")
     if policy == "noeviction":
-        return [warning("redis", f"{told}: once full, it stores no run", "set maxmemory-policy allkeys-lru")]
+        return warning("redis", f"{told}: once full, it stores no run", "set maxmemory-policy allkeys-lru")
     if policy in _WITHOUT_USE:
-        return [warning("redis", f"{told}: it may forget runs that go on", "set maxmemory-policy allkeys-lru")]
-    return [ok("redis", told)]
+        return warning("redis", f"{told}: it may forget runs that go on", "set maxmemory-policy allkeys-lru")
+    return ok("redis", told)
 
 
-def _persistence(info: Mapping[str, Any]) -> list[Finding]:
+def _memory_with_keys(info: Mapping[str, Any]) -> Finding:
+    """Judge it as a place of API keys, which never expire."""
+    limit, policy, told = _bound(info)
+    if not limit:
+        return warning("redis", "its memory has no bound", "set maxmemory, and maxmemory-policy volatile-lru")
+    if policy != "noeviction" and not policy.startswith("volatile-"):
+        fix = "set maxmemory-policy noeviction, or volatile-lru, which spares what never expires"
+        return warning("redis", f"{told}: once full, it may evict the API keys", fix)
+    return ok("redis", f"{told}, which spares the API keys")
+
+
+def _bound(info: Mapping[str, Any]) -> tuple[int, str, str]:
+    """Return how many bytes it may hold (0: any number), what it does once full, and both in words."""
+    limit, policy = int(info.get("maxmemory", 0)), str(info.get("maxmemory_policy", ""))
+    return limit, policy, f"it holds {limit / 2**20:,.0f} MiB, with {policy}"
+
+
+def _persistence(info: Mapping[str, Any], *, holds_keys: bool) -> Finding:
     if int(info.get("aof_enabled", 0)):
-        return [ok("redis", "what it holds outlives its restart (append-only file)")]
+        return ok("redis", "what it holds outlives its restart (append-only file)")
     told = "what it holds since its last snapshot, if it makes any, ends with its restart"
-    return [warning("redis", told, "set appendonly yes, if stored runs and budgets are to stay")]
+    if holds_keys:
+        fix = "set appendonly yes: new keys would be gone, and revoked ones might open again"
+        return warning("redis", f"{told}, API keys too", fix)
+    return warning("redis", told, "set appendonly yes, if stored runs and budgets are to stay")
 
 
 def _clock(skew_s: float) -> list[Finding]:

@@ -19,7 +19,7 @@ from searchr1.gateway.access.key_limits import LimitReachedError
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.failures import search_failure
 from searchr1.gateway.log_lines import RUN_ID
-from searchr1.gateway.routes.run_requests import chosen_model, require_room, require_within_limits
+from searchr1.gateway.routes.run_requests import chosen_model, count_limited, require_room, require_within_limits
 from searchr1.gateway.runs.drive import run_events
 from searchr1.gateway.runs.errors import NoSlotError, SeatExpiredError
 from searchr1.gateway.services import Services, services_of
@@ -136,6 +136,8 @@ async def call_tool(request: Request, name: str, arguments: dict[str, Any], repo
             return await _search(services, caller, _parsed(SearchInput, arguments))
         raise ToolError(f"There is no tool {name[:100]!r}: the tools are research and search.")
     except (ToolError, ApiError, LimitReachedError, NoSlotError, SeatExpiredError) as error:
+        if isinstance(error, LimitReachedError):
+            count_limited(services, error)
         text = error.message if isinstance(error, ApiError) else str(error)
         return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True)
 

@@ -23,7 +23,7 @@ from searchr1.gateway.chat.frames import ChatFrames
 from searchr1.gateway.chat.request import ChatRequest
 from searchr1.gateway.chat.shape import ChatShape
 from searchr1.gateway.chat.stop import stopped
-from searchr1.gateway.errors import ApiError, engine_status, error_body
+from searchr1.gateway.errors import ApiError, engine_status, error_body, invalid
 from searchr1.gateway.example import EXAMPLE_RUN
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.openai.ignored import IGNORED_HEADERS, telling_ignored
@@ -98,6 +98,10 @@ async def completions() -> Response:
 
 async def _plans(request: Request, body: ChatRequest, model: ServedModel, completion_id: str) -> list[Plan]:
     num_choices = body.num_choices(model.settings)
+    most = caller_of(request).limits.concurrent_runs
+    if most is not None and num_choices > most:
+        message = f"'n' is {num_choices}; each choice is a run, and this API key may have {most} at once."
+        raise invalid(message, param="n", code="above_maximum")
     question = await asked_question(body.conversation.turns, model, request, deadline_s=body.deadline_s)
     return [
         model.admission.plan(

@@ -20,6 +20,7 @@ from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.runs.idempotency import Claim, claim_name
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import RunUnreadableError
+from searchr1.identity import UNLIMITED
 
 HEADER = "Idempotency-Key"
 REPLAYED = "idempotent-replayed"
@@ -52,20 +53,24 @@ class Started:
 
 
 async def require_room_or_known_key(request: Request) -> None:
-    """Refuse a run that can't begin now, as ``require_room`` does, unless the request's key has started one already.
+    """Refuse a run that can't begin now or is beyond a limit, unless the request's key has started one already.
 
     Raises:
         ApiError: the engine is known to be in a state that no run would survive, or the key is malformed.
         NoSlotError: no slot is free.
+        LimitReachedError: a limit of requests, tokens or searches is reached.
     """
     key = _key_of(request)
     # Not asked of every request: with Redis, it costs a round trip.
-    if key is not None and not has_room(request) and await hub_of(request).keys.knows(_name(request, key)):
+    may_be_refused = not has_room(request) or caller_of(request).limits != UNLIMITED
+    if key is not None and may_be_refused and await hub_of(request).keys.knows(_name(request, key)):
+        request.state.is_uncounted = True
         return
     await require_room(request)
+    await require_within_limits(request)
 
 
-ROOM_OR_KNOWN_KEY = [Depends(require_room_or_known_key), Depends(require_within_limits)]
+ROOM_OR_KNOWN_KEY = [Depends(require_room_or_known_key)]
 """Dependencies of a route that begins a run once for each key."""
 
 
@@ -78,6 +83,7 @@ async def started_once(request: Request, begin: Begin, *, shared: bool) -> Start
     Raises:
         ApiError: the key is malformed (400), or belongs to another request (422).
         RunsUnreachableError: the key's run can't be looked up just now.
+        LimitReachedError: the key's run is given no more, and the caller may begin none.
     """
     key = _key_of(request)
     if key is None:
@@ -90,6 +96,8 @@ async def started_once(request: Request, begin: Begin, *, shared: bool) -> Start
         claim = await keys.claim(name, mine, shared=shared)
         if claim == mine:
             try:
+                if getattr(request.state, "is_uncounted", False):  # The run of its key is of no use any more.
+                    await require_within_limits(request)
                 run = await begin(mine.run_id)
             except BaseException:
                 await keys.release(name, mine)

@@ -126,6 +126,11 @@ def shed(services: Services, reason: str) -> None:
     services.refusals.note(f"runs are refused: {reason.replace('_', ' ')}")
 
 
+def count_limited(services: Services, error: LimitReachedError) -> None:
+    """Count a request that is refused because its key is at a limit."""
+    services.metrics.requests_limited.labels(error.limit).inc()
+
+
 def limit_error(error: LimitReachedError) -> ApiError:
     """Return the 429 of a key that is at a limit."""
     code = _LIMIT_CODES[error.limit]
@@ -278,7 +283,7 @@ def install_run_error_handlers(app: FastAPI) -> None:
 
     async def on_limit(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, LimitReachedError)
-        services_of(request).metrics.requests_limited.labels(error.limit).inc()
+        count_limited(services_of(request), error)
         return limit_error(error).response()
 
     async def on_unreachable(_: Request, error: Exception) -> JsonResponse:
