@@ -32,8 +32,8 @@ exec {python} "$@"
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What ``scripts/setup`` reads, in a folder with a PATH of its own that has no Python."""
-    for name in ("scripts/setup", "requirements/dev.lock", "pyproject.toml"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name in ("scripts/setup", "requirements/dev.lock", "pyproject.toml", "client/searchr1_client/_version.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "bin").mkdir()
     for name in TOOLS:

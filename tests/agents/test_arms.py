@@ -42,7 +42,7 @@ def test_the_gateway_takes_the_settings_of_every_arm(arm: Arm, setup: Setup, mon
     assert environment.keys() - {CHECKPOINT} <= Settings.variables()
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    settings = Settings.load(model="m", retriever="http://127.0.0.1/retrieve")
+    settings = Settings.load(model="m", engine_url="http://127.0.0.1:1", retriever="http://127.0.0.1/retrieve")
     assert settings.max_turns == 2
     assert settings.engine == arm.engine_kind
     assert settings.engine in {"vllm-http", *PARTS}
@@ -50,10 +50,11 @@ def test_the_gateway_takes_the_settings_of_every_arm(arm: Arm, setup: Setup, mon
 
 
 def test_the_simulator_schedules_as_the_gateway_does(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulated = scheduling_of(setup.trace)
     for name, value in gateway_environment(setup, arm_named("ours")).items():
         monkeypatch.setenv(name, value)
-    settings = Settings.load(model="m", retriever="http://127.0.0.1/retrieve")
-    assert settings.scheduling() == scheduling_of(setup.trace)
+    settings = Settings.load(model="m", engine_url="http://127.0.0.1:1", retriever="http://127.0.0.1/retrieve")
+    assert settings.scheduling() == simulated
 
 
 def test_ports_are_counted_where_a_first_one_is_given(setup: Setup) -> None:

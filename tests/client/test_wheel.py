@@ -88,6 +88,8 @@ def test_it_imports_nothing_that_it_does_not_need(python: Path) -> None:
     assert not {"rich", "click", "trio", "importlib_metadata", "fastapi", "unittest"} & set(loaded)
 
 
-def test_it_names_its_own_version() -> None:
-    project = tomllib.loads((CLIENT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert searchr1_client.__version__ == project["version"]
+def test_its_version_is_read_from_the_package() -> None:
+    pyproject = tomllib.loads((CLIENT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pyproject["project"]["dynamic"] == ["version"]
+    path = CLIENT / pyproject["tool"]["hatch"]["version"]["path"]
+    assert f'__version__ = "{searchr1_client.__version__}"' in path.read_text(encoding="utf-8")

@@ -5,7 +5,6 @@ import json
 import re
 import signal
 import subprocess
-import tomllib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from loadtests.processes import running as running_server
 from loadtests.streaming.paced_engine import MODEL
 from searchr1.demo.bundle import CHECKPOINT, build_demo
 from searchr1.loop.types import Status
+from searchr1_client import __version__
 from tests.deploy.containers import USER, Container, Image, build, missing, running
 from tests.deploy.manifests import ROOT
 
@@ -64,8 +64,7 @@ def test_all_that_is_installed_is_hashed() -> None:
 
 
 def test_the_label_tells_the_version() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert re.findall(r"^ARG VERSION=(\S+)$", DOCKERFILE, re.MULTILINE) == [project["version"]]
+    assert re.findall(r"^ARG VERSION=(\S+)$", DOCKERFILE, re.MULTILINE) == [__version__]
 
 
 @pytest.fixture(scope="module")

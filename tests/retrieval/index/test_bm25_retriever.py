@@ -122,13 +122,14 @@ async def test_a_search_past_its_deadline_is_dropped(gated: GatedIndex) -> None:
     assert gated.passes == [(["Mali"], 1)]
 
 
-async def test_a_failure_in_the_thread_reaches_the_search(gated: GatedIndex) -> None:
+async def test_a_failure_in_the_thread_reaches_the_search(gated: GatedIndex, caplog: pytest.LogCaptureFixture) -> None:
     gated.gate.set()
     retriever = gated.retriever()
     outcome = await retriever.search("broken", 1, 30)
     assert isinstance(outcome, SearchFailed)
     assert outcome.kind == "unavailable"
-    assert "a bad disk" in outcome.message
+    assert outcome.message == "index failed: RuntimeError", "its words may quote a query"
+    assert "a bad disk" in caplog.text
     assert isinstance(await retriever.search("Mali", 1, 30), Found)
     await retriever.aclose()
 
