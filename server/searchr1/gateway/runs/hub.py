@@ -29,6 +29,7 @@ from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.mirror import LAST_FLUSHES, RETRY_S, Mirror
 from searchr1.gateway.runs.store.base import (
+    HANDED_OVER,
     Message,
     RunForgottenError,
     RunKind,
@@ -145,7 +146,8 @@ class RunHub:
             grace_s = self._services.settings.shutdown_grace_s
             await asyncio.wait([asyncio.ensure_future(end) for end in background], timeout=grace_s)
         for live in list(self._live.values()):
-            live.end()
+            if not live.is_leaving:
+                live.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LAST_FLUSHES * RETRY_S)
         for task in list(self._tasks):
@@ -281,7 +283,22 @@ class RunHub:
         live.kept = False
         live.end()
         await live.closed.wait()  # Nothing is written after it is forgotten.
-        await self._store.delete(live.meta)
+        if live.is_lost:
+            await self._forget_elsewhere(live.meta)
+        else:
+            await self._store.delete(live.meta)
+
+    async def _forget_elsewhere(self, meta: RunMeta) -> None:
+        """Have a run forgotten that this replica has passed on: its new owner would write it again."""
+        try:
+            state = await self._store.state(meta.id)
+            if state is not None and state.meta.replica == HANDED_OVER:
+                state = replace(state, meta=await self._store.take(state.meta, self._replica) or state.meta)
+            if state is not None and state.meta.replica != self._replica:
+                await self._stored(state).forget()
+        except RunUnreadableError:
+            state = None
+        await self._store.delete(meta if state is None else state.meta)
 
     async def _forget_for_other(self, live: LiveRun) -> None:
         """Forget a run that another replica asked us to delete.
@@ -290,6 +307,8 @@ class RunHub:
         """
         try:
             await self._forget(live)
+        except RunsUnreachableError:
+            pass  # Whoever asked for it tries again.
         except RunStoreError as error:
             self._store_failed("heartbeat", error)
 

@@ -108,7 +108,7 @@ class Mirror:
     async def _has_come_to_rest(self, live: LiveRun) -> bool:
         """Store a run's record, or pass it on; False where it is to end here after all, and has more to store."""
         if live.is_leaving:
-            if await self._hand_over.passed_on(live.meta):
+            if live.may_be_passed_on and await self._hand_over.passed_on(live.meta):
                 live.lose()
                 return True
             live.stop_here()
