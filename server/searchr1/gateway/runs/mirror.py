@@ -70,6 +70,9 @@ class Mirror:
             self._abandon(live.meta)
         finally:
             live.wait_no_longer()
+        await live.driven.wait()
+        if live.is_leaving and not live.is_lost:  # It was forgotten, and its readers still wait for its end.
+            live.stop_here()
 
     async def _has_stored(self, live: LiveRun) -> bool:
         created, tries_left = live.was_taken_over, LAST_FLUSHES
