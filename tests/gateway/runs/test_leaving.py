@@ -67,11 +67,11 @@ class Gateway:
 @pytest.fixture
 async def ours(redis: RedisServer) -> AsyncIterator[Gateway]:
     store = GatedStore(redis)
-    async with running_stage(engine=StageEngine(hold=asyncio.Event())) as stage:
-        async with RunHub(stage.services, store) as hub:
-            await store.heartbeat(OTHER, 0.01, [MODEL])
-            yield Gateway(stage, hub, store)
-            store.go.set()
+    engine = StageEngine(hold=asyncio.Event())
+    async with running_stage(engine=engine) as stage, RunHub(stage.services, store) as hub:
+        await store.heartbeat(OTHER, 0.01, [MODEL])
+        yield Gateway(stage, hub, store)
+        store.go.set()
 
 
 async def test_a_run_that_is_forgotten_before_it_is_passed_on_ends_here(ours: Gateway) -> None:
@@ -141,3 +141,14 @@ async def test_a_run_that_is_forgotten_while_the_store_fails_ends_for_its_reader
     await asyncio.wait_for(ours.hub._forget(live), 5)
     assert [event.type async for batch in live.batches() for event in batch][-1] == "run.completed"
     assert ours.num_counted("cancelled") == 1
+
+
+async def test_a_run_that_another_gateway_took_from_one_that_stood_still_is_counted_there_alone(ours: Gateway) -> None:
+    live = await ours.begin("run_stalled")
+    assert await ours.store.take(live.meta, OTHER) is not None
+    assert ours.stage.engine.hold is not None
+    ours.stage.engine.hold.set()
+    ours.stage.engine.hold.clear()  # The next completion waits again.
+    await asyncio.wait_for(live.closed.wait(), 5)
+    assert live.is_lost
+    assert (ours.num_counted("cancelled"), ours.num_counted("completed")) == (0, 0)

@@ -157,6 +157,12 @@ class RunDrive:
         self._is_leaving = not self._is_stopped
         return self._is_leaving
 
+    def moved(self) -> None:
+        """Note that another process goes on with the run: it is counted there, and its trace ends here."""
+        self._is_leaving = True
+        if self._trace is not None:
+            self._trace.moved(first_text_s=self._first_text_s)
+
     def stayed(self) -> None:
         """Note that the run has ended here after all."""
         self._count()

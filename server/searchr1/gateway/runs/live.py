@@ -152,7 +152,7 @@ class LiveRun(RunHandle):
         return True
 
     def stop_here(self) -> None:
-        """Have a run that was leaving end: as cancelled where that is wanted, or as failed, as no other replica took it."""
+        """Have a run that was leaving end: as cancelled where that is wanted, else as failed: no other one took it."""
         if not self._events:
             self._add(self._drive.started())
         self._add(self._drive.failed("stopping") if self.may_be_passed_on else self._drive.cancelled())
@@ -163,6 +163,7 @@ class LiveRun(RunHandle):
     def lose(self) -> None:
         """Stop, since another replica goes on with the run: readers see nothing more of it here."""
         self.is_lost, self.kept = True, False
+        self._drive.moved()
         self.end()
         self._changed.set()
 
