@@ -72,6 +72,8 @@ async def ours(redis: RedisServer) -> AsyncIterator[Gateway]:
         await store.heartbeat(OTHER, 0.01, [MODEL])
         yield Gateway(stage, hub, store)
         store.go.set()
+        for live in hub._live.values():
+            live.end()
 
 
 async def test_a_run_that_is_forgotten_before_it_is_passed_on_ends_here(ours: Gateway) -> None:
@@ -152,3 +154,18 @@ async def test_a_run_that_another_gateway_took_from_one_that_stood_still_is_coun
     await asyncio.wait_for(live.closed.wait(), 5)
     assert live.is_lost
     assert (ours.num_counted("cancelled"), ours.num_counted("completed")) == (0, 0)
+
+
+async def test_gateways_that_stop_together_do_not_count_on_each_other(
+    ours: Gateway, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = await ours.begin("run_together")
+    stop_taking = RedisRunStore.stop_taking
+
+    async def slow(store: RedisRunStore, replica: str) -> None:
+        await asyncio.sleep(0.1)
+        await stop_taking(store, replica)
+
+    monkeypatch.setattr(RedisRunStore, "stop_taking", slow)
+    await asyncio.gather(ours.hub.stop_taking(), ours.hub.leave(), ours.store.stop_taking(OTHER))
+    assert not live.is_leaving

@@ -13,7 +13,14 @@ from dataclasses import replace
 from typing import Final
 
 from searchr1.gateway.runs.live import LiveRun
-from searchr1.gateway.runs.store.base import HANDED_OVER, RunMeta, RunStore, RunStoreError
+from searchr1.gateway.runs.store.base import (
+    HANDED_OVER,
+    RunMeta,
+    RunState,
+    RunStore,
+    RunStoreError,
+    RunUnreadableError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +28,8 @@ _ANSWER_S: Final = 1.0
 """Seconds that the store has to name other gateways; one that is silent for longer takes no run either."""
 _TAKEN_WITHIN_S: Final = 2.0
 _POLL_S: Final = 0.1
+_TOGETHER_S: Final = 0.5
+"""Within so many seconds gateways that stop together have all said so."""
 
 
 class HandOver:
@@ -34,6 +43,24 @@ class HandOver:
 
     def __init__(self, store: RunStore, replica: str, *, on_failure: Callable[[RunStoreError], None]) -> None:
         self._store, self._replica, self._on_failure = store, replica, on_failure
+        self._announcing: asyncio.Task[None] | None = None
+
+    async def announce(self) -> None:
+        """Tell others that this gateway stops, so that none passes its runs to it; wait for what they tell."""
+        self._announcing = self._announcing or asyncio.create_task(self._announce())
+        await asyncio.wait((self._announcing,))
+
+    async def announced(self) -> None:
+        """Wait for ``announce``, if it was called: gateways that stop together must not count on each other."""
+        if self._announcing is not None:
+            await asyncio.wait((self._announcing,), timeout=_ANSWER_S + _TOGETHER_S)
+
+    async def _announce(self) -> None:
+        try:
+            await self._store.stop_taking(self._replica)
+        except RunStoreError as error:
+            self._on_failure(error)
+        await asyncio.sleep(_TOGETHER_S)
 
     async def begin(self, runs: Sequence[LiveRun]) -> int:
         """Have those of ``runs`` leave that another gateway would take; return their number.
@@ -69,6 +96,22 @@ class HandOver:
         if await self._takers(meta.model):
             return True  # They have no room just now, and look again every few seconds.
         return await self._store.take(left, self._replica) is None
+
+    async def taken_back(self, meta: RunMeta) -> RunState | None:
+        """Take back a run that was passed on, while it is nobody's; return it, whosever it is now.
+
+        None where it is gone, or can't be read.
+
+        Raises:
+            RunStoreError: the store does not answer.
+        """
+        try:
+            state = await self._store.state(meta.id)
+        except RunUnreadableError:
+            return None
+        if state is None or state.meta.replica != HANDED_OVER:
+            return state
+        return replace(state, meta=await self._store.take(state.meta, self._replica) or state.meta)
 
     async def _is_taken(self, left: RunMeta) -> bool:
         state = await self._store.state(left.id)

@@ -29,7 +29,6 @@ from searchr1.gateway.runs.journal import Journal
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.mirror import LAST_FLUSHES, RETRY_S, Mirror
 from searchr1.gateway.runs.store.base import (
-    HANDED_OVER,
     Message,
     RunForgottenError,
     RunKind,
@@ -126,16 +125,15 @@ class RunHub:
     async def stop_taking(self) -> None:
         """Tell other replicas that this one stops, so that none leaves its runs to it."""
         self._is_leaving = True
-        try:
-            await self._store.stop_taking(self._replica)
-        except RunStoreError as error:
-            self._unanswered(error)
+        await self._hand_over.announce()
 
     async def leave(self, *, unread_only: bool = False) -> None:
         """Hand over to other replicas what they would take of the runs here, or of those that nobody here reads.
 
         On return they are not driven here any more; their readers are told to come back once another one has them.
         """
+        if any(live.may_leave for live in self._live.values()):
+            await self._hand_over.announced()
         runs = [live for live in self._live.values() if live.may_leave and not (unread_only and live.is_read)]
         await self._hand_over.begin(runs)
 
@@ -283,22 +281,12 @@ class RunHub:
         live.kept = False
         live.end()
         await live.closed.wait()  # Nothing is written after it is forgotten.
-        if live.is_lost:
-            await self._forget_elsewhere(live.meta)
-        else:
-            await self._store.delete(live.meta)
-
-    async def _forget_elsewhere(self, meta: RunMeta) -> None:
-        """Have a run forgotten that this replica has passed on: its new owner would write it again."""
-        try:
-            state = await self._store.state(meta.id)
-            if state is not None and state.meta.replica == HANDED_OVER:
-                state = replace(state, meta=await self._store.take(state.meta, self._replica) or state.meta)
-            if state is not None and state.meta.replica != self._replica:
+        meta = live.meta
+        if live.is_lost and (state := await self._hand_over.taken_back(meta)) is not None:
+            meta = state.meta
+            if meta.replica != self._replica:  # Its new owner would write it again.
                 await self._stored(state).forget()
-        except RunUnreadableError:
-            state = None
-        await self._store.delete(meta if state is None else state.meta)
+        await self._store.delete(meta)
 
     async def _forget_for_other(self, live: LiveRun) -> None:
         """Forget a run that another replica asked us to delete.
