@@ -83,6 +83,7 @@ class RunDrive:
             self._mapper.take_up(past.events, elapsed_s=elapsed_s)
         self._loop = asyncio.get_running_loop()
         self._started = time.perf_counter()
+        self._elapsed_s = max(0.0, elapsed_s)
         self._first_text_s: float | None = None
         self._queue_s = 0.0
         self._is_whole_here = past is None
@@ -114,7 +115,8 @@ class RunDrive:
                         async for event in driving:
                             self._waiting = None
                             if isinstance(event, _TEXT):
-                                self._first_text_s = self._first_text_s or self._duration_s()
+                                if self._is_whole_here:
+                                    self._first_text_s = self._first_text_s or self._duration_s()
                             elif not isinstance(event, Queued):
                                 self._note(event)
                             if (mapped := mapper.map(event)) is not None:
@@ -204,7 +206,9 @@ class RunDrive:
             outcome = "expired"
         finally:
             self._queue_s = self._duration_s()
-            self._services.metrics.run.left_queue(self._model.name, outcome, self._queue_s)
+            # What leaves waits on elsewhere, where no start can be told from the run's first one.
+            if self._is_whole_here and not self._is_leaving:
+                self._services.metrics.run.left_queue(self._model.name, outcome, self._queue_s)
         if outcome == "expired":
             for event in self._stop_rollout(Status.DEADLINE):
                 yield event
@@ -304,7 +308,7 @@ class RunDrive:
             rollout,
             self._stats,
             model=self._model.name,
-            duration_s=duration_s,
+            duration_s=self._elapsed_s + duration_s,
             first_text_s=self._first_text_s,
             failure=self._failure or self._mapper.failure,
         )
