@@ -359,3 +359,17 @@ async def test_the_rules_rewrite_without_a_completion(ask: Any, text: str, quest
         assert asked(stage, 0) == question
         assert len(stage.engine.prompts) == 2
         assert rewrites(stage) == {outcome: 1.0}
+
+
+class SmallEngine(StageEngine):
+    """An engine whose KV cache holds a run, and not the prompt of a rewriting."""
+
+    async def metrics_text(self) -> str:
+        return 'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="60"} 1.0\n'
+
+
+async def test_a_rewriting_that_no_cache_holds_folds() -> None:
+    async with rewriting_stage(SmallEngine(), max_turns=1) as stage:
+        await eventually(lambda: stage.services.default.seats._replicas["engine"].capacity_tokens == 944)
+        await by_chat(stage, CHAT)
+        assert asked(stage) == FOLDED
