@@ -244,7 +244,7 @@ class RunStore(Protocol):
         ...
 
     async def send_to_owner(self, meta: RunMeta, command: Command) -> None:
-        """Send a command to a run's owner. It may be lost."""
+        """Send a command to a run's owner. It may be lost, and a run that is handed over has nobody to send it to."""
         ...
 
     async def claim(self, name: str, value: bytes) -> bytes:
