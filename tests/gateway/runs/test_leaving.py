@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from searchr1.gateway.access.admission import RunOptions
+from searchr1.gateway.runs.hand_over import sort_of_runs
 from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import HANDED_OVER, Message, RunMeta, RunState, RunStoreError
@@ -69,7 +70,7 @@ async def ours(redis: RedisServer) -> AsyncIterator[Gateway]:
     store = GatedStore(redis)
     engine = StageEngine(hold=asyncio.Event())
     async with running_stage(engine=engine) as stage, RunHub(stage.services, store) as hub:
-        await store.heartbeat(OTHER, 0.01, [MODEL])
+        await store.heartbeat(OTHER, 0.01, [sort_of_runs(stage.services.default)])
         yield Gateway(stage, hub, store)
         store.go.set()
         for live in hub._live.values():
@@ -168,4 +169,15 @@ async def test_gateways_that_stop_together_do_not_count_on_each_other(
 
     monkeypatch.setattr(RedisRunStore, "stop_taking", slow)
     await asyncio.gather(ours.hub.stop_taking(), ours.hub.leave(), ours.store.stop_taking(OTHER))
+    assert not live.is_leaving
+
+
+@pytest.mark.parametrize("differs_in", ["format", "ids"])
+async def test_a_gateway_that_serves_the_model_otherwise_is_left_nothing(ours: Gateway, differs_in: str) -> None:
+    name, profile, print_of_ids = sort_of_runs(ours.stage.services.default).split(" ")
+    sort = f"{name} another {print_of_ids}" if differs_in == "format" else f"{name} {profile} {'0' * 12}"
+    await ours.store.depart(OTHER)
+    await ours.store.heartbeat(OTHER, 0.01, [MODEL, sort])
+    live = await ours.begin(f"run_{differs_in}")
+    await ours.hub.leave()
     assert not live.is_leaving

@@ -1,10 +1,11 @@
 """The hand-over: a gateway that stops in good order passes its stored runs on to others, which go on with them at once.
 
-A run is passed on only where another gateway serves its model and is not stopping itself. It then belongs to nobody
-until that one takes it. If nobody does, because all stop together, this gateway takes it back and ends it.
+A run is passed on only where another gateway serves its model alike and is not stopping itself. It then belongs to
+nobody until that one takes it. If nobody does, because all stop together, this gateway takes it back and ends it.
 """
 
 import asyncio
+import hashlib
 import logging
 import random
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from searchr1.gateway.runs.store.base import (
     RunStoreError,
     RunUnreadableError,
 )
+from searchr1.gateway.served_model import ServedModel
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,8 @@ _ANSWER_S: Final = 1.0
 """Seconds that the store has to name other gateways; one that is silent for longer takes no run either."""
 _TAKEN_WITHIN_S: Final = 2.0
 _POLL_S: Final = 0.1
+_PROBE: Final = "<|im_start|>user\nOù est 東京, 1,234 km?<|im_end|>\n<think> a  b </think>\n<search> x </search>"
+"""Text that tokenizers cut differently."""
 _TOGETHER_S: Final = 0.5
 """Within so many seconds gateways that stop together have all said so."""
 
@@ -38,11 +42,19 @@ class HandOver:
     Args:
         store: the gateway's.
         replica: its id.
+        sort_of: returns ``sort_of_runs`` of a model, by its name.
         on_failure: is told of each failure of the store.
     """
 
-    def __init__(self, store: RunStore, replica: str, *, on_failure: Callable[[RunStoreError], None]) -> None:
-        self._store, self._replica, self._on_failure = store, replica, on_failure
+    def __init__(
+        self,
+        store: RunStore,
+        replica: str,
+        *,
+        sort_of: Callable[[str], str],
+        on_failure: Callable[[RunStoreError], None],
+    ) -> None:
+        self._store, self._replica, self._sort_of, self._on_failure = store, replica, sort_of, on_failure
         self._announcing: asyncio.Task[None] | None = None
 
     async def announce(self) -> None:
@@ -118,7 +130,7 @@ class HandOver:
         return state is None or state.meta.replica != left.replica
 
     async def _takers(self, model: str) -> list[str]:
-        return [one for one in await self._store.takers(model) if one != self._replica]
+        return [one for one in await self._store.takers(self._sort_of(model)) if one != self._replica]
 
     async def _takers_in_time(self, model: str) -> list[str]:
         try:
@@ -129,6 +141,13 @@ class HandOver:
         except RunStoreError as error:
             self._on_failure(error)
         return []
+
+
+def sort_of_runs(model: ServedModel) -> str:
+    """Return what gateways that can go on with each other's runs of a model say alike: its name, format and ids."""
+    ids = model.tokenizer.encode_prompt(_PROBE)
+    print_of_ids = hashlib.sha256(repr(ids).encode()).hexdigest()[:12]
+    return f"{model.name} {model.settings.profile} {print_of_ids}"
 
 
 def _silent(cause: TimeoutError) -> RunStoreError:

@@ -22,7 +22,7 @@ from searchr1.gateway.access.stored_plan import encode_plan
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.runs.drive import RunDrive, seat_of, trace_of
 from searchr1.gateway.runs.errors import RunNotFoundError, RunsUnreachableError
-from searchr1.gateway.runs.hand_over import HandOver
+from searchr1.gateway.runs.hand_over import HandOver, sort_of_runs
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.idempotency import IdempotencyKeys
 from searchr1.gateway.runs.journal import Journal
@@ -81,13 +81,14 @@ class RunHub:
         self._abandoned: deque[RunMeta] = deque(maxlen=_MAX_ABANDONED)
         self._noted: dict[str, None] = {}
         self._failing: set[Operation] = set()
+        self._sorts: dict[str, str] = {}
         self._inbox: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._closing = self._is_leaving = False
         self._takeovers = Takeovers(
             services, store, self._replica, live=self._own_run, adopt=self._adopt, on_failure=self._unanswered
         )
-        self._hand_over = HandOver(store, self._replica, on_failure=self._unanswered)
+        self._hand_over = HandOver(store, self._replica, sort_of=self._sort_of, on_failure=self._unanswered)
         self._mirror = Mirror(
             store,
             self._hand_over,
@@ -320,6 +321,11 @@ class RunHub:
     def _unanswered(self, error: RunStoreError) -> None:
         self._store_failed("heartbeat", error)  # Whose next beat tells whether it is over.
 
+    def _sort_of(self, model: str) -> str:
+        if model not in self._sorts:
+            self._sorts[model] = sort_of_runs(self._services.models[model])
+        return self._sorts[model]
+
     def _own_run(self, run_id: str) -> LiveRun | None:
         live = self._live.get(run_id)
         return None if live is None or live.is_lost else live
@@ -354,8 +360,8 @@ class RunHub:
         # Not for ever: a store that loses a cancellation must not keep the gateway from stopping.
         while not self._closing:
             try:
-                models = () if self._is_leaving else tuple(model.name for model in self._services.models)
-                messages = await self._store.heartbeat(self._replica, _HEARTBEAT_S, models)
+                sorts = () if self._is_leaving else tuple(self._sort_of(model.name) for model in self._services.models)
+                messages = await self._store.heartbeat(self._replica, _HEARTBEAT_S, sorts)
                 for message in messages:
                     self._handle(message)
                 # Otherwise readers would believe these runs are still running for as long as this replica sends
