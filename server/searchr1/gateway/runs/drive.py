@@ -206,7 +206,7 @@ class RunDrive:
             outcome = "expired"
         finally:
             self._queue_s = self._duration_s()
-            # What leaves waits on elsewhere, where no start can be told from the run's first one.
+            # One that leaves waits on elsewhere, and one that was taken over has waited elsewhere: neither is whole.
             if self._is_whole_here and not self._is_leaving:
                 self._services.metrics.run.left_queue(self._model.name, outcome, self._queue_s)
         if outcome == "expired":
