@@ -114,7 +114,7 @@ class FailingStore(MemoryRunStore):
 
     down = True
 
-    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[Message]:
+    async def heartbeat(self, replica: str, wait_s: float, sorts: Sequence[str] = ()) -> list[Message]:
         if self.down:
             raise RunStoreError("the run store does not answer (WRONGPASS)") from ConnectionError(f"redis://{SECRET}")
         return await super().heartbeat(replica, 0.01)

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
+import pytest
+
 from searchr1.http_server.outbox import Outbox
 from tests.http_server.conftest import Peer, connected
 
@@ -42,3 +44,24 @@ async def test_what_is_flushed_goes_out_before_a_close() -> None:
         outbox.flush()
         one.close()
         assert await reader.rest() == b"the end"
+
+
+async def test_a_write_that_fails_keeps_nothing_of_others_back(caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox()
+    async with _connection() as (one, reader), _connection() as (other, left):
+        other.write_eof()
+        outbox.put(one, b"whole")
+        outbox.put(other, b"too late")  # The last one to be put is the first to be written.
+        assert await asyncio.wait_for(reader.reader.readexactly(5), 5) == b"whole"
+        assert await left.rest() == b""
+        assert other.is_closing()
+    assert "writing to a connection met an error" in caplog.text
+
+
+async def test_who_writes_much_sees_at_once_that_nobody_reads_it() -> None:
+    outbox = Outbox()
+    async with _connection() as (one, _):
+        for _ in range(10_000):
+            outbox.put(one, b"x" * 1_000)
+        assert one.get_write_buffer_size() > 0
+        one.abort()

@@ -222,10 +222,12 @@ class _Stopping:
         self._spawn(self._leave_or_end())
 
     async def _leave_or_end(self) -> None:
-        await self._app.state.hub.leave()
-        if num_runs := stop_runs(self._app.state.services):
-            logger.warning("runs that had not ended in time and were ended: %d", num_runs)
-        self._loop.call_later(LAST_WORDS_S, self._server.cut)
+        try:
+            await self._app.state.hub.leave()
+        finally:  # An error of the server's own must not keep it from stopping.
+            if num_runs := stop_runs(self._app.state.services):
+                logger.warning("runs that had not ended in time and were ended: %d", num_runs)
+            self._loop.call_later(LAST_WORDS_S, self._server.cut)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)

@@ -55,7 +55,8 @@ class FrozenRetriever:
         if recorded:
             search = recorded.pop(0) if len(recorded) > 1 else recorded[0]
             if search.error is not None:
-                return SearchFailed("unavailable", search.error, provider=search.provider)
+                # The record's own words may be a client's, and this goes to the log.
+                return SearchFailed("unavailable", "the record says that it failed", provider=search.provider)
             return Found(search.passages[:k], cache="hit", provider=search.provider)
         if self._otherwise is not None:
             return await self._otherwise.search(query, k, deadline_s)

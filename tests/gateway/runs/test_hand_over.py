@@ -38,7 +38,7 @@ def ours(store: RedisRunStore) -> HandOver:
     def failed(error: RunStoreError) -> None:
         raise error
 
-    return HandOver(store, "ours", on_failure=failed)
+    return HandOver(store, "ours", sort_of=lambda model: model, on_failure=failed)
 
 
 async def owner(store: RedisRunStore) -> str:

@@ -15,8 +15,10 @@ from aiohttp.test_utils import TestServer
 from searchr1.engines.base import Chunk, SamplingParams
 from searchr1.engines.retry_budget import RetryBudget
 from searchr1.errors import EngineUnavailableError
+from searchr1.gateway.runs.question import question_of
 from searchr1.gateway.runs.rewrite import MAX_CHARS, MAX_TOKENS, open_rewriter
 from searchr1.identity import ANYONE
+from searchr1.loop.conversation import Turn
 from searchr1.loop.types import TokenIds
 from tests.gateway.conftest import (
     ANSWER_TURN,
@@ -359,3 +361,20 @@ async def test_the_rules_rewrite_without_a_completion(ask: Any, text: str, quest
         assert asked(stage, 0) == question
         assert len(stage.engine.prompts) == 2
         assert rewrites(stage) == {outcome: 1.0}
+
+
+class SmallEngine(StageEngine):
+    """An engine whose KV cache holds no rewriting's prompt."""
+
+    async def metrics_text(self) -> str:
+        return 'vllm:cache_config_info{block_size="16",engine="0",num_gpu_blocks="9"} 1.0\n'
+
+
+async def test_a_rewriting_that_no_cache_holds_folds() -> None:
+    async with rewriting_stage(SmallEngine()) as stage:
+        model = stage.services.default
+        await eventually(lambda: model.seats._replicas["engine"].capacity_tokens == 128)
+        turns = [Turn(message["role"], message["content"]) for message in CHAT]
+        asked_question = await question_of(turns, model, stage.services.metrics, ANYONE)
+        assert asked_question.text == FOLDED
+        assert rewrites(stage) == {"failed": 1.0}

@@ -12,7 +12,7 @@ import pytest
 
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, EngineHealth, ReplicaView
-from searchr1.gateway.runs.errors import NoSlotError, SeatExpiredError
+from searchr1.gateway.runs.errors import NoSlotError, PromptTooLargeError, SeatExpiredError
 from searchr1.gateway.runs.seats import Seats
 from searchr1.identity import ANYONE, Caller
 from searchr1.scheduling.decisions import Decision
@@ -265,11 +265,15 @@ class TwoReplicas(StageEngine):
 
     states: dict[str, str] = field(default_factory=lambda: {"one": "ready", "two": "ready"})
     placed: list[tuple[str, str]] = field(default_factory=list)
+    tokens: dict[str, int] = field(default_factory=dict)
     num_failovers: int = 0
 
     @property
     def replicas(self) -> tuple[ReplicaView, ...]:
-        return tuple(ReplicaView(name, state, 10_000, 0, 0, 0) for name, state in self.states.items())  # type: ignore[arg-type]
+        return tuple(
+            ReplicaView(name, state, self.tokens.get(name, 10_000), 0, 0, 0)  # type: ignore[arg-type]
+            for name, state in self.states.items()
+        )
 
     @property
     def num_by_state(self) -> dict[str, int]:
@@ -314,6 +318,18 @@ async def test_a_turn_that_is_lost_goes_on_elsewhere() -> None:
         await seat.begin(250)
     assert engine.placed[-1] == ("a", "one")
     assert seats.num_running == 0
+
+
+async def test_a_prompt_for_a_replica_that_is_down_may_come_again() -> None:
+    engine = TwoReplicas(tokens={"one": 1_000})
+    seats = seats_of(engine)
+    engine.states["two"] = "unwell"
+    seats._look_at_replicas()
+    with pytest.raises(NoSlotError) as later, seats.seat(ANYONE, num_ids=5_000):
+        pass
+    assert not isinstance(later.value, PromptTooLargeError)
+    with pytest.raises(PromptTooLargeError), seats.seat(ANYONE, num_ids=20_000):
+        pass
 
 
 async def test_later_turns_go_first_then_older_runs() -> None:

@@ -314,3 +314,14 @@ def _meant(stage: Stage) -> int:
 def _sample(metrics: str, name: str) -> float:
     [line] = [line for line in metrics.splitlines() if line.startswith(f"{name}{{")]
     return float(line.split()[1])
+
+
+async def test_a_replica_that_is_gone_is_left_to_the_others(place: Place) -> None:
+    async with processes(place, 2, "http://gone:1") as both:
+        one, other = both
+        one.charged = 9_000
+        await rounds([one])
+        assert await one.shared.parts_of_replicas({}, Demand(0, 0, {}, 0)) == {}
+        other.waiting = WHOLE
+        await rounds([other])
+        assert other.part == Part(WHOLE, WHOLE)

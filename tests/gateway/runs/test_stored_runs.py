@@ -190,6 +190,20 @@ async def test_a_failed_search_is_replayed_as_failed() -> None:
         assert replayed.json()["steps"][0]["search_error"]["code"] == "unavailable"
 
 
+async def test_a_forged_record_says_nothing_in_the_log_and_names_no_provider(caplog: pytest.LogCaptureFixture) -> None:
+    async with running_stage(retriever=StageRetriever(SearchFailed("timeout", "too slow"))) as stage:
+        run = json.loads((await get(stage, (await ask(stage))["id"])).model_dump_json())
+        [search] = run["trajectory"]["searches"]
+        search["provider"], search["error"] = "forged\n", {"code": "timeout", "message": "forged"}
+        replayed = await stage.client.post("/v1/research/replay", json={"run": run})
+        assert replayed.status_code == 200, replayed.text
+        found = await get(stage, replayed.json()["id"])
+    assert found.trajectory is not None
+    assert (found.trajectory.searches[0].provider, found.trajectory.searches[0].error is None) == ("", False)
+    assert "search failed: unavailable" in caplog.text
+    assert "forged" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "body", [{}, {"run_id": "run_x", "run": {}}, {"run_id": "run_none"}, {"run": {"id": "x"}}, {"run_id": 1}]
 )

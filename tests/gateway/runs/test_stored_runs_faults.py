@@ -417,9 +417,9 @@ class ForgetfulStore(MemoryRunStore):
 
     num_lost = 0
 
-    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[StoreMessage]:
+    async def heartbeat(self, replica: str, wait_s: float, sorts: Sequence[str] = ()) -> list[StoreMessage]:
         try:
-            return await super().heartbeat(replica, wait_s, models)
+            return await super().heartbeat(replica, wait_s, sorts)
         except asyncio.CancelledError:
             self.num_lost += 1
             if self.num_lost > 1:

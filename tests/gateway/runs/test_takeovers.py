@@ -1,13 +1,15 @@
 """Takeovers that meet faults in their middle: whoever asked leaves, the store fails, the server is full."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import pytest
 
 from searchr1.gateway.access.admission import RunOptions
-from searchr1.gateway.access.stored_plan import encode_plan
+from searchr1.gateway.access.stored_plan import decode_plan, encode_plan
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import History, LoggedEvent, RunMeta, RunState, RunStoreError
 from searchr1.gateway.runs.store.redis import RedisRunStore
@@ -128,3 +130,17 @@ async def test_a_full_server_reads_nothing_of_a_run_that_it_has_no_room_for(take
         assert await taker.takeovers.take(GONE) is WAITING
     assert taker.store.num_histories == 0
     assert (await taker.state()).meta.replica == "gone"
+
+
+async def test_a_run_that_was_taken_over_is_timed_from_its_request(taker: Taker) -> None:
+    data = await taker.store.plan(GONE.id)
+    assert data is not None
+    await taker.store.delete(GONE)
+    await taker.store.create(GONE, encode_plan(msgspec.structs.replace(decode_plan(data), started_at=time.time() - 10)))
+    await taker.takeovers.take(GONE)
+    await asyncio.gather(*taker.driving)
+    of_run, value = {"model": MODEL}, taker.stage.services.metrics.registry.get_sample_value
+    assert value("searchr1_run_seconds_count", of_run) == 1
+    assert (value("searchr1_run_seconds_sum", of_run) or 0) >= 10
+    assert not value("searchr1_first_text_seconds_count", of_run)
+    assert not value("searchr1_queue_seconds_count", {**of_run, "outcome": "started"})

@@ -14,7 +14,7 @@ from searchr1.gateway.tracing import names
 from searchr1.identity import ANYONE
 from searchr1.redis_client import open_redis
 from searchr1.trace_context import TRACE_HEADERS
-from tests.gateway.conftest import Stage, StageEngine, running_stage, sse_payloads
+from tests.gateway.conftest import Stage, StageEngine, eventually, running_stage, sse_payloads
 from tests.gateway.runs.test_takeovers import GONE, OURS, FaultyStore, Taker
 from tests.gateway.tracing.conftest import CLIENT_SPAN, CLIENT_TRACE, SAMPLED, traced_stage
 from tests.support.otlp_receiver import OtlpReceiver
@@ -82,3 +82,21 @@ async def test_the_stored_plan_names_the_run_s_span_or_else_its_client_s(
             assert "run.completed" in sse_payloads((await stream.aread()).decode())[-1]
     told = decode_plan(data).traceparent
     assert told == (f"00-{CLIENT_TRACE}-{collector.only('invoke_agent').span_id}-01" if is_traced else SAMPLED)
+
+
+async def test_a_run_that_goes_on_elsewhere_ends_its_spans_here(collector: OtlpReceiver, redis: RedisServer) -> None:
+    engine = StageEngine(hold=asyncio.Event())
+    async with stored_runs(redis) as store, traced_stage(engine=engine, redis_url=redis.url) as stage:
+        assert engine.hold is not None
+        body = {"question": "Mali?", "stream": True}
+        async with stage.client.stream("POST", "/v1/research", json=body) as stream:
+            await eventually(lambda: engine.num_open > 0)
+            state = await store.state(stream.headers["x-run-id"])
+            assert state is not None
+            assert await store.take(state.meta, "other") is not None
+            engine.hold.set()
+            engine.hold.clear()  # The next completion waits again.
+            await stream.aread()
+    agent, chats = collector.only("invoke_agent"), collector.named("chat")
+    assert agent.attributes[names.RUN_OUTCOME] == "moved"
+    assert {chat.parent_id for chat in chats} == {agent.span_id}

@@ -1,5 +1,6 @@
 """``/v1/research``: runs as native events or as one JSON object, and stored runs to follow, cancel and replay."""
 
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -97,6 +98,7 @@ class ReplayRequest(RunRequest):
 Admitted = Callable[[str], Awaitable[tuple[Plan, RunMeta]]]
 """Checker of a request, for the run that has the id it is given. Raises ``ApiError`` for one that is refused."""
 
+_PROVIDER = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _RUN: dict[int | str, dict[str, Any]] = {
     200: {"content": EVENT_STREAM, "description": "The run, or its events."},
     **KEY_REUSED,
@@ -346,7 +348,7 @@ def _searches(trajectory: Trajectory, settings: Settings) -> tuple[FrozenSearch,
                 shortened(Passage(p.id, p.title, p.text, p.url, p.score), settings.passage_chars)
                 for p in search.passages[: settings.max_top_k]
             ),
-            provider=search.provider,
+            provider=search.provider if _PROVIDER.fullmatch(search.provider) else "",
             error=None if search.error is None else search.error.message,
         )
         for search in trajectory.searches

@@ -83,6 +83,7 @@ class RunDrive:
             self._mapper.take_up(past.events, elapsed_s=elapsed_s)
         self._loop = asyncio.get_running_loop()
         self._started = time.perf_counter()
+        self._elapsed_s = max(0.0, elapsed_s)
         self._first_text_s: float | None = None
         self._queue_s = 0.0
         self._is_whole_here = past is None
@@ -114,7 +115,8 @@ class RunDrive:
                         async for event in driving:
                             self._waiting = None
                             if isinstance(event, _TEXT):
-                                self._first_text_s = self._first_text_s or self._duration_s()
+                                if self._is_whole_here:
+                                    self._first_text_s = self._first_text_s or self._duration_s()
                             elif not isinstance(event, Queued):
                                 self._note(event)
                             if (mapped := mapper.map(event)) is not None:
@@ -157,6 +159,12 @@ class RunDrive:
         self._is_leaving = not self._is_stopped
         return self._is_leaving
 
+    def moved(self) -> None:
+        """Note that another process goes on with the run: it is counted there, and its trace ends here."""
+        self._is_leaving = True
+        if self._trace is not None:
+            self._trace.moved(first_text_s=self._first_text_s)
+
     def stayed(self) -> None:
         """Note that the run has ended here after all."""
         self._count()
@@ -198,7 +206,9 @@ class RunDrive:
             outcome = "expired"
         finally:
             self._queue_s = self._duration_s()
-            self._services.metrics.run.left_queue(self._model.name, outcome, self._queue_s)
+            # One that leaves waits on elsewhere, and one that was taken over has waited elsewhere: neither is whole.
+            if self._is_whole_here and not self._is_leaving:
+                self._services.metrics.run.left_queue(self._model.name, outcome, self._queue_s)
         if outcome == "expired":
             for event in self._stop_rollout(Status.DEADLINE):
                 yield event
@@ -298,7 +308,7 @@ class RunDrive:
             rollout,
             self._stats,
             model=self._model.name,
-            duration_s=duration_s,
+            duration_s=self._elapsed_s + duration_s,
             first_text_s=self._first_text_s,
             failure=self._failure or self._mapper.failure,
         )

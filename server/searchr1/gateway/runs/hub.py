@@ -22,7 +22,7 @@ from searchr1.gateway.access.stored_plan import encode_plan
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.runs.drive import RunDrive, seat_of, trace_of
 from searchr1.gateway.runs.errors import RunNotFoundError, RunsUnreachableError
-from searchr1.gateway.runs.hand_over import HandOver
+from searchr1.gateway.runs.hand_over import HandOver, sort_of_runs
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.idempotency import IdempotencyKeys
 from searchr1.gateway.runs.journal import Journal
@@ -81,13 +81,14 @@ class RunHub:
         self._abandoned: deque[RunMeta] = deque(maxlen=_MAX_ABANDONED)
         self._noted: dict[str, None] = {}
         self._failing: set[Operation] = set()
+        self._sorts: dict[str, str] = {}
         self._inbox: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._closing = self._is_leaving = False
         self._takeovers = Takeovers(
             services, store, self._replica, live=self._own_run, adopt=self._adopt, on_failure=self._unanswered
         )
-        self._hand_over = HandOver(store, self._replica, on_failure=self._unanswered)
+        self._hand_over = HandOver(store, self._replica, sort_of=self._sort_of, on_failure=self._unanswered)
         self._mirror = Mirror(
             store,
             self._hand_over,
@@ -125,16 +126,15 @@ class RunHub:
     async def stop_taking(self) -> None:
         """Tell other replicas that this one stops, so that none leaves its runs to it."""
         self._is_leaving = True
-        try:
-            await self._store.stop_taking(self._replica)
-        except RunStoreError as error:
-            self._unanswered(error)
+        await self._hand_over.announce()
 
     async def leave(self, *, unread_only: bool = False) -> None:
         """Hand over to other replicas what they would take of the runs here, or of those that nobody here reads.
 
         On return they are not driven here any more; their readers are told to come back once another one has them.
         """
+        if any(live.may_leave for live in self._live.values()):
+            await self._hand_over.announced()
         runs = [live for live in self._live.values() if live.may_leave and not (unread_only and live.is_read)]
         await self._hand_over.begin(runs)
 
@@ -145,7 +145,8 @@ class RunHub:
             grace_s = self._services.settings.shutdown_grace_s
             await asyncio.wait([asyncio.ensure_future(end) for end in background], timeout=grace_s)
         for live in list(self._live.values()):
-            live.end()
+            if not live.is_leaving:
+                live.end()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=LAST_FLUSHES * RETRY_S)
         for task in list(self._tasks):
@@ -281,7 +282,12 @@ class RunHub:
         live.kept = False
         live.end()
         await live.closed.wait()  # Nothing is written after it is forgotten.
-        await self._store.delete(live.meta)
+        meta = live.meta
+        if live.is_lost and (state := await self._hand_over.taken_back(meta)) is not None:
+            meta = state.meta
+            if meta.replica != self._replica:  # Its new owner would write it again.
+                await self._stored(state).forget()
+        await self._store.delete(meta)
 
     async def _forget_for_other(self, live: LiveRun) -> None:
         """Forget a run that another replica asked us to delete.
@@ -290,6 +296,8 @@ class RunHub:
         """
         try:
             await self._forget(live)
+        except RunsUnreachableError:
+            pass  # Whoever asked for it tries again.
         except RunStoreError as error:
             self._store_failed("heartbeat", error)
 
@@ -312,6 +320,11 @@ class RunHub:
 
     def _unanswered(self, error: RunStoreError) -> None:
         self._store_failed("heartbeat", error)  # Whose next beat tells whether it is over.
+
+    def _sort_of(self, model: str) -> str:
+        if model not in self._sorts:
+            self._sorts[model] = sort_of_runs(self._services.models[model])
+        return self._sorts[model]
 
     def _own_run(self, run_id: str) -> LiveRun | None:
         live = self._live.get(run_id)
@@ -347,8 +360,8 @@ class RunHub:
         # Not for ever: a store that loses a cancellation must not keep the gateway from stopping.
         while not self._closing:
             try:
-                models = () if self._is_leaving else tuple(model.name for model in self._services.models)
-                messages = await self._store.heartbeat(self._replica, _HEARTBEAT_S, models)
+                sorts = () if self._is_leaving else tuple(self._sort_of(model.name) for model in self._services.models)
+                messages = await self._store.heartbeat(self._replica, _HEARTBEAT_S, sorts)
                 for message in messages:
                     self._handle(message)
                 # Otherwise readers would believe these runs are still running for as long as this replica sends

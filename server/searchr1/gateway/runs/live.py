@@ -96,6 +96,11 @@ class LiveRun(RunHandle):
         return is_open and self.kept and self._journal is not None
 
     @property
+    def may_be_passed_on(self) -> bool:
+        """False for a run that is leaving and was cancelled or forgotten meanwhile: it ends here."""
+        return self.kept and not self._end_wanted
+
+    @property
     def is_read(self) -> bool:
         """True while somebody reads it here."""
         return self._num_readers > 0
@@ -147,10 +152,10 @@ class LiveRun(RunHandle):
         return True
 
     def stop_here(self) -> None:
-        """Have a run that was leaving end as failed, because the server stops and no other replica took it."""
+        """Have a run that was leaving end: as cancelled where that is wanted, else as failed: no other one took it."""
         if not self._events:
             self._add(self._drive.started())
-        self._add(self._drive.failed("stopping"))
+        self._add(self._drive.failed("stopping") if self.may_be_passed_on else self._drive.cancelled())
         self._stay()
         self._unstored.set()
         self._changed.set()
@@ -158,6 +163,7 @@ class LiveRun(RunHandle):
     def lose(self) -> None:
         """Stop, since another replica goes on with the run: readers see nothing more of it here."""
         self.is_lost, self.kept = True, False
+        self._drive.moved()
         self.end()
         self._changed.set()
 

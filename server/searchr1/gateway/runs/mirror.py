@@ -70,6 +70,9 @@ class Mirror:
             self._abandon(live.meta)
         finally:
             live.wait_no_longer()
+        await live.driven.wait()
+        if live.is_leaving and not live.is_lost:  # It was forgotten, and its readers still wait for its end.
+            live.stop_here()
 
     async def _has_stored(self, live: LiveRun) -> bool:
         created, tries_left = live.was_taken_over, LAST_FLUSHES
@@ -108,7 +111,7 @@ class Mirror:
     async def _has_come_to_rest(self, live: LiveRun) -> bool:
         """Store a run's record, or pass it on; False where it is to end here after all, and has more to store."""
         if live.is_leaving:
-            if await self._hand_over.passed_on(live.meta):
+            if live.may_be_passed_on and await self._hand_over.passed_on(live.meta):
                 live.lose()
                 return True
             live.stop_here()

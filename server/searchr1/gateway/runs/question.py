@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from searchr1.deadline import Deadline, DeadlinePassedError
 from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.runs.conversation import fitted, harmless, shown
-from searchr1.gateway.runs.errors import SeatExpiredError
+from searchr1.gateway.runs.errors import PromptTooLargeError, SeatExpiredError
 from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, checked
 from searchr1.gateway.served_model import ServedModel
 from searchr1.identity import Caller
@@ -81,7 +81,7 @@ async def _rewritten(
     try:
         question = await _written(dialogue, rewriter, model, caller, bound_s)
         outcome = "kept" if question == dialogue[-1].text else "rewritten"
-    except (RewriteError, SeatExpiredError, DeadlinePassedError) as error:
+    except (RewriteError, SeatExpiredError, DeadlinePassedError, PromptTooLargeError) as error:
         why = str(error) or f"it took more than {bound_s:g} s"
         logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
         question, outcome, failure = None, "failed", error

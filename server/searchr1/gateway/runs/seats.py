@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 TICK_S: Final = 0.5
 _CAPACITY_EVERY_S: Final = 30.0
 _RETRY_S: Final = 1.0
+_BACK_WITHIN_S: Final = 10.0
 _NOTHING_YET: Final = Part(0, 1 << 62)
 """Of a replica that others may use, until it is known what they leave: nothing starts, and what runs goes on."""
 
@@ -157,7 +158,7 @@ class Seats:
         )
         try:
             if any(isinstance(one, Refuse) and one.reason == "too_large" for one in decisions):
-                raise PromptTooLargeError(num_ids, self._scheduler.largest_tokens)
+                raise self._too_large(num_ids)
             self.carry_out(decisions)
             yield seat
         finally:
@@ -167,6 +168,13 @@ class Seats:
                     name, time.monotonic(), footprint_tokens=seat.num_ids or None, was_whole=seat.was_whole
                 )
                 self.carry_out(left)
+
+    def _too_large(self, num_ids: int) -> NoSlotError:
+        """Return the refusal of a prompt that no healthy replica holds: final, or until a larger one is back."""
+        down = [told.capacity_tokens for told in self._replicas.values() if not told.healthy]
+        if any(tokens is None or tokens >= num_ids for tokens in down):
+            return NoSlotError(_BACK_WITHIN_S)
+        return PromptTooLargeError(num_ids, self._scheduler.largest_tokens)
 
     def wanted(self, seat: "Seat") -> None:
         """Ask for the next turn of a seat's run."""

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -111,16 +111,21 @@ class SharedCapacity:
         parts = dict(zip(whole_tokens, await asyncio.gather(*rounds), strict=True))
         kept = {_key(_machine_wide(name)) for name in whole_tokens} | {_key(self._runs)}
         # Addresses come and go where pods do.
-        self._standings = {key: standing for key, standing in self._standings.items() if key in kept}
+        if gone := self._standings.keys() - kept:
+            await self._withdraw(gone)
+            self._standings = {key: standing for key, standing in self._standings.items() if key in kept}
         return parts
 
     async def aclose(self) -> None:
         """Give everything back, and close the client."""
+        await self._withdraw(self._standings)
+        await self._board.aclose()
+
+    async def _withdraw(self, keys: Iterable[str]) -> None:
         try:
-            await self._board.withdraw(self._member, self._standings)
+            await self._board.withdraw(self._member, keys)
         except BoardError as error:
             logger.info("the leases of shared capacity end by themselves: %s", error)
-        await self._board.aclose()
 
     async def _balance(self, name: str, capacity: "_Capacity", *, used: int, wanted: int) -> Part:
         key = _key(name)

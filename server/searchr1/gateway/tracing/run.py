@@ -100,15 +100,22 @@ class RunTrace:
 
     def ended(self, *, failure: str | None, first_text_s: float | None) -> None:
         """Take the end of the run, however it came about; ``failure`` is its code. Only the first call counts."""
+        status = self._plan.rollout.status or Status.CANCELLED
+        self._end("failed" if failure else status.value, failure, first_text_s)
+
+    def moved(self, *, first_text_s: float | None) -> None:
+        """Take that the run goes on elsewhere, with a span of its own. Nothing after that counts."""
+        self._end("moved", None, first_text_s)
+
+    def _end(self, outcome: str, failure: str | None, first_text_s: float | None) -> None:
         if self._has_ended:
             return
         self._has_ended = True
         self._end_chat("cancelled")
         rollout, span = self._plan.rollout, self._span
-        status = rollout.status or Status.CANCELLED
         span.set_attributes(
             {
-                names.RUN_OUTCOME: "failed" if failure else status.value,
+                names.RUN_OUTCOME: outcome,
                 names.RUN_TURNS: rollout.num_turns,
                 names.RUN_SEARCHES: rollout.num_searches,
                 **_usage(self._num_input_tokens, rollout.num_sampled_tokens, self._stats.num_cached_tokens),

@@ -47,7 +47,10 @@ class Tracing:
     def run(
         self, plan: Plan, model: ServedModel, stats: DriveStats, *, run_id: str, num_takeovers: int = 0
     ) -> RunTrace | None:
-        """Begin the trace of a run, below what is served here; None where it is not recorded."""
+        """Begin the trace of a run, below what is served here; None where it is not recorded.
+
+        ``num_takeovers`` counts the gateways that it has lost, and not those that handed it over.
+        """
         engine, chat_kind = self._engine(model)
         attributes: dict[str, AttributeValue] = {
             names.OPERATION: names.INVOKE_AGENT,

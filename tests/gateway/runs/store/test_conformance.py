@@ -350,6 +350,15 @@ async def test_a_run_that_nobody_took_is_taken_back(shared: str) -> None:
 
 
 @pytest.mark.redis
+async def test_nothing_is_sent_to_nobody(shared: str) -> None:
+    store, client = redis_store(shared), open_redis(shared)
+    await store.send_to_owner(meta("run_m", replica=HANDED_OVER), "read")
+    assert not await client.exists(f"sr1:replica:{HANDED_OVER}:inbox")
+    await client.aclose()
+    await store.aclose()
+
+
+@pytest.mark.redis
 async def test_takers_serve_the_model_and_do_not_stop(shared: str) -> None:
     store, client = redis_store(shared), open_redis(shared)
     await store.heartbeat("taker_a", 0.01, ["m1", "m2"])

@@ -208,8 +208,8 @@ class RunStore(Protocol):
         """Make ``HANDED_OVER`` the owner of an open run of ``meta``'s; False where it is not, or can't be taken."""
         ...
 
-    async def takers(self, model: str) -> list[str]:
-        """Return the replicas that serve ``model``, by their own word, and would take a run of it over now."""
+    async def takers(self, sort: str) -> list[str]:
+        """Return the replicas that would take a run of that sort over now, by their own word."""
         ...
 
     async def history(self, run_id: str) -> History:
@@ -224,10 +224,10 @@ class RunStore(Protocol):
         """Take a run from the list of its former owner."""
         ...
 
-    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[Message]:
+    async def heartbeat(self, replica: str, wait_s: float, sorts: Sequence[str] = ()) -> list[Message]:
         """Extend ``replica``'s lease; wait up to ``wait_s`` for messages of other replicas, and return them.
 
-        ``models`` are those of which it takes runs over; they are told where its lease begins.
+        ``sorts`` are those of the runs that it takes over; they are told where its lease begins.
         """
         ...
 
@@ -244,7 +244,7 @@ class RunStore(Protocol):
         ...
 
     async def send_to_owner(self, meta: RunMeta, command: Command) -> None:
-        """Send a command to a run's owner. It may be lost."""
+        """Send a command to a run's owner. It may be lost, and a run that is handed over has nobody to send it to."""
         ...
 
     async def claim(self, name: str, value: bytes) -> bytes:

@@ -76,15 +76,15 @@ def owner_token(meta: RunMeta) -> str:
     return f"{meta.epoch} {meta.replica}"
 
 
-def encode_lease(models: Sequence[str]) -> bytes:
-    """Return the bytes of a lease: the models of which its replica takes runs over."""
-    return msgspec.json.encode(list(models))
+def encode_lease(sorts: Sequence[str]) -> bytes:
+    """Return the bytes of a lease: the sorts of runs that its replica takes over."""
+    return msgspec.json.encode(list(sorts))
 
 
-def takes_runs_of(lease: bytes, model: str) -> bool:
-    """Return whether a lease's replica takes runs of ``model``; one of the release before does not tell, and may."""
+def takes_runs_of(lease: bytes, sort: str) -> bool:
+    """Return whether a lease's replica takes runs of a sort; one of the release before does not tell, and may."""
     try:
-        return model in msgspec.json.decode(lease, type=list[str])
+        return sort in msgspec.json.decode(lease, type=list[str])
     except _DAMAGED:
         return True
 

@@ -118,7 +118,7 @@ class MemoryRunStore:
         """See ``RunStore.hand_over``. There is no other replica."""
         return False
 
-    async def takers(self, model: str) -> list[str]:
+    async def takers(self, sort: str) -> list[str]:
         """See ``RunStore.takers``. There is no other replica."""
         return []
 
@@ -134,7 +134,7 @@ class MemoryRunStore:
     async def disown(self, orphan: Orphan) -> None:
         """See ``RunStore.disown``."""
 
-    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[Message]:
+    async def heartbeat(self, replica: str, wait_s: float, sorts: Sequence[str] = ()) -> list[Message]:
         """See ``RunStore.heartbeat``. There is no other replica, so no message ever comes."""
         await asyncio.sleep(wait_s)
         return []

@@ -9,7 +9,7 @@ put all keys of a run into one slot of a Cluster.
 ``sr1:claim:NAME`` is the claim of an idempotency key.
 ``sr1:runs:SCOPE`` lists a caller's runs by time. ``sr1:replica:ID`` is a replica's lease; in ``:inbox`` it finds
 the messages of other replicas about its runs, and ``:runs`` are its open runs that others may take. ``sr1:replicas``
-names all replicas that may have such runs. A lease names the models of which its replica takes runs over.
+names all replicas that may have such runs. A lease names the sorts of runs that its replica takes over.
 """
 
 import asyncio
@@ -218,13 +218,13 @@ class RedisRunStore:
         await _answer(self._client.sadd(_REPLICAS, HANDED_OVER))
         return await self._passed_on(meta, replace(meta, replica=HANDED_OVER))
 
-    async def takers(self, model: str) -> list[str]:
+    async def takers(self, sort: str) -> list[str]:
         """See ``RunStore.takers``."""
         found: list[str] = []
         for name in await _answer(self._client.smembers(_REPLICAS)):
             replica = name.decode("utf-8", "replace")
             lease = await _answer(self._client.get(_REPLICA + replica))
-            if lease is not None and takes_runs_of(lease, model):
+            if lease is not None and takes_runs_of(lease, sort):
                 found.append(replica)
         return found
 
@@ -265,12 +265,12 @@ class RedisRunStore:
         """See ``RunStore.disown``."""
         await _answer(self._client.srem(_open_runs(orphan.replica), orphan.run_id))
 
-    async def heartbeat(self, replica: str, wait_s: float, models: Sequence[str] = ()) -> list[Message]:
+    async def heartbeat(self, replica: str, wait_s: float, sorts: Sequence[str] = ()) -> list[Message]:
         """See ``RunStore.heartbeat``."""
         lease, lease_ms = _REPLICA + replica, round(LEASE_S * 1000)
         # A full Redis still lets a lease be extended, but no key be set.
         if not await _answer(self._client.pexpire(lease, lease_ms)):
-            await _answer(self._client.set(lease, encode_lease(models), px=lease_ms))
+            await _answer(self._client.set(lease, encode_lease(sorts), px=lease_ms))
             await _answer(self._client.sadd(_REPLICAS, replica))
         if not await _answer(self._client.pexpire(_REPLICAS, self._ttl_ms)):
             await _answer(self._client.sadd(_REPLICAS, replica))
@@ -295,6 +295,8 @@ class RedisRunStore:
 
     async def send_to_owner(self, meta: RunMeta, command: Command) -> None:
         """See ``RunStore.send_to_owner``."""
+        if meta.replica == HANDED_OVER:  # Nobody reads what would pile up there.
+            return
         inbox = f"{_REPLICA}{meta.replica}:inbox"
         await _answer(self._client.rpush(inbox, f"{command} {meta.id}"))
         await _answer(self._client.pexpire(inbox, round(LEASE_S * 1000)))
