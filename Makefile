@@ -16,7 +16,7 @@ demo: setup ## serve the demo model on real vLLM at http://127.0.0.1:8000 (PORT=
 test: setup ## lint, types and all tests
 	@scripts/test
 
-test-fast: setup ## the tests that need nothing but Python, in under five minutes
+test-fast: setup ## the tests that need nothing but Python, in some minutes
 	@scripts/test-fast
 
 image-test: setup ## build the gateway's image without Docker, and run it as a restricted pod (as root)
