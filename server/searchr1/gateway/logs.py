@@ -90,7 +90,8 @@ class AccessLog:
         try:
             await self._app(scope, receive, send)
         finally:
-            path = quote(scope["path"][:_MAX_PATH_CHARS], safe="/:")
+            # Where a path has "%", what follows was left encoded: see ``http_server/paths.py``.
+            path = quote(scope["path"][:_MAX_PATH_CHARS], safe="/:%")
             took_s, status = time.perf_counter() - started, status_of(scope)
             fields = {"method": scope["method"], "path": path, "status": status, "duration_s": round(took_s, 6)}
             words = (scope["method"], path, status or "left", took_s)
