@@ -17,6 +17,7 @@ from searchr1.errors import EngineError
 from searchr1.gateway.access.admission import Admission
 from searchr1.gateway.app import create_app
 from searchr1.gateway.bounds import http_bounds
+from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.shared_capacity import open_shared_capacity
 from searchr1.gateway.served_model import ServedModel, ServedModels
 from searchr1.gateway.services import Services
@@ -109,6 +110,7 @@ class Stage:
     retriever: StageRetriever
     services: Services
     url: str
+    hub: RunHub
 
 
 def byte_tokenizer() -> Tokenizer:
@@ -159,9 +161,8 @@ async def running_stage(
     async def open_services(_: Settings) -> AsyncIterator[Services]:
         yield services
 
-    server = uvicorn.Server(
-        server_config(create_app(config, open_services=open_services), http_bounds(config), port=0, log_level="error")
-    )
+    app = create_app(config, open_services=open_services)
+    server = uvicorn.Server(server_config(app, http_bounds(config), port=0, log_level="error"))
     serving = asyncio.ensure_future(server.serve())
     try:
         while not server.started:  # noqa: ASYNC110 (uvicorn has no event to wait for)
@@ -169,7 +170,7 @@ async def running_stage(
         port = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, timeout=30, headers=headers) as client:
-            yield Stage(client, engine, retriever, services, url)
+            yield Stage(client, engine, retriever, services, url, app.state.hub)
     finally:
         server.should_exit = True
         await serving

@@ -18,6 +18,7 @@ from redis import Redis
 from searchr1.export.run import ExportConfig, export
 from searchr1.gateway import app
 from searchr1.gateway.runs import mirror
+from searchr1.gateway.runs.hub import RunHub
 from searchr1.gateway.runs.store.base import LoggedEvent
 from searchr1.gateway.runs.store.codec import MAX_RECORD_BYTES, MAX_STATE_BYTES
 from searchr1.gateway.runs.store.memory import MemoryRunStore
@@ -39,12 +40,18 @@ class Served:
 
     url: str
     http: httpx.Client
+    hub: RunHub
+
+    def wait_until_stored(self, run_id: str) -> None:
+        """Wait until the run has ended, and what the store has of it is all there is."""
+        while run_id in self.hub._live:
+            time.sleep(0.01)
 
 
 @contextmanager
 def serving(**settings: Any) -> Iterator[Served]:
     with threaded_stage(**KEYS, **settings) as stage, httpx.Client(base_url=stage.url, timeout=60) as http:
-        yield Served(stage.url, http)
+        yield Served(stage.url, http, stage.hub)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,15 +81,8 @@ def asked(stage: Served) -> str:
     """The id of a run that is stored whole."""
     answer = stage.http.post("/v1/research", json=QUESTION, headers=OWN)
     run_id = answer.headers["x-run-id"]
-    # A listing tells of the store alone; the gateway that ran it knows the run's end a moment before.
-    while {run["id"]: run["status"] for run in listing(stage)}.get(run_id, "running") == "running":
-        time.sleep(0.01)
+    stage.wait_until_stored(run_id)
     return run_id
-
-
-def listing(stage: Served) -> list[dict[str, Any]]:
-    data: list[dict[str, Any]] = stage.http.get("/v1/research", headers=OWN).json()["data"]
-    return data
 
 
 def listed(stage: Served) -> list[str]:
@@ -386,9 +386,8 @@ def test_a_response_whose_request_cannot_be_read(form: str, redis: RedisServer, 
     http, body = stage.http, {"model": "test-model", "input": "Mali?"}
     made = (http.post("/v1/responses", json=body, headers=OWN)).json()["id"]
     with redis.client() as client:
+        stage.wait_until_stored(made)
         kept = Kept(client, made)
-        while kept.redis.get(kept.key("record")) is None or kept.state()["status"] == "running":
-            time.sleep(0.01)
         state = kept.state()
         RESPONSE_REQUESTS[form](state["meta"]["request"])
         kept.put("state", json.dumps(state).encode())
