@@ -1,13 +1,15 @@
 """The processes of one training run: one, or as many as ``torchrun`` or the run itself started.
 
-Each computes its share of every pass, and all end with the same weights. The first one alone samples, evaluates and
-writes. Models are sharded by FSDP2 where there are several processes.
+Each computes its share of every pass, and all end with the same weights. The first one alone scores and writes, and
+samples, unless every process has an engine. Models are sharded by FSDP2 where there are several processes.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -79,7 +81,7 @@ class ProcessGroup:
 
     @property
     def is_first(self) -> bool:
-        """True in the process that samples, evaluates and writes."""
+        """True in the process that scores and writes."""
         return self.rank == 0
 
     def use_device(self) -> None:
@@ -87,17 +89,45 @@ class ProcessGroup:
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
 
-    def shard(self, module: M, layers: Sequence[nn.Module]) -> M:
-        """Spread ``module`` over all processes; each of its ``layers`` is whole only while it computes."""
-        if self.size > 1:
-            from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Run the block in one process after the other, so that only one holds what is large within it.
 
-            # Named, because the default is a GPU's wherever there is one.
-            mesh = init_device_mesh(self.device.type, (self.size,))
+        Nothing in the block may need another process.
+        """
+        if self.size > 1:
+            _mesh(self.device.type, self.size)
+        for _ in range(self.rank):
+            self._meet()
+        yield
+        for _ in range(self.rank, self.size):
+            self._meet()
+
+    def shard(
+        self,
+        module: M,
+        layers: Sequence[nn.Module],
+        *,
+        dtype: torch.dtype = torch.float32,
+        exact: Sequence[nn.Module] = (),
+    ) -> M:
+        """Spread ``module`` over all processes; each of its ``layers`` is whole only while it computes.
+
+        Passes compute in ``dtype``, except those of the parts in ``exact``; what is kept, and the sum of gradients, has
+        the weights' own type. A model on the CPU gets to this process's device layer by layer, never as a whole. One
+        process alone keeps ``module`` as it is.
+        """
+        if self.size > 1:
+            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+            mesh = _mesh(self.device.type, self.size)
+            mixed = MixedPrecisionPolicy() if dtype == torch.float32 else MixedPrecisionPolicy(dtype, torch.float32)
+            for part in exact:
+                fully_shard(part, mesh=mesh)
             for layer in layers:
-                fully_shard(layer, mesh=mesh)
-            fully_shard(module, mesh=mesh)
+                fully_shard(layer, mesh=mesh, mp_policy=mixed)
+            # FSDP2 would leave a root whole after its forward pass: for good, where no backward pass follows.
+            fully_shard(module, mesh=mesh, mp_policy=mixed, reshard_after_forward=True)
         return module
 
     def share(self, batches: Sequence[list[int]]) -> list[tuple[list[int], bool]]:
@@ -125,6 +155,21 @@ class ProcessGroup:
             value = box[0]
         return cast(T, value)
 
+    def gather(self, value: T) -> list[T]:
+        """Return every process's ``value``, in their order, in the first process; an empty list in the others.
+
+        Raises:
+            ProcessLostError: another process has ended.
+        """
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        try:
+            dist.gather_object(value, found if self.is_first else None, dst=0, group=self.patient)
+        except RuntimeError as error:
+            raise ProcessLostError("another process of this run has ended; see its own message") from error
+        return found if self.is_first else []
+
     def wait_for_first(self) -> None:
         """Wait until the first process, which may have something to do alone, gets here too."""
         self.broadcast(None)
@@ -137,12 +182,26 @@ class ProcessGroup:
         """Return the maximum over processes, entry by entry."""
         return self._reduce(tensor, dist.ReduceOp.MAX)
 
+    def _meet(self) -> None:
+        """Wait until every process gets here."""
+        if self.size > 1:
+            dist.barrier(group=self.patient)
+
     def _reduce(self, tensor: torch.Tensor, how: Any) -> torch.Tensor:
         if self.size == 1:
             return tensor
         moved = tensor.to(self.device)
         dist.all_reduce(moved, how)
         return moved.to(tensor.device)
+
+
+@lru_cache(maxsize=1)
+def _mesh(device_type: str, size: int) -> Any:
+    """Return all processes as FSDP2 wants them. The first call has to be made by all of them at once."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    # Named, because the default is a GPU's wherever there is one.
+    return init_device_mesh(device_type, (size,))
 
 
 def model_state(module: nn.Module) -> dict[str, Any]:

@@ -19,18 +19,23 @@ NUM_BLOCKS = 2
 def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
     """Return the attention of each position over itself and those before it.
 
-    ``query``, ``key`` and ``value`` have shape (rows, heads, tokens, head size), and so has the result.
+    ``query`` has shape (rows, heads, tokens, head size), and so has the result; ``key`` and ``value`` may have fewer
+    heads, each of which a group of query heads shares.
     """
     rows, heads, tokens, size = query.shape
-    q, k, v = ((x.reshape(rows * heads, tokens, size)) for x in (query * scaling, key, value))
+    shared = heads // key.shape[1]
+    k, v = (x.reshape(rows * key.shape[1], tokens, size) for x in (key, value))
+    # The queries of heads that share keys follow one another, so that no key is repeated.
+    q = (query * scaling).reshape(rows * key.shape[1], shared, tokens, size)
     block = -(-tokens // NUM_BLOCKS)
     outputs = []
     for start in range(0, tokens, block):
         end = min(start + block, tokens)
         mask = torch.full((end - start, end), -torch.inf, dtype=q.dtype, device=q.device).triu_(start + 1)
-        scores = torch.baddbmm(mask, q[:, start:end], k[:, :end].transpose(1, 2))
-        outputs.append(torch.bmm(scores.softmax(-1), v[:, :end]))
-    return torch.cat(outputs, dim=1).view(rows, heads, tokens, size)
+        queries = q[:, :, start:end].reshape(-1, shared * (end - start), size)
+        scores = torch.baddbmm(mask.repeat(shared, 1), queries, k[:, :end].transpose(1, 2))
+        outputs.append(torch.bmm(scores.softmax(-1), v[:, :end]).view(-1, shared, end - start, size))
+    return torch.cat(outputs, dim=2).view(rows, heads, tokens, size)
 
 
 def _forward(

@@ -257,9 +257,6 @@ def _attention(
 def _prefill_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
     if query.device.type != "cpu":
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=True)
-    num_sharing = query.shape[1] // key.shape[1]
-    if num_sharing > 1:
-        key, value = (states.repeat_interleave(num_sharing, dim=1) for states in (key, value))
     return causal_attention(query, key, value, scaling)
 
 

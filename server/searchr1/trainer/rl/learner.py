@@ -1,28 +1,30 @@
 """The update of a step: from its samples to new weights of the policy, and of the critic where there is one.
 
 An update first passes every sample through the models as they were when it was sampled (old logprobs, the start
-policy's, values). The algorithm makes advantages of these over the whole step. Then come the optimizer steps. Gradients
-add up over passes of bounded size and over processes; each term is divided by the whole minibatch's count, so neither
-changes the result.
+policy's, values). The algorithm makes advantages of these over the whole step. Then come the optimizer steps. Where
+there is one alone and no advantage needs a model, its own passes see all that the first ones would, which are left out.
+Gradients add up over passes of bounded size and over processes; each term is divided by the whole minibatch's count, so
+neither changes the result.
 
 Shapes: R samples of a step, B of a pass, T tokens, N = T - 1 tokens that have a prediction.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from searchr1.trainer.meter import Meter
 from searchr1.trainer.process_group import ProcessGroup, model_state
 from searchr1.trainer.rl.algorithms.base import Advantages, OldPolicyStats, PolicyTokens
 from searchr1.trainer.rl.config import TrainConfig
-from searchr1.trainer.rl.lora import add_adapters, merged, without_adapters
+from searchr1.trainer.rl.lora import merged, without_adapters
 from searchr1.trainer.rl.losses import EngineGap, PolicyLoss, kl_k3, masked_mean, num_terms, truncated_importance
-from searchr1.trainer.rl.policy import Critic, Policy, TokenStats, checkpoint_layers, decoder_layers, load_policy
+from searchr1.trainer.rl.models import load_models
+from searchr1.trainer.rl.policy import Critic, TokenStats
 from searchr1.trainer.rl.samples import Sample, SampleBatch, collate, micro_batches
 from searchr1.trainer.rl.trained import Trained
 from searchr1.trainer.widths import padded_width
@@ -38,19 +40,13 @@ class Learner:
         self.config, self.processes, self._pad_id = config, processes, pad_id
         self._algorithm = config.open_algorithm()
         section, num_updates = config.optimizer, self._num_updates(config.num_steps)
-        dtype = torch.bfloat16 if section.dtype == "bfloat16" else torch.float32
-        self.policy = self._policy(source, dtype)
-        self.reference: Policy | None = None
-        if config.loss.kl_coef > 0 and config.lora is None:
-            self.reference = self._policy(source, dtype).requires_grad_(False)
+        self._models = load_models(config, source, processes, with_critic=self._algorithm.needs_critic)
+        self.policy, self.reference = self._models.policy, self._models.reference
         self._trained_policy = Trained(self.policy, section, lr=section.lr, warmup_updates=section.warmup * num_updates)
         self._trained_critic: Trained[Critic] | None = None
-        if self._algorithm.needs_critic:
-            torch.manual_seed(config.seed)
-            critic = Critic(source, processes.device, dtype=dtype)
-            self._prepare(critic.base)
+        if self._models.critic is not None:
             self._trained_critic = Trained(
-                processes.shard(critic, list(decoder_layers(critic.base))),
+                self._models.critic,
                 section,
                 lr=section.critic_lr,
                 warmup_updates=section.critic_warmup * num_updates,
@@ -61,13 +57,25 @@ class Learner:
         """The critic, where the algorithm needs one."""
         return None if self._trained_critic is None else self._trained_critic.module
 
+    @property
+    def num_looks(self) -> int:
+        """Times that an update passes each sample through the policy."""
+        return self.config.optimizer.num_epochs + (not self._looks_once)
+
+    @property
+    def _looks_once(self) -> bool:
+        """Whether the passes of an update's only optimizer step are its first ones too."""
+        section = self.config.optimizer
+        takes_one_step = section.num_epochs == section.num_minibatches == 1
+        return takes_one_step and not self._algorithm.needs_critic and not self._algorithm.reads_logprobs()
+
     def update(self, samples: Sequence[Sample], step: int, progress: Progress = lambda _: None) -> dict[str, float]:
         """Learn from the samples of step ``step``; return metrics over their tokens."""
         self.processes.use_device()
         meter = Meter()
         longest = max(len(sample.ids) for sample in samples)
         whole = collate(samples, self._pad_id, num_tokens=padded_width(longest))
-        old = self._forward(samples, whole, meter, progress)
+        old = self._unseen(whole) if self._looks_once else self._forward(samples, whole, meter, progress)
         estimates = self._algorithm.advantages(old)
         for name, value in estimates.metrics.items():
             meter.mean(name, value, 1)
@@ -105,17 +113,7 @@ class Learner:
         both: dict[str, Trained[Any] | None] = {"": self._trained_policy, "critic_": self._trained_critic}
         return {prefix: trained for prefix, trained in both.items() if trained is not None}
 
-    def _policy(self, source: Path, dtype: torch.dtype) -> Policy:
-        model = load_policy(source, self.processes.device)
-        self._prepare(model)
-        return self.processes.shard(Policy(model, dtype=dtype), list(decoder_layers(model)))
-
-    def _prepare(self, model: PreTrainedModel) -> None:
-        if self.config.lora is not None:
-            add_adapters(model, self.config.lora, seed=self.config.seed)
-        if self.config.optimizer.activation_checkpointing:
-            checkpoint_layers(model)
-
+    @torch.no_grad()
     def _reference_logprobs(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the start policy's logprobs [B, N] of ``ids`` [B, T] where ``mask`` [B, T]."""
         if self.reference is not None:
@@ -125,36 +123,71 @@ class Learner:
             stats = self.policy(ids, mask)
         return stats.logprobs
 
+    def _unseen(self, whole: SampleBatch) -> OldPolicyStats:
+        """Return what is known of the samples before any model has seen them."""
+        mask = self._mask(whole)
+        nothing = torch.zeros(mask.shape)
+        return OldPolicyStats(
+            whole.rewards, whole.groups, mask, mask, nothing, None, nothing, weights=torch.ones(mask.shape)
+        )
+
+    def _mask(self, whole: SampleBatch) -> torch.Tensor:
+        """Return the tokens in the policy's loss, [R, N]."""
+        return (whole.loss_mask if self.config.loss.mask_observations else whole.response_mask)[:, 1:]
+
     @torch.no_grad()
     def _forward(
         self, samples: Sequence[Sample], whole: SampleBatch, meter: Meter, progress: Progress
     ) -> OldPolicyStats:
         """Pass all samples through the models as they are."""
-        loss = self.config.loss
-        mask = (whole.loss_mask if loss.mask_observations else whole.response_mask)[:, 1:]
+        loss, mask = self.config.loss, self._mask(whole)
         value_mask = mask if loss.gae_over == "sampled" else whole.response_mask[:, 1:]
         old, ref, values = (torch.zeros(mask.shape) for _ in range(3))
         has_reference = loss.kl_coef > 0
-        for rows, counts in self._passes(samples, list(range(len(samples)))):
-            ids, ids_mask, width = _micro_batch(whole.ids, mask, rows, counts, self.processes.device)
-            stats = self.policy(ids, ids_mask)
-            old[rows, :width] += stats.logprobs.cpu()
-            meter.mean("entropy", masked_mean(stats.entropy, ids_mask[:, 1:]), float(ids_mask.sum()))
-            if has_reference:
-                ref[rows, :width] += self._reference_logprobs(ids, ids_mask).cpu()
-            if self.critic is not None:
-                ids, ids_mask, width = _micro_batch(whole.ids, value_mask, rows, counts, self.processes.device)
-                values[rows, :width] += self.critic(ids, ids_mask).cpu()
-            progress(len(rows))
+        with self._models.computing():
+            for rows, counts in self._passes(samples, list(range(len(samples)))):
+                ids, ids_mask, width = _micro_batch(whole.ids, mask, rows, counts, self.processes.device)
+                stats = self.policy(ids, ids_mask)
+                old[rows, :width] += stats.logprobs.cpu()
+                meter.mean("entropy", masked_mean(stats.entropy, ids_mask[:, 1:]), float(ids_mask.sum()))
+                if has_reference:
+                    ref[rows, :width] += self._reference_logprobs(ids, ids_mask).cpu()
+                if self.critic is not None:
+                    ids, ids_mask, width = _micro_batch(whole.ids, value_mask, rows, counts, self.processes.device)
+                    values[rows, :width] += self.critic(ids, ids_mask).cpu()
+                progress(len(rows))
         old, ref, values = (self.processes.add(tensor) for tensor in (old, ref, values))
         if has_reference:
             meter.mean("kl", masked_mean(kl_k3(old, ref), mask), 1)
         has_both = whole.has_engine_logprob & mask
         weights, gap = truncated_importance(old, whole.engine_logprobs, has_both, loss.importance_cap)
-        _measure_gap(meter, gap)
+        _measure_gap(meter, gap, 1)
         return OldPolicyStats(
             whole.rewards, whole.groups, mask, value_mask, old, ref if has_reference else None, values, weights
         )
+
+    def _at_first_look(
+        self,
+        stats: TokenStats,
+        ref: torch.Tensor | None,
+        mask: torch.Tensor,
+        whole: SampleBatch,
+        rows: list[int],
+        meter: Meter,
+    ) -> "_Seen":
+        """Return what ``_forward`` would have found in the samples ``rows``, and measure the same."""
+        num, old = float(mask.sum()), stats.logprobs.detach()
+        meter.mean("entropy", masked_mean(stats.entropy.detach(), mask), num)
+        if ref is not None:
+            meter.mean("kl", masked_mean(kl_k3(old, ref), mask), num)
+        engine, known = (
+            tensor[rows, : mask.shape[1]].to(mask.device)
+            for tensor in (whole.engine_logprobs, whole.has_engine_logprob)
+        )
+        has_both = known & mask
+        weights, gap = truncated_importance(old, engine, has_both, self.config.loss.importance_cap)
+        _measure_gap(meter, gap, float(has_both.sum()))
+        return _Seen(old, ref, weights)
 
     def _optimize(
         self,
@@ -175,11 +208,12 @@ class Learner:
             else float(num_terms(old.mask[rows], loss.over))
         )
         value_terms = float(num_terms(old.value_mask[rows], "token"))
-        for part, counts in self._passes(samples, self._with_gradient(estimates, rows)):
-            self._policy_pass(whole, old, estimates, part, counts, terms, meter)
-            if self.critic is not None:
-                self._critic_pass(self.critic, whole, old, estimates, part, counts, value_terms, meter)
-            progress(len(part))
+        with self._models.computing():
+            for part, counts in self._passes(samples, self._with_gradient(estimates, rows)):
+                self._policy_pass(whole, old, estimates, part, counts, terms, meter)
+                if self.critic is not None:
+                    self._critic_pass(self.critic, whole, old, estimates, part, counts, value_terms, meter)
+                progress(len(part))
         # Each pass adds its part of the loss; here, once per optimizer step, is what the sum is divided by.
         for name in ("policy_loss", "value_loss") if self.critic is not None else ("policy_loss",):
             meter.add(name, 0.0, over=1 / self.processes.size)
@@ -213,14 +247,21 @@ class Learner:
         def cut(tensor: torch.Tensor) -> torch.Tensor:
             return tensor[rows, :width].to(self.processes.device)
 
+        ref = None if old.ref_logprobs is None else cut(old.ref_logprobs)
+        if self._looks_once and self.config.loss.kl_coef > 0:
+            ref = self._reference_logprobs(ids, ids_mask)
         stats = self.policy(ids, ids_mask)
+        if self._looks_once:
+            seen = self._at_first_look(stats, ref, mask, whole, rows, meter)
+        else:
+            seen = _Seen(cut(old.logprobs), ref, cut(old.weights))
         tokens = PolicyTokens(
             stats.logprobs,
             stats.entropy,
-            cut(old.logprobs),
-            None if old.ref_logprobs is None else cut(old.ref_logprobs),
+            seen.logprobs,
+            seen.ref_logprobs,
             cut(estimates.advantages),
-            cut(old.weights),
+            seen.weights,
             mask,
             terms,
         )
@@ -262,6 +303,15 @@ class Learner:
         return num_steps * self.config.optimizer.num_epochs * self.config.optimizer.num_minibatches
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The samples of a pass as the models saw them before the optimizer step; [B, N] float32, detached."""
+
+    logprobs: torch.Tensor
+    ref_logprobs: torch.Tensor | None
+    weights: torch.Tensor
+
+
 _WEIGHTS = {"": "policy", "critic_": "critic"}
 """Names of the models' weights in ``Learner.state``, by the prefix of their metrics."""
 
@@ -289,8 +339,8 @@ def _measure(meter: Meter, surrogate: PolicyLoss, num: float) -> None:
     meter.largest("ratio_max", surrogate.ratio_max)
 
 
-def _measure_gap(meter: Meter, gap: EngineGap) -> None:
-    meter.mean("gap_mean_abs", gap.mean_abs, 1)
+def _measure_gap(meter: Meter, gap: EngineGap, num: float) -> None:
+    meter.mean("gap_mean_abs", gap.mean_abs, num)
     meter.largest("gap_max_abs", gap.max_abs)
-    meter.mean("gap_kl", gap.kl, 1)
-    meter.mean("gap_capped_fraction", gap.capped_fraction, 1)
+    meter.mean("gap_kl", gap.kl, num)
+    meter.mean("gap_capped_fraction", gap.capped_fraction, num)

@@ -37,6 +37,10 @@ class LoraLinear(nn.Module):
             return result
         return result + self.scale * functional.linear(functional.linear(x, self.lora_down), self.lora_up)
 
+    def whole_weight(self) -> torch.Tensor:
+        """Return the weight [out, in] of one layer without an adapter that computes the same."""
+        return self.weight + self.scale * (self.lora_up @ self.lora_down) if self.is_adapted else self.weight
+
 
 def add_adapters(model: nn.Module, section: LoraSection, *, seed: int) -> None:
     """Freeze ``model`` and give each of its linear layers that ``section`` names an adapter, which is trained.

@@ -9,15 +9,18 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from searchr1.engines.transformers.attention import NAME as CAUSAL_BLOCKS
 from searchr1.errors import ConfigurationError
 from searchr1.trainer.checkpoints import quietly
+from searchr1.trainer.rl.lora import LoraLinear
+from searchr1.trainer.rl.output_layer import chosen_stats
 
-CHUNK_TOKENS = 4096
+CHUNK_TOKENS = 1024
 """Sampled positions whose logits are in memory at once."""
+_CAUSAL = ("llama", "qwen2", "qwen3")
+"""Kinds of models whose attention is causal and nothing else, so that a CPU may compute it in blocks."""
 
 
 class TokenStats(NamedTuple):
@@ -32,18 +35,22 @@ class TokenStats(NamedTuple):
     """[B, T-1] float32, nats; of the distribution that the token was sampled from. Carries the gradient too."""
 
 
-def load_policy(folder: Path | str, device: torch.device) -> PreTrainedModel:
-    """Load the model of a Hugging Face folder in float32, which the optimizer's small steps need.
+def load_policy(
+    folder: Path | str, device: torch.device, *, dtype: torch.dtype = torch.float32, whole: bool = True
+) -> PreTrainedModel:
+    """Load the model of a Hugging Face folder, in float32 unless it is frozen: an optimizer's steps are small.
+
+    One that is not ``whole`` stays on the CPU: ``ProcessGroup.shard`` gets it to ``device`` layer by layer.
 
     Raises:
         ConfigurationError: there is no such model.
     """
     try:
         with quietly():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"there is no model in {folder}: {error}") from error
-    return _on(model, device)
+    return _on(model, device, whole=whole)
 
 
 class Policy(nn.Module):
@@ -62,12 +69,14 @@ class Policy(nn.Module):
 class Critic(nn.Module):
     """A model of values: the policy's architecture and weights with a linear head that starts at zero."""
 
-    def __init__(self, folder: Path | str, device: torch.device, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(
+        self, folder: Path | str, device: torch.device, *, dtype: torch.dtype = torch.bfloat16, whole: bool = True
+    ) -> None:
         super().__init__()
         self._dtype = dtype
         with quietly():
             base: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32)
-        self.base = _on(base, device)
+        self.base = _on(base, device, whole=whole)
         self.head = nn.Linear(base.config.hidden_size, 1, device=device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -100,44 +109,43 @@ def checkpoint_layers(model: PreTrainedModel) -> None:
         layer.training = True
 
 
+def compile_layers(model: PreTrainedModel) -> None:
+    """Compile each layer of ``model`` in place: one program for all layers and for batches of any shape."""
+    for layer in decoder_layers(model):
+        layer.compile(dynamic=True)
+
+
 def token_stats(
     model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, *, dtype: torch.dtype = torch.bfloat16
 ) -> TokenStats:
     """Return logprob and entropy of each token where ``mask``; ``ids`` and ``mask`` have shape [B, T].
 
-    ``dtype`` is that of the matrix products, bfloat16 or float32; everything after them is float32.
-    Rows are padded on the right: attention is causal, so no token sees the padding.
+    ``dtype`` is that of the matrix products, which only a model in float32 needs to be told: bfloat16 or float32. What
+    comes after the last of them is float32. Rows are padded on the right: attention is causal, so no token sees it.
     """
     untyped: Any = model
     with _autocast(ids.device, dtype):
         hidden = untyped.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     predicted = mask[:, 1:]
-    chosen, targets = hidden[predicted], ids[:, 1:][predicted]
-    parts = [
-        checkpoint(_of_chunk, untyped.lm_head, h, t, dtype, use_reentrant=False)
-        for h, t in zip(torch.split(chosen, CHUNK_TOKENS), torch.split(targets, CHUNK_TOKENS), strict=True)
-    ]
+    head = untyped.lm_head
+    weight = head.whole_weight() if isinstance(head, LoraLinear) else head.weight
+    logprobs, entropy = chosen_stats(
+        hidden[predicted],
+        ids[:, 1:][predicted],
+        weight,
+        head.bias,
+        dtype=dtype if weight.dtype == torch.float32 else weight.dtype,
+        chunk_tokens=CHUNK_TOKENS,
+    )
     zeros = torch.zeros(predicted.shape, device=ids.device)
-    if not parts:
-        return TokenStats(zeros, zeros)
-    logprobs, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
     return TokenStats(zeros.masked_scatter(predicted, logprobs), zeros.masked_scatter(predicted, entropy))
 
 
-def _of_chunk(
-    head: nn.Module, hidden: torch.Tensor, targets: torch.Tensor, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    with _autocast(hidden.device, dtype):
-        logits = head(hidden)
-    all_logprobs = logits.float().log_softmax(-1)
-    entropy = -(all_logprobs.exp() * all_logprobs).sum(-1)
-    return all_logprobs.gather(-1, targets[:, None])[:, 0], entropy
-
-
-def _on(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    if device.type == "cpu" and model.config.model_type == "qwen2":
+def _on(model: PreTrainedModel, device: torch.device, *, whole: bool) -> PreTrainedModel:
+    if device.type == "cpu" and model.config.model_type in _CAUSAL:
         model.set_attn_implementation(CAUSAL_BLOCKS)
-    model.to(device)  # type: ignore[arg-type]
+    if whole:
+        model.to(device)  # type: ignore[arg-type]
     return model
 
 

@@ -58,6 +58,10 @@ class RolloutSection(Section):
     """vLLM's KV cache; set it on a CPU."""
     gpu_memory_share: Share = 0.5
     """Share of the GPU's memory that vLLM takes; the trainer needs the rest."""
+    engines: Annotated[Literal["first", "each"], Field(exclude_if=lambda value: value == "first")] = "first"
+    """Processes that sample: the first one, or each its share on an engine of its own."""
+    sleep: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """On a GPU, let vLLM give its memory to the trainer during the update; not so with ``engine_urls``."""
     search_timeout_s: Positive = 10.0
     """Seconds that one search may take."""
 
@@ -139,7 +143,10 @@ class OptimizerSection(Section):
     activation_checkpointing: bool = False
     """Compute each layer again in the backward pass: less memory, a third more time."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Type of the matrix products; weights and optimizer state are float32."""
+    """Type of the passes: of matrix products and what lies between them. Weights that are trained, their gradients'
+    sums and the optimizer's state are float32."""
+    compile_layers: Annotated[bool, Field(exclude_if=lambda value: not value)] = False
+    """Compile the layers: a minute or two at the start, on a CPU with a C++ compiler, and faster from then on."""
 
 
 class LoraSection(Section):

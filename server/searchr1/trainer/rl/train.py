@@ -91,8 +91,7 @@ async def _one_step(run: "_Run", actor: Actor | None, folder: Path) -> dict[str,
     samples, record = processes.broadcast(collected)
 
     updating = time.perf_counter()
-    num_passes = config.optimizer.num_epochs + 1
-    with run.bar("update", -(-len(samples) * num_passes // processes.size)) as advance:
+    with run.bar("update", -(-len(samples) * run.learner.num_looks // processes.size)) as advance:
         record |= await asyncio.to_thread(run.learner.update, samples, run.step, advance)
     run.step += 1
     record["update_s"] = time.perf_counter() - updating

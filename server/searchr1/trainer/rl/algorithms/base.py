@@ -31,9 +31,11 @@ class OldPolicyStats:
     value_mask: torch.Tensor
     """[R, N] bool; tokens that have a value, see ``loss.gae_over``."""
     logprobs: torch.Tensor
-    """[R, N] float32; by the weights that sampled the step. 0 outside of ``mask``."""
+    """[R, N] float32; by the weights that sampled the step. 0 outside of ``mask``, and everywhere where
+    ``Algorithm.reads_logprobs`` spared the pass."""
     ref_logprobs: torch.Tensor | None
-    """[R, N] float32; by the start policy. None without a KL."""
+    """[R, N] float32; by the start policy. None without a KL, and where ``Algorithm.reads_logprobs`` spared the
+    pass."""
     values: torch.Tensor
     """[R, N] float32; by the critic. Zeros without one."""
     weights: torch.Tensor
@@ -92,6 +94,14 @@ class Algorithm(ABC):
     def check(self) -> None:  # noqa: B027 - most algorithms take all settings
         """Raise ``ConfigurationError`` where the settings do not suit the algorithm."""
 
+    def reads_logprobs(self) -> bool:
+        """Return whether ``advantages`` reads logprobs, those of the start policy included.
+
+        Where it does not, and there is no critic, a step with one optimizer step needs no pass before it: the weights
+        that sampled are still those in training, so that the old logprobs are the ones that carry the gradient.
+        """
+        return True
+
     @abstractmethod
     def advantages(self, old: OldPolicyStats) -> Advantages:
         """Return advantages, and for a critic returns, of all samples of a step."""
@@ -121,8 +131,10 @@ class Algorithm(ABC):
             over=loss.over,
             denominator=tokens.denominator,
         )
-        entropy = masked_mean(tokens.entropies, tokens.mask, loss.over, denominator=tokens.denominator)
-        total = surrogate.loss - loss.entropy_coef * entropy
+        total = surrogate.loss
+        if loss.entropy_coef > 0:  # Its gradient is as large as all logits are.
+            entropy = masked_mean(tokens.entropies, tokens.mask, loss.over, denominator=tokens.denominator)
+            total = total - loss.entropy_coef * entropy
         if self.kl_in == "loss" and tokens.ref_logprobs is not None:
             kl = kl_k3(tokens.logprobs, tokens.ref_logprobs)
             total = total + loss.kl_coef * masked_mean(kl, tokens.mask, loss.over, denominator=tokens.denominator)

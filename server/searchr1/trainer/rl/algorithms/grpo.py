@@ -28,6 +28,10 @@ class GRPO(Algorithm):
     kl_in: ClassVar[Literal["reward", "loss"]] = "loss"
     verl_adv_estimator: ClassVar[str | None] = "grpo"
 
+    def reads_logprobs(self) -> bool:
+        """Return False: rewards are compared, and the KL is in the loss."""
+        return False
+
     def advantages(self, old: OldPolicyStats) -> Advantages:
         """Return one advantage for all tokens of a rollout."""
         if self.group_size == 1:

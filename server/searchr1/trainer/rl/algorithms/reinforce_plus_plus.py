@@ -30,6 +30,10 @@ class ReinforcePlusPlus(Algorithm):
     __slots__ = ()
     verl_adv_estimator: ClassVar[str | None] = "reinforce_plus_plus"
 
+    def reads_logprobs(self) -> bool:
+        """Return whether there is a KL, which is subtracted from the rewards."""
+        return self.loss.kl_coef > 0
+
     def advantages(self, old: OldPolicyStats) -> Advantages:
         """Return an advantage for each sampled token, and log the mean return, which takes a baseline's place."""
         nothing, loss = torch.zeros(old.mask.shape), self.loss

@@ -37,6 +37,10 @@ class RLOO(Algorithm):
         if self.group_size < 2:
             raise ConfigurationError("rloo compares rollouts of one question: rollout.group_size must be 2 or more")
 
+    def reads_logprobs(self) -> bool:
+        """Return whether there is a KL, which is subtracted from the rewards."""
+        return self.loss.kl_coef > 0
+
     def advantages(self, old: OldPolicyStats) -> Advantages:
         """Return one advantage for all tokens of a rollout: ``r - (sum of the others') / (k - 1)``."""
         rewards = old.rewards
