@@ -166,6 +166,18 @@ class TakesWeights(ABC):
         ...
 
 
+class GivesMemory(TakesWeights):
+    """An engine that can leave its GPU to its owner while nothing is asked of it."""
+
+    @abstractmethod
+    async def sleep(self) -> None:
+        """Give up the memory of weights and KV cache until ``take_weights``, which wakes it. Raises ``EngineError``.
+
+        What runs is aborted, and what is asked meanwhile refused.
+        """
+        ...
+
+
 ReplicaState = Literal["ready", "unwell", "draining", "gone"]
 REPLICA_STATES: Final[tuple[ReplicaState, ...]] = ("ready", "unwell", "draining", "gone")
 

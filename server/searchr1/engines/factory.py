@@ -38,7 +38,7 @@ class EngineConfig:
     priority_scheduling: bool = False
     """Run completions by their ``priority``."""
     device: str | None = None
-    """``cpu`` or ``cuda``."""
+    """``cpu``, ``cuda``, or one GPU of several: ``cuda:1``."""
     dtype: str = "auto"
     """auto, bfloat16, float16 or float32."""
     max_model_len: int | None = None

@@ -84,6 +84,11 @@ class ProcessGroup:
         """True in the process that scores and writes."""
         return self.rank == 0
 
+    @property
+    def spans_machines(self) -> bool:
+        """True where ``torchrun`` started processes on several machines."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) < self.size
+
     def use_device(self) -> None:
         """Make the calling thread compute on this process's device; every thread starts out on the first GPU."""
         if self.device.type == "cuda":

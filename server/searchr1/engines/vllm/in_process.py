@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from searchr1.engines.base import Chunk, EngineHealth, SamplingParams, TakesWeights
+from searchr1.engines.base import Chunk, EngineHealth, GivesMemory, SamplingParams
 from searchr1.engines.silence import SilenceWatch
 from searchr1.engines.vllm.args import VllmInProcessConfig, import_vllm, start_llm
 from searchr1.engines.vllm.progress import progress_of
@@ -50,14 +50,18 @@ _HUNG_AFTER_S: Final = 120.0
 """An engine that has been stalled for this long is taken for dead."""
 
 
-class VllmInProcessEngine(TakesWeights):
-    """A vLLM that this process owns: ``start`` it, or use it as an async context manager; ``aclose`` stops it."""
+class VllmInProcessEngine(GivesMemory):
+    """A vLLM that this process owns: ``start`` it, or use it as an async context manager; ``aclose`` stops it.
+
+    To ``sleep``, it has to be started with vLLM's argument ``enable_sleep_mode``, which needs a GPU.
+    """
 
     def __init__(self, config: VllmInProcessConfig) -> None:
         self.config = config
         self._llm: AsyncLLM | None = None
         self._watch: asyncio.Task[None] | None = None
         self._died = asyncio.Event()
+        self._asleep = False
         self._gone = EngineHealth(ok=False, reason="starting", detail="it has not been started")
         self._up_at = 0.0
         """When a restart is expected to be done, by the monotonic clock."""
@@ -127,6 +131,8 @@ class VllmInProcessEngine(TakesWeights):
         llm = self._running()
         if self._silence.stalled:
             raise EngineUnavailableError(f"the engine for {self.config.model} does not move")
+        if self._asleep:
+            raise EngineUnavailableError(f"the engine for {self.config.model} sleeps until it gets weights")
         from vllm.exceptions import GracefulHTTPError, VLLMClientError
         from vllm.inputs import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -201,7 +207,7 @@ class VllmInProcessEngine(TakesWeights):
         """Replace the running model's weights by those in ``folder``, a checkpoint of the same architecture.
 
         Completions that are running stand still meanwhile and go on with the new weights; none is lost. Prefixes are
-        computed anew. ``version`` names the weights from then on.
+        computed anew. ``version`` names the weights from then on. An engine that sleeps is awake after that.
 
         Raises:
             EngineUnavailableError: the engine is down, or died at it.
@@ -214,20 +220,49 @@ class VllmInProcessEngine(TakesWeights):
 
         try:
             with self._silence.holding():
-                # With the old prefixes in the cache, later tokens would mix two policies' states.
-                await llm.pause_generation(mode="keep", clear_cache=True)
+                if self._asleep:
+                    await llm.wake_up(["weights"])
+                else:
+                    # With the old prefixes in the cache, later tokens would mix two policies' states.
+                    await llm.pause_generation(mode="keep", clear_cache=True)
                 try:
                     await llm.collective_rpc("take_weights", args=(str(folder),))
                     await llm.update_weight_version(version)
                     # A restart after a crash must not bring the old ones back.
                     self.config = replace(self.config, model=str(folder))
                 finally:
-                    await llm.resume_generation()
+                    if self._asleep:
+                        # Last, so that the folder's tensors do not meet a whole KV cache. It resumes as well.
+                        await llm.wake_up(["kv_cache"])
+                        self._asleep = False
+                    else:
+                        await llm.resume_generation()
         except EngineDeadError as error:
             self._died.set()
             raise EngineUnavailableError("the engine died while it took new weights") from error
         except Exception as error:  # vLLM hands on whatever its worker raised, as a bare Exception.
             raise EngineError(f"the engine can't take the weights in {folder}: {error}") from error
+
+    async def sleep(self) -> None:
+        """Give up the memory of weights and KV cache until ``take_weights``; what runs is aborted.
+
+        Raises:
+            EngineUnavailableError: the engine is down, or died at it.
+            EngineError: it was started without ``enable_sleep_mode``.
+        """
+        llm = self._running()
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            with self._silence.holding():
+                # Level 2 keeps nothing: the next weights come from a folder, as a whole.
+                await llm.sleep(level=2)
+                self._asleep = True
+        except EngineDeadError as error:
+            self._died.set()
+            raise EngineUnavailableError("the engine died while it fell asleep") from error
+        except Exception as error:  # As in ``take_weights``.
+            raise EngineError(f"the engine can't sleep: {error}") from error
 
     async def _build(self) -> "AsyncLLM":
         model = self.config.model
@@ -288,6 +323,7 @@ class VllmInProcessEngine(TakesWeights):
 
     async def _discard(self, why: EngineHealth) -> None:
         llm, self._llm, self._gone = self._llm, None, why
+        self._asleep = False
         await self._pulse.aclose()
         self._silence.reset()
         if llm is None:

@@ -5,37 +5,28 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from searchr1.engines.base import Engine, TakesWeights
-from searchr1.engines.factory import EngineConfig, open_engine
-from searchr1.errors import ConfigurationError, EngineError
+from searchr1.errors import EngineError
 from searchr1.evaluation.datasets import Question, load_questions
 from searchr1.evaluation.metrics import exact_match
 from searchr1.loop.profiles.registry import profile_named
 from searchr1.retrieval.base import Retriever
-from searchr1.retrieval.factory import open_retriever
 from searchr1.rollout import check_profile
 from searchr1.tokenizer import Tokenizer
+from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.config import TrainConfig
+from searchr1.trainer.rl.crew import Crew, TrainingEngine, open_crew
 from searchr1.trainer.rl.rewards import Reward, outcome_of, reward_named
-from searchr1.trainer.rl.rollouts import RolloutOptions, RolloutResult, roll_out
+from searchr1.trainer.rl.rollouts import RolloutOptions, RolloutResult
 from searchr1.trainer.rl.samples import Sample, sample_of
-
-
-class TrainingEngine(Engine, Protocol):
-    """An engine that samples from the policy and takes its new weights."""
-
-    async def take_weights(self, folder: Path, *, version: str) -> None:
-        """See ``TakesWeights.take_weights``."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +40,8 @@ class Actor:
     reward: Reward
     questions: Sequence[Question]
     eval_questions: Sequence[Question]
+    crew: Crew | None = None
+    """Processes that roll out with this one; None: it does so alone."""
 
     async def collect(
         self, step: int, done: Callable[[RolloutResult], None] = lambda _: None
@@ -62,11 +55,8 @@ class Actor:
         """
         section = self.config.rollout
         started = time.perf_counter()
-        results = await roll_out(
+        results = await self._crew.roll_out(
             self.questions_of(step),
-            self.engine,
-            self.retriever,
-            self.tokenizer,
             self._options(group_size=section.group_size, temperature=1.0),
             seed=int(np.random.SeedSequence((self.config.seed, step)).generate_state(1)[0] >> 1),
             done=done,
@@ -98,7 +88,7 @@ class Actor:
         """Answer the evaluation's questions greedily; a rollout that the engine failed counts as wrong."""
         started = time.perf_counter()
         options = self._options(group_size=1, temperature=0.0)
-        results = await roll_out(self.eval_questions, self.engine, self.retriever, self.tokenizer, options, done=done)
+        results = await self._crew.roll_out(self.eval_questions, options, done=done)
         right = [exact_match(result.rollout.answer, result.question.golden_answers) for result in results]
         by_hops: dict[int, list[bool]] = defaultdict(list)
         for result, correct in zip(results, right, strict=True):
@@ -122,6 +112,10 @@ class Actor:
             chosen.append(self.questions[int(_order(num, self.config.seed, epoch)[place])])
         return chosen
 
+    @property
+    def _crew(self) -> Crew:
+        return self.crew or Crew(self.engine, self.retriever, self.tokenizer)
+
     def _options(self, *, group_size: int, temperature: float) -> RolloutOptions:
         section = self.config.rollout
         return RolloutOptions(
@@ -136,21 +130,24 @@ class Actor:
 
 
 @contextlib.asynccontextmanager
-async def open_actor(config: TrainConfig, source: Path) -> AsyncIterator[Actor]:
+async def open_actor(
+    config: TrainConfig, source: Path, *, processes: ProcessGroup | None = None
+) -> AsyncIterator[Actor]:
     """Load the questions, open the retriever and start the engine on the model in ``source``; close them at the end.
+
+    Where ``processes`` share the rollouts, the others have to ``open_crew`` meanwhile.
 
     Raises:
         DatasetError, ConfigurationError, CorpusError, EngineUnavailableError: one of them can't be had.
     """
-    tokenizer = Tokenizer.load(str(source))
-    check_profile(profile_named(config.profile), tokenizer)
+    check_profile(profile_named(config.profile), Tokenizer.load(str(source)))
     reward = reward_named(config.reward)
     questions = load_questions(config.data, split=config.data_split)
     eval_questions: Sequence[Question] = ()
     if config.eval_data is not None:
         eval_questions = load_questions(config.eval_data, split=config.eval_split, limit=config.num_eval_questions)
-    async with open_retriever(config.retriever) as retriever, _open_engine(config, source) as engine:
-        yield Actor(config, engine, retriever, tokenizer, reward, questions, eval_questions)
+    async with open_crew(config, source, processes or ProcessGroup(torch.device(config.device))) as crew:
+        yield Actor(config, crew.engine, crew.retriever, crew.tokenizer, reward, questions, eval_questions, crew=crew)
 
 
 @contextlib.contextmanager
@@ -165,37 +162,6 @@ def weights_folder(config: TrainConfig) -> Iterator[Path]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="searchr1-", dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder) / "weights"
-
-
-@contextlib.asynccontextmanager
-async def _open_engine(config: TrainConfig, source: Path) -> AsyncIterator[TrainingEngine]:
-    async with open_engine(_engine_config(config, source)) as engine:
-        if not isinstance(engine, TakesWeights):
-            raise ConfigurationError(f"the engine '{config.rollout.engine}' takes no new weights, which training needs")
-        yield engine
-
-
-def _engine_config(config: TrainConfig, source: Path) -> EngineConfig:
-    section = config.rollout
-    if section.engine_urls and section.engine != "vllm":
-        raise ConfigurationError("rollout.engine_urls are vLLM servers: leave rollout.engine at vllm")
-    kind = "vllm-pool" if section.engine_urls else section.engine
-    # Servers elsewhere have names of their own for the model.
-    model = "" if kind == "vllm-pool" else str(source)
-    common = EngineConfig(
-        kind, model, urls=section.engine_urls, device=config.device, max_num_seqs=section.max_concurrent
-    )
-    if kind in ("transformers", "vllm-pool"):  # These take types and bounds from the checkpoint or their servers.
-        return common
-    return replace(
-        common,
-        dtype=section.engine_dtype,
-        max_model_len=section.max_context_tokens + section.max_completion_tokens,
-        kv_cache_gib=section.kv_cache_gib,
-        gpu_memory_share=section.gpu_memory_share if config.device == "cuda" else None,
-        enforce_eager=section.enforce_eager,
-        priority_scheduling=True,
-    )
 
 
 @lru_cache(maxsize=2)

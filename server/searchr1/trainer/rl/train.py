@@ -12,7 +12,7 @@ it departs from the paper (arXiv 2503.09516) and its code:
 * No learning rate decays, as in the reference; there is no early stop: the checkpoint is that of the last step.
 
 Run it again with the same file and it goes on from its last save, with the same result as if it had not stopped, as
-far as the engine's samples can be repeated. Every process of ``torchrun`` runs this; the first one samples and writes.
+far as the engine's samples can be repeated. Every process of ``torchrun`` runs this; the first one scores and writes.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from searchr1.trainer.metrics import MetricLog
 from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.actor import Actor, open_actor, weights_folder
 from searchr1.trainer.rl.config import TrainConfig
+from searchr1.trainer.rl.crew import Crew, at_work, open_crew
 from searchr1.trainer.rl.learner import Learner
 
 CHECKPOINT = "checkpoint"
@@ -60,17 +61,25 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
         if run.step >= config.num_steps:
             return
         async with AsyncExitStack() as stack:
-            actor = await stack.enter_async_context(open_actor(config, source)) if processes.is_first else None
-            folder = stack.enter_context(weights_folder(config))
+            actor, crew, folder = None, None, Path()
+            if processes.is_first:
+                folder = stack.enter_context(weights_folder(config))
+                actor = await stack.enter_async_context(open_actor(config, source, processes=processes))
+                crew = actor.crew
+            elif config.rollout.engines == "each":
+                crew = await stack.enter_async_context(open_crew(config, source, processes))
+            folder = processes.broadcast(folder)
             if run.step > 0:
-                await run.push(actor, folder)
-            if run.step == 0 and actor is not None:
-                run.log.log(0, {"step": 0.0, "policy_version": 0.0} | await run.evaluate(actor))
+                await run.push(actor, crew, folder)
+            if run.step == 0:
+                async with at_work(crew):
+                    if actor is not None:
+                        run.log.log(0, {"step": 0.0, "policy_version": 0.0} | await run.evaluate(actor))
             with tqdm(
                 desc=config.algorithm, initial=run.step, total=config.num_steps, unit="step", disable=not run.shown
             ) as bar:
                 while run.step < config.num_steps:
-                    record = await _one_step(run, actor, folder)
+                    record = await _one_step(run, actor, crew, folder)
                     bar.update()
                     bar.set_postfix(_postfix(record))
     finally:
@@ -78,17 +87,20 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
         processes.leave()
 
 
-async def _one_step(run: "_Run", actor: Actor | None, folder: Path) -> dict[str, float]:
+async def _one_step(run: "_Run", actor: Actor | None, crew: Crew | None, folder: Path) -> dict[str, float]:
     """Roll out, score, update and push; evaluate and save where that is due; return the metrics that were logged."""
     started = time.perf_counter()
     config, processes = run.config, run.processes
 
     collected = None
-    if actor is not None:
-        num_rollouts = config.rollout.questions_per_step * config.rollout.group_size
-        with run.bar("rollouts", num_rollouts) as advance:
-            collected = await actor.collect(run.step, lambda _: advance(1))
+    async with at_work(crew):
+        if actor is not None:
+            num_rollouts = config.rollout.questions_per_step * config.rollout.group_size
+            with run.bar("rollouts", num_rollouts) as advance:
+                collected = await actor.collect(run.step, lambda _: advance(1))
     samples, record = processes.broadcast(collected)
+    if crew is not None:
+        await crew.rest()
 
     updating = time.perf_counter()
     with run.bar("update", -(-len(samples) * run.learner.num_looks // processes.size)) as advance:
@@ -97,12 +109,14 @@ async def _one_step(run: "_Run", actor: Actor | None, folder: Path) -> dict[str,
     record["update_s"] = time.perf_counter() - updating
 
     pushing = time.perf_counter()
-    await run.push(actor, folder)
+    await run.push(actor, crew, folder)
     record["sync_s"] = time.perf_counter() - pushing
 
     finished = run.step == config.num_steps
-    if actor is not None and (finished or run.step % config.eval_every_steps == 0):
-        record |= await run.evaluate(actor)
+    if finished or run.step % config.eval_every_steps == 0:
+        async with at_work(crew):
+            if actor is not None:
+                record |= await run.evaluate(actor)
     run.elapsed_s += time.perf_counter() - started
     record |= {
         "step": float(run.step),
@@ -129,16 +143,17 @@ class _Run:
         self.elapsed_s = 0.0
         self.log = MetricLog(config.out_dir, tensorboard=processes.is_first)
 
-    async def push(self, actor: Actor | None, folder: Path) -> None:
-        """Give the engine the policy's weights as they are now."""
+    async def push(self, actor: Actor | None, crew: Crew | None, folder: Path) -> None:
+        """Give the engines the policy's weights as they are now."""
         self.processes.wait_for_first()
+        # Whole only once every process has got here, so that none reads the folder any more.
         weights = self.learner.weights()
-        if actor is None:
-            return
-        dtype = torch.float32 if self.config.rollout.engine_dtype == "float32" else dtype_of(self.source)
-        model = self.learner.policy.model
-        await asyncio.to_thread(write_checkpoint, model, self.source, folder, dtype=dtype, weights=weights)
-        await actor.engine.take_weights(folder, version=str(self.step))
+        if actor is not None:
+            dtype = torch.float32 if self.config.rollout.engine_dtype == "float32" else dtype_of(self.source)
+            model = self.learner.policy.model
+            await asyncio.to_thread(write_checkpoint, model, self.source, folder, dtype=dtype, weights=weights)
+        if crew is not None:
+            await crew.take_weights(folder, version=str(self.step))
 
     async def evaluate(self, actor: Actor) -> dict[str, float]:
         """Score the policy on the evaluation's questions, if there are any."""
