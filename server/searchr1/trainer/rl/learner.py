@@ -225,11 +225,14 @@ class Learner:
                 meter.mean(f"{prefix}grad_norm", trained.optimizer_step(update_index), 1)
 
     def _with_gradient(self, estimates: Advantages, rows: list[int]) -> list[int]:
-        """Return those of ``rows`` that have a gradient, or all where there are fewer of them than processes."""
+        """Return those of ``rows`` that have a gradient, and as many others as there are processes without one.
+
+        Every process needs a pass, or there is no gradient to take the mean of.
+        """
         has_gradient = self._algorithm.has_gradient(estimates.advantages[rows]).tolist()
         chosen = [row for row, has_one in zip(rows, has_gradient, strict=True) if has_one]
-        # Every process needs a pass, or there is no gradient to take the mean of.
-        return chosen if len(chosen) >= self.processes.size else rows
+        others = [row for row, has_one in zip(rows, has_gradient, strict=True) if not has_one]
+        return sorted(chosen + others[: max(0, self.processes.size - len(chosen))])
 
     def _policy_pass(
         self,

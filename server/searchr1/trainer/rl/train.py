@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from searchr1.trainer.checkpoints import dtype_of, find_model, load_state, save_state, write_checkpoint
 from searchr1.trainer.curves import plot_run
+from searchr1.trainer.heap import keep_freed_memory
 from searchr1.trainer.metrics import MetricLog
 from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.actor import Actor, open_actor, weights_folder
@@ -51,6 +52,8 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
         EngineError: the engine is gone for good.
     """
     processes = ProcessGroup.join(config.device)
+    if processes.device.type == "cpu":
+        keep_freed_memory()
     source = find_model(config.model)
     config.out_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
