@@ -224,11 +224,11 @@ def compare(args: argparse.Namespace) -> list[str]:
 
 def report(found: dict[str, list[Taken]], args: argparse.Namespace) -> list[str]:
     """Return a Markdown table; ratios are to the first side, round by round."""
-    first = next(iter(found.values()))
+    first, load = next(iter(found.values())), os.getloadavg()[0]
     lines = [
         f"{args.shape}, {args.groups} groups of {args.group_size} rollouts, {first[0].num_tokens:,} tokens, "
-        f"{first[0].num_sampled:,} of them sampled; kl_coef {args.kl_coef}, {args.minibatches} minibatch(es), passes of "
-        f"at most {args.max_tokens_per_pass:,} tokens; {args.rounds} round(s), medians; load {os.getloadavg()[0]:.1f}; "
+        f"{first[0].num_sampled:,} of them sampled; kl_coef {args.kl_coef}, {args.minibatches} minibatch(es), passes "
+        f"of at most {args.max_tokens_per_pass:,} tokens; {args.rounds} round(s), medians; load {load:.1f}; "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         "",
         "| | tokens/s | ratio | first update, s | second, s | peak memory, GB | policy loss | KL | gradient norm |",

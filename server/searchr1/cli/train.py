@@ -73,6 +73,24 @@ def closing_line(out_dir: Path, options: str) -> str:
     return f"{records[-1]['step']:.0f} steps done{scored}. Serve the checkpoint with: {serve}"
 
 
+@train_app.command("memory")
+def train_memory(
+    files: Annotated[
+        list[Path], typer.Argument(help="YAML files, such as configs/qwen2.5-7b-ppo.yaml.", exists=True, dir_okay=False)
+    ],
+    gpus: Annotated[list[int] | None, typer.Option(min=1, help="GPUs of the machine. Repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value for a field, in all files. Repeatable.")
+    ] = None,
+) -> None:
+    """Estimate the memory that runs take on each GPU, in GiB, and the size of GPU that is enough for them."""
+    from searchr1.trainer.rl.config import load_config, parse_overrides
+    from searchr1.trainer.rl.memory import memory_table
+
+    overrides = parse_overrides(set_ or [])
+    typer.echo(memory_table(files, [load_config(file, overrides) for file in files], gpus or [1, 4, 8]))
+
+
 @train_app.command("plot")
 def train_plot(
     runs: Annotated[

@@ -11,8 +11,9 @@ from typing import Final
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
-_NEVER: Final = 2**31 - 1
-"""More bytes than any piece has that is to stay."""
+_LARGEST: Final = 2**31 - 1
+"""More bytes than a piece has that is to stay."""
+_NEVER: Final = -1
 
 
 def keep_freed_memory() -> bool:
@@ -25,5 +26,8 @@ def keep_freed_memory() -> bool:
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     # Heaps of threads can't grow beyond 64 MB, and get larger pieces from the system: there must be one heap alone.
-    options = ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _NEVER), (_TRIM_THRESHOLD, _NEVER))
-    return all([libc.mallopt(option, value) == 1 for option, value in options])
+    taken = [
+        libc.mallopt(option, value)
+        for option, value in ((_ARENA_MAX, 1), (_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, _NEVER))
+    ]
+    return all(taken)

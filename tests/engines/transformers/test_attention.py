@@ -17,6 +17,16 @@ def test_equals_pytorchs_attention(tokens: int) -> None:
     assert torch.allclose(causal_attention(query, key, value, 8**-0.5), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 7, 64])
+@pytest.mark.parametrize("kv_heads", [1, 2])
+def test_heads_may_share_keys(tokens: int, kv_heads: int) -> None:
+    torch.manual_seed(0)
+    query = torch.randn(2, 6, tokens, 8)
+    key, value = torch.randn(2, 2, kv_heads, tokens, 8).unbind()
+    expected = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    assert torch.allclose(causal_attention(query, key, value, 8**-0.5), expected, atol=1e-5)
+
+
 def test_the_model_gives_the_same_logits_as_with_pytorchs_attention() -> None:
     model = build_model(ModelShape(512, 128, 64, 2, 2), end_id=2, pad_id=0, seed=0)
     ids = torch.randint(3, 512, (2, 30))
