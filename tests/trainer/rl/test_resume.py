@@ -89,6 +89,25 @@ def test_two_processes_run_as_one_does(config: Path, uninterrupted: Path) -> Non
             assert line[name] == pytest.approx(value, rel=5e-3, abs=1e-4), (line["step"], name)
 
 
+def test_each_of_two_processes_may_sample_its_share(config: Path, uninterrupted: Path) -> None:
+    out_dir, log = config.with_name("each"), config.with_name("each.log")
+    # Of three questions one falls to the first process, and two to the other.
+    settings = ("rollout.engines=each", "rollout.questions_per_step=3", "num_steps=2", "eval_every_steps=1")
+    alone, alone_log = config.with_name("three"), config.with_name("three.log")
+    assert finish([*TORCHRUN, *command(config, out_dir, *settings)], log) == 0, log.read_text()
+    assert finish(command(config, alone, *settings[1:]), alone_log) == 0, alone_log.read_text()
+    lines, wanted = records(out_dir), records(alone)
+    assert len(lines) == len(wanted) == 3
+    # The same samples by the same weights, and after an update of two processes nearly so.
+    sampled = ("reward_mean", "sampled_tokens", "trajectory_tokens", "searches", "num_rollouts")
+    assert {name: lines[1][name] for name in sampled} == {name: wanted[1][name] for name in sampled}
+    for line, other in zip(lines, wanted, strict=True):
+        assert line.keys() == other.keys()
+        for name, value in other.items():
+            assert line[name] == pytest.approx(value, rel=5e-3, abs=1e-4), (line["step"], name)
+    assert all(line["gap_max_abs"] < 1e-3 for line in lines[1:])
+
+
 def test_the_others_end_when_the_first_process_fails(config: Path) -> None:
     log = config.with_name("failed.log")
     arguments = command(config, config.with_name("failed"), "data=/nowhere/questions.jsonl")
