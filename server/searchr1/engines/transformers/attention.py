@@ -4,6 +4,7 @@ It registers itself with transformers as ``causal_blocks``. Training batches onl
 padded on the right, so the mask is the causal triangle and nothing else.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -27,11 +28,12 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     k, v = (x.reshape(rows * key.shape[1], tokens, size) for x in (key, value))
     # The queries of heads that share keys follow one another, so that no key is repeated.
     q = (query * scaling).reshape(rows * key.shape[1], shared, tokens, size)
-    block = -(-tokens // NUM_BLOCKS)
+    bounds = [tokens * number // NUM_BLOCKS for number in range(NUM_BLOCKS + 1)]
+    positions = torch.arange(tokens, device=q.device)
     outputs = []
-    for start in range(0, tokens, block):
-        end = min(start + block, tokens)
-        mask = torch.full((end - start, end), -torch.inf, dtype=q.dtype, device=q.device).triu_(start + 1)
+    for start, end in pairwise(bounds):
+        later = positions[start:end, None] < positions[:end]
+        mask = torch.zeros(later.shape, dtype=q.dtype, device=q.device).masked_fill_(later, -torch.inf)
         queries = q[:, :, start:end].reshape(-1, shared * (end - start), size)
         scores = torch.baddbmm(mask.repeat(shared, 1), queries, k[:, :end].transpose(1, 2))
         outputs.append(torch.bmm(scores.softmax(-1), v[:, :end]).view(-1, shared, end - start, size))
