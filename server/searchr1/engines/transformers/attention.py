@@ -24,19 +24,19 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     heads, each of which a group of query heads shares.
     """
     rows, heads, tokens, size = query.shape
-    shared = heads // key.shape[1]
-    k, v = (x.reshape(rows * key.shape[1], tokens, size) for x in (key, value))
+    groups, shared = rows * key.shape[1], heads // key.shape[1]
+    k, v = (x.reshape(groups, tokens, size) for x in (key, value))
     # The queries of heads that share keys follow one another, so that no key is repeated.
-    q = (query * scaling).reshape(rows * key.shape[1], shared, tokens, size)
+    q = (query * scaling).reshape(groups, shared, tokens, size)
     bounds = [tokens * number // NUM_BLOCKS for number in range(NUM_BLOCKS + 1)]
     positions = torch.arange(tokens, device=q.device)
     outputs = []
     for start, end in pairwise(bounds):
         later = positions[start:end, None] < positions[:end]
         mask = torch.zeros(later.shape, dtype=q.dtype, device=q.device).masked_fill_(later, -torch.inf)
-        queries = q[:, :, start:end].reshape(-1, shared * (end - start), size)
+        queries = q[:, :, start:end].reshape(groups, shared * (end - start), size)
         scores = torch.baddbmm(mask.repeat(shared, 1), queries, k[:, :end].transpose(1, 2))
-        outputs.append(torch.bmm(scores.softmax(-1), v[:, :end]).view(-1, shared, end - start, size))
+        outputs.append(torch.bmm(scores.softmax(-1), v[:, :end]).view(groups, shared, end - start, size))
     return torch.cat(outputs, dim=2).view(rows, heads, tokens, size)
 
 
