@@ -3,8 +3,8 @@
 Arithmetic, no measurement: what is kept, what a pass adds to it at its peak, and what the engine has. Sizes are of the
 GPU that has most: the first, where it alone samples. ``FILLED`` leaves room for an allocator's fragments.
 
-A pass is counted at the three moments that can be its peak: while a chunk's logits are there, in the middle of the
-backward pass, and when the gradient of the embedding is summed over the processes.
+An update is counted at the moments that can be its peak: while a chunk's logits are there, in the middle of the backward
+pass, when the gradient of the embedding is summed over the processes, and in the optimizer's step.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,8 +39,8 @@ class Estimate:
 
     kept: float
     """Weights, gradients, the optimizer's state and the reference, whatever the trainer does."""
-    a_pass: float
-    """Added at the peak of a forward and backward pass."""
+    added: float
+    """Added at the peak of an update: of a forward and backward pass, or of the optimizer's step."""
     engine_weights: float
     share: float
     """Share of the GPU that the engine takes while it is awake; 0 where it is on other machines."""
@@ -49,7 +49,7 @@ class Estimate:
     def update(self, gpu_gib: float) -> float:
         """Return the peak of an update on a GPU of this size."""
         engine = self.engine(gpu_gib)
-        return CONTEXT_GIB + self.kept + self.a_pass + (min(engine, ASLEEP_GIB) if self.sleeps else engine)
+        return CONTEXT_GIB + self.kept + self.added + (min(engine, ASLEEP_GIB) if self.sleeps else engine)
 
     def rollouts(self, gpu_gib: float) -> float:
         """Return what is taken while the engine samples."""
@@ -70,7 +70,7 @@ def estimate(config: TrainConfig, shape: ModelShape, num_gpus: int) -> Estimate:
     is_awake = not config.rollout.engine_urls
     return Estimate(
         kept=_kept(config, shape, num_gpus) / GIB,
-        a_pass=_pass(config, shape, num_gpus) / GIB,
+        added=max(_pass(config, shape, num_gpus), _step(config, shape, num_gpus)) / GIB,
         engine_weights=shape.params * (4 if config.rollout.engine_dtype == "float32" else 2) / GIB,
         share=config.rollout.gpu_memory_share if is_awake else 0.0,
         sleeps=config.rollout.sleep and is_awake,
@@ -84,7 +84,7 @@ def memory_table(files: Iterable[Path], configs: Sequence[TrainConfig], nums_gpu
         ConfigurationError: the shape of a model is not known.
     """
     lines = [
-        "| configuration | GPUs | kept | a pass | update on 80 GiB | rollouts on 80 GiB | enough |",
+        "| configuration | GPUs | kept | added | update on 80 GiB | rollouts on 80 GiB | enough |",
         "|---|---|---|---|---|---|---|",
     ]
     for file, config in zip(files, configs, strict=True):
@@ -93,7 +93,7 @@ def memory_table(files: Iterable[Path], configs: Sequence[TrainConfig], nums_gpu
             found = estimate(config, shape, num_gpus)
             enough = next((f"{size} GiB" for size in GPU_GIB if found.fits(size)), f"more than {GPU_GIB[-1]} GiB")
             lines.append(
-                f"| `{file.stem}` | {num_gpus} | {found.kept:.1f} | {found.a_pass:.1f} | {found.update(80):.1f} | "
+                f"| `{file.stem}` | {num_gpus} | {found.kept:.1f} | {found.added:.1f} | {found.update(80):.1f} | "
                 f"{found.rollouts(80):.1f} | {enough} |"
             )
     return "\n".join(lines)
@@ -115,8 +115,7 @@ def _kept(config: TrainConfig, shape: ModelShape, num_gpus: int) -> float:
     """Return the bytes of what every GPU has its part of."""
     in_half = config.optimizer.dtype == "bfloat16"
     total = 0.0
-    for params in _trained_models(config, shape):
-        trained = params if config.lora is None else _adapter_params(config.lora, shape)
+    for params, trained in _trained_models(config, shape):
         # float32: the weights, and of what is trained the gradient and AdamW's two moments.
         total += 4 * params + 12 * trained
         if in_half and num_gpus == 1:
@@ -126,8 +125,15 @@ def _kept(config: TrainConfig, shape: ModelShape, num_gpus: int) -> float:
     return total / num_gpus
 
 
-def _trained_models(config: TrainConfig, shape: ModelShape) -> list[int]:
-    return [shape.params] + ([shape.critic_params] if config.open_algorithm().needs_critic else [])
+def _step(config: TrainConfig, shape: ModelShape, num_gpus: int) -> float:
+    """Return the bytes that AdamW adds in its step: a root of each entry's second moment, of one model at a time."""
+    return max(4 * trained for _, trained in _trained_models(config, shape)) / num_gpus
+
+
+def _trained_models(config: TrainConfig, shape: ModelShape) -> list[tuple[int, int]]:
+    """Return the parameters of policy and critic, and how many of them are trained."""
+    models = [shape.params] + ([shape.critic_params] if config.open_algorithm().needs_critic else [])
+    return [(params, params if config.lora is None else _adapter_params(config.lora, shape)) for params in models]
 
 
 def _adapter_params(section: LoraSection, shape: ModelShape) -> int:
