@@ -3,8 +3,8 @@
 Arithmetic, no measurement: what is kept, what a pass adds to it at its peak, and what the engine has. Sizes are of the
 GPU that has most: the first, where it alone samples. ``FILLED`` leaves room for an allocator's fragments.
 
-An update is counted at the moments that can be its peak: while a chunk's logits are there, in the middle of the backward
-pass, when the gradient of the embedding is summed over the processes, and in the optimizer's step.
+An update is counted at the moments that can be its peak: while a chunk's logits are there, in the middle of the
+backward pass, when the gradient of the embedding is summed over the processes, and in the optimizer's step.
 """
 
 from collections.abc import Iterable, Sequence
