@@ -4,6 +4,7 @@ The gateway records users' runs with it, the trainer the rollouts that it keeps.
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from searchr1.driver import DriveEvent, DriveOptions, DriveStats, PassagesReceived, SearchErrored
 from searchr1.loop.machine import Rollout
@@ -27,7 +28,7 @@ class Recorder:
         rollout: Rollout,
         options: DriveOptions,
         stats: DriveStats,
-        explain: Callable[[SearchErrored], str] = lambda event: event.message,
+        explain: Callable[[SearchErrored], str] = attrgetter("message"),
     ) -> None:
         self._rollout, self._options, self._stats, self._explain = rollout, options, stats, explain
         self._searches: list[wire.TrajectorySearch] = []

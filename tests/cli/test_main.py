@@ -48,6 +48,7 @@ def test_the_commands_are_these() -> None:
         "data prepare",
         "train",
         "train run",
+        "train sample",
         "train plot",
         "train warmup",
         "export",

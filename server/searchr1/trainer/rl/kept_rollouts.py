@@ -35,11 +35,17 @@ class Judged:
 
 
 class KeptRollouts:
-    """The folder ``rollouts`` of a run in ``out_dir``, which holds up to ``max_bytes``."""
+    """The folder ``rollouts`` of a run in ``out_dir``: ``num_each`` of a step's, in up to ``max_bytes``; None: all."""
 
-    def __init__(self, out_dir: Path, *, model: str, num_each: int, max_bytes: int, seed: int) -> None:
+    def __init__(
+        self, out_dir: Path, *, model: str, num_each: int | None, max_bytes: int | None, seed: int
+    ) -> None:
         self._folder, self._run = out_dir / FOLDER, out_dir.name
         self._model, self._num_each, self._max_bytes, self._seed = model, num_each, max_bytes, seed
+
+    def has(self, phase: Phase, step: int) -> bool:
+        """Return whether the rollouts of a step are there."""
+        return self._path(phase, step).is_file()
 
     def rewind(self, step: int) -> None:
         """Drop the files of later steps, which the run is going to take again."""
@@ -56,46 +62,48 @@ class KeptRollouts:
             ConfigurationError: the file can't be written.
         """
         chosen = list(range(len(judged)))
-        if phase == "step":
+        if phase == "step" and self._num_each is not None:
             draw = random.Random(f"{self._seed}/{step}")
             chosen = sorted(draw.sample(chosen, min(self._num_each, len(chosen))))
-        if not chosen or not self._max_bytes:
+        if not chosen or self._max_bytes == 0:
             return
-        name = f"{phase}-{step:06d}"
+        path = self._path(phase, step)
         rows = (
-            row_of(judged[number], id=f"{self._run}-{name}-{number}", model=self._model, policy_version=policy_version)
+            row_of(judged[number], id=f"{self._run}-{path.stem}-{number}", model=self._model, version=policy_version)
             | {"phase": phase, "step": step}
             for number in chosen
         )
-        write_json_lines(self._folder / f"{name}.jsonl", rows)
-        self._bound()
+        write_json_lines(path, rows)
+        if self._max_bytes is not None:
+            self._bound(self._max_bytes)
 
-    def _bound(self) -> None:
+    def _bound(self, max_bytes: int) -> None:
         """Remove the oldest files, those of evaluations last, until what is left is small enough; one file stays."""
         files = sorted(self._files(), key=_place)
         left = sum(path.stat().st_size for path in files)
         for path in files[:-1]:
-            if left <= self._max_bytes:
+            if left <= max_bytes:
                 return
             left -= path.stat().st_size
             path.unlink()
+
+    def _path(self, phase: Phase, step: int) -> Path:
+        return self._folder / f"{phase}-{step:06d}.jsonl"
 
     def _files(self) -> list[Path]:
         found = self._folder.iterdir() if self._folder.is_dir() else ()
         return [path for path in found if _FILE.fullmatch(path.name)]
 
 
-def row_of(judged: Judged, *, id: str, model: str, policy_version: int) -> dict[str, Any]:
+def row_of(judged: Judged, *, id: str, model: str, version: int) -> dict[str, Any]:
     """Return a rollout as a run's record, with its question's answers, its score, reward and group.
 
-    Steps and citations are empty: the trajectory tells more.
+    ``version`` is the policy's. Steps and citations are empty: the trajectory tells more.
     """
     result, question, rollout = judged.result, judged.result.question, judged.result.rollout
     duration_ms = ms(result.duration_s)
     assert rollout.status is not None
-    trajectory = result.recorder.trajectory(
-        question.question, total_ms=duration_ms, policy_version=str(policy_version)
-    )
+    trajectory = result.recorder.trajectory(question.question, total_ms=duration_ms, policy_version=str(version))
     for segment in trajectory.segments:
         if segment.logprobs is not None and not all(map(math.isfinite, segment.logprobs)):
             segment.logprobs = None  # JSON has no word for them, and the rest is what one wants to read then.
@@ -111,12 +119,8 @@ def row_of(judged: Judged, *, id: str, model: str, policy_version: int) -> dict[
         trajectory=trajectory,
     )
     about = {name: value for name, value in asdict(question).items() if name not in ("id", "question")}
-    return run.model_dump(mode="json") | about | {
-        "question_id": question.id,
-        "exact_match": is_right(result),
-        "reward": judged.reward,
-        "group": result.group,
-    }
+    judgment = {"exact_match": is_right(result), "reward": judged.reward, "group": result.group}
+    return run.model_dump(mode="json") | about | {"question_id": question.id} | judgment
 
 
 def _usage(result: RolloutResult, duration_ms: float) -> Usage:

@@ -37,7 +37,7 @@ class RolloutSection(Section):
     """Turns with search on."""
     max_searches: Annotated[Annotated[int, Field(ge=0)] | None, Field(exclude_if=lambda value: value is None)] = None
     """Searches of a rollout, in training and evaluation; None: one a turn. 0 is R1, reinforcement learning without
-    search; the profile ``r1`` words its prompt."""
+    search: a turn that asks for one then ends the rollout without an answer."""
     max_completion_tokens: int = Field(default=500, ge=1)
     """Sampled tokens of one turn."""
     max_observation_tokens: int = Field(default=500, ge=0)
