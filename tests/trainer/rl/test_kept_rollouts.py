@@ -1,4 +1,4 @@
-"""The rollouts that a run keeps: records that everything which reads runs reads, in bounds, and gone when taken back."""
+"""The rollouts that a run keeps: records that all readers of runs read, within bounds, gone when taken back."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Whole runs that meet with trouble: gradients that are no numbers, a full disk, kills at any moment. Nothing is lost."""
+"""Whole runs in trouble: gradients that are no numbers, a full disk, kills at any moment. Nothing is lost."""
 
 import random
 import sys
@@ -14,7 +14,9 @@ from tests.trainer.rl.tiny_run import TORCHRUN, command, finish, records, start,
 pytestmark = pytest.mark.timeout(900)
 
 NUM_STEPS = 5
-LIMITED = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); sys.argv[:] = sys.argv[1:]"
+LIMITED = (
+    "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); sys.argv[:] = sys.argv[1:]"
+)
 """Python that can write no file of more than so many bytes, as on a disk that is full."""
 
 

@@ -54,8 +54,7 @@ class TrainConfig(Section):
     """Seed of the evaluation's questions and of its sampled answers, apart from ``seed``: runs that differ in that one
     are asked the same."""
     num_eval_samples: int = Field(default=0, ge=0)
-    """Answers to each of the evaluation's questions that are sampled at temperature 1, as in training, beside the greedy
-    one."""
+    """Sampled answers to each of the evaluation's questions, at temperature 1 as in training, beside the greedy one."""
     save_every_steps: int = Field(default=25, ge=1)
     """Steps between saves; the last step is always saved."""
     keep_checkpoints: int = Field(default=3, ge=1)

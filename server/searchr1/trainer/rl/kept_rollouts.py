@@ -1,8 +1,8 @@
 """The rollouts that a run keeps for people to read and for training: some of each step, and all of each evaluation.
 
-Each file, ``step-000012.jsonl`` or ``evaluation-000012.jsonl``, belongs to the line of that step in ``metrics.jsonl``. A
-line is a run's record (docs/schemas/run.v1.json) with a few fields of training beside it, so that ``searchr1 export``,
-``searchr1 data prepare`` and ``searchr1 train sft`` read it. Text degenerates before scores fall, and only text shows it.
+Each file, ``step-000012.jsonl`` or ``evaluation-000012.jsonl``, belongs to the line of that step in ``metrics.jsonl``.
+A line is a run's record (docs/schemas/run.v1.json) with a few fields of training beside it, so that all that reads
+runs reads it. A policy's text degenerates before its scores fall, and only the text shows it.
 """
 
 import math

@@ -57,8 +57,8 @@ def _check(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ConfigurationError(
-            f"weights on their way to the engine need {_gb(needed)}: neither {MEMORY} nor {folder}, which has {_gb(free)}, "
-            "has room for them. Another out_dir has, or --shm-size for a container"
+            f"weights on their way to the engine need {_gb(needed)}, and neither {MEMORY} nor {folder}, which has "
+            f"{_gb(free)}, has room for them: take another out_dir, or give a container more by --shm-size"
         )
 
 
