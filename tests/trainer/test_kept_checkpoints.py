@@ -61,14 +61,24 @@ def test_what_a_kill_left_is_put_right(tmp_path: Path) -> None:
     write(tmp_path / "checkpoint-000020.old", 20)  # Set aside, and its successor not yet in place.
     kept.point(last=30, best=30)
     kept.recover(last=20, best=10)
-    assert names(tmp_path) == [
-        "checkpoint",
-        "checkpoint-000010",
-        "checkpoint-000020",
-        "checkpoint-000030",
-        "checkpoint-best",
-    ]
+    assert names(tmp_path) == ["checkpoint", "checkpoint-000010", "checkpoint-000020", "checkpoint-best"]
     assert (step_of(tmp_path / "checkpoint"), step_of(tmp_path / "checkpoint-best")) == (20, 10)
+
+
+def test_the_best_of_a_step_that_is_taken_again_is_none_yet(tmp_path: Path) -> None:
+    kept = saved(tmp_path, 10, 15)
+    kept.point(last=10, best=15)
+    kept.recover(last=10, best=None)
+    assert names(tmp_path) == ["checkpoint", "checkpoint-000010"]
+
+
+def test_a_run_that_begins_leaves_what_it_finds_until_its_first_save(tmp_path: Path) -> None:
+    kept = saved(tmp_path, 10, 20)
+    kept.recover(last=-1, best=None)
+    assert kept.steps() == [10, 20]
+    write(kept.folder(5), 5)
+    kept.prune(last=5, best=None)
+    assert kept.steps() == [5]
 
 
 def test_a_fresh_folder_has_nothing_to_put_right(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ last and the best of them, and a link changes in one move: whoever opens one fin
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from searchr1.errors import ConfigurationError
@@ -31,9 +32,9 @@ class KeptCheckpoints:
         return sorted(int(match[1]) for match in found if match is not None)
 
     def recover(self, *, last: int, best: int | None) -> None:
-        """Put right what a kill left behind in a run that goes on after ``last``, and drop what was half written.
+        """Put right what a kill left behind in a run that goes on after ``last``; -1 is one that begins.
 
-        Checkpoints of later steps stay until the run gets there again.
+        What was half written goes, and so do the checkpoints of later steps, which the run takes again.
         """
         for part in self._out_dir.glob(f"{LAST}*.part"):
             shutil.rmtree(part)
@@ -46,6 +47,11 @@ class KeptCheckpoints:
         steps = self.steps()
         earlier = [step for step in steps if step <= last]
         self.point(last=earlier[-1] if earlier else None, best=best if best in steps else None)
+        if last >= 0:
+            self._remove(step for step in steps if step > last)
+        for link in (self._out_dir / LAST, self._out_dir / BEST):
+            if link.is_symlink() and not link.exists():
+                link.unlink()
 
     def point(self, *, last: int | None = None, best: int | None = None) -> None:
         """Let ``checkpoint`` and ``checkpoint-best`` be those of these steps; None leaves one where it is.
@@ -69,12 +75,14 @@ class KeptCheckpoints:
         """
         steps = self.steps()
         kept = {*[step for step in steps if step <= last][-self._keep :], best}
+        self._remove(step for step in steps if step not in kept)
+
+    def _remove(self, steps: Iterable[int]) -> None:
         for step in steps:
-            if step not in kept:
-                # A kill amid this leaves what ``recover`` takes for half written, not for a checkpoint.
-                going = self.folder(step).with_suffix(".part")
-                self.folder(step).rename(going)
-                shutil.rmtree(going)
+            # A kill amid this leaves what ``recover`` takes for half written, not for a checkpoint.
+            going = self.folder(step).with_suffix(".part")
+            self.folder(step).rename(going)
+            shutil.rmtree(going)
 
     def _point(self, name: str, step: int) -> None:
         link, new = self._out_dir / name, self._out_dir / f".{name}.link"

@@ -152,7 +152,7 @@ class Actor:
 
 @contextlib.asynccontextmanager
 async def open_actor(
-    config: TrainConfig, source: Path, kept: KeptRollouts | None = None
+    config: TrainConfig, source: Path, *, kept: KeptRollouts | None = None
 ) -> AsyncIterator[Actor]:
     """Load the questions, open the retriever and start the engine on the model in ``source``; close them at the end.
 

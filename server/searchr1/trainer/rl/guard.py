@@ -57,6 +57,6 @@ class NonFiniteGuard:
         if self._longest >= self._limit:
             raise TrainingError(
                 f"{self._longest} optimizer steps in a row had a loss or a gradient that is not finite, and were "
-                "skipped. The run ends here; its last save is as it was. A lower optimizer.lr or optimizer.max_grad_norm "
-                "may help, or optimizer.dtype: float32. max_skipped_updates says how many are borne"
+                "skipped. The run ends here; its last save is as it was. A lower optimizer.lr or max_grad_norm may "
+                "help, or optimizer.dtype: float32. max_skipped_updates says how many are borne"
             )

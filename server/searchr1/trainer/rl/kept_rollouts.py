@@ -21,6 +21,8 @@ from searchr1.trainer.rl.rollouts import RolloutResult
 from searchr1_client.events import Run, Usage, WireError
 
 FOLDER = "rollouts"
+SAMPLED = "sampled.json"
+"""Mark of a folder whose rollouts were sampled without training, and are all that it holds."""
 Phase = Literal["step", "evaluation"]
 
 _FILE = re.compile(r"(step|evaluation)-(\d{6,})\.jsonl")

@@ -16,9 +16,8 @@ from searchr1.files import whole_file
 from searchr1.trainer.checkpoints import STATE, find_model
 from searchr1.trainer.rl.actor import open_actor
 from searchr1.trainer.rl.config import TrainConfig
-from searchr1.trainer.rl.kept_rollouts import FOLDER, KeptRollouts
+from searchr1.trainer.rl.kept_rollouts import FOLDER, SAMPLED, KeptRollouts
 
-ABOUT = "sampled.json"
 _DECISIVE = ("model", "profile", "data", "data_split", "retriever", "reward", "seed", "rollout")
 """Settings that decide what is sampled: those of a folder must be the same whenever it is gone on with."""
 
@@ -56,7 +55,7 @@ async def sample(config: TrainConfig, *, progress: bool = True) -> SampleReport:
     steps = [step for step in range(config.num_steps) if not kept.has("step", step + 1)]
     num_rollouts = num_right = 0
     if steps:
-        async with open_actor(config, source, kept) as actor:
+        async with open_actor(config, source, kept=kept) as actor:
             for step in tqdm(steps, desc="rollouts", unit="step", disable=not progress):
                 _, record = await actor.collect(step)
                 num = int(record["num_rollouts"])
@@ -69,7 +68,7 @@ def _claim(config: TrainConfig) -> None:
     if (config.out_dir / STATE).exists():
         raise ConfigurationError(f"{config.out_dir} holds a training run; use another out_dir")
     fields: dict[str, Any] = config.model_dump(mode="json")
-    mine, path = {name: fields[name] for name in _DECISIVE}, config.out_dir / ABOUT
+    mine, path = {name: fields[name] for name in _DECISIVE}, config.out_dir / SAMPLED
     if path.is_file():
         theirs = json.loads(path.read_text("utf-8"))
         differing = [name for name in _DECISIVE if theirs.get(name) != mine[name]]

@@ -45,6 +45,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from searchr1.errors import ConfigurationError
 from searchr1.trainer.checkpoints import dtype_of, find_model, load_state, save_state, write_checkpoint
 from searchr1.trainer.curves import plot_run
 from searchr1.trainer.kept_checkpoints import KeptCheckpoints
@@ -53,7 +54,7 @@ from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.actor import Actor, open_actor
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.held_out import main_score
-from searchr1.trainer.rl.kept_rollouts import KeptRollouts
+from searchr1.trainer.rl.kept_rollouts import SAMPLED, KeptRollouts
 from searchr1.trainer.rl.learner import Learner
 from searchr1.trainer.rl.weights_folder import weights_folder
 
@@ -85,6 +86,8 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
         EngineError: the engine is gone for good.
         TrainingError: update after update had a loss or a gradient that is not finite.
     """
+    if (config.out_dir / SAMPLED).exists():
+        raise ConfigurationError(f"{config.out_dir} holds rollouts of searchr1 train sample; use another out_dir")
     processes = ProcessGroup.join(config.device)
     source = find_model(config.model)
     config.out_dir.mkdir(parents=True, exist_ok=True)
@@ -99,7 +102,7 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
             actor, folder = None, Path()
             if processes.is_first:
                 folder = stack.enter_context(weights_folder(config, run.num_weight_bytes()))
-                actor = await stack.enter_async_context(open_actor(config, source, run.rollouts))
+                actor = await stack.enter_async_context(open_actor(config, source, kept=run.rollouts))
             if run.step > 0:
                 await run.push(actor, folder)
             if run.step == 0 and actor is not None:
@@ -194,7 +197,8 @@ class _Run:
         """Score the policy on the evaluation's questions, if there are any."""
         if not actor.eval_questions:
             return {}
-        with self.bar("evaluation", len(actor.eval_questions)) as advance:
+        num_answers = len(actor.eval_questions) * (1 + self.config.num_eval_samples)
+        with self.bar("evaluation", num_answers) as advance:
             return await actor.evaluate(self.step, lambda _: advance(1))
 
     def num_weight_bytes(self) -> int:
