@@ -36,9 +36,9 @@ class KeptCheckpoints:
 
         What was half written goes, and so do the checkpoints of later steps, which the run takes again.
         """
-        for part in self._out_dir.glob(f"{LAST}*.part"):
+        for part in sorted(self._out_dir.glob(f"{LAST}*.part")):
             shutil.rmtree(part)
-        for aside in self._out_dir.glob(f"{LAST}*.old"):
+        for aside in sorted(self._out_dir.glob(f"{LAST}*.old")):
             replaced = aside.with_suffix("")
             if replaced.exists() or replaced.is_symlink():
                 shutil.rmtree(aside)

@@ -2,8 +2,8 @@
 
 import logging
 import shutil
-from collections import namedtuple
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,7 +13,14 @@ from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.weights_folder import weights_folder
 
 MIB = 2**20
-Usage = namedtuple("Usage", "total used free")
+
+
+class Usage(NamedTuple):
+    """What ``shutil.disk_usage`` tells."""
+
+    total: int
+    used: int
+    free: int
 
 
 @pytest.fixture
@@ -28,9 +35,9 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[Path, int]:
     return free
 
 
-def config(tmp_path: Path, **rollout: object) -> TrainConfig:
-    fields = {"algorithm": "grpo", "model": "m", "data": "d", "retriever": "r", "out_dir": tmp_path / "run"}
-    return TrainConfig.model_validate(fields | {"rollout": rollout})
+def config(tmp_path: Path, **rollout: Any) -> TrainConfig:
+    fields: dict[str, Any] = {"algorithm": "grpo", "model": "m", "data": "d", "retriever": "r", "rollout": rollout}
+    return TrainConfig.model_validate(fields | {"out_dir": tmp_path / "run"})
 
 
 def test_weights_of_which_two_copies_fit_go_through_memory(tmp_path: Path, places: dict[Path, int]) -> None:

@@ -3,6 +3,7 @@
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from statistics import fmean
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ def draw_questions(questions: Sequence[Question], num_each: int, *, seed: int) -
     drawn = [
         random.Random(f"{seed}/{name}").sample(those, min(num_each, len(those))) for name, those in places.items()
     ]
-    return tuple(questions[place] for place in sorted(sum(drawn, [])))
+    return tuple(questions[place] for place in sorted(chain.from_iterable(drawn)))
 
 
 def scores(kind: str, results: Sequence[RolloutResult]) -> dict[str, float]:
