@@ -151,12 +151,8 @@ class Actor:
 
 
 @contextlib.asynccontextmanager
-async def open_actor(
-    config: TrainConfig, source: Path, *, kept: KeptRollouts | None = None
-) -> AsyncIterator[Actor]:
+async def open_actor(config: TrainConfig, source: Path) -> AsyncIterator[Actor]:
     """Load the questions, open the retriever and start the engine on the model in ``source``; close them at the end.
-
-    Some rollouts are written to ``kept``.
 
     Raises:
         DatasetError, ConfigurationError, CorpusError, EngineUnavailableError: one of them can't be had.
@@ -171,7 +167,7 @@ async def open_actor(
             load_questions(config.eval_data, split=config.eval_split), config.num_eval_questions, seed=config.eval_seed
         )
     async with open_retriever(config.retriever) as retriever, _open_engine(config, source) as engine:
-        yield Actor(config, engine, retriever, tokenizer, reward, questions, eval_questions, kept)
+        yield Actor(config, engine, retriever, tokenizer, reward, questions, eval_questions)
 
 
 @contextlib.asynccontextmanager

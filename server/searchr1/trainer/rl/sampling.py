@@ -5,7 +5,7 @@ as often each. ``searchr1 export --correct`` chooses the right ones, ``searchr1 
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ async def sample(config: TrainConfig, *, progress: bool = True) -> SampleReport:
     steps = [step for step in range(config.num_steps) if not kept.has("step", step + 1)]
     num_rollouts = num_right = 0
     if steps:
-        async with open_actor(config, source, kept=kept) as actor:
+        async with open_actor(config, source) as opened:
+            actor = replace(opened, kept=kept)
             for step in tqdm(steps, desc="rollouts", unit="step", disable=not progress):
                 _, record = await actor.collect(step)
                 num = int(record["num_rollouts"])

@@ -39,6 +39,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,8 @@ async def train(config: TrainConfig, *, progress: bool = True) -> None:
             actor, folder = None, Path()
             if processes.is_first:
                 folder = stack.enter_context(weights_folder(config, run.num_weight_bytes()))
-                actor = await stack.enter_async_context(open_actor(config, source, kept=run.rollouts))
+                opened = await stack.enter_async_context(open_actor(config, source))
+                actor = replace(opened, kept=run.rollouts)
             if run.step > 0:
                 await run.push(actor, folder)
             if run.step == 0 and actor is not None:
