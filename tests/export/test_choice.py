@@ -56,7 +56,7 @@ def test_runs_may_know_their_answers_themselves(tmp_path: Path) -> None:
 
 def test_runs_that_know_none_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"runs\.jsonl, line 1: the question has no golden answers"):
-        chosen(tmp_path, RUNS)
+        chosen(tmp_path, [run | {"object": "research.run"} for run in RUNS])
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_a_checkpoint_that_can_t_be_written_leaves_the_one_that_is_there(
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", refuse)
-    with pytest.raises(ConfigurationError, match="checkpoint cannot be written: .*No space left"):
+    with pytest.raises(ConfigurationError, match=r"checkpoint cannot be written: .*No space left"):
         write_checkpoint(model, CHECKPOINT, folder, dtype=torch.float32)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     assert (folder / "model.safetensors").is_file()

@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
-
 T = TypeVar("T")
 
 

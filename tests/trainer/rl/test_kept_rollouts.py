@@ -13,8 +13,8 @@ from searchr1.data.readers import read
 from searchr1.data.sources import SourceFile
 from searchr1.engines.scripted import ScriptedEngine, Step
 from searchr1.errors import EngineError
-from searchr1.export.run import ExportConfig, check_record, export
 from searchr1.export.files import read_runs
+from searchr1.export.run import ExportConfig, check_record, export
 from searchr1.export.schema import record_schema
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.rl.kept_rollouts import Judged, KeptRollouts, Phase

@@ -137,9 +137,7 @@ def limited(arguments: list[str], num_bytes: int) -> list[str]:
     return ["-c", code, *arguments[1:]]
 
 
-def interrupt_after(
-    num_records: int, arguments: list[str], out_dir: Path, log: Path, *, then_s: float = 0.0
-) -> None:
+def interrupt_after(num_records: int, arguments: list[str], out_dir: Path, log: Path, *, then_s: float = 0.0) -> None:
     """Start a run and kill it ``then_s`` seconds after it has more than ``num_records`` lines of metrics."""
     process = start(arguments, log)
     try:

@@ -63,7 +63,7 @@ def test_larger_ones_go_through_the_runs_folder_and_the_log_says_so(
 
 def test_without_room_anywhere_the_run_does_not_begin(tmp_path: Path, places: dict[Path, int]) -> None:
     with (
-        pytest.raises(ConfigurationError, match="need 2.11 GB, and neither .*shm nor .*run, which has 1.05 GB"),
+        pytest.raises(ConfigurationError, match=r"need 2\.11 GB, and neither .*shm nor .*run, which has 1\.05 GB"),
         weights_folder(config(tmp_path), 1000 * MIB),
     ):
         pass

@@ -98,9 +98,7 @@ class Actor:
         }
         return samples, record
 
-    async def evaluate(
-        self, step: int = 0, done: Callable[[RolloutResult], None] = lambda _: None
-    ) -> dict[str, float]:
+    async def evaluate(self, step: int = 0, done: Callable[[RolloutResult], None] = lambda _: None) -> dict[str, float]:
         """Answer the evaluation's questions with the policy after ``step``: greedily, and sampled where that is asked.
 
         A rollout that the engine failed counts as wrong.

@@ -25,9 +25,7 @@ def draw_questions(questions: Sequence[Question], num_each: int, *, seed: int) -
     places: dict[str | None, list[int]] = defaultdict(list)
     for place, question in enumerate(questions):
         places[question.data_source].append(place)
-    drawn = [
-        random.Random(f"{seed}/{name}").sample(those, min(num_each, len(those))) for name, those in places.items()
-    ]
+    drawn = [random.Random(f"{seed}/{name}").sample(those, min(num_each, len(those))) for name, those in places.items()]
     return tuple(questions[place] for place in sorted(chain.from_iterable(drawn)))
 
 

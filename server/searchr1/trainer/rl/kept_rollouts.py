@@ -39,9 +39,7 @@ class Judged:
 class KeptRollouts:
     """The folder ``rollouts`` of a run in ``out_dir``: ``num_each`` of a step's, in up to ``max_bytes``; None: all."""
 
-    def __init__(
-        self, out_dir: Path, *, model: str, num_each: int | None, max_bytes: int | None, seed: int
-    ) -> None:
+    def __init__(self, out_dir: Path, *, model: str, num_each: int | None, max_bytes: int | None, seed: int) -> None:
         self._folder, self._run = out_dir / FOLDER, out_dir.name
         self._model, self._num_each, self._max_bytes, self._seed = model, num_each, max_bytes, seed
 
