@@ -23,6 +23,14 @@ def test_the_defaults_of_the_search_layer_are_those_of_its_configs() -> None:
     assert load().search() == SearchConfig("index:none")
 
 
+def test_a_checkpoint_is_served_by_the_name_that_it_was_given(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-000100").mkdir()
+    (tmp_path / "checkpoint").symlink_to("checkpoint-000100")
+    assert load(model=str(tmp_path / "checkpoint")).public_name == "checkpoint"
+    assert load(model=f"{tmp_path / 'checkpoint-000100'}/").public_name == "checkpoint-000100"
+    assert load(model="owner/name").public_name == "owner/name"
+
+
 ENVIRONMENT = {
     "SEARCHR1_KEYS_IN_REDIS": "1",
     "SEARCHR1_SEARCH_TIMEOUT_S": "7",

@@ -233,12 +233,18 @@ async def drive_to_end(
     retriever: Retriever,
     options: DriveOptions,
     stats: DriveStats | None = None,
+    *,
+    hear: Callable[[DriveEvent], None] = lambda _: None,
 ) -> DriveResult:
-    """Run ``rollout`` to its end where nobody watches; see ``drive``. The trajectory is the rollout's own."""
+    """Run ``rollout`` to its end where nobody watches; see ``drive``. The trajectory is the rollout's own.
+
+    ``hear`` is called with each event, as it comes.
+    """
     queries: list[str] = []
     num_failed_searches, engine_error = 0, None
     async with aclosing(drive(rollout, engine, retriever, options, stats)) as events:
         async for event in events:
+            hear(event)
             if isinstance(event, PassagesReceived | SearchErrored):
                 queries.append(event.query)
                 num_failed_searches += isinstance(event, SearchErrored)

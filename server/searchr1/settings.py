@@ -357,7 +357,7 @@ class Settings(BaseSettings):
         if self.served_name:
             return self.served_name
         if self.engine_url is None and Path(self.model).is_dir():
-            return Path(self.model).resolve().name
+            return Path(self.model).absolute().name  # A training run's checkpoint is a link to one of a step.
         return self.model
 
     def limits(self) -> Limits:

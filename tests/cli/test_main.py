@@ -49,6 +49,7 @@ def test_the_commands_are_these() -> None:
         "train",
         "train run",
         "train memory",
+        "train sample",
         "train plot",
         "train warmup",
         "export",
@@ -290,6 +291,10 @@ def test_a_training_run_ends_with_its_scores_and_what_to_do_next(tmp_path: Path)
         f"2 steps done, EM 0.250 before and 0.500 after. Serve the checkpoint with: "
         f"searchr1 serve --model {tmp_path / 'checkpoint'} --retriever index:x"
     )
+    (tmp_path / "checkpoint-best").mkdir()
+    best = closing_line(tmp_path, "--retriever index:x").removeprefix(line)
+    assert best == f"\nThe one that scored best is {tmp_path / 'checkpoint-best'}"
+    (tmp_path / "checkpoint-best").rmdir()
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     assert closing_line(tmp_path, "--demo") == (
         f"1 steps done. Serve the checkpoint with: searchr1 serve --model {tmp_path / 'checkpoint'} --demo"

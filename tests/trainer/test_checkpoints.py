@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from searchr1.demo.bundle import CHECKPOINT
-from searchr1.errors import ConfigurationError
+from searchr1.errors import ConfigurationError, TrainingError
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.checkpoints import find_model, load_state, save_state, write_checkpoint
 from searchr1.trainer.rl.policy import load_policy
@@ -32,6 +32,45 @@ def test_a_checkpoint_is_a_whole_folder_with_the_weights_of_now(
         assert torch.equal(again.state_dict()[name], tensor), name
     assert Tokenizer.load(str(folder)).same_as(Tokenizer.load(str(CHECKPOINT)))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_what_is_not_finite_takes_no_ones_place(tmp_path: Path) -> None:
+    model: Any = load_policy(CHECKPOINT, CPU)
+    folder = tmp_path / "checkpoint"
+    write_checkpoint(model, CHECKPOINT, folder, dtype=torch.float32)
+    save_state(tmp_path, {"step": 1, "moments": [{"exp_avg": torch.ones(2)}]})
+    with torch.no_grad():
+        model.model.norm.weight[3] = float("inf")
+    with pytest.raises(TrainingError, match=r"checkpoint is not written: model\.norm\.weight holds numbers"):
+        write_checkpoint(model, CHECKPOINT, folder, dtype=torch.float32)
+    with pytest.raises(TrainingError, match=r"state\.pt is not written: moments\.0\.exp_avg holds"):
+        save_state(tmp_path, {"step": 2, "moments": [{"exp_avg": torch.tensor([1.0, float("nan")])}]})
+    again: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert all(torch.isfinite(tensor).all() for tensor in again.state_dict().values())
+    state = load_state(tmp_path, {}, CPU)
+    assert state is not None
+    assert state["step"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint", "state.pt"]
+
+
+def test_a_checkpoint_that_can_t_be_written_leaves_the_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = load_policy(CHECKPOINT, CPU)
+    folder = tmp_path / "checkpoint"
+    write_checkpoint(model, CHECKPOINT, folder, dtype=torch.float32)
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ConfigurationError, match=r"checkpoint cannot be written: .*No space left"):
+        write_checkpoint(model, CHECKPOINT, folder, dtype=torch.float32)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+    assert (folder / "model.safetensors").is_file()
 
 
 def test_a_state_is_resumed_by_its_own_run_alone(tmp_path: Path) -> None:

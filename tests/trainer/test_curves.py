@@ -7,6 +7,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pytest
 
+from searchr1.data.sets import SETS, TITLES
 from searchr1.trainer import curves
 from searchr1.trainer.curves import Record, plot_run, plot_runs, read_run, summarize_runs
 
@@ -75,6 +76,15 @@ def test_a_run_without_metrics_draws_nothing(tmp_path: Path, made: list[dict[str
 def test_a_run_with_only_its_first_evaluation_is_drawn(tmp_path: Path) -> None:
     plot_run(records(0.5)[:1], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
+
+
+def test_sets_have_a_panel_with_a_line_each_that_can_be_told_apart(drawn: dict[str, Any], tmp_path: Path) -> None:
+    made = records(0.5)
+    made[0] |= {f"eval_em_{name}": 0.1 for name in (*SETS, "sets")}
+    plot_run(made, tmp_path / "curves.png")
+    lines = drawn["Exact match by set, held out"].get_lines()
+    assert [line.get_label() for line in lines] == ["mean of sets", *TITLES.values()]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(lines)
 
 
 def test_only_panels_with_values_are_drawn_and_hops_have_their_own(drawn: dict[str, Any], tmp_path: Path) -> None:

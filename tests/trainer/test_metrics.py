@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.errors import ConfigurationError
 from searchr1.trainer.metrics import FILE, FOLDER, MetricLog, read_metrics
 
 
@@ -71,6 +72,17 @@ def test_what_is_not_finite_is_null_and_warned_of(tmp_path: Path, caplog: pytest
         fresh(tmp_path).log(3, {"step": 3, "kl": float("nan"), "loss": float("inf"), "em": 0.5})
     assert lines(tmp_path) == [{"step": 3.0, "kl": None, "loss": None, "em": 0.5}]
     assert "step 3: not finite: kl, loss" in caplog.text
+
+
+def test_a_file_that_can_t_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = fresh(tmp_path)
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ConfigurationError, match=r"metrics\.jsonl cannot be written: No space left on device"):
+        log.log(1, {"em": 0.5})
 
 
 def test_tensorboard_reads_the_same_scalars(tmp_path: Path) -> None:

@@ -25,7 +25,11 @@ def export(
     status: Annotated[list[str] | None, typer.Option(help="completed, exhausted, …; may be repeated.")] = None,
     since: Annotated[str | None, typer.Option(help="Runs from this ISO date or time on; UTC without a zone.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The newest runs only; of --input, the first.")] = None,
-    golden: Annotated[Path | None, typer.Option(help="File of questions with their answers, for the parquet.")] = None,
+    golden: Annotated[
+        Path | None, typer.Option(help="File of questions with their answers, for the parquet and for --correct.")
+    ] = None,
+    correct: Annotated[bool, typer.Option("--correct", help="Only runs whose answer is a golden one.")] = False,
+    each: Annotated[int | None, typer.Option(min=1, help="With --correct: most runs of a question.")] = None,
     data_source: Annotated[str, typer.Option(help="Upstream's data_source: it picks the reward.")] = "searchr1",
     split: Annotated[str, typer.Option(help="Upstream's extra_info.split.")] = "train",
     append: Annotated[bool, typer.Option("--append", help="Add to a .jsonl the runs that it lacks.")] = False,
@@ -55,6 +59,8 @@ def export(
         input=input,
         selection=selection,
         golden=golden,
+        correct=correct,
+        each=each,
         data_source=data_source,
         split=split,
         append=append,

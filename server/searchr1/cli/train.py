@@ -4,11 +4,14 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
+
+T = TypeVar("T")
 
 
 class _FileFirst(TyperGroup):
@@ -44,19 +47,43 @@ def train_run(
     # What is wrong with the file is told by now: this imports torch and transformers, which takes seconds.
     from searchr1.trainer.rl.train import train
 
-    async def stoppable() -> None:
+    _run(train(config, progress=progress))
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(closing_line(config.out_dir, f"--retriever {config.retriever}"))
+
+
+@train_app.command("sample")
+def train_sample(
+    file: Annotated[Path, typer.Argument(help="A YAML file, as of searchr1 train run.", exists=True, dir_okay=False)],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value for a field: out_dir=runs/sampled. Repeatable.")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Roll out what FILE's steps would, by its model as it is, and keep it all: for rejection sampling."""
+    from searchr1.trainer.rl.config import load_config, parse_overrides
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    config = load_config(file, parse_overrides(set_ or []))
+    from searchr1.trainer.rl.sampling import sample
+
+    typer.echo(_run(sample(config, progress=progress)))
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``; a SIGTERM cancels it, so that no engine is left behind."""
+
+    async def stoppable() -> T:
         task = asyncio.current_task()
         assert task is not None
         # Python's own answer to SIGTERM is to vanish, and the engine would stay.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        await train(config, progress=progress)
+        return await work
 
     try:
-        asyncio.run(stoppable())
+        return asyncio.run(stoppable())
     except asyncio.CancelledError:
         raise SystemExit(128 + signal.SIGTERM) from None
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(closing_line(config.out_dir, f"--retriever {config.retriever}"))
 
 
 def closing_line(out_dir: Path, options: str) -> str:
@@ -70,7 +97,9 @@ def closing_line(out_dir: Path, options: str) -> str:
     scores = [score for record in records if (score := record.get("eval_em")) is not None]
     scored = f", EM {scores[0]:.3f} before and {scores[-1]:.3f} after" if len(scores) > 1 else ""
     serve = f"searchr1 serve --model {out_dir / 'checkpoint'} {options}"
-    return f"{records[-1]['step']:.0f} steps done{scored}. Serve the checkpoint with: {serve}"
+    best = out_dir / "checkpoint-best"
+    kept = f"\nThe one that scored best is {best}" if best.is_dir() else ""
+    return f"{records[-1]['step']:.0f} steps done{scored}. Serve the checkpoint with: {serve}{kept}"
 
 
 @train_app.command("memory")

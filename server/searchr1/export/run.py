@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from searchr1.data.golden import GoldenAnswers
 from searchr1.errors import ConfigurationError, DatasetError, missing_package
+from searchr1.export.choice import RightRuns
 from searchr1.export.files import read_runs
 from searchr1.export.gateway import GatewayRuns
 from searchr1.export.output import RunLinesWriter, Writer
@@ -34,6 +35,10 @@ class ExportConfig:
     """JSON Lines of runs, read in place of a gateway."""
     selection: Selection = field(default_factory=Selection)
     golden: Path | None = None
+    correct: bool = False
+    """Keep the runs whose answer is a golden one alone; those of ``golden``, or of the runs of ``input`` themselves."""
+    each: int | None = None
+    """Most runs of a question; only with ``correct``."""
     data_source: str = "searchr1"
     split: str = "train"
     force: bool = False
@@ -75,6 +80,7 @@ def export(config: ExportConfig, *, progress: bool = True) -> ExportReport:
     skipped, seen = Skipped(), set[str]()
     bad = BadLines(skip=config.skip_bad)
     golden = GoldenAnswers(config.golden, bad)
+    right = _right_runs(config, bad)
     with ExitStack() as stack:
         console = Console(stderr=True)
         bar = stack.enter_context(_bar(console, shown=progress and console.is_terminal))
@@ -87,7 +93,7 @@ def export(config: ExportConfig, *, progress: bool = True) -> ExportReport:
             num_kept += 1
         task = bar.add_task("export", total=None)
         num_new = 0
-        for run, total in _records(config, skipped, seen, bad):
+        for run, total in _records(config, skipped, seen, bad, right):
             writer.write(run)
             num_new += 1
             bar.update(task, completed=num_new, total=total)
@@ -103,8 +109,14 @@ def _check(config: ExportConfig) -> None:
     suffix = config.output.suffix
     if suffix not in (JSON_LINES, PARQUET):
         raise ConfigurationError(f"--output {config.output} must end in {JSON_LINES} or {PARQUET}")
-    if suffix == JSON_LINES and config.golden is not None:
-        raise ConfigurationError(f"--golden has a place only in a {PARQUET} output; a {JSON_LINES} holds runs alone")
+    if suffix == JSON_LINES and config.golden is not None and not config.correct:
+        raise ConfigurationError(
+            f"--golden has a place only in a {PARQUET} output, or with --correct; a {JSON_LINES} holds runs alone"
+        )
+    if config.correct and config.golden is None and config.input is None:
+        raise ConfigurationError("--correct needs --golden: a server's runs do not know the right answers")
+    if config.each is not None and not config.correct:
+        raise ConfigurationError("--each counts the right runs of a question: give --correct, too")
     if suffix == PARQUET and config.append:
         raise ConfigurationError(f"--append works on {JSON_LINES}; make a {PARQUET} from it with --input")
     check_output(config.output, replace=config.force or config.append)
@@ -120,11 +132,18 @@ def _writer(config: ExportConfig, golden: GoldenAnswers, file: BinaryIO) -> Writ
     return RunParquetWriter(file, golden, data_source=config.data_source, split=config.split)
 
 
+def _right_runs(config: ExportConfig, bad: BadLines) -> RightRuns | None:
+    golden = config.golden or config.input
+    return RightRuns(golden, each=config.each, on_bad=bad) if config.correct and golden is not None else None
+
+
 def _kept(config: ExportConfig) -> Iterator[Run]:
     return read_runs(config.output) if config.append and config.output.exists() else iter(())
 
 
-def _records(config: ExportConfig, skipped: Skipped, seen: set[str], bad: BadLines) -> Iterator[tuple[Run, int | None]]:
+def _records(
+    config: ExportConfig, skipped: Skipped, seen: set[str], bad: BadLines, right: RightRuns | None
+) -> Iterator[tuple[Run, int | None]]:
     """Yield the runs that are records and not in ``seen``, each with the number of all of them, where it is known."""
     limit, num = config.selection.limit, 0
     with _source(config, skipped, seen, bad) as (runs, total):
@@ -139,7 +158,7 @@ def _records(config: ExportConfig, skipped: Skipped, seen: set[str], bad: BadLin
                 skipped.add(NO_TRAJECTORY)
             elif run.id in seen:
                 skipped.add(REPEATED)
-            else:
+            elif right is None or right.takes(run, skipped):
                 check_record(run)
                 seen.add(run.id)
                 num += 1

@@ -1,20 +1,22 @@
 """Checkpoints that can be served, and the state that a training run resumes from.
 
-Both are replaced whole or not at all, so that a run that is killed at any moment finds its last ones intact.
+Both are replaced whole or not at all, so that a run that is killed at any moment finds its last ones intact, and
+neither takes the place of a sound one with numbers that are not finite.
 """
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from searchr1.errors import ConfigurationError
+from searchr1.errors import ConfigurationError, TrainingError
 from searchr1.files import whole_file
 from searchr1.hf_hub import HubRefusedError, snapshot
 
@@ -71,23 +73,63 @@ def write_checkpoint(
 
     ``weights`` are the model's by name where it does not hold them whole itself. Tokenizer, chat template and whatever
     else lies in ``source``, the folder that the model started from, come along.
+
+    Raises:
+        TrainingError: a weight is not finite; what lies in ``folder`` stays.
+        ConfigurationError: it can't be written, for a full disk say; what lies in ``folder`` stays.
     """
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part, ignore=shutil.ignore_patterns(*_WEIGHTS))
     weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in (weights or model.state_dict()).items()}
-    with quietly():
-        model.save_pretrained(part, state_dict=weights)
-    old = folder.with_name(f"{folder.name}.old")
+    check_finite(weights, f"{folder} is not written")
+    part, old = (folder.with_name(f"{folder.name}.{ending}") for ending in ("part", "old"))
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(source, part, ignore=shutil.ignore_patterns(*_WEIGHTS))
+        with quietly():
+            model.save_pretrained(part, state_dict=weights)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise ConfigurationError(f"{folder} cannot be written: {error}") from error
     shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_finite(values: Any, refused: str) -> None:
+    """Check all numbers in tensors, and in dictionaries and lists of them, however deep.
+
+    Raises:
+        TrainingError: one is not finite; the message begins with what is ``refused`` and names the tensor.
+    """
+    for name, tensor in _tensors(values, ""):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise TrainingError(f"{refused}: {name} holds numbers that are not finite")
+
+
+def _tensors(values: Any, name: str) -> Iterator[tuple[str, torch.Tensor]]:
+    if isinstance(values, torch.Tensor):
+        yield name, values
+        return
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(values, Mapping):
+        inner = values.items()
+    elif isinstance(values, list | tuple):
+        inner = enumerate(values)
+    for key, value in inner:
+        yield from _tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def save_state(out_dir: Path, state: dict[str, Any]) -> None:
-    """Write the state that a run resumes from; its ``identity`` says of which run."""
+    """Write the state that a run resumes from; its ``identity`` says of which run.
+
+    Raises:
+        TrainingError: a number in it is not finite; the state that is there stays.
+        ConfigurationError: it can't be written; the state that is there stays.
+    """
+    check_finite(state, f"{out_dir / STATE} is not written")
     with whole_file(out_dir / STATE) as file:
         torch.save(state, file)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, Literal, NamedTuple
 
+from searchr1.data.sets import TITLES
 from searchr1.files import whole_file
 from searchr1.trainer.metrics import FILE, read_metrics
 
@@ -30,11 +31,24 @@ class _Panel(NamedTuple):
 
 _PANELS = (
     _Panel("Reward", "mean per rollout", (("reward_mean", "reward"),)),
-    _Panel("Exact match", "share of questions", (("em", "training, sampled"), ("eval_em", "held out, greedy")), 0, 1),
+    _Panel(
+        "Exact match",
+        "share of questions",
+        (("em", "training, sampled"), ("eval_em", "held out, greedy"), ("eval_sampled_em", "held out, sampled")),
+        0,
+        1,
+    ),
     _Panel(
         "Exact match by hops, held out",
         "share of questions",
         (("eval_em_1", "1 hop"), ("eval_em_2", "2 hops"), ("eval_em_3", "3 hops")),
+        0,
+        1,
+    ),
+    _Panel(
+        "Exact match by set, held out",
+        "share of questions",
+        (("eval_em_sets", "mean of sets"), *((f"eval_em_{name}", title) for name, title in TITLES.items())),
         0,
         1,
     ),
@@ -179,9 +193,10 @@ def _draw_panel(axis: Any, records: Sequence[Record], panel: _Panel) -> None:
             continue
         # A value that was not finite breaks the line: a run that blew up there must not look smooth.
         values = [math.nan if (value := record[name]) is None else value for record in present]
-        marker = _MARKERS[number] if name.startswith("eval_") or len(present) == 1 else None
+        marker = _MARKERS[number % len(_MARKERS)] if name.startswith("eval_") or len(present) == 1 else None
         steps = [float(record["step"] or 0) for record in present]
-        axis.plot(steps, values, label=label, color=COLORS[number], marker=marker, markersize=4, linewidth=1.5)
+        color, dashes = COLORS[number % len(COLORS)], _DASHES[number // len(COLORS)]
+        axis.plot(steps, values, dashes, label=label, color=color, marker=marker, markersize=4, linewidth=1.5)
         drawn += 1
     if drawn > 1:
         axis.legend(fontsize=8)

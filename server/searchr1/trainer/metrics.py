@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from searchr1.errors import ConfigurationError
 from searchr1.files import write_json_lines
 
 if TYPE_CHECKING:
@@ -70,6 +71,9 @@ class MetricLog:
         """Add a step's metrics; what is not finite is written as null, and warned of.
 
         A log that was not rewound drops what the folder holds from ``step`` on.
+
+        Raises:
+            ConfigurationError: the files can't be written.
         """
         if not self._is_open:
             self.rewind(step - 1)
@@ -78,13 +82,16 @@ class MetricLog:
             logger.warning("step %d: not finite: %s", step, ", ".join(lost))
         kept["step"] = float(step)
         self._records.append(kept)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(kept) + "\n")
-        if self._writer is not None:
-            for name, value in kept.items():
-                if value is not None and name != "step":
-                    self._writer.add_scalar(name, value, step)
-            self._writer.flush()
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(kept) + "\n")
+            if self._writer is not None:
+                for name, value in kept.items():
+                    if value is not None and name != "step":
+                        self._writer.add_scalar(name, value, step)
+                self._writer.flush()
+        except OSError as error:
+            raise ConfigurationError(f"{self._path} cannot be written: {error.strerror or error}") from error
 
     def records(self) -> list[dict[str, float | None]]:
         """Return all records of the run so far."""

@@ -1,6 +1,7 @@
 """The part that rolls out and scores: which questions, what is kept, what is logged."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +14,11 @@ from searchr1.evaluation.datasets import Question
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.rl.actor import Actor, TrainingEngine, weights_folder
+from searchr1.trainer.rl.actor import Actor, TrainingEngine
 from searchr1.trainer.rl.config import TrainConfig
+from searchr1.trainer.rl.kept_rollouts import KeptRollouts
 from searchr1.trainer.rl.rewards import reward_named
+from searchr1.trainer.rl.weights_folder import weights_folder
 
 RIGHT = "<think> known </think>\n<answer> Bamako </answer>"
 WRONG = "<answer> Gao </answer>"
@@ -74,6 +77,39 @@ async def test_evaluation_is_greedy_and_tells_hops_apart(tokenizer: Tokenizer) -
     assert {params.temperature for _, params, _, _ in cast(Any, acting.engine).requests} == {0.0}
 
 
+async def test_an_evaluation_may_sample_beside_the_greedy_answers(tokenizer: Tokenizer) -> None:
+    acting = actor(tokenizer, [RIGHT, WRONG, RIGHT, RIGHT, WRONG, RIGHT] * 2)
+    acting = replace(acting, config=acting.config.model_copy(update={"num_eval_samples": 2}))
+    record = await acting.evaluate()
+    assert (record["eval_em"], record["eval_sampled_em"]) == (0.5, 0.75)
+    sampling = [(params.temperature, params.seed) for _, params, _, _ in cast(Any, acting.engine).requests]
+    assert [temperature for temperature, _ in sampling] == [0.0] * 2 + [1.0] * 4
+    assert len({seed for _, seed in sampling[2:]}) == 4
+    await acting.evaluate()
+    again = [(params.temperature, params.seed) for _, params, _, _ in cast(Any, acting.engine).requests[6:]]
+    assert again == sampling
+
+
+async def test_rollouts_are_kept_with_rewards_and_evaluations_without(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    kept = KeptRollouts(tmp_path, model="m", num_each=None, max_bytes=None, seed=0)
+    acting = replace(actor(tokenizer, [RIGHT, GONE, WRONG, RIGHT, RIGHT, WRONG]), kept=kept)
+    await acting.collect(6)
+    await acting.evaluate(7)
+    step, evaluation = (tmp_path / "rollouts" / f"{phase}-000007.jsonl" for phase in ("step", "evaluation"))
+    lines = [json.loads(line) for line in step.read_text("utf-8").splitlines()]
+    assert [(line["reward"], line["trajectory"]["policy_version"]) for line in lines] == [
+        (1.0, "6"),
+        (0.0, "6"),
+        (1.0, "6"),
+        (None, "6"),
+    ]
+    lines = [json.loads(line) for line in evaluation.read_text("utf-8").splitlines()]
+    assert [(line["exact_match"], line["reward"], line["trajectory"]["policy_version"]) for line in lines] == [
+        (True, None, "7"),
+        (False, None, "7"),
+    ]
+
+
 def test_every_question_comes_once_an_epoch_in_an_order_of_the_seed(tokenizer: Tokenizer) -> None:
     acting = actor(tokenizer, [], questions_per_step=4)
     asked = [question.id for step in range(6) for question in acting.questions_of(step)]
@@ -97,7 +133,7 @@ def test_seeds_of_steps_differ(tokenizer: Tokenizer) -> None:
 
 
 def test_weights_travel_through_a_folder_that_goes(tokenizer: Tokenizer) -> None:
-    with weights_folder(actor(tokenizer, []).config) as folder:
+    with weights_folder(actor(tokenizer, []).config, 1000) as folder:
         assert not folder.exists()
         parent: Path = folder.parent
         assert parent.is_dir()

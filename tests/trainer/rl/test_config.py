@@ -33,6 +33,13 @@ def test_the_defaults_are_the_papers(tmp_path: Path) -> None:
     assert (limits.max_turns, limits.max_completion_tokens, limits.max_trajectory_tokens) == (4, 500, 4096)
 
 
+def test_no_search_at_all_is_a_bound_and_no_bound_is_no_field(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, LEAST))
+    assert config.rollout.limits().max_searches is None
+    assert "max_searches" not in config.model_dump()["rollout"]  # Runs of earlier versions go on.
+    assert load_config(written(tmp_path, LEAST), {"rollout.max_searches": 0}).rollout.limits().max_searches == 0
+
+
 def test_fields_are_overridden_by_dotted_name(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, LEAST), {"optimizer.lr": 0.1, "rollout.group_size": 3, "seed": 4})
     assert (config.optimizer.lr, config.rollout.group_size, config.seed) == (0.1, 3, 4)

@@ -10,12 +10,11 @@ from safetensors.torch import load_file
 
 from searchr1.trainer.rl.config import load_config
 from searchr1.trainer.rl.train import train
-from tests.trainer.rl.tiny_run import TRAIN, finish, records, start, write_tiny_run
+from tests.trainer.rl.tiny_run import TORCHRUN, TRAIN, command, finish, records, start, write_tiny_run
 
 pytestmark = pytest.mark.timeout(900)
 
 NUM_STEPS = 5
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +28,6 @@ def uninterrupted(config: Path) -> Path:
     log = config.with_name("uninterrupted.log")
     assert finish([*TRAIN, str(config), "--no-progress"], log) == 0, log.read_text()
     return config.with_name("run")
-
-
-def command(config: Path, out_dir: Path, *more: str) -> list[str]:
-    settings = [f"out_dir={out_dir}", *more]
-    return [*TRAIN, str(config), "--no-progress", *(word for setting in settings for word in ("--set", setting))]
 
 
 def test_the_run_is_no_trivial_one(uninterrupted: Path) -> None:

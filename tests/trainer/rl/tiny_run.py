@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[3]
 TRAIN = ("-m", "searchr1.cli", "train", "run")
 TIMES = ("_s", "_per_s")
 """Endings of metrics that measure time."""
+ROLLOUTS_PER_STEP = 4
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+"""Runs what follows in two processes."""
 
 
 def vowels(outcome: Any) -> float:
@@ -58,6 +61,12 @@ def write_tiny_run(folder: Path) -> Path:
     }
     (folder / "run.yaml").write_text(yaml.safe_dump(fields), "utf-8")
     return folder / "run.yaml"
+
+
+def command(config: Path, out_dir: Path, *more: str) -> list[str]:
+    """Return the arguments for Python that run ``config`` with another folder and other fields."""
+    settings = [f"out_dir={out_dir}", *more]
+    return [*TRAIN, str(config), "--no-progress", *(word for setting in settings for word in ("--set", setting))]
 
 
 def start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:

@@ -86,6 +86,7 @@ class SearchLoop:
         max_completion_tokens: int,
         max_observation_tokens: int,
         max_context_tokens: int,
+        max_searches: int | None = None,
         **_: Any,
     ) -> None:
         policy = trainer_config.config.actor_rollout_ref
@@ -94,6 +95,7 @@ class SearchLoop:
         self._top_k, self._search_timeout_s = top_k, search_timeout_s
         self._limits = Limits(
             max_turns=max_turns,
+            max_searches=max_searches,
             max_completion_tokens=max_completion_tokens,
             max_observation_tokens=max_observation_tokens,
             max_context_tokens=max_context_tokens,

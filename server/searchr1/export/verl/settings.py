@@ -67,6 +67,7 @@ def settings(config: TrainConfig, num_train_questions: int) -> dict[str, Any]:
 def loop_settings(config: TrainConfig) -> list[dict[str, Any]]:
     """Return the content of the file that ``agent_loop_config_path`` names: our loop, and its bounds."""
     rollout = config.rollout
+    searches = {} if rollout.max_searches is None else {"max_searches": rollout.max_searches}
     return [
         {
             "name": LOOP,
@@ -75,6 +76,7 @@ def loop_settings(config: TrainConfig) -> list[dict[str, Any]]:
             "top_k": rollout.top_k,
             "search_timeout_s": rollout.search_timeout_s,
             "max_turns": rollout.max_turns,
+            **searches,
             "max_completion_tokens": rollout.max_completion_tokens,
             "max_observation_tokens": rollout.max_observation_tokens,
             "max_context_tokens": rollout.max_context_tokens,

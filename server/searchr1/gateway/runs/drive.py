@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 from searchr1.driver import DriveEvent, DriveStats, EngineErrored, Follow, SearchErrored, count_begun, drive
 from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.access.admission import LEAST_S, Plan
+from searchr1.gateway.failures import search_failure
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.run_metrics import LeftQueue
 from searchr1.gateway.runs.errors import SeatExpiredError
 from searchr1.gateway.runs.events import EventMapper, Queued
 from searchr1.gateway.runs.journal import Journal
-from searchr1.gateway.runs.record import Recorder
 from searchr1.gateway.runs.replay import Past
 from searchr1.gateway.runs.seats import Seat
 from searchr1.gateway.services import Services
 from searchr1.loop.types import ActionInvalid, AnswerCompleted, AnswerDelta, SearchRequested, Status, ThinkDelta
+from searchr1.recorder import Recorder
 from searchr1.turns import Turns
 from searchr1_client.events import KnownEvent, Trajectory, Usage
 
@@ -65,7 +66,7 @@ class RunDrive:
         self._model = services.models[plan.model]
         self._stats = stats or DriveStats()
         self._journal, self._trace, self._past = journal, trace, past or Past()
-        self._recorder = Recorder(plan.rollout, plan.options, self._stats)
+        self._recorder = Recorder(plan.rollout, plan.options, self._stats, lambda event: search_failure(event.kind))
         self._mapper = EventMapper(
             run_id=run_id,
             model=plan.model,

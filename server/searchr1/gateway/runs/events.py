@@ -9,10 +9,10 @@ from typing import Any
 from searchr1.driver import DriveEvent, DriveStats, EngineErrored, PassagesReceived, SearchErrored
 from searchr1.errors import EngineError
 from searchr1.gateway.failures import engine_code, run_failure, search_failure
-from searchr1.gateway.runs.record import ms
 from searchr1.gateway.shown import title_and_text
 from searchr1.loop import types as loop
 from searchr1.loop.machine import Rollout
+from searchr1.recorder import ms
 from searchr1_client import events as wire
 
 MAX_SNIPPET_CHARS = 1000

@@ -1,10 +1,10 @@
-"""The first process's part in a step: rolling out the policy on the engine, and scoring the rollouts."""
+"""The first process's part in a step: rolling out the policy on the engine, scoring the rollouts, keeping some."""
 
+import asyncio
 import contextlib
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,6 +24,8 @@ from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.crew import Crew, TrainingEngine, open_crew
+from searchr1.trainer.rl.held_out import GREEDY, SAMPLED, draw_questions, scores
+from searchr1.trainer.rl.kept_rollouts import Judged, KeptRollouts, Phase
 from searchr1.trainer.rl.rewards import Reward, outcome_of, reward_named
 from searchr1.trainer.rl.rollouts import RolloutOptions, RolloutResult
 from searchr1.trainer.rl.samples import Sample, sample_of
@@ -42,6 +44,8 @@ class Actor:
     eval_questions: Sequence[Question]
     crew: Crew | None = None
     """Processes that roll out with this one; None: it does so alone."""
+    kept: KeptRollouts | None = None
+    """Where some rollouts are written; None: nowhere."""
 
     async def collect(
         self, step: int, done: Callable[[RolloutResult], None] = lambda _: None
@@ -66,42 +70,49 @@ class Actor:
         if not kept:
             raise EngineError(f"the engine failed every rollout of step {step}: {results[0].engine_error}")
         started = time.perf_counter()
+        rewards = [self.reward(outcome_of(result.question, result.rollout)) for result in kept]
         samples = [
-            sample_of(
-                result.rollout,
-                reward=self.reward(outcome_of(result.question, result.rollout)),
-                group=result.group,
-                policy_version=step,
-            )
-            for result in kept
+            sample_of(result.rollout, reward=reward, group=result.group, policy_version=step)
+            for result, reward in zip(kept, rewards, strict=True)
         ]
+        reward_s = time.perf_counter() - started
+        judged = list(map(Judged, kept, rewards))
+        judged += [Judged(result) for result in results if result.engine_error is not None]
+        await self._keep("step", step + 1, judged, policy_version=step)
         record = _summary(kept, samples) | {
             "num_rollouts": len(kept),
             "num_failed": len(results) - len(kept),
             "rollout_s": rollout_s,
-            "reward_s": time.perf_counter() - started,
+            "reward_s": reward_s,
             "rollout_tokens_per_s": sum(sample.num_sampled_tokens for sample in samples) / rollout_s,
         }
         return samples, record
 
-    async def evaluate(self, done: Callable[[RolloutResult], None] = lambda _: None) -> dict[str, float]:
-        """Answer the evaluation's questions greedily; a rollout that the engine failed counts as wrong."""
+    async def evaluate(self, step: int = 0, done: Callable[[RolloutResult], None] = lambda _: None) -> dict[str, float]:
+        """Answer the evaluation's questions with the policy after ``step``: greedily, and sampled where that is asked.
+
+        A rollout that the engine failed counts as wrong.
+        """
         started = time.perf_counter()
-        options = self._options(group_size=1, temperature=0.0)
-        results = await self._crew.roll_out(self.eval_questions, options, done=done)
-        right = [exact_match(result.rollout.answer, result.question.golden_answers) for result in results]
-        by_hops: dict[int, list[bool]] = defaultdict(list)
-        for result, correct in zip(results, right, strict=True):
-            if result.question.hops is not None:
-                by_hops[result.question.hops].append(correct)
-        return {
-            "eval_em": fmean(right),
-            **{f"eval_em_{hops}": fmean(found) for hops, found in sorted(by_hops.items())},
-            "eval_searches": fmean(result.rollout.num_searches for result in results),
-            "eval_answered": fmean(result.rollout.answer is not None for result in results),
-            "eval_tokens": fmean(result.rollout.num_sampled_tokens for result in results),
-            "eval_s": time.perf_counter() - started,
-        }
+        greedy = await self._answer_held_out(self._options(group_size=1, temperature=0.0), None, done)
+        record, results = scores(GREEDY, greedy), greedy
+        if num_samples := self.config.num_eval_samples:
+            seed = int(np.random.SeedSequence((self.config.eval_seed, 0, 0)).generate_state(1)[0] >> 1)
+            options = self._options(group_size=num_samples, temperature=1.0)
+            sampled = await self._answer_held_out(options, seed, done)
+            record |= scores(SAMPLED, sampled)
+            results = [*greedy, *sampled]
+        await self._keep("evaluation", step, [Judged(result) for result in results], policy_version=step)
+        return record | {"eval_s": time.perf_counter() - started}
+
+    async def _answer_held_out(
+        self, options: RolloutOptions, seed: int | None, done: Callable[[RolloutResult], None]
+    ) -> list[RolloutResult]:
+        return await self._crew.roll_out(self.eval_questions, options, seed=seed, done=done)
+
+    async def _keep(self, phase: Phase, step: int, judged: Sequence[Judged], *, policy_version: int) -> None:
+        if self.kept is not None:
+            await asyncio.to_thread(self.kept.write, phase, step, judged, policy_version=policy_version)
 
     def questions_of(self, step: int) -> list[Question]:
         """Return the questions of ``step``: epoch after epoch, each in another order that the seed decides."""
@@ -145,23 +156,11 @@ async def open_actor(
     questions = load_questions(config.data, split=config.data_split)
     eval_questions: Sequence[Question] = ()
     if config.eval_data is not None:
-        eval_questions = load_questions(config.eval_data, split=config.eval_split, limit=config.num_eval_questions)
+        eval_questions = draw_questions(
+            load_questions(config.eval_data, split=config.eval_split), config.num_eval_questions, seed=config.eval_seed
+        )
     async with open_crew(config, source, processes or ProcessGroup(torch.device(config.device))) as crew:
         yield Actor(config, crew.engine, crew.retriever, crew.tokenizer, reward, questions, eval_questions, crew=crew)
-
-
-@contextlib.contextmanager
-def weights_folder(config: TrainConfig) -> Iterator[Path]:
-    """Give a folder for weights on their way to the engine, in memory where the system has such a place.
-
-    Engines on other machines have no part in this one's memory: for them it is in ``out_dir``.
-    """
-    if config.rollout.engine_urls:
-        yield config.out_dir.resolve() / "weights"
-        return
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="searchr1-", dir=memory if memory.is_dir() else None) as folder:
-        yield Path(folder) / "weights"
 
 
 @lru_cache(maxsize=2)

@@ -37,21 +37,36 @@ class TrainConfig(Section):
     retriever: str
     """Source of passages, named as in ``searchr1 serve``: ``index:PATH``, ``http://…/retrieve``."""
     out_dir: Path
-    """Metrics, plots, training state, and the finished ``checkpoint`` folder."""
+    """Metrics, plots, rollouts, training state, and checkpoints, of which ``checkpoint`` is the last."""
     reward: str = "exact_match"
     """A registered reward's name, or ``module:function``."""
     num_steps: int = Field(default=500, ge=1)
     """Rollout-and-update steps."""
     eval_data: str | None = None
-    """Questions to evaluate on, greedily, named as ``data``. None: no evaluation."""
+    """Questions to evaluate on, named as ``data``. None: no evaluation."""
     eval_split: str = "validation"
     """Split of ``eval_data``."""
     eval_every_steps: int = Field(default=50, ge=1)
     """Steps between evaluations; the last step is always evaluated."""
     num_eval_questions: int = Field(default=256, ge=1)
-    """Questions of an evaluation, of each set where ``eval_data`` has several."""
+    """Questions of an evaluation, of each set where ``eval_data`` has several. ``eval_seed`` decides which."""
+    eval_seed: int = Field(default=0, ge=0)
+    """Seed of the evaluation's questions and of its sampled answers, apart from ``seed``: runs that differ in that one
+    are asked the same."""
+    num_eval_samples: int = Field(default=0, ge=0)
+    """Sampled answers to each of the evaluation's questions, at temperature 1 as in training, beside the greedy one."""
     save_every_steps: int = Field(default=25, ge=1)
     """Steps between saves; the last step is always saved."""
+    keep_checkpoints: int = Field(default=3, ge=1)
+    """Checkpoints that stay, the last ones; the best by evaluation stays beside them."""
+    keep_rollouts: int = Field(default=8, ge=0)
+    """Rollouts of each step that are written to ``out_dir/rollouts``, drawn by the seed. Evaluations are written
+    whole."""
+    max_rollouts_mb: int = Field(default=1024, ge=0)
+    """Megabytes of ``out_dir/rollouts``: beyond them the oldest steps go, and evaluations only then. 0: none is
+    written."""
+    max_skipped_updates: int = Field(default=10, ge=1)
+    """Optimizer steps in a row that, skipped because loss or gradient is not finite, end the run."""
     device: str = "cpu"
     """Device of the trainer: cpu, cuda."""
     seed: int = Field(default=0, ge=0)

@@ -21,6 +21,7 @@ from searchr1.trainer.meter import Meter
 from searchr1.trainer.process_group import ProcessGroup, model_state
 from searchr1.trainer.rl.algorithms.base import Advantages, OldPolicyStats, PolicyTokens
 from searchr1.trainer.rl.config import TrainConfig
+from searchr1.trainer.rl.guard import NonFiniteGuard
 from searchr1.trainer.rl.lora import merged, without_adapters
 from searchr1.trainer.rl.losses import EngineGap, PolicyLoss, kl_k3, masked_mean, num_terms, truncated_importance
 from searchr1.trainer.rl.models import load_models
@@ -39,6 +40,7 @@ class Learner:
     def __init__(self, config: TrainConfig, source: Path, processes: ProcessGroup, *, pad_id: int) -> None:
         self.config, self.processes, self._pad_id = config, processes, pad_id
         self._algorithm = config.open_algorithm()
+        self.guard = NonFiniteGuard(processes, limit=config.max_skipped_updates)
         section, num_updates = config.optimizer, self._num_updates(config.num_steps)
         self._models = load_models(config, source, processes, with_critic=self._algorithm.needs_critic)
         self.policy, self.reference = self._models.policy, self._models.reference
@@ -73,6 +75,7 @@ class Learner:
         """Learn from the samples of step ``step``; return metrics over their tokens."""
         self.processes.use_device()
         meter = Meter()
+        self.guard.num_skipped = 0
         longest = max(len(sample.ids) for sample in samples)
         whole = collate(samples, self._pad_id, num_tokens=padded_width(longest))
         old = self._unseen(whole) if self._looks_once else self._forward(samples, whole, meter, progress)
@@ -87,7 +90,7 @@ class Learner:
                 update_index = self._num_updates(step) + epoch * section.num_minibatches + number
                 self._optimize(samples, whole, old, estimates, sorted(rows.tolist()), update_index, meter, progress)
         rates = {f"{prefix}lr": trained.lr for prefix, trained in self._trained().items()}
-        return meter.result(self.processes) | rates
+        return meter.result(self.processes) | rates | {"skipped_updates": float(self.guard.num_skipped)}
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Return the policy's weights by the names that its checkpoint has; whole in the first process, on the CPU."""
@@ -98,13 +101,14 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """Return everything that the next steps depend on, in the first process."""
         self.processes.use_device()
-        state: dict[str, Any] = {}
+        state: dict[str, Any] = {"skipped_in_a_row": self.guard.in_a_row}
         for prefix, trained in self._trained().items():
             state[_WEIGHTS[prefix]], state[f"{prefix}optimizer"] = trained.state()
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back what ``state`` gave; only the first process's is read."""
+        self.guard.in_a_row = self.processes.broadcast(state.get("skipped_in_a_row", 0))
         for prefix, trained in self._trained().items():
             trained.load_state(state.get(_WEIGHTS[prefix], {}), state.get(f"{prefix}optimizer", {}))
 
@@ -218,11 +222,11 @@ class Learner:
         for name in ("policy_loss", "value_loss") if self.critic is not None else ("policy_loss",):
             meter.add(name, 0.0, over=1 / self.processes.size)
         num_critic_only = self._num_updates(self.config.optimizer.critic_only_steps)
-        for prefix, trained in self._trained().items():
-            if trained is self._trained_policy and update_index < num_critic_only:
-                trained.drop_gradients()
-            else:
-                meter.mean(f"{prefix}grad_norm", trained.optimizer_step(update_index), 1)
+        moved = self._trained()
+        if update_index < num_critic_only:
+            moved.pop("").drop_gradients()
+        for prefix, norm in self.guard.step(moved, update_index).items():
+            meter.mean(f"{prefix}grad_norm", norm, 1)
 
     def _with_gradient(self, estimates: Advantages, rows: list[int]) -> list[int]:
         """Return those of ``rows`` that have a gradient, and as many others as there are processes without one.
@@ -269,6 +273,7 @@ class Learner:
             terms,
         )
         total, surrogate = self._algorithm.policy_loss(tokens)
+        self.guard.look("", total)
         # Sharding takes the mean of the processes' gradients, and what is wanted is their sum.
         (total * self.processes.size).backward()  # type: ignore[no-untyped-call]
         _measure(meter, surrogate, float(mask.sum()))
@@ -289,6 +294,7 @@ class Learner:
         returns = estimates.returns[rows, :width].to(self.processes.device)
         values = critic(ids, ids_mask)
         total, clipped = self._algorithm.critic_loss(values, old_values, returns, ids_mask[:, 1:], terms)
+        self.guard.look("critic_", total)
         (total * self.processes.size).backward()  # type: ignore[no-untyped-call]
         meter.add("value_loss", total.detach())
         meter.mean("value_clip_fraction", clipped, float(ids_mask.sum()))

@@ -5,13 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from searchr1.driver import DriveOptions, drive_to_end
+from searchr1.driver import DriveOptions, DriveStats, drive_to_end
 from searchr1.engines.base import UNWATCHED_INTERVAL, Engine
 from searchr1.evaluation.datasets import Question
 from searchr1.loop.machine import Rollout
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits
+from searchr1.recorder import Recorder
 from searchr1.retrieval.base import Retriever
 from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
@@ -50,6 +51,8 @@ class RolloutResult:
     engine_error: str | None
     """Reason why the engine failed this rollout; what it sampled before is kept. None: it did not."""
     duration_s: float
+    recorder: Recorder
+    """Gives its record, with the passages that it read."""
 
 
 async def roll_out(
@@ -118,6 +121,9 @@ async def _roll_out_one(
         logprobs=True,
         priority_by_turn=True,
     )
-    driven = await drive_to_end(rollout, engine, retriever, asked)
+    stats = DriveStats()
+    recorder = Recorder(rollout, asked, stats)
+    driven = await drive_to_end(rollout, engine, retriever, asked, stats, hear=recorder.add)
     error = None if driven.engine_error is None else str(driven.engine_error)
-    return RolloutResult(question, group, rollout, driven.num_failed_searches, error, time.perf_counter() - started)
+    duration_s = time.perf_counter() - started
+    return RolloutResult(question, group, rollout, driven.num_failed_searches, error, duration_s, recorder)

@@ -35,6 +35,9 @@ class RolloutSection(Section):
     """Passages per search."""
     max_turns: int = Field(default=4, ge=1)
     """Turns with search on."""
+    max_searches: Annotated[Annotated[int, Field(ge=0)] | None, Field(exclude_if=lambda value: value is None)] = None
+    """Searches of a rollout, in training and evaluation; None: one a turn. 0 is R1, reinforcement learning without
+    search: a turn that asks for one then ends the rollout without an answer."""
     max_completion_tokens: int = Field(default=500, ge=1)
     """Sampled tokens of one turn."""
     max_observation_tokens: int = Field(default=500, ge=0)
@@ -76,6 +79,7 @@ class RolloutSection(Section):
         """Return the loop's bounds."""
         return Limits(
             max_turns=self.max_turns,
+            max_searches=self.max_searches,
             max_completion_tokens=self.max_completion_tokens,
             max_observation_tokens=self.max_observation_tokens,
             max_context_tokens=self.max_context_tokens,
@@ -121,7 +125,8 @@ class OptimizerSection(Section):
     lr: Positive = 1e-6
     """Peak learning rate of the policy."""
     warmup: Share = 0.285
-    """Share of the run over which ``lr`` rises; then it stays."""
+    """Share of the run over which ``lr`` rises; then it stays. The paper prints 0.285 and 500 steps; its scripts have
+    0.285 of 1,005 steps, which is 286, and so have the files in ``configs/``."""
     critic_lr: Positive = 1e-5
     """PPO: peak learning rate of the critic."""
     critic_warmup: Share = 0.015

@@ -1,5 +1,6 @@
 """A model in training: its optimizer, the schedule of its learning rate, and its state on disk."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
@@ -27,14 +28,21 @@ class Trained(Generic[M]):
         rate: float = self.optimizer.param_groups[0]["lr"]
         return rate
 
-    def optimizer_step(self, update_index: int) -> float:
-        """Take step ``update_index`` of the run by the gradients that have added up; return their norm."""
+    def optimizer_step(self, update_index: int, *, skip: bool = False) -> tuple[float, bool]:
+        """Take step ``update_index`` of the run by the gradients that have added up.
+
+        Return their norm, and whether the step was taken: not with ``skip``, and not where the norm is not finite.
+        Weights and moments are then as before.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self._peak_lr * min(1.0, (update_index + 1) / max(1.0, self._warmup_updates))
-        norm: Any = nn.utils.clip_grad_norm_(self.module.parameters(), self._max_grad_norm)
-        self.optimizer.step()
+        clipped: Any = nn.utils.clip_grad_norm_(self.module.parameters(), self._max_grad_norm)
+        norm = float(clipped.full_tensor() if hasattr(clipped, "full_tensor") else clipped)
+        is_taken = math.isfinite(norm) and not skip
+        if is_taken:
+            self.optimizer.step()
         self.drop_gradients()
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        return norm, is_taken
 
     def drop_gradients(self) -> None:
         """Forget the gradients that have added up."""

@@ -1,7 +1,12 @@
-"""The recorder: a run's trajectory, gathered while the run is driven."""
+"""The recorder: a rollout's trajectory as the wire has it, gathered while the rollout is driven.
+
+The gateway records users' runs with it, the trainer the rollouts that it keeps.
+"""
+
+from collections.abc import Callable
+from operator import attrgetter
 
 from searchr1.driver import DriveEvent, DriveOptions, DriveStats, PassagesReceived, SearchErrored
-from searchr1.gateway.failures import search_failure
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Segment
 from searchr1_client import events as wire
@@ -13,10 +18,19 @@ def ms(seconds: float) -> float:
 
 
 class Recorder:
-    """A keeper of the outcomes of a rollout's searches; everything else is in the rollout itself."""
+    """A keeper of the outcomes of a rollout's searches; everything else is in the rollout itself.
 
-    def __init__(self, rollout: Rollout, options: DriveOptions, stats: DriveStats) -> None:
-        self._rollout, self._options, self._stats = rollout, options, stats
+    ``explain`` words the failure of a search, for whoever may read the record.
+    """
+
+    def __init__(
+        self,
+        rollout: Rollout,
+        options: DriveOptions,
+        stats: DriveStats,
+        explain: Callable[[SearchErrored], str] = attrgetter("message"),
+    ) -> None:
+        self._rollout, self._options, self._stats, self._explain = rollout, options, stats, explain
         self._searches: list[wire.TrajectorySearch] = []
 
     def add(self, event: DriveEvent) -> None:
@@ -43,7 +57,7 @@ class Recorder:
                     turn=event.turn,
                     query=event.query,
                     provider=event.provider,
-                    error=wire.WireError(code=event.kind, message=search_failure(event.kind)),
+                    error=wire.WireError(code=event.kind, message=self._explain(event)),
                     duration_ms=ms(event.duration_s),
                 )
             )
