@@ -3,9 +3,10 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.runs.question import question_of
 from searchr1.gateway.runs.rewrite import MAX_CHARS, MAX_TOKENS, open_rewriter
 from searchr1.identity import ANYONE
+from searchr1.keyring.key_file import KeyFile
+from searchr1.keyring.stored_key import StoredLimits, made_key
+from searchr1.keyring.usage import Usage
 from searchr1.loop.conversation import Turn
 from searchr1.loop.types import TokenIds
 from tests.gateway.conftest import (
@@ -278,6 +282,79 @@ async def test_a_rewriting_holds_its_prompt_and_the_tokens_that_it_may_write() -
         assert rewrites(stage) == {"rewritten": 1.0}
 
 
+LIMIT = 100_000
+"""Tokens a day of the key in ``spent``."""
+
+
+async def spent(key_file: Path, engine: StageEngine, ask: Callable[[Stage], Awaitable[None]], **given: Any) -> Usage:
+    """What a conversation of ``ask`` costs its key, of which the limit and the usage say the same."""
+    text, key = made_key("one", now=1, limits=StoredLimits(tokens_per_day=LIMIT))
+    await KeyFile(key_file).add(key)
+    async with rewriting_stage(engine, keys_file=key_file, **given) as stage:
+        stage.client.headers["Authorization"] = f"Bearer {text}"
+        await ask(stage)
+        usage = (await stage.services.access.usage.read())[key.id]
+        after = await stage.client.post("/v1/research", json={"question": "Mali?"})
+        assert int(after.headers["x-ratelimit-remaining-tokens"]) == LIMIT - usage.tokens_in - usage.tokens_out
+    return usage
+
+
+def tokens_of(engine: StageEngine, first: int, *completions: str) -> tuple[int, int]:
+    """Tokens that one run reads and samples whose first prompt is the engine's ``first``; it has ``completions``."""
+    sampled = sum(len(text.split(" ")) for text in completions)
+    held = len(engine.prompts[first + len(completions) - 1]) + len(completions[-1].split(" "))
+    return held - sampled, sampled
+
+
+async def test_a_rewriting_counts_for_its_key_like_a_run(tmp_path: Path) -> None:
+    engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN])
+    usage = await spent(tmp_path / "keys.json", engine, lambda stage: by_chat(stage, CHAT))
+    tokens_in, tokens_out = tokens_of(engine, 1, SEARCH_TURN, ANSWER_TURN)
+    assert usage.runs == 1
+    assert usage.tokens_out - tokens_out == len(REWRITTEN.split(" "))
+    assert usage.tokens_in - tokens_in == len(engine.prompts[0])
+
+
+async def test_a_rewriting_that_is_given_up_counts_as_far_as_it_came(tmp_path: Path) -> None:
+    hold = asyncio.Event()
+    engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN], hold=hold)
+
+    async def ask(stage: Stage) -> None:
+        chat = asyncio.create_task(by_chat(stage, CHAT))
+        await eventually(lambda: len(engine.prompts) == 2)
+        hold.set()
+        await chat
+
+    usage = await spent(tmp_path / "keys.json", engine, ask, rewrite_timeout_s=0.3)
+    tokens_in, tokens_out = tokens_of(engine, 1, SEARCH_TURN, ANSWER_TURN)
+    assert usage.tokens_in - tokens_in == len(engine.prompts[0])
+    assert 0 < usage.tokens_out - tokens_out < len(REWRITTEN.split(" "))
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [
+        ({"prompt_tokens": 40, "completion_tokens": 5}, (40, 5)),
+        ({"prompt_tokens": 40}, (40, 0)),
+        ({"prompt_tokens": -4, "completion_tokens": "5"}, (0, 0)),
+        ([], (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+async def test_a_rewriting_elsewhere_counts_what_its_server_tells(
+    tmp_path: Path, told: Any, counted: tuple[int, int]
+) -> None:
+    def answer(_: Any) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": REWRITTEN}}], "usage": told})
+
+    engine = StageEngine()
+    async with openai_server(answer) as (url, _):
+        given = {"rewrite_url": url, "rewrite_model": "small"}
+        usage = await spent(tmp_path / "keys.json", engine, lambda stage: by_chat(stage, CHAT), **given)
+    tokens_in, tokens_out = tokens_of(engine, 0, SEARCH_TURN, ANSWER_TURN)
+    assert (usage.tokens_in - tokens_in, usage.tokens_out - tokens_out) == counted
+
+
 @dataclass
 class BreakingEngine(StageEngine):
     """Breaks off after ``whole_words`` words of its first completion, and goes on where it was asked to."""
@@ -375,6 +452,6 @@ async def test_a_rewriting_that_no_cache_holds_folds() -> None:
         model = stage.services.default
         await eventually(lambda: model.seats._replicas["engine"].capacity_tokens == 128)
         turns = [Turn(message["role"], message["content"]) for message in CHAT]
-        asked_question = await question_of(turns, model, stage.services.metrics, ANYONE)
+        asked_question = await question_of(turns, model, stage.services, ANYONE)
         assert asked_question.text == FOLDED
         assert rewrites(stage) == {"failed": 1.0}
