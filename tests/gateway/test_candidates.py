@@ -206,10 +206,16 @@ def filling_up(model: ServedModel) -> Iterator[None]:
 
 
 Ask = Callable[[Stage], Awaitable[dict[str, Any]]]
-ASKS: list[Ask] = [research, lambda stage: chat(stage, "Mali?"), streamed, lambda stage: respond(stage, "Mali?"), called]
+ASKS: dict[str, Ask] = {
+    "research": research,
+    "chat": lambda stage: chat(stage, "Mali?"),
+    "chat stream": streamed,
+    "responses": lambda stage: respond(stage, "Mali?"),
+    "tool": called,
+}
 
 
-@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
 async def test_a_candidate_that_fills_up_before_a_run_has_its_seat_refuses_nobody(ask: Ask) -> None:
     others = [candidate(1.0, max_concurrent_runs=1)]
     async with running_stage(engine=served(), others=others) as stage:

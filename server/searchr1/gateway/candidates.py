@@ -50,7 +50,7 @@ def model_for(
 
 
 def count_share(services: Services, candidate: ServedModel, model: ServedModel, *, trouble: str = "") -> None:
-    """Count a run of a candidate's share; where ``trouble`` says why it took none, ``model`` gets it, and it is logged."""
+    """Count a run of a candidate's share. ``trouble`` says why it goes to ``model`` instead, which is logged."""
     services.metrics.candidate_requests.labels(candidate.name, "no" if trouble else "yes").inc()
     if trouble:
         services.refusals.note(f"the share of the candidate {candidate.name} goes to {model.name}: {trouble}")

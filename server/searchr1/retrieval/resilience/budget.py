@@ -53,9 +53,7 @@ class Reservation:
 class Budgets:
     """The budgets of all keys and tenants, counted in ``store``."""
 
-    def __init__(
-        self, store: CountedAlong | MemoryCounters, config: BudgetConfig, *, observer: SearchObserver
-    ) -> None:
+    def __init__(self, store: CountedAlong | MemoryCounters, config: BudgetConfig, *, observer: SearchObserver) -> None:
         self._store, self._config, self._observer = store, config, observer
 
     async def reserve(self, account: Account) -> Reservation | SearchFailed:
