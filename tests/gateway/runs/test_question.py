@@ -3,8 +3,8 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from searchr1.gateway.runs.rewrite import MAX_CHARS, MAX_TOKENS, open_rewriter
 from searchr1.identity import ANYONE
 from searchr1.keyring.key_file import KeyFile
 from searchr1.keyring.stored_key import StoredLimits, made_key
-from searchr1.keyring.usage import Usage
 from searchr1.loop.conversation import Turn
 from searchr1.loop.types import TokenIds
 from tests.gateway.conftest import (
@@ -283,56 +282,55 @@ async def test_a_rewriting_holds_its_prompt_and_the_tokens_that_it_may_write() -
 
 
 LIMIT = 100_000
-"""Tokens a day of the key in ``spent``."""
+"""Tokens a day of the key in ``taken_by_rewriting``."""
 
 
-async def spent(key_file: Path, engine: StageEngine, ask: Callable[[Stage], Awaitable[None]], **given: Any) -> Usage:
-    """What a conversation of ``ask`` costs its key, of which the limit and the usage say the same."""
+async def taken_by_rewriting(key_file: Path, engine: StageEngine, **given: Any) -> tuple[int, int]:
+    """Tokens in and out that a follow-up costs its key beside what both runs say; its limit and its usage agree."""
     text, key = made_key("one", now=1, limits=StoredLimits(tokens_per_day=LIMIT))
     await KeyFile(key_file).add(key)
     async with rewriting_stage(engine, keys_file=key_file, **given) as stage:
         stage.client.headers["Authorization"] = f"Bearer {text}"
-        await ask(stage)
+        first = (await stage.client.post("/v1/research", json={"question": CHAT[0]["content"]})).json()
+        body = {"question": CHAT[2]["content"], "previous_run_id": first["id"]}
+        second = await stage.client.post("/v1/research", json=body)
         usage = (await stage.services.access.usage.read())[key.id]
         after = await stage.client.post("/v1/research", json={"question": "Mali?"})
-        assert int(after.headers["x-ratelimit-remaining-tokens"]) == LIMIT - usage.tokens_in - usage.tokens_out
-    return usage
-
-
-def tokens_of(engine: StageEngine, first: int, *completions: str) -> tuple[int, int]:
-    """Tokens that one run reads and samples whose first prompt is the engine's ``first``; it has ``completions``."""
-    sampled = sum(len(text.split(" ")) for text in completions)
-    held = len(engine.prompts[first + len(completions) - 1]) + len(completions[-1].split(" "))
-    return held - sampled, sampled
+    assert usage.runs == 2
+    assert int(after.headers["x-ratelimit-remaining-tokens"]) == LIMIT - usage.tokens_in - usage.tokens_out
+    costs = [first["usage"], second.json()["usage"]]
+    tokens_in = sum(cost["prompt_tokens"] + cost["observation_tokens"] for cost in costs)
+    return usage.tokens_in - tokens_in, usage.tokens_out - sum(cost["completion_tokens"] for cost in costs)
 
 
 async def test_a_rewriting_counts_for_its_key_like_a_run(tmp_path: Path) -> None:
-    engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN])
-    usage = await spent(tmp_path / "keys.json", engine, lambda stage: by_chat(stage, CHAT))
-    tokens_in, tokens_out = tokens_of(engine, 1, SEARCH_TURN, ANSWER_TURN)
-    assert usage.runs == 1
-    assert usage.tokens_out - tokens_out == len(REWRITTEN.split(" "))
-    assert usage.tokens_in - tokens_in == len(engine.prompts[0])
+    engine = StageEngine(completions=[SEARCH_TURN, ANSWER_TURN, REWRITTEN, SEARCH_TURN, ANSWER_TURN])
+    taken = await taken_by_rewriting(tmp_path / "keys.json", engine)
+    assert taken == (len(engine.prompts[2]), len(REWRITTEN.split(" ")))
+
+
+class NeverWhole(StageEngine):
+    """An engine whose third completion lacks its last word for ever."""
+
+    async def generate(
+        self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """See ``StageEngine.generate``."""
+        self.hold = asyncio.Event() if len(self.prompts) == 2 else None
+        async with aclosing(super().generate(prompt_ids, params, session=session, priority=priority)) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
 
 async def test_a_rewriting_that_is_given_up_counts_as_far_as_it_came(tmp_path: Path) -> None:
-    hold = asyncio.Event()
-    engine = StageEngine(completions=[REWRITTEN, SEARCH_TURN, ANSWER_TURN], hold=hold)
-
-    async def ask(stage: Stage) -> None:
-        chat = asyncio.create_task(by_chat(stage, CHAT))
-        await eventually(lambda: len(engine.prompts) == 2)
-        hold.set()
-        await chat
-
-    usage = await spent(tmp_path / "keys.json", engine, ask, rewrite_timeout_s=0.3)
-    tokens_in, tokens_out = tokens_of(engine, 1, SEARCH_TURN, ANSWER_TURN)
-    assert usage.tokens_in - tokens_in == len(engine.prompts[0])
-    assert 0 < usage.tokens_out - tokens_out < len(REWRITTEN.split(" "))
+    engine = NeverWhole(completions=[SEARCH_TURN, ANSWER_TURN, REWRITTEN, SEARCH_TURN, ANSWER_TURN])
+    tokens_in, tokens_out = await taken_by_rewriting(tmp_path / "keys.json", engine, rewrite_timeout_s=1.0)
+    assert tokens_in == len(engine.prompts[2])
+    assert 0 < tokens_out < len(REWRITTEN.split(" "))
 
 
 @pytest.mark.parametrize(
-    ("told", "counted"),
+    ("told", "taken"),
     [
         ({"prompt_tokens": 40, "completion_tokens": 5}, (40, 5)),
         ({"prompt_tokens": 40}, (40, 0)),
@@ -342,17 +340,14 @@ async def test_a_rewriting_that_is_given_up_counts_as_far_as_it_came(tmp_path: P
     ],
 )
 async def test_a_rewriting_elsewhere_counts_what_its_server_tells(
-    tmp_path: Path, told: Any, counted: tuple[int, int]
+    tmp_path: Path, told: Any, taken: tuple[int, int]
 ) -> None:
     def answer(_: Any) -> web.Response:
         return web.json_response({"choices": [{"message": {"content": REWRITTEN}}], "usage": told})
 
-    engine = StageEngine()
     async with openai_server(answer) as (url, _):
         given = {"rewrite_url": url, "rewrite_model": "small"}
-        usage = await spent(tmp_path / "keys.json", engine, lambda stage: by_chat(stage, CHAT), **given)
-    tokens_in, tokens_out = tokens_of(engine, 0, SEARCH_TURN, ANSWER_TURN)
-    assert (usage.tokens_in - tokens_in, usage.tokens_out - tokens_out) == counted
+        assert await taken_by_rewriting(tmp_path / "keys.json", StageEngine(), **given) == taken
 
 
 @dataclass

@@ -90,10 +90,10 @@ async def test_a_long_log_is_read_in_portions_and_comes_whole(store: RunStore, m
 @pytest.mark.redis
 async def test_a_log_that_is_too_large_is_not_read_whole(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = redis_store(shared)
-    await store.create(meta("run_l"))
-    await store.append(meta("run_l"), logged(0, 1, 2))
+    await store.create(meta("run_large"))
+    await store.append(meta("run_large"), logged(0, 1, 2))
     monkeypatch.setattr(redis_module, "MAX_LOG_BYTES", sum(len(event.data) for event in logged(0, 1)))
-    for reading in (store.history("run_l"), store.read("run_l", -1, 0)):
+    for reading in (store.history("run_large"), store.read("run_large", -1, 0)):
         with pytest.raises(RunTooLargeError, match="too large"):
             await reading
     await store.aclose()
