@@ -11,7 +11,7 @@ class KeyLimits:
     """Requests that begin a run, and calls of tools."""
     concurrent_runs: int | None = None
     tokens_per_day: int | None = None
-    """Tokens of its runs, prompts, observations and sampled ones, in 24 hours from the first one on."""
+    """Tokens of its runs and rewritings, prompts, observations and sampled ones, in 24 hours from the first one on."""
     searches_per_window: int | None = None
     """Searches that reach a provider, in the window of search budgets; it replaces the limit of all keys."""
 

@@ -89,6 +89,7 @@ def test_a_revoked_key_stays_in_the_list() -> None:
         (("create", "--name", " "), "the name must be"),
         (("create", "--name", "x", "--tenant", "a\x1bb"), "the tenant must be"),
         (("create", "--name", "x", "--concurrent", "0"), "greater than or equal to 1"),
+        (("create", "--name", "x", "--searches-per-window", "0"), "greater than or equal to 1"),
         (("list", "--in-redis"), "exclude each other"),
     ],
 )

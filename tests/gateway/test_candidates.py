@@ -1,15 +1,21 @@
 """Candidates: which runs they get, that a conversation stays, and what happens while one is not well."""
 
 import asyncio
+import json
 import logging
 import re
 from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
 from searchr1.gateway import services as gateway_services
-from tests.gateway.conftest import MODEL, Other, Stage, StageEngine, eventually, running_stage
+from searchr1.gateway.access.admission import Plan
+from searchr1.gateway.served_model import ServedModel
+from searchr1.identity import Caller
+from tests.gateway.conftest import MODEL, Other, Stage, StageEngine, eventually, running_stage, sse_payloads
 
 CANDIDATE = "next"
 ANSWER = "<think> I know. </think>\n<answer> franc </answer>"
@@ -160,3 +166,68 @@ async def test_a_candidate_that_is_full_refuses_nobody() -> None:
         assert (await research(stage))["model"] == MODEL
         other.engine.hold.set()
         assert (await held)["model"] == CANDIDATE
+
+
+async def streamed(stage: Stage) -> dict[str, Any]:
+    """The last chunk of a chat completion's stream."""
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Mali?"}], "stream": True}
+    answer = await stage.client.post("/v1/chat/completions", json=body)
+    assert answer.is_success, answer.text
+    *_, chunk, done = sse_payloads(answer.text)
+    assert done == "[DONE]"
+    last: dict[str, Any] = json.loads(chunk)
+    return last
+
+
+async def called(stage: Stage) -> dict[str, Any]:
+    """What the tool ``research`` gives."""
+    params = {"name": "research", "arguments": {"question": "Mali?"}}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    accept = {"accept": "application/json, text/event-stream"}
+    answer = await stage.client.post("/mcp", json=call, headers=accept)
+    assert answer.is_success, answer.text
+    [result] = [json.loads(one) for one in sse_payloads(answer.text)]
+    given: dict[str, Any] = result["result"]["structuredContent"]
+    return given
+
+
+@contextmanager
+def filling_up(model: ServedModel) -> Iterator[None]:
+    """Until the block ends, have someone else take a seat of ``model`` once a run has its plan."""
+    with ExitStack() as meanwhile, pytest.MonkeyPatch.context() as patch:
+        admit = model.admission.plan
+
+        def plan(*given: Any, **options: Any) -> Plan:
+            meanwhile.enter_context(model.seats.seat(Caller("someone else", "theirs")))
+            return admit(*given, **options)
+
+        patch.setattr(model.admission, "plan", plan)
+        yield
+
+
+Ask = Callable[[Stage], Awaitable[dict[str, Any]]]
+ASKS: dict[str, Ask] = {
+    "research": research,
+    "chat": lambda stage: chat(stage, "Mali?"),
+    "chat stream": streamed,
+    "responses": lambda stage: respond(stage, "Mali?"),
+    "tool": called,
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+async def test_a_candidate_that_fills_up_before_a_run_has_its_seat_refuses_nobody(ask: Ask) -> None:
+    others = [candidate(1.0, max_concurrent_runs=1)]
+    async with running_stage(engine=served(), others=others) as stage:
+        with filling_up(stage.services.models[CANDIDATE]):
+            assert (await ask(stage))["model"] == MODEL
+        assert (await counted(stage, "yes"), await counted(stage, "no")) == (0, 1)
+        assert (await ask(stage))["model"] == CANDIDATE
+        assert (await counted(stage, "yes"), await counted(stage, "no")) == (1, 1)
+
+
+async def test_whoever_asks_for_a_candidate_by_its_name_is_refused_where_it_fills_up() -> None:
+    async with running_stage(engine=served(), others=[candidate(1.0, max_concurrent_runs=1)]) as stage:
+        with filling_up(stage.services.models[CANDIDATE]):
+            refused = await stage.client.post("/v1/research", json={"question": "Mali?", "model": CANDIDATE})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")

@@ -13,6 +13,14 @@ from .conftest import MODEL, Stage, running_stage
 
 NO_CODE_BUT_ITS_OWN = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 SERVED = ["/", "/docs", "/openapi.json", "/page.json", *(f"/assets/{path.name}" for path in sorted(WEB.iterdir()))]
+NOTHING_SET = {
+    "model": MODEL,
+    "about": None,
+    "examples": [],
+    "needs_key": False,
+    "run_ttl_s": 86_400,
+    "has_docs": True,
+}
 
 
 @pytest.mark.parametrize("path", SERVED)
@@ -29,25 +37,24 @@ async def test_the_framework_serves_no_pages_of_its_own(stage: Stage, path: str)
 
 
 @pytest.mark.parametrize(
-    ("settings", "expected"),
+    ("settings", "told"),
     [
-        ({}, {"about": None, "examples": [], "needs_key": False, "run_ttl_s": 86_400}),
-        (
-            {"page_about": ABOUT, "page_examples": EXAMPLES},
-            {"about": ABOUT, "examples": list(EXAMPLES), "needs_key": False, "run_ttl_s": 86_400},
-        ),
-        ({"api_keys": ["secret"]}, {"about": None, "examples": [], "needs_key": True, "run_ttl_s": 86_400}),
-        ({"tenant_keys": {"a": ["secret"]}}, {"about": None, "examples": [], "needs_key": True, "run_ttl_s": 86_400}),
-        ({"store_runs": False}, {"about": None, "examples": [], "needs_key": False, "run_ttl_s": None}),
+        ({}, {}),
+        ({"page_about": ABOUT, "page_examples": EXAMPLES}, {"about": ABOUT, "examples": list(EXAMPLES)}),
+        ({"api_keys": ["secret"]}, {"needs_key": True}),
+        ({"tenant_keys": {"a": ["secret"]}}, {"needs_key": True}),
+        ({"store_runs": False}, {"run_ttl_s": None}),
+        ({"ops_port": 9}, {"has_docs": False}),
     ],
 )
-async def test_the_page_is_told_what_it_shows(settings: dict[str, Any], expected: dict[str, Any]) -> None:
+async def test_the_page_is_told_what_it_shows(settings: dict[str, Any], told: dict[str, Any]) -> None:
     async with running_stage(**settings) as stage, httpx.AsyncClient(base_url=stage.url) as keyless:
         response = await keyless.get("/page.json")
-        assert response.json() == {"model": MODEL, **expected}
+        assert response.json() == {**NOTHING_SET, **told}
         assert "secret" not in response.text
 
 
 async def test_the_page_leads_to_the_documentation_of_the_api(stage: Stage) -> None:
-    links = re.findall(r'<a href="([^":]*)">API documentation</a>', (await stage.client.get("/")).text)
+    page = (await stage.client.get("/")).text
+    links = re.findall(r'<a href="([^":]*)" id="docs-link" hidden>API documentation</a>', page)
     assert [(await stage.client.get(f"/{link}")).status_code for link in links] == [200]

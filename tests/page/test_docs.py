@@ -3,7 +3,7 @@
 import pytest
 from playwright.async_api import Browser, expect
 
-from tests.gateway.conftest import Stage
+from tests.gateway.conftest import MODEL, Stage, running_stage
 
 from .browser import Theme, visit
 
@@ -27,6 +27,15 @@ async def test_every_operation_is_shown(stage: Stage, browser: Browser, theme: T
         await expect(answer.get_by_text("cached_tokens")).to_be_visible()
         assert await visited.axe() == []
         assert not await visited.overflows()
+        assert visited.complaints == []
+
+
+@pytest.mark.parametrize("ops_port", [None, 9])
+async def test_the_page_links_to_it_where_it_is_served(browser: Browser, ops_port: int | None) -> None:
+    async with running_stage(ops_port=ops_port) as stage, visit(browser, stage.url) as visited:
+        page = visited.page
+        await expect(page.locator("#model")).to_have_text(MODEL)
+        await expect(page.get_by_role("link", name="API documentation")).to_have_count(0 if ops_port else 1)
         assert visited.complaints == []
 
 

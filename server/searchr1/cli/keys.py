@@ -43,7 +43,7 @@ def create(
     concurrent: Annotated[int | None, typer.Option(min=1, help="Runs at once.")] = None,
     tokens_per_day: Annotated[int | None, typer.Option(min=1, help="Tokens in 24 hours.")] = None,
     searches_per_window: Annotated[
-        int | None, typer.Option(min=0, help="Searches in the window of search budgets.")
+        int | None, typer.Option(min=1, help="Searches in the window of search budgets.")
     ] = None,
     file: File = None,
     in_redis: InRedis = False,

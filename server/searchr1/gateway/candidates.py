@@ -6,6 +6,7 @@ share grows, whoever was with the candidate stays there.
 
 import hashlib
 from collections.abc import Sequence
+from typing import Final
 
 from searchr1.gateway.runs.hub import scope_of
 from searchr1.gateway.served_model import ServedModel
@@ -13,13 +14,17 @@ from searchr1.gateway.services import Services
 from searchr1.identity import Caller
 from searchr1.loop.conversation import Turn
 
+NO_ROOM: Final = "it has no room"
+"""The trouble of a candidate whose queue is full."""
+
 
 def model_for(
     services: Services, asked: str | None, caller: Caller, *, conversation: str, before: str | None = None
 ) -> ServedModel:
     """Return the model that answers a run which asks for the model called ``asked``: that one, or a candidate of it.
 
-    A candidate whose engine is not well, or that has no room, gets nothing; that is counted and logged.
+    A candidate whose engine is not well, or that has no room, gets nothing; that is counted and logged. What a
+    candidate that is returned makes of the run is the caller's to count: ``count_share``.
 
     Args:
         services: the gateway's.
@@ -38,12 +43,17 @@ def model_for(
         candidate = _drawn(model, candidates, conversation)
     if candidate is None:
         return model
-    trouble = _trouble(services, candidate, caller)
+    if trouble := _trouble(services, candidate, caller):
+        count_share(services, candidate, model, trouble=trouble)
+        return model
+    return candidate
+
+
+def count_share(services: Services, candidate: ServedModel, model: ServedModel, *, trouble: str = "") -> None:
+    """Count a run of a candidate's share. ``trouble`` says why it goes to ``model`` instead, which is logged."""
     services.metrics.candidate_requests.labels(candidate.name, "no" if trouble else "yes").inc()
     if trouble:
         services.refusals.note(f"the share of the candidate {candidate.name} goes to {model.name}: {trouble}")
-        return model
-    return candidate
 
 
 def opening_of(turns: Sequence[Turn], caller: Caller) -> str:
@@ -68,4 +78,4 @@ def _trouble(services: Services, candidate: ServedModel, caller: Caller) -> str:
     watch = services.readiness.engines[candidate.name]
     if not watch.takes_runs:
         return f"its engine is {watch.part.word.replace('_', ' ')}"
-    return "" if candidate.seats.has_room(caller) else "it has no room"
+    return "" if candidate.seats.has_room(caller) else NO_ROOM

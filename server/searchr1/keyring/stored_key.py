@@ -28,6 +28,7 @@ class StoredLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     concurrent_runs: AtLeastOne | None = None
     tokens_per_day: AtLeastOne | None = None
     searches_per_window: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """0 refuses every request; ``searchr1 keys create`` makes no such key any more."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

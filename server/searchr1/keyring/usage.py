@@ -39,7 +39,7 @@ class Usage:
     runs: int = 0
     """Runs that ended, however they did."""
     tokens_in: int = 0
-    """Tokens of prompts and observations."""
+    """Tokens of prompts and observations, and of the prompts by which questions were rewritten."""
     tokens_out: int = 0
     """Tokens that the model sampled."""
     searches: int = 0

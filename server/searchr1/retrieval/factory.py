@@ -17,6 +17,7 @@ from searchr1.retrieval.layer import SearchLayer
 from searchr1.retrieval.received import ShortenedRetriever
 from searchr1.retrieval.registry import ProviderSpec, forms, open_provider, parse_spec
 from searchr1.retrieval.resilience.budget import Budgets
+from searchr1.retrieval.resilience.counted_along import CountedAlong
 from searchr1.retrieval.resilience.counters import MemoryCounters
 from searchr1.retrieval.resilience.fallback import FallbackRetriever
 from searchr1.retrieval.resilience.hedged import HedgedRetriever
@@ -115,7 +116,8 @@ def _cached(
 def _budgets(config: BudgetConfig, redis: RedisClient | None, observer: SearchObserver) -> Budgets | None:
     if not config.counts_anything:
         return None
-    return Budgets(MemoryCounters() if redis is None else RedisCounters(redis), config, observer=observer)
+    counters = MemoryCounters() if redis is None else CountedAlong(RedisCounters(redis))
+    return Budgets(counters, config, observer=observer)
 
 
 def _resilient(inner: Retriever, spec: ProviderSpec, config: SearchConfig, observer: SearchObserver) -> Retriever:

@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from searchr1.errors import EngineUnavailableError
 from searchr1.gateway.runs.question import question_of
 from searchr1.gateway.runs.rewrite import MAX_CHARS, MAX_TOKENS, open_rewriter
 from searchr1.identity import ANYONE
+from searchr1.keyring.key_file import KeyFile
+from searchr1.keyring.stored_key import StoredLimits, made_key
 from searchr1.loop.conversation import Turn
 from searchr1.loop.types import TokenIds
 from tests.gateway.conftest import (
@@ -278,6 +281,75 @@ async def test_a_rewriting_holds_its_prompt_and_the_tokens_that_it_may_write() -
         assert rewrites(stage) == {"rewritten": 1.0}
 
 
+LIMIT = 100_000
+"""Tokens a day of the key in ``taken_by_rewriting``."""
+
+
+async def taken_by_rewriting(key_file: Path, engine: StageEngine, **given: Any) -> tuple[int, int]:
+    """Tokens in and out that a follow-up costs its key beside what both runs say; its limit and its usage agree."""
+    text, key = made_key("one", now=1, limits=StoredLimits(tokens_per_day=LIMIT))
+    await KeyFile(key_file).add(key)
+    async with rewriting_stage(engine, keys_file=key_file, **given) as stage:
+        stage.client.headers["Authorization"] = f"Bearer {text}"
+        first = (await stage.client.post("/v1/research", json={"question": CHAT[0]["content"]})).json()
+        body = {"question": CHAT[2]["content"], "previous_run_id": first["id"]}
+        second = await stage.client.post("/v1/research", json=body)
+        usage = (await stage.services.access.usage.read())[key.id]
+        after = await stage.client.post("/v1/research", json={"question": "Mali?"})
+    assert usage.runs == 2
+    assert int(after.headers["x-ratelimit-remaining-tokens"]) == LIMIT - usage.tokens_in - usage.tokens_out
+    costs = [first["usage"], second.json()["usage"]]
+    tokens_in = sum(cost["prompt_tokens"] + cost["observation_tokens"] for cost in costs)
+    return usage.tokens_in - tokens_in, usage.tokens_out - sum(cost["completion_tokens"] for cost in costs)
+
+
+async def test_a_rewriting_counts_for_its_key_like_a_run(tmp_path: Path) -> None:
+    engine = StageEngine(completions=[SEARCH_TURN, ANSWER_TURN, REWRITTEN, SEARCH_TURN, ANSWER_TURN])
+    taken = await taken_by_rewriting(tmp_path / "keys.json", engine)
+    assert taken == (len(engine.prompts[2]), len(REWRITTEN.split(" ")))
+
+
+class NeverWhole(StageEngine):
+    """An engine whose third completion lacks its last word for ever."""
+
+    async def generate(
+        self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
+    ) -> AsyncGenerator[Chunk, None]:
+        """See ``StageEngine.generate``."""
+        self.hold = asyncio.Event() if len(self.prompts) == 2 else None
+        async with aclosing(super().generate(prompt_ids, params, session=session, priority=priority)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+
+async def test_a_rewriting_that_is_given_up_counts_as_far_as_it_came(tmp_path: Path) -> None:
+    engine = NeverWhole(completions=[SEARCH_TURN, ANSWER_TURN, REWRITTEN, SEARCH_TURN, ANSWER_TURN])
+    tokens_in, tokens_out = await taken_by_rewriting(tmp_path / "keys.json", engine, rewrite_timeout_s=1.0)
+    assert tokens_in == len(engine.prompts[2])
+    assert 0 < tokens_out < len(REWRITTEN.split(" "))
+
+
+@pytest.mark.parametrize(
+    ("told", "taken"),
+    [
+        ({"prompt_tokens": 40, "completion_tokens": 5}, (40, 5)),
+        ({"prompt_tokens": 40}, (40, 0)),
+        ({"prompt_tokens": -4, "completion_tokens": "5"}, (0, 0)),
+        ([], (0, 0)),
+        (None, (0, 0)),
+    ],
+)
+async def test_a_rewriting_elsewhere_counts_what_its_server_tells(
+    tmp_path: Path, told: Any, taken: tuple[int, int]
+) -> None:
+    def answer(_: Any) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": REWRITTEN}}], "usage": told})
+
+    async with openai_server(answer) as (url, _):
+        given = {"rewrite_url": url, "rewrite_model": "small"}
+        assert await taken_by_rewriting(tmp_path / "keys.json", StageEngine(), **given) == taken
+
+
 @dataclass
 class BreakingEngine(StageEngine):
     """Breaks off after ``whole_words`` words of its first completion, and goes on where it was asked to."""
@@ -375,6 +447,6 @@ async def test_a_rewriting_that_no_cache_holds_folds() -> None:
         model = stage.services.default
         await eventually(lambda: model.seats._replicas["engine"].capacity_tokens == 128)
         turns = [Turn(message["role"], message["content"]) for message in CHAT]
-        asked_question = await question_of(turns, model, stage.services.metrics, ANYONE)
+        asked_question = await question_of(turns, model, stage.services, ANYONE)
         assert asked_question.text == FOLDED
         assert rewrites(stage) == {"failed": 1.0}

@@ -11,6 +11,7 @@ import pytest
 from searchr1.gateway.access.admission import RunOptions
 from searchr1.gateway.access.stored_plan import decode_plan, encode_plan
 from searchr1.gateway.runs.live import LiveRun
+from searchr1.gateway.runs.store import redis as redis_store
 from searchr1.gateway.runs.store.base import History, LoggedEvent, RunMeta, RunState, RunStoreError
 from searchr1.gateway.runs.store.redis import RedisRunStore
 from searchr1.gateway.runs.takeover import WAITING, Takeovers, stored_plan_of
@@ -123,6 +124,16 @@ async def test_a_run_that_can_t_be_read_once_it_is_ours_is_given_up(taker: Taker
     await taker.takeovers._look()
     assert not taker.takeovers.is_unfinished(GONE.id)
     assert taker.runs == {}
+
+
+async def test_a_run_whose_log_no_run_fills_is_given_up(
+    taker: Taker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await taker.store.append(GONE, [LoggedEvent(0, b"x" * 101)])
+    monkeypatch.setattr(redis_store, "MAX_LOG_BYTES", 100)
+    assert await taker.takeovers.take(GONE) is None
+    assert not taker.takeovers.is_unfinished(GONE.id)
+    assert "its log is too large" in caplog.text
 
 
 async def test_a_full_server_reads_nothing_of_a_run_that_it_has_no_room_for(taker: Taker) -> None:

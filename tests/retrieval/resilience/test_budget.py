@@ -1,6 +1,4 @@
 import asyncio
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +10,7 @@ from searchr1.errors import ConfigurationError
 from searchr1.retrieval.base import CacheState, Found, SearchFailed, SearchOutcome
 from searchr1.retrieval.config import BudgetConfig
 from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
-from searchr1.retrieval.resilience.counters import CounterError, CounterStore, MemoryCounters, Quota, Refused, Spend
+from searchr1.retrieval.resilience.counters import MemoryCounters
 from tests.retrieval.resilience.fakes import Notes, Script, Step, failed, found
 from tests.support.virtual_time import now_s, virtual
 
@@ -26,21 +24,8 @@ class Account:
     searches_per_window: int | None = None
 
 
-class Unreachable:
-    """A ``CounterStore`` that is down."""
-
-    async def reserve(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
-        raise CounterError("down")
-
-    async def refusal(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
-        raise CounterError("down")
-
-    async def adjust(self, keys: Sequence[str], change: Spend) -> None:
-        raise CounterError("down")
-
-
-def budgets(notes: Notes, store: CounterStore | None = None, **config: Any) -> Budgets:
-    return Budgets(store or MemoryCounters(clock=now_s), BudgetConfig(COSTS_USD, **config), observer=notes)
+def budgets(notes: Notes, **config: Any) -> Budgets:
+    return Budgets(MemoryCounters(clock=now_s), BudgetConfig(COSTS_USD, **config), observer=notes)
 
 
 def cached(state: CacheState) -> Found:
@@ -141,21 +126,13 @@ async def test_a_cancelled_search_stays_charged() -> None:
 @virtual
 async def test_without_limits_costs_are_still_told() -> None:
     notes = Notes()
-    assert await searches(budgets(notes, Unreachable()), found(provider="dear"), 3) == ["found"] * 3
+    assert await searches(budgets(notes), found(provider="dear"), 3) == ["found"] * 3
     assert notes.costs == [("dear", 0.01)] * 3
 
 
 @virtual
 async def test_a_limit_of_zero_refuses_everything() -> None:
     assert await searches(budgets(Notes(), per_key=0), cached("hit"), 1) == ["budget"]
-
-
-@virtual
-async def test_an_unreachable_store_lets_searches_pass_and_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    limited = budgets(Notes(), Unreachable(), per_key=1)
-    with caplog.at_level(logging.WARNING):
-        assert await searches(limited, found(), 3) == ["found"] * 3
-    assert (limited.outages, len(caplog.records)) == (3, 1)
 
 
 def test_prices_are_of_a_provider_or_of_its_family() -> None:

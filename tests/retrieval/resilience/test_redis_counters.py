@@ -13,6 +13,7 @@ from redis.exceptions import RedisError, SlotNotCoveredError
 from searchr1.retrieval.base import Found
 from searchr1.retrieval.config import BudgetConfig
 from searchr1.retrieval.resilience.budget import BudgetedRetriever, Budgets
+from searchr1.retrieval.resilience.counted_along import CountedAlong
 from searchr1.retrieval.resilience.counters import CounterError, Quota, Refused, Spend
 from searchr1.retrieval.resilience.redis_counters import RedisCounters
 from tests.retrieval.resilience.fakes import Notes, Script, Step, found
@@ -100,10 +101,9 @@ async def test_a_window_ends(client: Any) -> None:
 
 async def test_replicas_share_a_budget(client: Any) -> None:
     script = Script([Step(found(provider="web"), 0.05)])
-    replicas = [
-        Budgets(RedisCounters(client, timeout_s=5), BudgetConfig({"web": 0.01}, usd_per_tenant=0.07), observer=Notes())
-        for _ in range(2)
-    ]
+    config = BudgetConfig({"web": 0.01}, usd_per_tenant=0.07)
+    counters = [CountedAlong(RedisCounters(client, timeout_s=5)) for _ in range(2)]
+    replicas = [Budgets(one, config, observer=Notes()) for one in counters]
     searches = [BudgetedRetriever(script, budgets, Account()).search("q", 3, 10) for budgets in replicas * 20]
     outcomes = await asyncio.gather(*searches)
     assert sum(isinstance(outcome, Found) for outcome in outcomes) == script.calls == 7

@@ -156,7 +156,7 @@ class KeyLimiter:
         return self._held(caller.key_id, secrets.token_hex(8))
 
     def spend(self, caller: Caller, tokens: int) -> None:
-        """Count the tokens of a run that has ended."""
+        """Count the tokens of a run that has ended, or of a rewriting."""
         if caller.limits.tokens_per_day is None or not tokens:
             return
         self._own.spend(caller.key_id, tokens)

@@ -9,6 +9,7 @@ from searchr1.gateway.access.redis_meters import RedisMeters
 from searchr1.gateway.access.stored_keys import StoredKeys
 from searchr1.gateway.access.usage_counts import UsageCounts
 from searchr1.gateway.metrics import Metrics
+from searchr1.identity import Caller
 from searchr1.keyring.opening import open_keys
 from searchr1.keyring.usage import MemoryUsage, RedisUsage
 from searchr1.redis_client import open_redis
@@ -35,6 +36,16 @@ class OpenedAccess:
             on_outage=metrics.key_limit_errors.inc,
         )
         self.usage = UsageCounts(MemoryUsage() if self._redis is None else RedisUsage(self._redis))
+
+    def count_run(self, caller: Caller, *, tokens_in: int, tokens_out: int, searches: int) -> None:
+        """Count a run that has ended, in the key's usage and against its limit of tokens."""
+        self.usage.ran(caller, tokens_in=tokens_in, tokens_out=tokens_out, searches=searches)
+        self.limits.spend(caller, tokens_in + tokens_out)
+
+    def count_rewriting(self, caller: Caller, *, tokens_in: int, tokens_out: int) -> None:
+        """Count what rewriting a question took, in the key's usage and against its limit of tokens."""
+        self.usage.rewrote(caller, tokens_in=tokens_in, tokens_out=tokens_out)
+        self.limits.spend(caller, tokens_in + tokens_out)
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:

@@ -43,6 +43,10 @@ class UsageCounts:
         """Count a run that has ended."""
         self._add(caller, Usage(runs=1, tokens_in=tokens_in, tokens_out=tokens_out, searches=searches))
 
+    def rewrote(self, caller: Caller, *, tokens_in: int, tokens_out: int) -> None:
+        """Count what rewriting a run's question took."""
+        self._add(caller, Usage(tokens_in=tokens_in, tokens_out=tokens_out))
+
     def searched(self, caller: Caller) -> None:
         """Count a search outside of a run."""
         self._add(caller, Usage(searches=1))

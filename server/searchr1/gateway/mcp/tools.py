@@ -19,9 +19,10 @@ from searchr1.gateway.access.key_limits import LimitReachedError
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.failures import search_failure
 from searchr1.gateway.log_lines import RUN_ID
-from searchr1.gateway.routes.run_requests import chosen_model, count_limited, require_room, require_within_limits
+from searchr1.gateway.routes.run_requests import begun_by_one, count_limited, require_room, require_within_limits
 from searchr1.gateway.runs.drive import run_events
 from searchr1.gateway.runs.errors import NoSlotError, SeatExpiredError
+from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import Services, services_of
 from searchr1.gateway.shown import title_and_text
 from searchr1.identity import Caller
@@ -147,16 +148,19 @@ async def _research(request: Request, given: ResearchInput, report: Report) -> t
     options = RunOptions(max_searches=given.max_searches, top_k=given.top_k)
     run_id = f"run_{uuid.uuid4().hex}"
     RUN_ID.set(run_id)
-    model = chosen_model(request, given.model, conversation=run_id)
-    plan = model.admission.plan(given.question, options, caller=caller, run_id=run_id, stream=False)
-    fold, num_steps = RunFold(), 0
-    async with aclosing(run_events(services, plan, run_id=run_id)) as events:
-        async for _, event in events:
-            fold.add(event)
-            if (step := _step(event)) is not None:
-                num_steps += 1
-                await report(num_steps, step)
-    run = fold.run()
+
+    async def with_model(model: ServedModel) -> wire.Run:
+        plan = model.admission.plan(given.question, options, caller=caller, run_id=run_id, stream=False)
+        fold, num_steps = RunFold(), 0
+        async with aclosing(run_events(services, plan, run_id=run_id)) as events:
+            async for _, event in events:
+                fold.add(event)
+                if (step := _step(event)) is not None:
+                    num_steps += 1
+                    await report(num_steps, step)
+        return fold.run()
+
+    run = await begun_by_one(request, given.model, with_model, conversation=run_id)
     if run.error is not None:
         raise ToolError(run.error.message)
     output = _research_output(run)

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -32,9 +33,9 @@ from searchr1.gateway.routes.run_requests import (
     ROOM,
     IndexedEvents,
     asked_question,
+    begun_by_one,
     begun_events,
     cancel_on_disconnect,
-    chosen_model,
     raise_if_failed,
 )
 from searchr1.gateway.routes.streaming import event_stream
@@ -72,9 +73,21 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     services.models.named(body.model)
     body.check()
     opening = opening_of(body.conversation.turns, caller_of(request))
-    model = chosen_model(request, body.model, conversation=opening)
     completion_id = f"chatcmpl-{uuid.uuid4().hex}"
     RUN_ID.set(completion_id)
+    with_model = partial(_answer, request, body, completion_id)
+    response = await begun_by_one(request, body.model, with_model, conversation=opening)
+    return telling_ignored(response, body.ignored, services.metrics)
+
+
+@router.post("/v1/completions", include_in_schema=False)
+async def completions() -> Response:
+    """Refuse: a question is a message here."""
+    raise ApiError(404, "This server answers chat only: use POST /v1/chat/completions.", code="not_found")
+
+
+async def _answer(request: Request, body: ChatRequest, completion_id: str, model: ServedModel) -> Response:
+    services = services_of(request)
     plans = await _plans(request, body, model, completion_id)
     shape = ChatShape(completion_id, model.name, int(time.time()), include_usage=body.include_usage)
     events = choice_events(services, plans, run_id=completion_id)
@@ -83,17 +96,9 @@ async def chat_completions(request: Request, body: ChatRequest) -> Response:
     folds = [RunFold() for _ in plans]
     if body.stream:
         begun = await begun_events(request, events)
-        response: Response = await event_stream(_chunks(begun, shape, folds), heartbeat_s=services.settings.heartbeat_s)
-    else:
-        runs = await cancel_on_disconnect(_whole(events, folds), request)
-        response = Response(encode_json(shape.completion(runs)), media_type="application/json")
-    return telling_ignored(response, body.ignored, services.metrics)
-
-
-@router.post("/v1/completions", include_in_schema=False)
-async def completions() -> Response:
-    """Refuse: a question is a message here."""
-    raise ApiError(404, "This server answers chat only: use POST /v1/chat/completions.", code="not_found")
+        return await event_stream(_chunks(begun, shape, folds), heartbeat_s=services.settings.heartbeat_s)
+    runs = await cancel_on_disconnect(_whole(events, folds), request)
+    return Response(encode_json(shape.completion(runs)), media_type="application/json")
 
 
 async def _plans(request: Request, body: ChatRequest, model: ServedModel, completion_id: str) -> list[Plan]:

@@ -26,6 +26,8 @@ class PageInfo(BaseModel):
     needs_key: bool
     run_ttl_s: float | None
     """Seconds for which runs are kept; None where they are not."""
+    has_docs: bool
+    """Whether ``/docs`` is served beside the page, and not on the operators' port alone."""
 
 
 @router.get("/")
@@ -51,4 +53,5 @@ async def page_info(request: Request) -> PageInfo:
         examples=settings.page_examples,
         needs_key=settings.asks_for_keys,
         run_ttl_s=settings.run_ttl_s if settings.store_runs else None,
+        has_docs=settings.ops_port is None,
     )

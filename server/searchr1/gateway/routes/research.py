@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -19,10 +20,10 @@ from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.idempotency import REPLAYED, ROOM_OR_KNOWN_KEY, Key, started_once
 from searchr1.gateway.routes.run_requests import (
     asked_question,
+    begun_by_one,
     begun_stream,
     cancel_on_disconnect,
     check_room,
-    chosen_model,
     hub_of,
     raise_if_failed,
 )
@@ -32,6 +33,7 @@ from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.hub import OnDisconnect, scope_of
 from searchr1.gateway.runs.live import LiveRun
 from searchr1.gateway.runs.store.base import RunMeta, RunState, RunUnreadableError
+from searchr1.gateway.served_model import ServedModel
 from searchr1.gateway.services import services_of
 from searchr1.loop.conversation import Turn
 from searchr1.loop.types import Passage
@@ -95,8 +97,9 @@ class ReplayRequest(RunRequest):
         return self
 
 
-Admitted = Callable[[str], Awaitable[tuple[Plan, RunMeta]]]
-"""Checker of a request, for the run that has the id it is given. Raises ``ApiError`` for one that is refused."""
+Start = Callable[[Plan, RunMeta], Awaitable[LiveRun]]
+Begin = Callable[[str, Start], Awaitable[LiveRun]]
+"""Starter of a request's run, which gets the id it is given. Raises ``ApiError`` for one that is refused."""
 
 _PROVIDER = re.compile(r"[A-Za-z0-9_.:/-]{1,64}")
 _RUN: dict[int | str, dict[str, Any]] = {
@@ -116,23 +119,26 @@ async def research(request: Request, body: ResearchRequest, idempotency_key: Key
     the run is cancelled.
     """
 
-    async def admitted(run_id: str) -> tuple[Plan, RunMeta]:
+    async def begin(run_id: str, start: Start) -> LiveRun:
         services_of(request).models.named(body.model)
         turns, before = await _after(request, body.previous_run_id, body.question)
-        model = chosen_model(request, body.model, conversation=run_id, before=before)
-        question = await asked_question(turns, model, request, deadline_s=body.deadline_s)
-        plan = model.admission.plan(
-            question.text,
-            body,
-            caller=caller_of(request),
-            run_id=run_id,
-            stream=body.stream,
-            spent_s=question.spent_s,
-        )
-        stored = {"previous_run_id": body.previous_run_id}
-        return plan, _meta(request, run_id, plan.model, body.question.strip(), stored)
 
-    return await _answer(request, body, admitted, comes_again=idempotency_key is not None)
+        async def with_model(model: ServedModel) -> LiveRun:
+            question = await asked_question(turns, model, request, deadline_s=body.deadline_s)
+            plan = model.admission.plan(
+                question.text,
+                body,
+                caller=caller_of(request),
+                run_id=run_id,
+                stream=body.stream,
+                spent_s=question.spent_s,
+            )
+            stored = {"previous_run_id": body.previous_run_id}
+            return await start(plan, _meta(request, run_id, plan.model, body.question.strip(), stored))
+
+        return await begun_by_one(request, body.model, with_model, conversation=run_id, before=before)
+
+    return await _answer(request, body, begin, comes_again=idempotency_key is not None)
 
 
 @router.post(
@@ -145,10 +151,10 @@ async def research(request: Request, body: ResearchRequest, idempotency_key: Key
 async def replay(request: Request, body: ReplayRequest, idempotency_key: Key = None) -> Response:
     """Run a question again with its searches answered from the record. Greedy runs then repeat token by token."""
 
-    async def admitted(run_id: str) -> tuple[Plan, RunMeta]:
-        return await _replay_admitted(request, body, run_id)
+    async def begin(run_id: str, start: Start) -> LiveRun:
+        return await start(*await _replay_admitted(request, body, run_id))
 
-    return await _answer(request, body, admitted, comes_again=idempotency_key is not None)
+    return await _answer(request, body, begin, comes_again=idempotency_key is not None)
 
 
 async def _replay_admitted(request: Request, body: ReplayRequest, run_id: str) -> tuple[Plan, RunMeta]:
@@ -243,7 +249,7 @@ async def delete(request: Request, run_id: RunId) -> RunDeleted:
     return RunDeleted(id=run_id)
 
 
-async def _answer(request: Request, body: RunRequest, admitted: Admitted, *, comes_again: bool) -> Response:
+async def _answer(request: Request, body: RunRequest, begin: Begin, *, comes_again: bool) -> Response:
     """Start a run, or find the one of the request's key, and answer it.
 
     ``comes_again`` is true for a client that may send the request again when it loses the answer: a run that is
@@ -252,11 +258,9 @@ async def _answer(request: Request, body: RunRequest, admitted: Admitted, *, com
     hub = hub_of(request)
     on_disconnect: OnDisconnect = "grace" if body.store and (body.stream or comes_again) else "cancel"
 
-    async def begin(run_id: str) -> LiveRun:
-        return await hub.start(*await admitted(run_id), on_disconnect=on_disconnect, store=body.store)
-
+    start = partial(hub.start, on_disconnect=on_disconnect, store=body.store)
     shared = body.store and services_of(request).settings.store_runs
-    started = await started_once(request, begin, shared=shared)
+    started = await started_once(request, lambda run_id: begin(run_id, start), shared=shared)
     run = started.run
     RUN_ID.set(run.meta.id)
     if not body.stream:

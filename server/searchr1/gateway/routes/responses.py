@@ -32,9 +32,9 @@ from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
     asked_question,
+    begun_by_one,
     begun_stream,
     cancel_on_disconnect,
-    chosen_model,
     hub_of,
     raise_if_failed,
 )
@@ -91,9 +91,11 @@ async def create(request: Request, body: ResponsesRequest) -> Response:
     body.check()
     asked = await read_asked(body, _finder(request))
     opening = opening_of(asked.conversation.turns, caller_of(request))
-    model = chosen_model(request, body.model, conversation=opening)
-    meta, plan = await _admitted(request, body, asked, model)
-    response = await _answer(request, body, meta, plan)
+
+    async def with_model(model: ServedModel) -> Response:
+        return await _answer(request, body, *await _admitted(request, body, asked, model))
+
+    response = await begun_by_one(request, body.model, with_model, conversation=opening)
     ignored = (*body.offered.ignored, *(("input",) if asked.conversation.is_cut else ()))
     return telling_ignored(response, ignored, services.metrics)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Request
@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.access.key_limits import Limit, LimitReachedError
 from searchr1.gateway.access.meters import limit_headers
-from searchr1.gateway.candidates import model_for
+from searchr1.gateway.candidates import NO_ROOM, count_share, model_for
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
 from searchr1.gateway.routes.streaming import EventStream, client_left, resumed_stream
@@ -109,11 +109,38 @@ def check_room(request: Request, model: ServedModel) -> None:
     model.seats.check_room(caller_of(request))
 
 
-def chosen_model(request: Request, asked: str | None, *, conversation: str, before: str | None = None) -> ServedModel:
-    """Return the model that answers a run; see ``model_for``. Raises as it and ``require_room`` do."""
-    model = model_for(services_of(request), asked, caller_of(request), conversation=conversation, before=before)
+async def begun_by_one(
+    request: Request,
+    asked: str | None,
+    begin: Callable[[ServedModel], Awaitable[T]],
+    *,
+    conversation: str,
+    before: str | None = None,
+) -> T:
+    """Return what ``begin`` makes of a run, with the model that answers it: see ``model_for``.
+
+    A candidate may fill up before the run has its seat, while a question is rewritten. Then the model that was asked
+    for begins it.
+
+    Raises:
+        ApiError: no such model, or its engine is known to be in a state that no run would survive.
+        NoSlotError: no slot is free.
+    """
+    services = services_of(request)
+    model = model_for(services, asked, caller_of(request), conversation=conversation, before=before)
     check_room(request, model)
-    return model
+    stable = services.models.named(asked)
+    if model is stable:
+        return await begin(model)
+    trouble = ""
+    try:
+        return await begin(model)
+    except NoSlotError:
+        trouble = NO_ROOM
+    finally:
+        count_share(services, model, stable, trouble=trouble)
+    check_room(request, stable)
+    return await begin(stable)
 
 
 ROOM = [Depends(require_room), Depends(require_within_limits)]
@@ -182,10 +209,7 @@ async def asked_question(
         NoSlotError: it is to be rewritten, and no slot is free.
         ClientDisconnect: the client left meanwhile.
     """
-    services = services_of(request)
-    finding = question_of(
-        turns, model, services.metrics, caller_of(request), deadline_s=deadline_s, tracing=services.tracing
-    )
+    finding = question_of(turns, model, services_of(request), caller_of(request), deadline_s=deadline_s)
     return await (finding if model.rewriter is None else cancel_on_disconnect(finding, request))
 
 

@@ -320,11 +320,11 @@ class RunDrive:
             self._trace.ended(failure=failure, first_text_s=self._first_text_s)
 
     def _count_for_key(self) -> None:
-        access, caller, rollout = self._services.access, self._plan.caller, self._plan.rollout
+        access, rollout = self._services.access, self._plan.rollout
         tokens_out = rollout.num_sampled_tokens
         tokens_in = sum(len(segment.ids) for segment in rollout.segments if not segment.sampled)
-        access.usage.ran(caller, tokens_in=tokens_in, tokens_out=tokens_out, searches=rollout.num_searches)
-        access.limits.spend(caller, tokens_in + tokens_out)
+        searches = rollout.num_searches
+        access.count_run(self._plan.caller, tokens_in=tokens_in, tokens_out=tokens_out, searches=searches)
 
 
 def stop_runs(services: Services) -> int:

@@ -4,19 +4,15 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from searchr1.deadline import Deadline, DeadlinePassedError
-from searchr1.gateway.metrics import Metrics
 from searchr1.gateway.runs.conversation import fitted, harmless, shown
 from searchr1.gateway.runs.errors import PromptTooLargeError, SeatExpiredError
 from searchr1.gateway.runs.rewrite import RewriteError, Rewriter, checked
 from searchr1.gateway.served_model import ServedModel
+from searchr1.gateway.services import Services
 from searchr1.identity import Caller
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn, fold_conversation
-
-if TYPE_CHECKING:
-    from searchr1.gateway.tracing.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -32,16 +28,15 @@ class AskedQuestion:
 async def question_of(
     turns: Sequence[Turn],
     model: ServedModel,
-    metrics: Metrics,
+    services: Services,
     caller: Caller,
     *,
     deadline_s: float | None = None,
-    tracing: "Tracing | None" = None,
 ) -> AskedQuestion:
     """Turn a conversation into the question that ``model`` is asked, as its settings say, within its prompt's bounds.
 
-    ``deadline_s`` is the run's, where the request sets one. A rewriting that fails is logged and counted, and the
-    conversation is folded.
+    ``deadline_s`` is the run's, where the request sets one. A rewriting's tokens are counted for the caller's key. One
+    that fails is logged and counted, and the conversation is folded.
 
     Raises:
         ValueError: there is nothing but instructions.
@@ -58,7 +53,7 @@ async def question_of(
     started = time.perf_counter()
     bound_s = min(settings.rewrite_timeout_s, settings.deadline_s if deadline_s is None else deadline_s)
     dialogue = [turn for turn in kept if turn.role not in INSTRUCTION_ROLES]
-    question = await _rewritten(dialogue, rewriter, model, metrics, caller, bound_s, tracing)
+    question = await _rewritten(dialogue, rewriter, model, services, caller, bound_s)
     spent_s = time.perf_counter() - started
     if question is None:
         return AskedQuestion(fold_conversation(kept), spent_s)
@@ -70,16 +65,15 @@ async def _rewritten(
     dialogue: Sequence[Turn],
     rewriter: Rewriter,
     model: ServedModel,
-    metrics: Metrics,
+    services: Services,
     caller: Caller,
     bound_s: float,
-    tracing: "Tracing | None",
 ) -> str | None:
     """Return the last message as a question that stands for itself, or None where that failed."""
     outcome, failure = "cancelled", None
-    span = None if tracing is None else tracing.rewriting(model)
+    span = None if services.tracing is None else services.tracing.rewriting(model)
     try:
-        question = await _written(dialogue, rewriter, model, caller, bound_s)
+        question = await _written(dialogue, rewriter, model, services, caller, bound_s)
         outcome = "kept" if question == dialogue[-1].text else "rewritten"
     except (RewriteError, SeatExpiredError, DeadlinePassedError, PromptTooLargeError) as error:
         why = str(error) or f"it took more than {bound_s:g} s"
@@ -88,12 +82,17 @@ async def _rewritten(
     finally:
         if span is not None:
             span.ended(outcome, failure)
-    metrics.rewrites.labels(outcome).inc()
+    services.metrics.rewrites.labels(outcome).inc()
     return question
 
 
 async def _written(
-    dialogue: Sequence[Turn], rewriter: Rewriter, model: ServedModel, caller: Caller, bound_s: float
+    dialogue: Sequence[Turn],
+    rewriter: Rewriter,
+    model: ServedModel,
+    services: Services,
+    caller: Caller,
+    bound_s: float,
 ) -> str:
     """Return what is written for the last message. Raises where that failed or took too long."""
     admission, clock = model.admission, Deadline(bound_s)
@@ -105,5 +104,9 @@ async def _written(
         session=rewriting.session,
         deadline_s=bound_s,
     ) as seat:
-        written = await clock.bound(lambda: rewriting.write(seat, clock.remaining_s))
+        try:
+            written = await clock.bound(lambda: rewriting.write(seat, clock.remaining_s))
+        finally:
+            taken = rewriting.taken
+            services.access.count_rewriting(caller, tokens_in=taken.read, tokens_out=taken.sampled)
     return checked(written, dialogue, reserved=admission.reserved_texts)

@@ -5,8 +5,8 @@ import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import aiohttp
 import msgspec
@@ -25,6 +25,8 @@ MAX_TOKENS = 160
 """Tokens of a rewritten question, at most."""
 MAX_CHARS = 600
 _MAX_ANSWER_BYTES = 262_144
+_MAX_TOLD = 1_000_000
+"""Tokens that another server's ``usage`` is believed to have cost, at most."""
 PROMPT = (
     "Rewrite the last message of the conversation as one question that can be understood without the conversation. "
     "Name what it refers to. Keep its language. If it already can be understood, repeat it. "
@@ -42,6 +44,14 @@ Write = Callable[[Turns, Callable[[], float]], Awaitable[str]]
 """Waits for its turn, then writes; the second argument returns the seconds left. Raises ``RewriteError``."""
 
 
+@dataclass(slots=True)
+class TokenCounts:
+    """Tokens that a rewriting has taken so far, which count for the caller's key."""
+
+    read: int = 0
+    sampled: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Rewriting:
     """One rewriting before it begins: how it is written, and what it takes of the engine while it is."""
@@ -52,6 +62,8 @@ class Rewriting:
     max_tokens: int = 0
     session: str = ""
     """The name by which the engine knows it."""
+    taken: TokenCounts = field(default_factory=TokenCounts)
+    """It grows while it is written, and stands whether that ends well or not."""
 
 
 class Rewriter(Protocol):
@@ -93,38 +105,41 @@ class EngineRewriter:
             ids = tuple(self._tokenizer.encode_prompt(self._tokenizer.render(_prompt(turns))))
         except (ReservedTextError, ConfigurationError) as error:
             raise _not_written(error) from error
-        session = f"rewrite_{uuid.uuid4().hex}"
+        session, taken = f"rewrite_{uuid.uuid4().hex}", TokenCounts()
         params = SamplingParams(max_tokens=MAX_TOKENS, temperature=0.0, cache_salt=cache_salt)
 
         async def write(seat: Turns, left_s: Callable[[], float]) -> str:
+            priority = await seat.begin(len(ids))
+            taken.read = len(ids)
             completion = UnbrokenCompletion(
                 self._engine,
                 ids,
                 params,
                 session=session,
-                priority=await seat.begin(len(ids)),
+                priority=priority,
                 decode=self._tokenizer.decode,
                 left_s=left_s,
                 budget=self._retries,
                 on_break=seat.lost,
             )
             try:
-                return await _first_line(completion)
+                return await _first_line(completion, taken)
             except EngineError as error:
                 raise _not_written(error) from error
 
-        return Rewriting(write, num_ids=len(ids), max_tokens=MAX_TOKENS, session=session)
+        return Rewriting(write, num_ids=len(ids), max_tokens=MAX_TOKENS, session=session, taken=taken)
 
 
 def _not_written(error: Exception) -> RewriteError:
     return RewriteError(f"the served model did not rewrite: {error}")
 
 
-async def _first_line(completion: UnbrokenCompletion) -> str:
+async def _first_line(completion: UnbrokenCompletion, taken: TokenCounts) -> str:
     text = ""
     async with aclosing(completion.chunks()) as chunks:
         async for chunk in chunks:
             text += chunk.text
+            taken.sampled += len(chunk.token_ids)
             if "\n" in text.strip() and "<think>" not in text:
                 break
     return text
@@ -139,15 +154,18 @@ class HttpRewriter:
         self._model, self._http = model, http
 
     def prepare(self, turns: Sequence[Turn], *, cache_salt: str | None = None) -> Rewriting:
-        """See ``Rewriter``."""
+        """See ``Rewriter``. The tokens that it has taken are what the server's ``usage`` tells."""
+        taken = TokenCounts()
 
         async def write(seat: Turns, left_s: Callable[[], float]) -> str:
             await seat.begin(0)
-            return await self._ask(_prompt(turns))
+            answer = await self._ask(_prompt(turns))
+            taken.read, taken.sampled = (_told(answer.usage, name) for name in ("prompt_tokens", "completion_tokens"))
+            return _content(answer)
 
-        return Rewriting(write)
+        return Rewriting(write, taken=taken)
 
-    async def _ask(self, prompt: str) -> str:
+    async def _ask(self, prompt: str) -> "_Answer":
         body = {
             "model": self._model,
             "messages": [{"role": "user", "content": prompt}],
@@ -160,7 +178,7 @@ class HttpRewriter:
                 if response.status != 200:
                     raise RewriteError(f"the rewriting server answered {response.status}")
                 raw = await response.content.read(_MAX_ANSWER_BYTES)
-                return _content(raw)
+                return _read(raw)
         except (aiohttp.ClientError, OSError) as error:
             raise RewriteError(f"the rewriting server can't be reached: {type(error).__name__}") from error
 
@@ -202,6 +220,7 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     choices: list[_Choice]
+    usage: Any = None
 
 
 def _prompt(turns: Sequence[Turn]) -> str:
@@ -209,11 +228,20 @@ def _prompt(turns: Sequence[Turn]) -> str:
     return PROMPT.replace("{conversation}", earlier).replace("{question}", turns[-1].text.strip())
 
 
-def _content(raw: bytes) -> str:
+def _read(raw: bytes) -> _Answer:
     try:
-        answer = msgspec.json.decode(raw, type=_Answer)
+        return msgspec.json.decode(raw, type=_Answer)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RewriteError("the rewriting server's answer is no chat completion") from error
+
+
+def _told(usage: Any, name: str) -> int:
+    """Return a count of an answer's ``usage``; 0 where it does not tell."""
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return min(max(count, 0), _MAX_TOLD) if isinstance(count, int) else 0
+
+
+def _content(answer: _Answer) -> str:
     if not answer.choices or answer.choices[0].message.content is None:
         raise RewriteError("the rewriting server's answer is empty")
     return answer.choices[0].message.content

@@ -39,6 +39,7 @@ from searchr1.gateway.runs.store.base import (
     RunMeta,
     RunStore,
     RunStoreError,
+    RunTooLargeError,
     RunUnreadableError,
 )
 from searchr1.gateway.served_model import ServedModel
@@ -164,7 +165,7 @@ class Takeovers:
             except (NoSlotError, _NotHereError, NewerPlanError, NewerJournalError) as error:
                 self._tell_once(meta, error)
                 return WAITING if _is_worth_waiting(data) else None
-            except (PlanUnreadableError, JournalError) as error:
+            except (PlanUnreadableError, JournalError, RunTooLargeError) as error:
                 logger.warning("run %s can't be taken over: %s", meta.id, error)
                 return None
 

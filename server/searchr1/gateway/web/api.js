@@ -20,8 +20,8 @@ export class ConnectionError extends Error {
 }
 
 /**
- * What the server says of itself: `model`, `about` and `examples` of its operator, `needs_key`, `run_ttl_s`.
- * @returns {Promise<{ model: string, about: ?string, examples: string[], needs_key: boolean, run_ttl_s: ?number }>}
+ * What the server says of itself: `model`, `about` and `examples` of its operator, `needs_key`, `run_ttl_s`, `has_docs`.
+ * @returns {Promise<{ model: string, about: ?string, examples: string[], needs_key: boolean, run_ttl_s: ?number, has_docs: boolean }>}
  */
 export async function pageInfo() {
   const response = await send("page.json", {});

@@ -101,6 +101,7 @@ async function loadInfo() {
     return;
   }
   byId("model").textContent = info.model;
+  byId("docs-link").hidden = !info.has_docs;
   about = new About({ fold: byId("about"), text: byId("about-text"), list: byId("example-list") }, info, askAnew);
   about.open(thread.isEmpty);
   about.disabled = thread.running;

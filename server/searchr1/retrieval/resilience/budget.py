@@ -10,19 +10,17 @@ cannot pass a limit together; once its outcome is known the reservation becomes 
   Other failures: nothing.
 * A search that is cancelled keeps its reservation, for the same reason.
 
-A counter store that cannot be reached lets searches pass, and the log says so once an outage.
+While counters that replicas share cannot be reached, each replica goes by its own count (``CountedAlong``).
 """
 
-import logging
 from dataclasses import dataclass
 from typing import Protocol
 
 from searchr1.retrieval.base import Found, Retriever, SearchFailed, SearchObserver, SearchOutcome
 from searchr1.retrieval.config import BudgetConfig
 from searchr1.retrieval.deadline import Deadline
-from searchr1.retrieval.resilience.counters import CounterError, CounterStore, Quota, Refused, Spend
-
-logger = logging.getLogger(__name__)
+from searchr1.retrieval.resilience.counted_along import CountedAlong
+from searchr1.retrieval.resilience.counters import MemoryCounters, Quota, Refused, Spend
 
 _MICROS = 1_000_000
 _BILLED_FAILURES = frozenset({"timeout", "bad_response"})
@@ -53,15 +51,10 @@ class Reservation:
 
 
 class Budgets:
-    """The budgets of all keys and tenants, counted in ``store``.
+    """The budgets of all keys and tenants, counted in ``store``."""
 
-    ``outages`` counts the operations that the store did not answer.
-    """
-
-    def __init__(self, store: CounterStore, config: BudgetConfig, *, observer: SearchObserver) -> None:
+    def __init__(self, store: CountedAlong | MemoryCounters, config: BudgetConfig, *, observer: SearchObserver) -> None:
         self._store, self._config, self._observer = store, config, observer
-        self._store_works = True
-        self.outages = 0
 
     async def reserve(self, account: Account) -> Reservation | SearchFailed:
         """Take a place for one search in the budgets of ``account``, or say which of them is used up."""
@@ -69,12 +62,7 @@ class Budgets:
         quotas = self._quotas(account)
         if not quotas:
             return Reservation((), usd)
-        try:
-            refused = await self._store.reserve(quotas, Spend(1, _micros_of(usd)), self._config.window_s)
-        except CounterError as error:
-            self._note_outage(error)
-            return Reservation((), usd)
-        self._store_works = True
+        refused = await self._store.reserve(quotas, Spend(1, _micros_of(usd)), self._config.window_s)
         if refused is not None:
             return self._refusal(refused)
         return Reservation(tuple(quota.key for quota in quotas), usd)
@@ -83,11 +71,7 @@ class Budgets:
         """Return whether the key's own limit of searches is used up, and until when. One of all keys is not asked."""
         if account.searches_per_window is None:
             return None
-        try:
-            return await self._store.refusal(self._quotas(account)[:1], Spend(1, 0), self._config.window_s)
-        except CounterError as error:
-            self._note_outage(error)
-            return None
+        return await self._store.refusal(self._quotas(account)[:1], Spend(1, 0), self._config.window_s)
 
     async def settle(self, reservation: Reservation, outcome: SearchOutcome) -> None:
         """Turn the reservation into what ``outcome`` cost."""
@@ -96,12 +80,8 @@ class Budgets:
         if billed:
             self._observer.cost(outcome.provider, usd)
         change = Spend(0 if billed else -1, _micros_of(usd) - _micros_of(reservation.usd))
-        if not reservation.keys or change == Spend(0, 0):
-            return
-        try:
+        if reservation.keys and change != Spend(0, 0):
             await self._store.adjust(reservation.keys, change)
-        except CounterError as error:
-            self._note_outage(error)
 
     def _quotas(self, account: Account) -> list[Quota]:
         config = self._config
@@ -121,12 +101,6 @@ class Budgets:
         self._observer.budget_refused(refused.scope)
         message = f"the search budget of this {refused.scope.replace('key', 'API key')} is used up"
         return SearchFailed("budget", message, refused.retry_after_s)
-
-    def _note_outage(self, error: CounterError) -> None:
-        self.outages += 1
-        if self._store_works:
-            logger.warning("search budgets are not enforced: %s", error)
-        self._store_works = False
 
 
 class BudgetedRetriever:

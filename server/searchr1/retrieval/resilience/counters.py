@@ -104,6 +104,12 @@ class MemoryCounters:
             counter.searches = max(counter.searches + change.searches, 0)
             counter.micros = max(counter.micros + change.micros, 0)
 
+    def held(self, key: str) -> Spend:
+        """Return what a counter holds now."""
+        self._drop_ended(self._clock())
+        counter = self._counters.get(key)
+        return Spend(0, 0) if counter is None else Spend(counter.searches, counter.micros)
+
     def _drop_ended(self, now_s: float) -> None:
         # Windows are of one length, so the oldest counters end first.
         while self._counters:

@@ -71,7 +71,7 @@ class RedisCounters:
         self._timeout_s, self._cooldown_s, self._late_timeout_s = timeout_s, cooldown_s, late_timeout_s
         self._cooldown_ends_s = float("-inf")
         self._running: set[asyncio.Task[Any]] = set()
-        self._outages = Outages("The count of searches against budgets", logger)
+        self._outages = Outages("The count of searches over all replicas", logger)
 
     async def reserve(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
         """See ``CounterStore.reserve``."""

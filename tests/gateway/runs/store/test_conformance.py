@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from searchr1.gateway.runs.store import redis as redis_module
 from searchr1.gateway.runs.store.base import (
     HANDED_OVER,
     LoggedEvent,
@@ -18,6 +19,7 @@ from searchr1.gateway.runs.store.base import (
     RunStore,
     RunStoreError,
     RunTakenError,
+    RunTooLargeError,
 )
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.store.redis import RedisRunStore
@@ -68,6 +70,33 @@ async def test_events_come_back_in_order_from_any_position(store: RunStore) -> N
     await store.append(meta("run_1"), logged(4, 5))
     for after in range(-1, 7):
         assert await store.read("run_1", after, 0) == logged(*range(after + 1, 6))
+
+
+async def test_a_long_log_is_read_in_portions_and_comes_whole(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_module, "_PORTION", 2)
+    await store.create(meta("run_p"))
+    for seq in range(7):
+        await store.append(meta("run_p"), logged(seq))
+        assert list((await store.history("run_p")).events) == logged(*range(seq + 1))
+        assert await store.read("run_p", -1, 0) == logged(*range(seq + 1))
+    followed: list[LoggedEvent] = []
+    while len(followed) < 7:
+        batch = await store.read("run_p", len(followed) - 1, 5)
+        assert batch
+        followed += batch
+    assert followed == logged(*range(7))
+
+
+@pytest.mark.redis
+async def test_a_log_that_is_too_large_is_not_read_whole(shared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = redis_store(shared)
+    await store.create(meta("run_large"))
+    await store.append(meta("run_large"), logged(0, 1, 2))
+    monkeypatch.setattr(redis_module, "MAX_LOG_BYTES", sum(len(event.data) for event in logged(0, 1)))
+    for reading in (store.history("run_large"), store.read("run_large", -1, 0)):
+        with pytest.raises(RunTooLargeError, match="too large"):
+            await reading
+    await store.aclose()
 
 
 async def test_an_append_that_is_repeated_changes_nothing(store: RunStore) -> None:

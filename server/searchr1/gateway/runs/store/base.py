@@ -46,6 +46,13 @@ class RunUnreadableError(Exception):
         self.kind = kind
 
 
+class RunTooLargeError(RunUnreadableError):
+    """A stored run with more in its log than any run writes: no release will read it."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, "its log is too large")
+
+
 Note = Callable[[RunUnreadableError], None]
 """Taker of notes of runs that can't be read and are passed over."""
 
@@ -171,7 +178,10 @@ class RunStore(Protocol):
         ...
 
     async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
-        """Return events with a ``seq`` above ``after``, in order; wait up to ``wait_s`` for one."""
+        """Return the events with a ``seq`` above ``after``, in order.
+
+        With ``wait_s`` above 0 wait so long for one; of many, only the first ones may be given then.
+        """
         ...
 
     async def list_runs(self, scope: str, after: str | None, limit: int, note: Note = ignore) -> list[RunState]:

@@ -18,6 +18,8 @@ VERSION = 1
 MAX_STATE_BYTES = 16 * 2**20
 MAX_RECORD_BYTES = 32 * 2**20
 """Bound of a record's JSON: far above what a run's token budget and its passages take."""
+MAX_LOG_BYTES = 64 * 2**20
+"""Bound of what is read of a log: it says a record's text in pieces, each with an envelope."""
 EVENTS, ENTRY_VERSION, INPUTS = b"e", b"v", b"i"
 """Fields of a log's entry."""
 

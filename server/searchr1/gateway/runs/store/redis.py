@@ -34,11 +34,13 @@ from searchr1.gateway.runs.store.base import (
     RunState,
     RunStoreError,
     RunTakenError,
+    RunTooLargeError,
     RunUnreadableError,
     ignore,
 )
 from searchr1.gateway.runs.store.codec import (
     INPUTS,
+    MAX_LOG_BYTES,
     MAX_RECORD_BYTES,
     MAX_STATE_BYTES,
     VERSION,
@@ -56,6 +58,7 @@ from searchr1.gateway.runs.store.redis_scripts import ABANDON, APPEND, CREATE, D
 from searchr1.redis_client import RedisClient, answered, reason_of
 
 T = TypeVar("T")
+_Entry = tuple[bytes, dict[bytes, bytes]]
 
 LEASE_S = 6.0
 """Seconds without a heartbeat after which a replica is gone, and its runs may be taken. One that was only slow loses
@@ -64,6 +67,8 @@ _MAX_LISTED = 1000
 """Runs that one caller's listing holds."""
 _MAX_ENTRIES = 200_000
 """Entries of one run's log; far above what a run's token budget allows."""
+_PORTION = 256
+"""Entries of a log that are read at once: what is too large is seen before all of it is here."""
 _MAX_BLOCKED = 32
 """Reads that may wait on a connection of their own: half of a pool. Further ones look again every so often."""
 _POLL_S = 0.25
@@ -140,14 +145,14 @@ class RedisRunStore:
 
     async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
         """See ``RunStore.read``."""
-        streams: dict[Any, Any] = {_key(run_id, "log"): f"{after + 1}-0"}
         if wait_s <= 0:
-            return _events_of(run_id, after, _entries(await _answer_of(run_id, self._client.xread(streams))))
+            return _events_of(run_id, after, await self._log(run_id, after))
         if self._num_blocked < _MAX_BLOCKED:
             self._num_blocked += 1
             try:
+                streams: dict[Any, Any] = {_key(run_id, "log"): f"{after + 1}-0"}
                 block_ms = max(round(wait_s * 1000), 1)
-                answer = await _answer_of(run_id, self._blocking.xread(streams, block=block_ms))
+                answer = await _answer_of(run_id, self._blocking.xread(streams, count=_PORTION, block=block_ms))
                 return _events_of(run_id, after, _entries(answer))
             finally:
                 self._num_blocked -= 1
@@ -244,7 +249,7 @@ class RedisRunStore:
 
     async def history(self, run_id: str) -> History:
         """See ``RunStore.history``."""
-        entries = _entries(await _answer_of(run_id, self._client.xread({_key(run_id, "log"): "0"})))
+        entries = await self._log(run_id, -1)
         inputs = (line for _, fields in entries for line in fields.get(INPUTS, b"").split(b"\n") if line)
         return History(tuple(_events_of(run_id, -1, entries)), tuple(inputs))
 
@@ -333,6 +338,21 @@ class RedisRunStore:
         answers: list[Any] = await _answer(pipeline.execute())
         return answers
 
+    async def _log(self, run_id: str, after: int) -> list[_Entry]:
+        """Return the entries of a run's log that end above ``after``. Raises ``RunTooLargeError``."""
+        entries: list[_Entry] = []
+        num_bytes, position = 0, f"{after + 1}-0".encode()
+        while True:
+            asked = self._client.xread({_key(run_id, "log"): position}, count=_PORTION)
+            portion = _entries(await _answer_of(run_id, asked))
+            entries += portion
+            num_bytes += sum(len(value) for _, fields in portion for value in fields.values())
+            if num_bytes > MAX_LOG_BYTES:
+                raise RunTooLargeError(run_id)
+            if len(portion) < _PORTION:
+                return entries
+            position = portion[-1][0]
+
     async def _bytes_of(self, run_id: str, part: str, max_bytes: int) -> bytes | None:
         """Return a part of a run, or its beginning where it is longer than ``max_bytes``; None where it is not there.
 
@@ -364,13 +384,13 @@ def _check(meta: RunMeta, answer: int) -> None:
         raise RunForgottenError(f"the run {meta.id}, or a part of it, is not there")
 
 
-def _entries(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
+def _entries(answer: Any) -> list[_Entry]:
     """Return the entries of XREAD's answer about one log."""
     logs = answer.values() if isinstance(answer, dict) else [entries for _, entries in answer or ()]
     return [entry for entries in logs for entry in entries]
 
 
-def _events_of(run_id: str, after: int, entries: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[LoggedEvent]:
+def _events_of(run_id: str, after: int, entries: Sequence[_Entry]) -> list[LoggedEvent]:
     """Return the events with a ``seq`` above ``after``, each one once."""
     fresh: list[LoggedEvent] = []
     for entry_id, fields in entries:
