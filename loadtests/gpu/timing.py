@@ -134,7 +134,7 @@ def _time_update(folder: Path, device: torch.device, work: Work) -> tuple[int, f
         }
     )
     learner = Learner(config, folder, ProcessGroup.join(device.type), pad_id=0)
-    samples = _samples(work)
+    samples = timed_samples(work)
     walls = []
     for step in range(1 + work.repeats):
         started = time.perf_counter()
@@ -145,7 +145,7 @@ def _time_update(folder: Path, device: torch.device, work: Work) -> tuple[int, f
     return sum(len(sample.ids) for sample in samples), min(walls[1:])
 
 
-def _samples(work: Work) -> list[Sample]:
+def timed_samples(work: Work) -> list[Sample]:
     """Return rollouts of one search each: prompt, completion, observation, completion; rewards by chance."""
     choose = random.Random(0)
     samples = []

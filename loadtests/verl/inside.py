@@ -18,9 +18,8 @@ from packaging.requirements import Requirement
 from verl.trainer.ppo.utils import need_critic, need_reference_policy  # type: ignore[import-not-found]
 from verl.utils.config import omega_conf_to_dataclass, validate_config  # type: ignore[import-not-found]
 
-from loadtests.verl.cases import CASES
 from loadtests.verl.findings import Findings
-from loadtests.verl.rollouts import Rollouts
+from loadtests.verl.rollouts import Comparison
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -60,14 +59,13 @@ def main() -> None:
     check_requirements(findings)
     for path in arguments.composed:
         check_config(OmegaConf.load(path), findings, path.stem)
-    rollouts = Rollouts(OmegaConf.load(arguments.run), arguments.retriever, findings)
-    for validate in (False, True):
-        asyncio.run(rollouts.check(validate=validate))
+    comparison = Comparison(OmegaConf.load(arguments.run), arguments.retriever, findings)
+    num_trajectories = asyncio.run(comparison.check())
     for fault in findings.faults:
         print(f"check-verl: {fault}", file=sys.stderr)
     print(
-        f"check-verl: verl {verl.__version__}: {len(arguments.composed)} configurations, {len(CASES)} trajectories in "
-        f"training and in evaluation, {findings.num_compared} comparisons, {len(findings.faults)} faults"
+        f"check-verl: verl {verl.__version__}: {len(arguments.composed)} configurations, {num_trajectories} trajectories, "
+        f"{findings.num_compared} comparisons, {len(findings.faults)} faults"
     )
     sys.exit(1 if findings.faults else 0)
 

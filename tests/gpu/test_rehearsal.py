@@ -71,7 +71,7 @@ def test_what_time_does_not_allow_is_left_out_and_named(model: Path, tmp_path: P
 
 
 def test_every_group_of_the_timed_update_has_a_gradient() -> None:
-    samples = timing._samples(timing.WORK)
+    samples = timing.timed_samples(timing.WORK)
     for group in range(timing.WORK.num_groups):
         assert {sample.reward for sample in samples if sample.group == group} == {0.0, 1.0}
     assert {len(sample.ids) for sample in samples} == {256 + 64 + 450 + 64}
