@@ -32,6 +32,11 @@ class Machine:
         """True where a GPU was measured."""
         return self.memory_gib is not None
 
+    @property
+    def torch_device(self) -> str:
+        """Name of what is measured, as torch has it."""
+        return "cuda" if self.is_gpu else "cpu"
+
 
 def machine_here(*, rehearse: bool) -> Machine:
     """Return this machine with its first GPU, or with its processor for a rehearsal.

@@ -72,7 +72,7 @@ def _training(run: TrainedRun) -> list[str]:
     return [
         f"## A run of {run.model}",
         "",
-        f"GRPO, transformers engine, {run.num_parameters:,} parameters, {load.questions_per_step} questions of "
+        f"{'' if run.is_pretrained else 'Random weights of its configuration, '}GRPO, transformers engine, {run.num_parameters:,} parameters, {load.questions_per_step} questions of "
         f"{load.group_size} rollouts a step, at most {load.max_completion_tokens} tokens a turn. The reward is the higher "
         f"the less is written. {run.moved:.1%} of the weights moved{_peak(run.peak_gib)}.",
         "",

@@ -36,12 +36,11 @@ SHAPES = (
 REHEARSED = (Shape("tiny", 64, 128, 2, 2, 2, vocab_size=512),)
 
 
-def write_random(shape: Shape, tokenizer: Path, folder: Path, device: torch.device) -> int:
-    """Write a model of ``shape`` with random bfloat16 weights and another model's tokenizer; return its parameters."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+def config_of(shape: Shape) -> Any:
+    """Return the configuration of a Qwen2 of ``shape``, as transformers has it. No token ends its completions."""
+    from transformers import Qwen2Config
 
-    torch.manual_seed(0)
-    config = Qwen2Config(
+    return Qwen2Config(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
         intermediate_size=shape.mlp_size,
@@ -52,12 +51,16 @@ def write_random(shape: Shape, tokenizer: Path, folder: Path, device: torch.devi
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
-        dtype="bfloat16",
     )
-    untyped: Any = Qwen2ForCausalLM
-    with device:
-        model = untyped(config).to(torch.bfloat16)
-    with quietly():
+
+
+def write_random(config: Any, tokenizer: Path, folder: Path, device: torch.device) -> int:
+    """Write a model with random bfloat16 weights and another model's tokenizer; return its number of parameters."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    with device, quietly():
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         model.save_pretrained(folder)
     for name in _TOKENIZER_FILES:
         if (tokenizer / name).is_file():

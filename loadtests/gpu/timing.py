@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from loadtests.gpu.machine import GIB, Machine, Peak
-from loadtests.gpu.shapes import Shape, write_random
+from loadtests.gpu.shapes import Shape, config_of, write_random
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.transformers.engine import TransformersEngine
 from searchr1.trainer.process_group import ProcessGroup
@@ -70,8 +70,8 @@ def time_shape(
     """Write the model, time it, and free the device again. A shape that does not fit is told as left out."""
     if left_s() < shape.needs_s:
         return Timing(shape.name, left_out=f"{left_s():.0f} s were left, and it takes {shape.needs_s:.0f} s")
-    device = torch.device("cuda" if machine.is_gpu else "cpu")
-    num_parameters = write_random(shape, tokenizer, folder, device)
+    device = torch.device(machine.torch_device)
+    num_parameters = write_random(config_of(shape), tokenizer, folder, device)
     timing = Timing(shape.name, num_parameters, states_gib=num_parameters * BYTES_OF_STATES / GIB)
     try:
         gc.collect()

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from loadtests.gpu.machine import Machine, Peak
+from loadtests.gpu.shapes import write_random
 from searchr1.retrieval.index.bm25 import build_index
 from searchr1.trainer.metrics import read_metrics
 from searchr1.trainer.rl.config import TrainConfig
@@ -53,6 +54,8 @@ class TrainedRun:
     """A run that has ended."""
 
     model: str
+    is_pretrained: bool
+    """False where the folder held no weights, and random ones were trained."""
     num_parameters: int
     load: Load
     steps: tuple[Step, ...]
@@ -70,18 +73,32 @@ def brevity(outcome: Outcome) -> float:
 def run_training(model: Path, folder: Path, machine: Machine, load: Load) -> TrainedRun:
     """Train ``model`` in ``folder``; what it learns is to write less, which takes no knowledge and a few steps.
 
+    A folder without weights stands for random ones of its configuration: the weights of a small model can be too large
+    to bring to a machine without a network.
+
     Raises:
         SearchR1Error: the model can't be had, or the run fails.
     """
-    config = TrainConfig.model_validate(_fields(model, folder, machine, load))
+    start = _start(model, folder, machine)
+    config = TrainConfig.model_validate(_fields(start, folder, machine, load))
     with Peak(machine) as peak:
         asyncio.run(train(config, progress=False))
     steps = [_step(record) for record in read_metrics(config.out_dir / "metrics.jsonl") if record["step"]]
-    before, after = (_weights(path) for path in (model, config.out_dir / "checkpoint"))
+    before, after = (_weights(path) for path in (start, config.out_dir / "checkpoint"))
     shared = before.keys() & after.keys()
     num_moved = sum(int((before[name].to(after[name].dtype) != after[name]).sum()) for name in shared)
     num_parameters = sum(after[name].numel() for name in shared)
-    return TrainedRun(model.name, num_parameters, load, tuple(steps), num_moved / num_parameters, peak.gib)
+    moved = num_moved / num_parameters
+    return TrainedRun(model.name, start == model, num_parameters, load, tuple(steps), moved, peak.gib)
+
+
+def _start(model: Path, folder: Path, machine: Machine) -> Path:
+    if any(model.glob("*.safetensors")) or not (model / "config.json").is_file():
+        return model
+    from transformers import AutoConfig
+
+    write_random(AutoConfig.from_pretrained(model), model, folder / "start", torch.device(machine.torch_device))
+    return folder / "start"
 
 
 def _fields(model: Path, folder: Path, machine: Machine, load: Load) -> dict[str, Any]:
@@ -104,7 +121,7 @@ def _fields(model: Path, folder: Path, machine: Machine, load: Load) -> dict[str
         "out_dir": str(folder / "run"),
         "reward": f"{__name__}:brevity",
         "num_steps": load.num_steps,
-        "device": "cuda" if machine.is_gpu else "cpu",
+        "device": machine.torch_device,
         "rollout": {
             "questions_per_step": load.questions_per_step,
             "group_size": load.group_size,

@@ -1,17 +1,20 @@
 """``loadtests.gpu``: everything of it in small on a CPU, and what it says where there is no GPU."""
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from loadtests.gpu import timing
-from loadtests.gpu.machine import Machine
+from loadtests.gpu.machine import Machine, machine_here
 from loadtests.gpu.shapes import SHAPES
 from loadtests.gpu.timing import Timing, time_shape
+from loadtests.gpu.training import REHEARSED, run_training
 from tests.support.tiny_model import write_tiny_model
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow, pytest.mark.process]
@@ -45,6 +48,16 @@ def test_a_rehearsal_trains_and_times_and_writes(model: Path, tmp_path: Path) ->
     assert result["machine"]["host"] in text
     assert "a rehearsal in small on a CPU" in text
     assert "| tiny |" in text
+
+
+def test_a_folder_without_weights_stands_for_random_ones(model: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    here = machine_here(rehearse=True)
+    trained = run_training(bare, tmp_path, here, replace(REHEARSED, num_steps=1))
+    assert not trained.is_pretrained
+    assert len(trained.steps) == 1
+    assert trained.num_parameters > 10_000
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
