@@ -1,11 +1,11 @@
-"""Trains a real model on a GPU for a few steps, and times rollouts and updates at Qwen2.5's sizes, in under ten minutes.
+"""Trains a model on a GPU for a few steps, and times rollouts and updates at Qwen2.5's sizes, in under ten minutes.
 
     python -m loadtests.gpu --model SmolLM2-135M-Instruct --out docs/results
     python -m loadtests.gpu --model server/searchr1/demo/checkpoint --rehearse      # on a CPU, in small
 
-``--model`` is the folder of a small model whose tokenizer the random ones take, too; one without weights stands for random
-ones of its configuration. Needs the extras server, index and train with torch's CUDA build, no vLLM and no network. What
-time does not allow is left out and named. ``gpu.json`` and ``gpu.md`` name the machine.
+``--model`` is the folder of a small model, whose tokenizer the random ones take, too; one without weights stands for
+random ones of its configuration. Needs the extras server, index and train with torch's CUDA build, no vLLM and no
+network. What time does not allow is left out and named. ``gpu.json`` and ``gpu.md`` name the machine.
 """
 
 import argparse

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from loadtests.gpu.machine import Machine
-from loadtests.gpu.timing import Timing, Work
+from loadtests.gpu.timing import BYTES_KEPT, Timing, Work
 from loadtests.gpu.training import TrainedRun
 from searchr1.files import whole_file
 
@@ -72,9 +72,10 @@ def _training(run: TrainedRun) -> list[str]:
     return [
         f"## A run of {run.model}",
         "",
-        f"{'' if run.is_pretrained else 'Random weights of its configuration, '}GRPO, transformers engine, {run.num_parameters:,} parameters, {load.questions_per_step} questions of "
-        f"{load.group_size} rollouts a step, at most {load.max_completion_tokens} tokens a turn. The reward is the higher "
-        f"the less is written. {run.moved:.1%} of the weights moved{_peak(run.peak_gib)}.",
+        f"{run.num_parameters:,} {'pretrained' if run.is_pretrained else 'random'} parameters, GRPO, transformers engine, "
+        f"{load.questions_per_step} questions of {load.group_size} rollouts a step, at most {load.max_completion_tokens} "
+        "tokens a turn. The reward is the higher the less is written. "
+        f"{run.moved:.1%} of the weights moved{_peak(run.peak_gib)}.",
         "",
         *_table(head, rows),
     ]
@@ -89,7 +90,7 @@ def _timings(timings: Sequence[Timing], work: Work) -> list[str]:
             _gib(timing.rollout_peak_gib),
             _count(timing.update_tokens_per_s),
             "–" if timing.update_s is None else _seconds(timing.update_s),
-            _gib(timing.states_gib),
+            _gib(timing.kept_gib),
             _gib(timing.update_peak_gib),
             timing.left_out or "",
         ]
@@ -97,17 +98,18 @@ def _timings(timings: Sequence[Timing], work: Work) -> list[str]:
     ]
     head = [
         *("shape", "parameters", "rollout, tokens/s", "peak", "update, tokens/s", "update"),
-        *("states by arithmetic", "peak", "left out"),
+        *("kept by arithmetic", "peak", "left out"),
     ]
     return [
         "## Rollout and update by size",
         "",
-        f"Qwen2.5's shapes with random weights. Rollouts: {work.num_completions} completions of {work.completion_tokens} "
-        f"tokens at once after prompts of {work.prompt_tokens}, transformers engine, bfloat16, alone on the device. Update: "
-        f"GRPO with its reference, {work.num_groups} groups of {work.group_size}, {work.completion_tokens} sampled tokens "
-        f"and {work.observation_tokens} put in, {work.max_tokens_per_pass:,} tokens a pass, activation checkpointing. States "
-        "are weights, gradients, AdamW's moments and the reference, 20 bytes a parameter; the rest of the peak is "
-        "activations, copies in bfloat16 and logits.",
+        "Qwen2.5's shapes with random weights. "
+        f"Rollouts: {work.num_completions} completions of {work.completion_tokens} tokens at once after prompts of "
+        f"{work.prompt_tokens}, transformers engine, bfloat16, alone on the device. "
+        f"Update: GRPO with its reference, {work.num_groups} groups of {work.group_size}, {work.completion_tokens} sampled "
+        f"tokens and {work.observation_tokens} put in, {work.max_tokens_per_pass:,} tokens a pass, activation "
+        f"checkpointing. What is kept by arithmetic is {BYTES_KEPT} bytes a parameter: weights, gradients, AdamW's moments "
+        "and the reference; the rest of the peak is activations and logits.",
         "",
         *_table(head, rows),
     ]

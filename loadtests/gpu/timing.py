@@ -22,7 +22,7 @@ from searchr1.trainer.rl.samples import Sample
 
 FIRST_ID, NUM_IDS = 100, 150
 """Ids that prompts and trajectories are made of: words of any tokenizer, special tokens of none."""
-BYTES_OF_STATES = 20
+BYTES_KEPT = 20
 """Bytes a parameter that a GRPO run on one GPU holds for good: weights, their gradients, AdamW's two moments and the
 reference, all float32."""
 
@@ -58,8 +58,8 @@ class Timing:
     """Tokens of trajectories, prompts and observations included, by the seconds of a whole update."""
     update_s: float | None = None
     update_peak_gib: float | None = None
-    states_gib: float | None = None
-    """``BYTES_OF_STATES`` for each parameter: what of the update's peak is no activation."""
+    kept_gib: float | None = None
+    """``BYTES_KEPT`` for each parameter: what of the update's peak is no activation."""
     left_out: str | None = None
     """Reason why it was not measured, or not to the end."""
 
@@ -72,7 +72,7 @@ def time_shape(
         return Timing(shape.name, left_out=f"{left_s():.0f} s were left, and it takes {shape.needs_s:.0f} s")
     device = torch.device(machine.torch_device)
     num_parameters = write_random(config_of(shape), tokenizer, folder, device)
-    timing = Timing(shape.name, num_parameters, states_gib=num_parameters * BYTES_OF_STATES / GIB)
+    timing = Timing(shape.name, num_parameters, kept_gib=num_parameters * BYTES_KEPT / GIB)
     try:
         gc.collect()
         with Peak(machine) as rollout_peak:
@@ -81,7 +81,7 @@ def time_shape(
         with Peak(machine) as update_peak:
             num_tokens, update_s = _time_update(folder, device, work)
     except torch.OutOfMemoryError:
-        return Timing(shape.name, num_parameters, states_gib=timing.states_gib, left_out="it does not fit into memory")
+        return Timing(shape.name, num_parameters, kept_gib=timing.kept_gib, left_out="it does not fit into memory")
     finally:
         gc.collect()
     return Timing(
@@ -92,7 +92,7 @@ def time_shape(
         num_tokens / update_s,
         update_s,
         update_peak.gib,
-        timing.states_gib,
+        timing.kept_gib,
     )
 
 

@@ -1,7 +1,7 @@
 """Trajectories that the scripted server of completions plays inside verl, and the reward that each has to get.
 
-The rewards are those of ``format_v0_3``, which tells apart what exact match does not: 1 and 0.8 for a right answer, well
-formed or not, 0.2 and 0.1 for a wrong one or none. Standard library alone: both sides of the check import this.
+The rewards are those of ``format_v0_3``, which tells apart what exact match does not: 1 and 0.8 for a right answer,
+well formed or not, 0.2 and 0.1 for a wrong one or none. Standard library alone: both sides of the check import this.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ BOUNDS = {
 """Bounds of the run that is checked, by their names in a training file: small, so that some case reaches each."""
 
 PASSAGES = (
-    ("Mali", "Mali is a landlocked country in West Africa. Its capital and largest city is Bamako, on the Niger River."),
+    ("Mali", "Mali is a landlocked country in West Africa. Its capital and largest city is Bamako, on the Niger."),
     ("Bamako", "Bamako is the capital of Mali. It lies on the Niger River, in the south-west of the country."),
     ("Niger River", "The Niger River flows through Guinea, Mali, Niger, Benin and Nigeria into the Gulf of Guinea."),
     ("Timbuktu", "Timbuktu is a city in Mali, twenty kilometres north of the Niger River, known for its manuscripts."),
     ("Fiji", "Fiji is an island country in the South Pacific. Its capital is Suva, on the island of Viti Levu."),
-    ("Kiribati", "Kiribati is a country of atolls in the Pacific. Its capital is Tarawa, where half of its people live."),
+    ("Kiribati", "Kiribati is a country of atolls in the Pacific. Its capital is Tarawa, an atoll itself."),
 )
 """Titles and texts of the corpus."""
 

@@ -1,4 +1,4 @@
-"""What verl has to hold of a case, worked out from the texts with verl's tokenizer: no loop, no driver, no mask of ours.
+"""What verl has to hold of a case, worked out from the texts with its tokenizer: no loop, no driver, no mask of ours.
 
 Standard library alone, as ``inside.py`` needs it beside verl.
 """
@@ -62,7 +62,7 @@ def observation(passages: list[tuple[str, str]]) -> str:
 def expected(
     case: Case, encode: Encode, passages: Passages, *, max_turns: int, max_observation_tokens: int
 ) -> Expected:
-    """Return the whole trajectory of ``case``, uncut. The last of its turns ends it, or else the bound of turns does."""
+    """Return the whole trajectory of ``case``, uncut. An answer ends it, or else the bound of turns does."""
     out = Expected()
     for turn, text in enumerate(case.turns):
         written, sampled = kept(text), encode(text)

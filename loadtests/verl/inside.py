@@ -1,6 +1,6 @@
-"""What ``scripts/check-verl`` runs with verl's own Python: verl's classes over exports. ``__main__.py`` beside it starts this.
+"""What ``scripts/check-verl`` runs with verl's own Python: verl's classes over exports.
 
-It needs no GPU and starts no Ray.
+``__main__.py`` beside it starts this. It needs no GPU and starts no Ray.
 """
 
 import argparse
@@ -64,8 +64,8 @@ def main() -> None:
     for fault in findings.faults:
         print(f"check-verl: {fault}", file=sys.stderr)
     print(
-        f"check-verl: verl {verl.__version__}: {len(arguments.composed)} configurations, {num_trajectories} trajectories, "
-        f"{findings.num_compared} comparisons, {len(findings.faults)} faults"
+        f"check-verl: verl {verl.__version__}: {len(arguments.composed)} configurations, {num_trajectories} "
+        f"trajectories, {findings.num_compared} comparisons, {len(findings.faults)} faults"
     )
     sys.exit(1 if findings.faults else 0)
 

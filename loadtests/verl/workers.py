@@ -1,4 +1,4 @@
-"""verl's two agent-loop workers over rows of its data set, in this process: without Ray, with vLLM and the queue played.
+"""verl's two agent-loop workers over rows of its data set, in this process: no Ray, vLLM and the queue are played.
 
 Runs with verl's Python. ``queued`` is what verl 0.9 trains with, ``padded`` what its earlier trainer does
 (``trainer.use_v1=false``). Both reward by verl's reward loop.

@@ -1,4 +1,4 @@
-"""``scripts/check-verl``: exports in real verl, where it is installed; that a fault is seen, and that its cases are sound."""
+"""``scripts/check-verl``: exports in real verl, where it is installed; a fault is seen, and its cases are sound."""
 
 import json
 import subprocess
@@ -17,6 +17,8 @@ from searchr1.loop.types import Passage
 
 ROOT = Path(__file__).parents[2]
 VERL = ROOT / ".venv-verl"
+CUT = "an answer past the end"
+"""The case whose reward follows from where verl's tokenizer has the trajectory end."""
 
 
 def check(python: Path) -> subprocess.CompletedProcess[str]:
@@ -43,7 +45,8 @@ def test_verl_runs_an_export() -> None:
 def test_a_failure_of_verl_is_told(tmp_path: Path, fails_at: str, code: int) -> None:
     """With a Python in verl's place that fails at composing, or at the check itself."""
     program = tmp_path / "python3"
-    program.write_text(f'#!/bin/sh\nif [ "$2" = {fails_at} ]; then echo no such thing >&2; exit 3; fi\necho "trainer: {{}}"\n')
+    fails = f'if [ "$2" = {fails_at} ]; then echo no such thing >&2; exit 3; fi'
+    program.write_text(f'#!/bin/sh\n{fails}\necho "trainer: {{}}"\n')
     program.chmod(0o755)
     done = check(program)
     assert done.returncode == code, done.stderr
@@ -95,7 +98,7 @@ def test_the_last_turn_searches_no_more() -> None:
     assert whole.completions[-1][1] == len(whole.ids)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name != "an answer past the end"], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [case for case in CASES if case.name != CUT], ids=lambda case: case.name)
 def test_a_case_has_the_reward_that_is_written(case: Case) -> None:
     told = json.dumps([text for text, _ in of(case.name).completions])
     truth = {"target": list(case.golden_answers)}

@@ -118,14 +118,14 @@ def _readme(config: TrainConfig) -> str:
     said = "\n".join(f"* {line}" for line in departures(config))
     return f"""# {config.out_dir.name}, for verl
 
-Written by `searchr1 export verl` for [verl](https://github.com/verl-project/verl) {VERL_VERSION}; versions before 0.9 name
-some settings otherwise.
+Written by `searchr1 export verl` for [verl](https://github.com/verl-project/verl) {VERL_VERSION}; versions before 0.9
+name some settings otherwise.
 
-1. In verl's environment, on every node: `pip install .` in a checkout of searchr1, or `pip install` with the path of its
-   wheel. It is on no package index. Its rollout is the one that `searchr1 serve` runs.
+1. In verl's environment, on every node: `pip install .` in a checkout of searchr1, or `pip install` with the path of
+   its wheel. It is on no package index. Its rollout is the one that `searchr1 serve` runs.
 2. Have the retriever answer at `{config.retriever}`, from every node.
-3. `NUM_GPUS=8 bash run.sh`. Further arguments are verl's own: `trainer.nnodes=2` on a Ray cluster of two machines, which
-   both see this folder.
+3. `NUM_GPUS=8 bash run.sh`. Further arguments are verl's own: `trainer.nnodes=2` on a Ray cluster of two machines
+   that both see this folder.
 
 | file | holds |
 |---|---|
@@ -135,7 +135,7 @@ some settings otherwise.
 | `reward.py` | `{config.reward}` as `compute_score`; needs the standard library alone |
 | `run.sh` | starts verl with all of these |
 | `checkpoints/` | written by verl: the last saves |
-| `rollouts/`, `evaluations/` | written by verl: each step's rollouts and each evaluation's, one JSON line each with its score. `trainer.rollout_data_dir=null` writes none |
+| `rollouts/`, `evaluations/` | written by verl: rollouts with their scores; none with `trainer.rollout_data_dir=null` |
 
 ## What verl does otherwise
 

@@ -28,7 +28,7 @@ MAX_TOKENS_PER_PASS = 16_384
 """Tokens of a pass in verl, at most: it has the logits of all of them in memory at once, observations' included, where
 ours are of some sampled tokens at a time."""
 CHECKPOINTS_KEPT = 3
-"""Saves that verl keeps: a 7B model's weigh 80 GB and more each, and the last one may be of a policy that broke down."""
+"""Saves that verl keeps: one of a 7B model has 80 GB and more, and the last one may be of a policy that broke down."""
 OFFLOADED = {"param_offload": True, "optimizer_offload": True}
 """Weights and optimizer states wait in the host's memory while vLLM samples, as in the reference's scripts."""
 
@@ -117,7 +117,7 @@ def departures(config: TrainConfig) -> list[str]:
     if _tokens_per_pass(config) != optimizer.max_tokens_per_pass:
         said.append(
             f"`ppo_max_token_len_per_gpu` is {_tokens_per_pass(config)}, where `optimizer.max_tokens_per_pass` is "
-            f"{optimizer.max_tokens_per_pass}: verl has the logits of a pass in memory at once, and takes no pass that is "
+            f"{optimizer.max_tokens_per_pass}: verl has all logits of a pass in memory at once, and takes no pass that is "
             "shorter than a trajectory."
         )
     if rollout.engine != "vllm" or rollout.engine_urls:
