@@ -72,9 +72,9 @@ def _training(run: TrainedRun) -> list[str]:
     return [
         f"## A run of {run.model}",
         "",
-        f"{run.num_parameters:,} {'pretrained' if run.is_pretrained else 'random'} parameters, GRPO, transformers engine, "
-        f"{load.questions_per_step} questions of {load.group_size} rollouts a step, at most {load.max_completion_tokens} "
-        "tokens a turn. The reward is the higher the less is written. "
+        f"{run.num_parameters:,} {'pretrained' if run.is_pretrained else 'random'} parameters, GRPO, transformers engine: "
+        f"a step has {load.questions_per_step} questions of {load.group_size} rollouts, a turn at most "
+        f"{load.max_completion_tokens} tokens. The reward is the higher the less is written. "
         f"{run.moved:.1%} of the weights moved{_peak(run.peak_gib)}.",
         "",
         *_table(head, rows),
@@ -106,10 +106,11 @@ def _timings(timings: Sequence[Timing], work: Work) -> list[str]:
         "Qwen2.5's shapes with random weights. "
         f"Rollouts: {work.num_completions} completions of {work.completion_tokens} tokens at once after prompts of "
         f"{work.prompt_tokens}, transformers engine, bfloat16, alone on the device. "
-        f"Update: GRPO with its reference, {work.num_groups} groups of {work.group_size}, {work.completion_tokens} sampled "
-        f"tokens and {work.observation_tokens} put in, {work.max_tokens_per_pass:,} tokens a pass, activation "
-        f"checkpointing. What is kept by arithmetic is {BYTES_KEPT} bytes a parameter: weights, gradients, AdamW's moments "
-        "and the reference; the rest of the peak is activations and logits.",
+        f"Update: GRPO with its reference, {work.num_groups} groups of {work.group_size} trajectories with "
+        f"{work.completion_tokens} sampled tokens and {work.observation_tokens} put in, {work.max_tokens_per_pass:,} tokens "
+        "a pass, activation checkpointing. "
+        f"What is kept by arithmetic is {BYTES_KEPT} bytes a parameter: weights, gradients, AdamW's moments and the "
+        "reference; the rest of the peak is activations and logits.",
         "",
         *_table(head, rows),
     ]

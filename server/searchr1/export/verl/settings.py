@@ -117,8 +117,8 @@ def departures(config: TrainConfig) -> list[str]:
     if _tokens_per_pass(config) != optimizer.max_tokens_per_pass:
         said.append(
             f"`ppo_max_token_len_per_gpu` is {_tokens_per_pass(config)}, where `optimizer.max_tokens_per_pass` is "
-            f"{optimizer.max_tokens_per_pass}: verl has all logits of a pass in memory at once, and takes no pass that is "
-            "shorter than a trajectory."
+            f"{optimizer.max_tokens_per_pass}: verl has all logits of a pass in memory at once, and takes no pass that "
+            "is shorter than a trajectory."
         )
     if rollout.engine != "vllm" or rollout.engine_urls:
         said.append("`rollout.engine` and `rollout.engine_urls` do not carry over: verl starts vLLM itself.")
