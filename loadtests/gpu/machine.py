@@ -49,8 +49,8 @@ def machine_here(*, rehearse: bool) -> Machine:
         return Machine(socket.gethostname(), f"{processor}, no GPU", None, torch.__version__, None)
     if not torch.cuda.is_available():
         raise NoGpuError(
-            f"torch {torch.__version__} finds no GPU on {socket.gethostname()}: where there is one, install its CUDA build. "
-            "--rehearse runs all of this in small on the CPU"
+            f"torch {torch.__version__} finds no GPU on {socket.gethostname()}: where there is one, install its CUDA "
+            "build. --rehearse runs all of this in small on the CPU"
         )
     properties = torch.cuda.get_device_properties(0)
     memory_gib = properties.total_memory / GIB

@@ -72,7 +72,8 @@ def _training(run: TrainedRun) -> list[str]:
     return [
         f"## A run of {run.model}",
         "",
-        f"{run.num_parameters:,} {'pretrained' if run.is_pretrained else 'random'} parameters, GRPO, transformers engine: "
+        f"{run.num_parameters:,} {'pretrained' if run.is_pretrained else 'random'} parameters, GRPO, transformers "
+        "engine: "
         f"a step has {load.questions_per_step} questions of {load.group_size} rollouts, a turn at most "
         f"{load.max_completion_tokens} tokens. The reward is the higher the less is written. "
         f"{run.moved:.1%} of the weights moved{_peak(run.peak_gib)}.",
@@ -107,8 +108,8 @@ def _timings(timings: Sequence[Timing], work: Work) -> list[str]:
         f"Rollouts: {work.num_completions} completions of {work.completion_tokens} tokens at once after prompts of "
         f"{work.prompt_tokens}, transformers engine, bfloat16, alone on the device. "
         f"Update: GRPO with its reference, {work.num_groups} groups of {work.group_size} trajectories with "
-        f"{work.completion_tokens} sampled tokens and {work.observation_tokens} put in, {work.max_tokens_per_pass:,} tokens "
-        "a pass, activation checkpointing. "
+        f"{work.completion_tokens} sampled tokens and {work.observation_tokens} put in, "
+        f"{work.max_tokens_per_pass:,} tokens a pass, activation checkpointing. "
         f"What is kept by arithmetic is {BYTES_KEPT} bytes a parameter: weights, gradients, AdamW's moments and the "
         "reference; the rest of the peak is activations and logits.",
         "",

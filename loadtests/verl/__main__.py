@@ -6,7 +6,8 @@
 Each configuration is exported, and verl composes it by the export's ``run.sh`` and finds it valid. Then one is run:
 verl's data set reads ``train.parquet``, verl's agent-loop workers drive our loop against a scripted server of
 completions and a ``searchr1 retriever serve``, and verl's reward loop scores by ``reward.py``. Ids, masks, logprobs and
-scores are compared with what ``cases.py`` says, worked out anew by ``expected.py``. Exits with 1 where something differs.
+scores are compared with what ``cases.py`` says, worked out anew by ``expected.py``. Exits with 1 where
+something differs.
 """
 
 import argparse

@@ -112,9 +112,7 @@ async def padded(config: Any, servers: ScriptedServers, rows: Sequence[dict[str,
     return found
 
 
-async def queued(
-    config: Any, servers: ScriptedServers, rows: Sequence[dict[str, Any]], *, validate: bool
-) -> list[Row]:
+async def queued(config: Any, servers: ScriptedServers, rows: Sequence[dict[str, Any]], *, validate: bool) -> list[Row]:
     """Return the trajectories of each row, ``rollout.n`` in training, by the worker that puts them into a queue.
 
     Raises:
