@@ -2,7 +2,7 @@ PYTHON ?=
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast image-test check release clean
+.PHONY: help setup demo test test-fast image-test check check-verl release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ image-test: setup ## build the gateway's image without Docker, and run it as a r
 
 check: setup ## lint, formatting and types only
 	@scripts/check
+
+check-verl: setup ## run exports for verl in real verl, in an environment of its own, without a GPU
+	@scripts/check-verl
 
 release: setup ## build and check both distributions, and say what a maintainer does next
 	@scripts/release

@@ -265,6 +265,13 @@ def test_every_outside_import_is_declared(part: str, extras: tuple[str, ...]) ->
     assert undeclared(imports, _declared(*extras)) == []
 
 
+def test_what_runs_inside_verl_needs_no_extra() -> None:
+    """The extras conflict with what verl pins, so ``pip install .`` beside it has to bring all that the loop loads."""
+    at_import = [found for name in loaded_by(INSIDE_VERL) for found in MODULES[name] if found.runs_at_import]
+    assert at_import
+    assert undeclared(at_import, _declared()) == []
+
+
 def test_the_in_process_engine_imports_vllm_late() -> None:
     imports = [found for found in ALL_IMPORTS if found.importer in IN_PROCESS_ENGINE]
     assert undeclared([i for i in imports if i.runs_at_import], _declared("server")) == []

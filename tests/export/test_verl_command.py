@@ -16,9 +16,11 @@ from searchr1.cli.export import export_app
 from searchr1.data.sets import VERL_PREFIX
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.export.verl.command import VerlExport, export_verl
+from searchr1.export.verl.settings import VERL_VERSION
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from tests.data.files import write_lines
 from tests.export.test_verl_settings import KEYS, flat
+from tests.test_repository import install_lines
 
 pytestmark = pytest.mark.torch
 
@@ -82,7 +84,7 @@ def test_every_key_in_file_and_script_is_verls(world: Path) -> None:
     assert {name for name, _ in flat(written)} <= KEYS
     lines = [line.strip() for line in (out / "run.sh").read_text("utf-8").splitlines()]
     named = {line.partition("=")[0] for line in lines if line.endswith("\\") and "=" in line}
-    assert len(named) == 6
+    assert len(named) == 8
     assert named <= KEYS
 
 
@@ -112,6 +114,8 @@ def test_the_script_hands_verl_its_own_folder(world: Path, tmp_path: Path) -> No
     assert arguments[:6] == ["-m", "verl.trainer.main_ppo", "--config-path", str(out), "--config-name", "verl"]
     assert f"reward.custom_reward_function.path={out / 'reward.py'}" in arguments
     assert "trainer.n_gpus_per_node=4" in arguments
+    assert f"trainer.rollout_data_dir={out / 'rollouts'}" in arguments
+    assert f"trainer.validation_data_dir={out / 'evaluations'}" in arguments
     assert arguments[-1] == "trainer.nnodes=2"
 
 
@@ -120,6 +124,13 @@ def test_without_test_questions_the_training_ones_are_repeated(world: Path) -> N
     assert pq.read_table(out / "test.parquet").num_rows == 2
     assert "no `eval_data`" in (out / "README.md").read_text("utf-8")
     assert yaml.safe_load((out / "verl.yaml").read_text("utf-8"))["trainer"]["test_freq"] == -1
+
+
+def test_the_folder_says_for_which_verl_it_is_and_what_to_install(world: Path) -> None:
+    readme = (exported(world) / "README.md").read_text("utf-8")
+    assert f"verl) {VERL_VERSION}" in readme
+    assert "`pip install .` in a checkout of searchr1" in readme
+    assert install_lines(readme) == ["."], "the package is on no index"
 
 
 def test_an_export_is_replaced_only_if_asked(world: Path) -> None:

@@ -1,5 +1,6 @@
 """The rollout inside verl: what it asks of verl's server, and the tokens, masks and logprobs that it hands back."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ class VerlServer:
     texts: list[str]
     tokenizer: Tokenizer
     stop_reason: str = "completed"
+    notes: list[tuple[int, int]] = field(default_factory=list)
+    """First and last step whose weights sampled each completion, where verl tells."""
     asked: list[tuple[str, list[int], dict[str, Any]]] = field(default_factory=list)
 
     async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
@@ -58,16 +61,24 @@ class VerlServer:
             token_ids=ids,
             log_probs=[-0.5] * len(ids) if sampling_params["logprobs"] else None,
             stop_reason=self.stop_reason,
-            extra_fields={"global_steps": 3},
+            extra_fields={"global_steps": 3} | self._weights(),
         )
+
+    def _weights(self) -> dict[str, int]:
+        if not self.notes:
+            return {}
+        oldest, newest = self.notes.pop(0)
+        return {"min_global_steps": oldest, "max_global_steps": newest}
 
 
 class OneRetriever:
     queries: list[tuple[str, int]]
+    made = 0
 
     def __init__(self, url: str) -> None:
         assert url == "http://127.0.0.1:8000/retrieve"
         type(self).queries = []
+        type(self).made += 1
 
     async def search(self, query: str, k: int, deadline_s: float) -> SearchOutcome:
         self.queries.append((query, k))
@@ -95,9 +106,13 @@ def inside_verl(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(agent_loop, "RetrieveClient", OneRetriever)
-    agent_loop.load_tokenizer.cache_clear()
+    monkeypatch.setattr(OneRetriever, "made", 0)
+    shared: tuple[Any, ...] = (agent_loop.load_tokenizer, agent_loop.shared_retriever)
+    for cached in shared:
+        cached.cache_clear()
     yield
-    agent_loop.load_tokenizer.cache_clear()
+    for cached in shared:
+        cached.cache_clear()
 
 
 def loop(server: VerlServer, model: Path, **changes: Any) -> SearchLoop:
@@ -152,6 +167,26 @@ async def test_a_search_and_an_answer(model: Path, tokenizer: Tokenizer) -> None
         "include_stop_str_in_output": True,
         "logprobs": True,
     }
+
+
+async def test_trajectories_share_one_client_of_the_retriever(model: Path, tokenizer: Tokenizer) -> None:
+    """verl makes a loop for each of a step's thousands of trajectories; each with a pool would open as many."""
+    loops = [loop(VerlServer([SEARCH, ANSWER], tokenizer), model) for _ in range(8)]
+    await asyncio.gather(*(each.run(dict(SAMPLING), **ROW) for each in loops))
+    assert OneRetriever.queries == [("Mali", 3)] * 8
+    assert OneRetriever.made == 1
+
+
+def test_another_event_loop_gets_a_client_of_its_own(model: Path, tokenizer: Tokenizer) -> None:
+    for _ in range(2):
+        asyncio.run(loop(VerlServer([SEARCH, ANSWER], tokenizer), model).run(dict(SAMPLING), **ROW))
+    assert OneRetriever.made == 2
+
+
+async def test_verls_notes_tell_the_oldest_and_the_newest_weights(model: Path, tokenizer: Tokenizer) -> None:
+    server = VerlServer([SEARCH, ANSWER], tokenizer, notes=[(3, 3), (4, 5)])
+    output = await loop(server, model).run(dict(SAMPLING), **ROW)
+    assert (output.extra_fields["min_global_steps"], output.extra_fields["max_global_steps"]) == (3, 5)
 
 
 async def test_what_was_sampled_past_the_answer_is_dropped(model: Path, tokenizer: Tokenizer) -> None:

@@ -9,6 +9,7 @@ import pytest
 from searchr1.errors import ConfigurationError
 from searchr1.export.verl.settings import (
     VERL_COMMIT,
+    VERL_VERSION,
     check,
     departures,
     loop_settings,
@@ -53,6 +54,7 @@ def verl(algorithm: str = "ppo", num_train_questions: int = 5120, **sections: An
 def test_verl_has_every_name_that_is_written(algorithm: str) -> None:
     written = verl(algorithm, lora={}, eval_data="atlas", loss={"importance_cap": 2.0, "over": "constant"})
     assert VERL_COMMIT in RECORDED
+    assert VERL_VERSION in RECORDED
     assert set(written) <= KEYS
 
 
@@ -111,6 +113,38 @@ def test_sizes_and_rates() -> None:
     }
     assert {name: written[name] for name in expected} == expected
     assert verl("ppo", num_train_questions=3, num_steps=25)["trainer.total_epochs"] == 25
+
+
+@pytest.mark.parametrize(
+    ("asked", "trajectory", "given"),
+    [(32_768, 4096, 16_384), (12_000, 4096, 12_000), (100, 4096, 6144), (8192, 20_000, 22_048)],
+)
+def test_a_pass_has_the_tokens_of_a_trajectory_and_no_more_than_verls_logits_allow(
+    asked: int, trajectory: int, given: int
+) -> None:
+    sections: dict[str, Any] = {
+        "optimizer": {"max_tokens_per_pass": asked},
+        "rollout": {"max_trajectory_tokens": trajectory},
+    }
+    written = verl("ppo", **sections)
+    assert written["actor_rollout_ref.actor.ppo_max_token_len_per_gpu"] == given
+    assert written["critic.ppo_max_token_len_per_gpu"] == given
+    told = any("max_tokens_per_pass" in line for line in departures(config("ppo", **sections)))
+    assert told == (given != asked)
+
+
+def test_what_waits_in_the_hosts_memory_and_what_is_kept() -> None:
+    written = verl("ppo")
+    offloaded = {name for name, value in written.items() if name.endswith("_offload") and value}
+    assert offloaded == {
+        "actor_rollout_ref.actor.fsdp_config.param_offload",
+        "actor_rollout_ref.actor.fsdp_config.optimizer_offload",
+        "actor_rollout_ref.ref.fsdp_config.param_offload",
+        "critic.fsdp.param_offload",
+        "critic.fsdp.optimizer_offload",
+    }
+    assert written["actor_rollout_ref.actor.fsdp_config.dtype"] == written["critic.fsdp.dtype"] == "bfloat16"
+    assert written["trainer.max_actor_ckpt_to_keep"] == written["trainer.max_critic_ckpt_to_keep"] == 3
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ awaits its ``run``. Prompt, observations, bounds and masks are then those of ser
 trains is served as it is. Source of the interface: ``verl/experimental/agent_loop/agent_loop.py``.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from functools import lru_cache
 from typing import Any, Protocol
 from uuid import uuid4
@@ -23,8 +23,21 @@ from searchr1.retrieval.providers.retrieve import RetrieveClient
 from searchr1.rollout import start_rollout_of_message
 from searchr1.tokenizer import Tokenizer
 
+OLDEST_WEIGHTS = "min_global_steps"
+"""verl's name for the step whose weights sampled a trajectory's first tokens."""
+
 load_tokenizer = lru_cache(maxsize=1)(Tokenizer.load)
 """Loads a tokenizer once for all loops of a process: verl makes a loop for each trajectory, all of the same model."""
+
+
+@lru_cache(maxsize=1)
+def shared_retriever(url: str, loop: asyncio.AbstractEventLoop) -> RetrieveClient:
+    """Return the retriever's one client in a process, so that trajectories share a bounded pool of connections.
+
+    Connections belong to an event loop, of which verl's workers have one for as long as they live. Nobody closes the
+    client; it ends with the process.
+    """
+    return RetrieveClient(url)
 
 
 class Server(Protocol):
@@ -60,7 +73,7 @@ class ServerEngine:
             "logprobs": params.logprobs,
         }
         output = await self._server.generate(session, prompt_ids=list(prompt_ids), sampling_params=sampling)
-        self.extra_fields |= output.extra_fields
+        self._keep(output.extra_fields)
         ids = tuple(output.token_ids)
         if output.stop_reason == "aborted":  # By verl, on purpose: it is not to be asked for again.
             raise EngineError("verl aborted the completion")
@@ -69,6 +82,13 @@ class ServerEngine:
         ends = [at + len(stop) for stop in params.stop if (at := text.find(stop)) >= 0]
         finish: FinishReason = "stop" if ends or len(ids) < params.max_tokens else "length"
         yield Chunk(text[: min(ends, default=len(text))], ids, finish, logprobs)
+
+    def _keep(self, notes: dict[str, Any]) -> None:
+        """Keep verl's notes on a completion; where weights changed between turns, the oldest count as the oldest."""
+        oldest = self.extra_fields.get(OLDEST_WEIGHTS, notes.get(OLDEST_WEIGHTS))
+        self.extra_fields |= notes
+        if oldest is not None:
+            self.extra_fields[OLDEST_WEIGHTS] = oldest
 
 
 class SearchLoop:
@@ -141,8 +161,8 @@ class SearchLoop:
             search_timeout_s=self._search_timeout_s,
             logprobs=bool(sampling_params.get("logprobs")),
         )
-        async with aclosing(RetrieveClient(self._retriever)) as retriever:
-            driven = await drive_to_end(rollout, engine, retriever, options, stats)
+        retriever = shared_retriever(self._retriever, asyncio.get_running_loop())
+        driven = await drive_to_end(rollout, engine, retriever, options, stats)
         if driven.engine_error is not None:
             raise driven.engine_error
 

@@ -11,7 +11,7 @@ from searchr1.data.prepare import PrepareConfig, PrepareReport, prepare
 from searchr1.data.sources import DATA_DIR
 from searchr1.errors import ConfigurationError
 from searchr1.export.verl import reward as reward_file
-from searchr1.export.verl.settings import VERL_COMMIT, check, departures, loop_settings, settings
+from searchr1.export.verl.settings import VERL_VERSION, check, departures, loop_settings, settings
 from searchr1.files import whole_file
 from searchr1.trainer.rl.config import TrainConfig, load_config
 
@@ -108,6 +108,8 @@ exec python3 -m verl.trainer.main_ppo --config-path "$here" --config-name {Path(
     reward.custom_reward_function.path="$here/reward.py" \\
     trainer.n_gpus_per_node="${{NUM_GPUS:-8}}" \\
     trainer.default_local_dir="$here/checkpoints" \\
+    trainer.rollout_data_dir="$here/rollouts" \\
+    trainer.validation_data_dir="$here/evaluations" \\
     "$@"
 """
 
@@ -116,12 +118,14 @@ def _readme(config: TrainConfig) -> str:
     said = "\n".join(f"* {line}" for line in departures(config))
     return f"""# {config.out_dir.name}, for verl
 
-Written by `searchr1 export verl` for [verl](https://github.com/verl-project/verl) at commit
-`{VERL_COMMIT[:12]}` (0.10.0.dev); earlier versions name some settings otherwise.
+Written by `searchr1 export verl` for [verl](https://github.com/verl-project/verl) {VERL_VERSION}; versions before 0.9
+name some settings otherwise.
 
-1. In verl's environment: `pip install .` in a checkout of searchr1. Its rollout is the one that `searchr1 serve` runs.
+1. In verl's environment, on every node: `pip install .` in a checkout of searchr1, or `pip install` with the path of
+   its wheel. It is on no package index. Its rollout is the one that `searchr1 serve` runs.
 2. Have the retriever answer at `{config.retriever}`, from every node.
-3. `NUM_GPUS=8 bash run.sh`. Further arguments are verl's own.
+3. `NUM_GPUS=8 bash run.sh`. Further arguments are verl's own: `trainer.nnodes=2` on a Ray cluster of two machines
+   that both see this folder.
 
 | file | holds |
 |---|---|
@@ -130,11 +134,15 @@ Written by `searchr1 export verl` for [verl](https://github.com/verl-project/ver
 | `{LOOP_CONFIG}` | the rollout: `<search>` and `<answer>` tags in the text, with their bounds; no tool calls |
 | `reward.py` | `{config.reward}` as `compute_score`; needs the standard library alone |
 | `run.sh` | starts verl with all of these |
+| `checkpoints/` | written by verl: the last saves |
+| `rollouts/`, `evaluations/` | written by verl: rollouts with their scores; none with `trainer.rollout_data_dir=null` |
 
 ## What verl does otherwise
 
 {said}
-* The micro-batches, the parallel layout and the place of each model are verl's; add what your machines need.
+* The parallel layout is verl's. Weights and optimizer states wait in the host's memory while vLLM samples, as in the
+  reference's scripts; where the GPUs have room, `actor_rollout_ref.actor.fsdp_config.param_offload=false` and its like
+  (`optimizer_offload`, `actor_rollout_ref.ref.fsdp_config`, `critic.fsdp`) save the way there and back.
 * Checkpoints lie in `checkpoints/`, in verl's layout. This makes `merged`, for `searchr1 serve --model merged`:
   `python3 -m verl.model_merger merge --backend fsdp --target_dir merged --local_dir $CHECKPOINT`,
   where `$CHECKPOINT` is `checkpoints/global_step_{config.num_steps}/actor`.

@@ -1,6 +1,7 @@
 """A training run's fields under verl's names.
 
-Source: ``verl/trainer/config/_generated_ppo_trainer.yaml`` and the code that reads it, at ``VERL_COMMIT``.
+Source: ``verl/trainer/config/_generated_ppo_trainer.yaml`` and the code that reads it, at ``VERL_COMMIT``; the release
+``VERL_VERSION`` has the same names, and ``scripts/check-verl`` runs an export in it.
 """
 
 from pathlib import PurePath
@@ -13,6 +14,9 @@ from searchr1.trainer.rl.config import TrainConfig
 VERL_COMMIT = "1dda039b9c6311889a9c9a26040677e1254814f9"
 """The commit of github.com/verl-project/verl at which the names were read: 22 August 2026 (0.10.0.dev)."""
 
+VERL_VERSION = "0.9.1"
+"""The release of verl that an export is checked with."""
+
 LOOP = "searchr1"
 """The name by which verl knows our agent loop."""
 LOOP_CLASS = "searchr1.export.verl.agent_loop.SearchLoop"
@@ -20,6 +24,13 @@ MAX_PROMPT_TOKENS = 2048
 """Upstream's ``data.max_start_length``; a longer question's prompt would be cut from the left."""
 NO_DUAL_CLIP = 1e9
 """A bound that clips nothing: verl also clips the loss of very unlikely tokens (dual-clip PPO), at 3; we do not."""
+MAX_TOKENS_PER_PASS = 16_384
+"""Tokens of a pass in verl, at most: it has the logits of all of them in memory at once, observations' included, where
+ours are of some sampled tokens at a time."""
+CHECKPOINTS_KEPT = 3
+"""Saves that verl keeps: one of a 7B model has 80 GB and more, and the last one may be of a policy that broke down."""
+OFFLOADED = {"param_offload": True, "optimizer_offload": True}
+"""Weights and optimizer states wait in the host's memory while vLLM samples, as in the reference's scripts."""
 
 _OVER = {"token": "token-mean", "sequence": "seq-mean-token-mean", "constant": "seq-mean-token-sum-norm"}
 
@@ -55,7 +66,7 @@ def settings(config: TrainConfig, num_train_questions: int) -> dict[str, Any]:
         "actor_rollout_ref": {
             "model": _model(config),
             "actor": _actor(config),
-            "ref": {"log_prob_use_dynamic_bsz": True},
+            "ref": {"log_prob_use_dynamic_bsz": True, "fsdp_config": {"param_offload": True}},
             "rollout": _rollout(config),
         },
         "critic": _critic(config),
@@ -105,6 +116,12 @@ def departures(config: TrainConfig) -> list[str]:
         )
     if optimizer.warmup and optimizer.num_minibatches * optimizer.num_epochs > 1:
         said.append("verl's learning rate rises once a step, ours once a minibatch; both end at the same share.")
+    if _tokens_per_pass(config) != optimizer.max_tokens_per_pass:
+        said.append(
+            f"`ppo_max_token_len_per_gpu` is {_tokens_per_pass(config)}, where `optimizer.max_tokens_per_pass` is "
+            f"{optimizer.max_tokens_per_pass}: verl has all logits of a pass in memory at once, and takes no pass that "
+            "is shorter than a trajectory."
+        )
     if rollout.engine != "vllm" or rollout.engine_urls:
         said.append("`rollout.engine` and `rollout.engine_urls` do not carry over: verl starts vLLM itself.")
     if loss.importance_cap is not None:
@@ -171,7 +188,8 @@ def _actor(config: TrainConfig) -> dict[str, Any]:
         "kl_loss_coef": loss.kl_coef,
         "kl_loss_type": "low_var_kl",
         "data_loader_seed": config.seed,
-        "fsdp_config": {"dtype": optimizer.dtype},
+        "entropy_from_logits_with_chunking": True,
+        "fsdp_config": {"dtype": optimizer.dtype} | OFFLOADED,
     }
 
 
@@ -209,7 +227,7 @@ def _critic(config: TrainConfig) -> dict[str, Any]:
         "use_dynamic_bsz": True,
         "ppo_max_token_len_per_gpu": _tokens_per_pass(config),
         "cliprange_value": config.loss.value_clip,
-        "fsdp": {"dtype": optimizer.dtype},
+        "fsdp": {"dtype": optimizer.dtype} | OFFLOADED,
     }
 
 
@@ -234,7 +252,8 @@ def questions_per_minibatch(config: TrainConfig) -> int:
 
 def _tokens_per_pass(config: TrainConfig) -> int:
     """Return the tokens of one pass, at least those of one trajectory: verl refuses fewer."""
-    return max(config.optimizer.max_tokens_per_pass, MAX_PROMPT_TOKENS + config.rollout.max_trajectory_tokens)
+    wanted = min(config.optimizer.max_tokens_per_pass, MAX_TOKENS_PER_PASS)
+    return max(wanted, MAX_PROMPT_TOKENS + config.rollout.max_trajectory_tokens)
 
 
 def _trainer(config: TrainConfig, num_train_questions: int) -> dict[str, Any]:
@@ -245,6 +264,8 @@ def _trainer(config: TrainConfig, num_train_questions: int) -> dict[str, Any]:
         "total_epochs": -(-config.num_steps // steps_per_epoch),
         "critic_warmup": config.optimizer.critic_only_steps,
         "save_freq": config.save_every_steps,
+        "max_actor_ckpt_to_keep": CHECKPOINTS_KEPT,
+        "max_critic_ckpt_to_keep": CHECKPOINTS_KEPT,
         "test_freq": config.eval_every_steps if evaluated else -1,
         "val_before_train": evaluated,
         "nnodes": 1,
