@@ -63,6 +63,7 @@ def _setup(args: argparse.Namespace) -> Setup:
         concurrency=args.concurrency,
         command=shlex.join(["python", "-m", "loadtests.seven", *sys.argv[1:]]),
         made=pairs(args.made),
+        profiles=pairs(args.profile),
     )
 
 
@@ -97,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     second.add_argument(
         "--made", action="append", default=[], metavar="NAME=WORDS", help="how a checkpoint was made, for the page"
+    )
+    second.add_argument(
+        "--profile", action="append", default=[], metavar="NAME=PROFILE", help="format of a checkpoint: r1=r1"
     )
     second.add_argument("--rows", help=f"names with commas between; by default all: {','.join(r.name for r in ROWS)}")
     second.add_argument("--per-set", type=int, help="a sample: so many questions of each set")

@@ -49,6 +49,8 @@ class Setup:
     command: str = ""
     made: Mapping[str, str] = field(default_factory=dict)
     """How checkpoints were made, by their names."""
+    profiles: Mapping[str, str] = field(default_factory=dict)
+    """Formats of checkpoints that were trained in another one than Search-R1's, by their names."""
     progress: bool = True
 
     def lacks(self, row: Row) -> str | None:
@@ -197,6 +199,7 @@ def _recorded(setup: Setup, one: Pass) -> dict[str, Any]:
         "digest": _digest_of(setup.checkpoints[row.checkpoint].resolve()),
         "retriever": row.searched,
         "baseline_format": row.baseline_format,
+        **({"profile": profile} if (profile := setup.profiles.get(row.checkpoint)) else {}),
     }
 
 
@@ -216,8 +219,9 @@ def _is_measured(setup: Setup, one: Pass) -> bool:
 
 
 def _settings(setup: Setup, checkpoint: str, retriever: str) -> Settings:
-    """Return the settings of the environment with one checkpoint and one retriever."""
-    return Settings.load(model=str(setup.checkpoints[checkpoint].resolve()), retriever=retriever)
+    """Return the settings of the environment with one checkpoint, its format, and one retriever."""
+    profile = {"profile": name} if (name := setup.profiles.get(checkpoint)) else {}
+    return Settings.load(model=str(setup.checkpoints[checkpoint].resolve()), retriever=retriever, **profile)
 
 
 def _chosen_settings() -> Iterator[str]:

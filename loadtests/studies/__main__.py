@@ -22,7 +22,7 @@ from loadtests.seven.__main__ import pairs
 from loadtests.studies.commands import Choices
 from loadtests.studies.plan import STUDIES, Run, Study, all_runs, runs_of
 from loadtests.studies.running import read_done, run_all
-from loadtests.studies.scoring import score, test_of
+from loadtests.studies.scoring import exam_of, score
 from searchr1.errors import SearchR1Error
 
 
@@ -68,8 +68,8 @@ def scored(args: argparse.Namespace) -> None:
         starts = dict.fromkeys(run.start for run in runs if read_done(run.folder(args.out)) is not None)
         codes = [subprocess.run([*_same_command(), "--of", start], check=False).returncode for start in starts]
         sys.exit(max(codes, default=0))
-    test = test_of(args.world, args.questions, args.retriever, args.num, args.concurrency)
-    asyncio.run(score(test, args.of, runs, _choices(args)))
+    exam = exam_of(args.world, args.questions, args.retriever, args.num, args.concurrency)
+    asyncio.run(score(exam, args.of, runs, _choices(args)))
 
 
 def _same_command() -> list[str]:

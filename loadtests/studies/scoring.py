@@ -28,7 +28,7 @@ START = "start"
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Exam:
     """The questions of a world, and what they are asked with."""
 
     world: World
@@ -54,7 +54,7 @@ def start_named(world: str, start: str, top_k: int) -> str:
     return f"{world}-{start}-{START}" + ("" if top_k == 3 else f"-top{top_k}")
 
 
-def test_questions(world: World, file: Path, num: int | None) -> tuple[Asked, ...]:
+def exam_questions(world: World, file: Path, num: int | None) -> tuple[Asked, ...]:
     """Return the test questions of a world: of Atlas ``num`` in all, of others ``num`` of each set; None means all.
 
     Raises:
@@ -73,7 +73,7 @@ def _of_atlas(asked: AtlasQuestion) -> Asked:
 
 
 async def score(
-    test: Test, start: str, runs: Sequence[Run], choices: Choices, tell: Callable[[str], None] = print
+    exam: Exam, start: str, runs: Sequence[Run], choices: Choices, tell: Callable[[str], None] = print
 ) -> None:
     """Answer the questions with the start ``start`` and with the checkpoints of those of its ``runs`` that are done.
 
@@ -82,24 +82,24 @@ async def score(
     Raises:
         SearchR1Error: the engine or the index can't be opened, or the engine fails again and again.
     """
-    out, folder = choices.out, choices.start_of(test.world, start)
-    write_places(scores_folder(out), test.questions)
+    out, folder = choices.out, choices.start_of(exam.world, start)
+    write_places(scores_folder(out), exam.questions)
     done = [run for run in runs if run.start == start and read_done(run.folder(out)) is not None]
     start_top_k = done[0].arm.top_k if done else 3
-    passes = [(start_named(test.world.name, start, start_top_k), folder, start_top_k)]
+    passes = [(start_named(exam.world.name, start, start_top_k), folder, start_top_k)]
     passes += [(run.name, run.folder(out) / "checkpoint", run.arm.top_k) for run in done]
-    todo = [one for one in passes if not _is_scored(test, out, one[0], one[1])]
-    tell(f"{test.world.name}, {start}: {len(passes) - len(todo)} scored before, {len(todo)} to score")
+    todo = [one for one in passes if not _is_scored(exam, out, one[0], one[1])]
+    tell(f"{exam.world.name}, {start}: {len(passes) - len(todo)} scored before, {len(todo)} to score")
     if not todo:
         return
-    settings = _settings(test, folder, choices)
+    settings = _settings(exam, folder, choices)
     async with open_tools(settings) as tools:
         for name, checkpoint, top_k in todo:
-            await _score(test, out, name, checkpoint, top_k, settings, tools)
+            await _score(exam, out, name, checkpoint, top_k, settings, tools)
 
 
 async def _score(
-    test: Test, out: Path, name: str, checkpoint: Path, top_k: int, settings: Settings, tools: Tools
+    exam: Exam, out: Path, name: str, checkpoint: Path, top_k: int, settings: Settings, tools: Tools
 ) -> None:
     if not isinstance(tools.engine, TakesWeights):
         raise ConfigurationError("scores need an engine that takes other weights: leave SEARCHR1_ENGINE_URL out")
@@ -112,15 +112,15 @@ async def _score(
         method_options(settings, options, "search-r1"),
         model=name,
         record_options=recorded,
-        concurrency=test.concurrency,
+        concurrency=exam.concurrency,
     )
-    questions = [asked.question for asked in test.questions]
-    await one_pass(name, questions, asker, recorded, scores_file(out, name), test.progress)
+    questions = [asked.question for asked in exam.questions]
+    await one_pass(name, questions, asker, recorded, scores_file(out, name), exam.progress)
 
 
-def _is_scored(test: Test, out: Path, name: str, checkpoint: Path) -> bool:
+def _is_scored(exam: Exam, out: Path, name: str, checkpoint: Path) -> bool:
     records = read_scores(out, name)
-    asked = {one.question.id for one in test.questions}
+    asked = {one.question.id for one in exam.questions}
     right = {record.id for record in records if not record.failed}
     return asked <= right and records[0].options.get("digest") == digest_of(checkpoint)
 
@@ -133,15 +133,19 @@ def read_scores(out: Path, name: str) -> list[Record]:
         return []
 
 
-def _settings(test: Test, start: Path, choices: Choices) -> Settings:
+def _settings(exam: Exam, start: Path, choices: Choices) -> Settings:
     """Return the settings of the environment with the bounds of the rollouts that the runs were trained by."""
-    plain = Run(test.world.name, START, 0, Arm("GRPO"))
+    plain = Run(exam.world.name, START, 0, Arm("GRPO"))
     rollout = read_config(choices.config_of(plain)).get("rollout") or {}
     bounds = {name: rollout[name] for name in _LIMITS if name in rollout}
-    return Settings.load(model=str(start.resolve()), retriever=test.retriever, **bounds)
+    return Settings.load(model=str(start.resolve()), retriever=exam.retriever, **bounds)
 
 
-def test_of(world: str, file: Path, retriever: str, num: int | None, concurrency: int) -> Test:
-    """Return the test of a world. Raises ``DatasetError`` for questions that can't be read."""
+def exam_of(world: str, file: Path, retriever: str, num: int | None, concurrency: int) -> Exam:
+    """Return the test questions of a world, and what they are asked with.
+
+    Raises:
+        DatasetError: the questions can't be read.
+    """
     found = world_named(world)
-    return Test(found, test_questions(found, file, num), retriever, concurrency)
+    return Exam(found, exam_questions(found, file, num), retriever, concurrency)
