@@ -44,8 +44,12 @@ def run(args: argparse.Namespace) -> None:
     """Measure rows. A SIGTERM ends it as an interrupt does: what was answered is kept, and no engine is left behind."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows = [row_named(name) for name in args.rows.split(",")] if args.rows else ROWS
-    if not asyncio.run(measure(_setup(args), rows)):
+    if not asyncio.run(measure(_setup(args), rows, _tell)):
         sys.exit("some rows were not measured: the same command goes on")
+
+
+def _tell(line: str) -> None:
+    print(line, flush=True)
 
 
 def _setup(args: argparse.Namespace) -> Setup:

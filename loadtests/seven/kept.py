@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from loadtests.seven.questions import Asked
+from searchr1.errors import ConfigurationError
 from searchr1.files import whole_file
 
 _DIGESTED = ("*.safetensors", "config.json", "tokenizer.json", "chat_template.jinja")
@@ -89,8 +90,13 @@ def begun(out: Path, kept: Kept) -> Kept:
     """Write ``kept`` with a session more than it had, which begins now, and return it.
 
     A session that was killed ended when it last wrote a record.
+
+    Raises:
+        ConfigurationError: there are results of another checkpoint.
     """
     before = next((one for one in read_kept(out) if one.name == kept.name), None)
+    if before is not None and before.digest != kept.digest:
+        raise ConfigurationError(f"{out} holds results of another checkpoint for {kept.name}: give another folder")
     sessions = list(before.sessions) if before is not None else []
     records = records_file(out, kept.name)
     if sessions and sessions[-1][1] is None:

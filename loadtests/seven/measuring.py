@@ -96,7 +96,7 @@ def passes(rows: Sequence[Row], num_samples: int) -> list[Pass]:
     return greedy + [Pass(row, f"sampled-{n}", n) for n in range(1, num_samples + 1) for row in rows]
 
 
-async def measure(setup: Setup, rows: Sequence[Row], tell: Callable[[str], None] = print) -> bool:
+async def measure(setup: Setup, rows: Sequence[Row], tell: Callable[[str], None]) -> bool:
     """Measure every pass that was not measured yet; return whether none of them failed.
 
     Raises:

@@ -69,7 +69,7 @@ def scored(args: argparse.Namespace) -> None:
         codes = [subprocess.run([*_same_command(), "--of", start], check=False).returncode for start in starts]
         sys.exit(max(codes, default=0))
     exam = exam_of(args.world, args.questions, args.retriever, args.num, args.concurrency)
-    asyncio.run(score(exam, args.of, runs, _choices(args)))
+    asyncio.run(score(exam, args.of, runs, _choices(args), print))
 
 
 def _same_command() -> list[str]:

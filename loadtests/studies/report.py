@@ -61,7 +61,7 @@ def _study_part(study: Study, out: Path, docs: Path, places: Mapping[str, Place]
     outcomes = [_outcome(study, arm, out, places) for arm in study.arms]
     if not any(outcome.runs for outcome in outcomes):
         return ""
-    parts = [f"### {study.name}", study.asks, arms_table(study, outcomes, out, places)]
+    parts = [f"### {study.name}", study.asks, arms_table(study, outcomes, out, places), _command(outcomes, out)]
     curved = {
         outcome.arm.label: [folder for run in outcome.runs if _has_curves(folder := run.folder(out))]
         for outcome in outcomes
@@ -71,6 +71,13 @@ def _study_part(study: Study, out: Path, docs: Path, places: Mapping[str, Place]
         plot_runs({label: folders for label, folders in curved.items() if folders}, docs / picture, metrics=CURVES)
         parts.append(f"![Curves: mean and range over seeds]({picture})")
     return "\n\n".join(parts)
+
+
+def _command(outcomes: Sequence[Outcome], out: Path) -> str:
+    """Tell the command of the first run that is done; the others differ in what tells the arms apart, and in seeds."""
+    done = next(done for outcome in outcomes for run in outcome.runs if (done := read_done(run.folder(out))))
+    seeds = sorted({run.seed for outcome in outcomes for run in outcome.runs})
+    return f"Seeds {', '.join(map(str, seeds))}. A run: `{done.command}`."
 
 
 def _has_curves(folder: Path) -> bool:

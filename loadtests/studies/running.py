@@ -61,7 +61,7 @@ async def run_all(
 
         async def work() -> None:
             for run in waiting:
-                with _named(under_way, run.name, bar):
+                with _named(under_way, run.name, bar.set_postfix_str):
                     code = await _train(run, commands[run.name], choices, at_once)
                 bar.update()
                 if code:
@@ -75,14 +75,14 @@ async def run_all(
 
 
 @contextlib.contextmanager
-def _named(under_way: list[str], name: str, bar: "tqdm[None]") -> Iterator[None]:
+def _named(under_way: list[str], name: str, show: Callable[[str], None]) -> Iterator[None]:
     under_way.append(name)
-    bar.set_postfix_str(", ".join(under_way))
+    show(", ".join(under_way))
     try:
         yield
     finally:
         under_way.remove(name)
-        bar.set_postfix_str(", ".join(under_way))
+        show(", ".join(under_way))
 
 
 async def _train(run: Run, command: Sequence[str], choices: Choices, at_once: int) -> int:

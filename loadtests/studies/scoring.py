@@ -73,7 +73,7 @@ def _of_atlas(asked: AtlasQuestion) -> Asked:
 
 
 async def score(
-    exam: Exam, start: str, runs: Sequence[Run], choices: Choices, tell: Callable[[str], None] = print
+    exam: Exam, start: str, runs: Sequence[Run], choices: Choices, tell: Callable[[str], None]
 ) -> None:
     """Answer the questions with the start ``start`` and with the checkpoints of those of its ``runs`` that are done.
 

@@ -61,11 +61,12 @@ def share_interval(scores: Sequence[Scored], *, resamples: int = RESAMPLES, seed
 
     Where all are 0 or all are 1 a bootstrap knows no spread: the interval is then Wilson's over the clusters.
     """
-    interval = bootstrap(scores, resamples=resamples, seed=seed)
-    if interval.mean not in (0.0, 1.0):
-        return interval
+    values = {score.value for score in scores}
+    if values not in ({0.0}, {1.0}):
+        return bootstrap(scores, resamples=resamples, seed=seed)
+    [value] = values
     num_clusters = len({(score.stratum, score.cluster) for score in scores})
-    return Interval(interval.mean, *wilson_interval(round(interval.mean * num_clusters), num_clusters))
+    return Interval(value, *wilson_interval(round(value * num_clusters), num_clusters))
 
 
 def paired_difference(
