@@ -1,10 +1,11 @@
 """The paper's table for a model of one's own, on questions and passages that are read from files by path.
 
     python -m loadtests.seven prepare OUT --corpus FILE --encoder FOLDER
+    python -m loadtests.seven closed-book --questions FILE --held-out FILE --output FILE
     python -m loadtests.seven run OUT --questions FILE --corpus FILE --bm25 index:OUT/bm25 --checkpoint base=DIR
     python -m loadtests.seven report OUT
 
-``prepare`` builds the indexes. ``run`` measures every row whose checkpoint and retriever are given, and skips what was
+``prepare`` builds the indexes; ``closed-book`` writes what the row SFT is trained on. ``run`` measures every row whose checkpoint and retriever are given, and skips what was
 measured before: run again, with more checkpoints, samples or questions, it goes on. ``report`` writes
 ``docs/results/seven.md``. ``rows.py`` lists the rows. Engine and loop are set by the server's own variables, such as
 ``SEARCHR1_KV_CACHE_GIB``.
@@ -18,6 +19,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from loadtests.seven.closed_book import write_closed_book
 from loadtests.seven.measuring import Setup, measure
 from loadtests.seven.oracle import oracle_passages
 from loadtests.seven.questions import read_questions, sampled
@@ -38,6 +40,11 @@ def prepare(args: argparse.Namespace) -> None:
     if args.encoder is not None and not dense.exists():
         info_dense = build_dense(args.corpus, dense, HuggingFaceEncoder(args.encoder))
         print(f"{dense}: {info_dense.passages:,} passages")
+
+
+def closed(args: argparse.Namespace) -> None:
+    """Write demonstrations of answers without a search."""
+    print(write_closed_book(args.questions, args.held_out, args.output))
 
 
 def run(args: argparse.Namespace) -> None:
@@ -91,6 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     first.add_argument("--corpus", type=Path, required=True, help="passages: JSON Lines, packed or not")
     first.add_argument("--encoder", type=Path, help="folder with model.onnx and tokenizer.json, for the dense index")
     first.set_defaults(do=prepare)
+    book = commands.add_parser("closed-book", help="write demonstrations of answers without a search")
+    book.add_argument("--questions", type=Path, required=True, help="to train on, such as train.jsonl.gz")
+    book.add_argument("--held-out", type=Path, action="append", required=True, help="questions to leave out")
+    book.add_argument("--output", type=Path, required=True, help="JSON Lines for searchr1 train sft")
+    book.set_defaults(do=closed)
     second = commands.add_parser("run", help="measure rows")
     second.add_argument("out", type=Path, help="folder for results")
     second.add_argument("--questions", type=Path, required=True, help="such as test.jsonl.gz")
@@ -98,13 +110,13 @@ def _parser() -> argparse.ArgumentParser:
     second.add_argument("--bm25", help="retriever, as `searchr1 serve` takes it: index:PATH")
     second.add_argument("--dense", help="retriever: dense:PATH?encoder=FOLDER")
     second.add_argument(
-        "--checkpoint", action="append", default=[], metavar="NAME=DIR", help="of base, start, sft, r1, ppo, grpo, …"
+        "--checkpoint", action="append", default=[], metavar="NAME=DIR", help="of base, form, hops, sft, r1, rejection, ppo, grpo"
     )
     second.add_argument(
         "--made", action="append", default=[], metavar="NAME=WORDS", help="how a checkpoint was made, for the page"
     )
     second.add_argument(
-        "--profile", action="append", default=[], metavar="NAME=PROFILE", help="format of a checkpoint: r1=r1"
+        "--profile", action="append", default=[], metavar="NAME=PROFILE", help="format of a checkpoint that has another than Search-R1's"
     )
     second.add_argument("--rows", help=f"names with commas between; by default all: {','.join(r.name for r in ROWS)}")
     second.add_argument("--per-set", type=int, help="a sample: so many questions of each set")

@@ -1,18 +1,20 @@
-"""The command of each run: its configuration, with what the arm, the scale and the command line have otherwise."""
+"""The commands of each run: its configuration, with what the arm, the scale and the command line have otherwise."""
 
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from loadtests.studies.plan import Run, World, world_named
+from loadtests.studies.plan import Run, World, runs_folder, world_named
 from searchr1.errors import ConfigurationError
 
 _LEAST_STEPS, _LEAST_QUESTIONS = 2, 2
+RIGHT = "right.jsonl"
+"""Right rollouts of a rejection sampling, in its run's folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +29,11 @@ class Choices:
     starts: Mapping[str, str] = field(default_factory=dict)
     """Folders of starts in place of the plan's, by name."""
     settings: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Settings of all runs of a world that are no fine-tuning: ``NAME=VALUE``."""
+    """Settings of all rollouts of a world: ``NAME=VALUE``."""
 
     def start_of(self, world: World, start: str) -> Path:
         """Return the folder of a start."""
-        return Path(self.starts.get(start) or world.starts[start])
+        return Path((self.starts.get(start) or world.starts[start]).format(runs=runs_folder(self.out)))
 
     def config_of(self, run: Run) -> str:
         """Return the configuration of a run, or the words of its fine-tuning."""
@@ -39,14 +41,32 @@ class Choices:
         return self.configs.get(f"{run.world}-{run.arm.algorithm}") or world.configs[run.arm.algorithm]
 
 
-def command_of(run: Run, choices: Choices) -> list[str]:
-    """Return the command line of a run; given again, it goes on.
+def commands_of(run: Run, choices: Choices) -> list[list[str]]:
+    """Return the command lines of a run, one after the other; given again, each goes on.
 
     Raises:
         ConfigurationError: its configuration can't be read.
     """
-    words = _fine_tuning(run, choices) if run.arm.algorithm == "fine-tuning" else _reinforcement(run, choices)
-    return [sys.executable, "-m", "searchr1.cli", "train", *words]
+    ours = [sys.executable, "-m", "searchr1.cli"]
+    if run.arm.algorithm == "sft":
+        return [[*ours, "train", *_fine_tuning(run, choices)]]
+    if run.arm.algorithm == "rejection":
+        return _rejection(run, choices, ours)
+    return [[*ours, "train", "run", *_reinforcement(run, choices, run.folder(choices.out))]]
+
+
+def _rejection(run: Run, choices: Choices, ours: list[str]) -> list[list[str]]:
+    """Return the commands that sample what GRPO's steps would, choose the right rollouts, and imitate them."""
+    sampled, right = run.folder(choices.out) / "sampled", run.folder(choices.out) / RIGHT
+    together = f"cat {shlex.quote(str(sampled / 'rollouts'))}/step-*.jsonl > {shlex.quote(str(sampled / 'all.jsonl'))}"
+    chosen = ["--correct", "--each", "1", "--output", str(right), "--overwrite"]
+    plain = replace(run, arm=replace(run.arm, algorithm="grpo"))
+    return [
+        [*ours, "train", "sample", *_reinforcement(plain, choices, sampled)],
+        ["sh", "-c", together],
+        [*ours, "export", "--input", str(sampled / "all.jsonl"), *chosen],
+        [*ours, "train", *_fine_tuning(run, choices)],
+    ]
 
 
 def _fine_tuning(run: Run, choices: Choices) -> list[str]:
@@ -55,22 +75,27 @@ def _fine_tuning(run: Run, choices: Choices) -> list[str]:
         "start": choices.start_of(world, run.start),
         "out": run.folder(choices.out),
         "seed": run.seed,
-        "steps": scaled(run.arm.num_steps or world.fine_tuning_steps, choices.scale, _LEAST_STEPS),
+        "steps": scaled(run.arm.num_steps or world.sft_steps, choices.scale, _LEAST_STEPS),
+        "right": run.folder(choices.out) / RIGHT,
     }
-    return [word.format(**given) for word in shlex.split(choices.config_of(run))]
+    words = [word.format(**given) for word in shlex.split(choices.config_of(run))]
+    return [*words, *_flags(run.arm.overrides)]
 
 
-def _reinforcement(run: Run, choices: Choices) -> list[str]:
+def _reinforcement(run: Run, choices: Choices, out: Path) -> list[str]:
     settings = [
         f"model={choices.start_of(world_named(run.world), run.start)}",
-        f"out_dir={run.folder(choices.out)}",
+        f"out_dir={out}",
         f"seed={run.seed}",
         *choices.settings.get(run.world, ()),
         *_sizes(run, choices),
         *run.arm.overrides,
     ]
-    flags = [word for setting in settings for word in ("--set", setting)]
-    return ["run", choices.config_of(run), "--no-progress", *flags]
+    return [choices.config_of(run), "--no-progress", *_flags(settings)]
+
+
+def _flags(settings: Sequence[str]) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
 
 
 def _sizes(run: Run, choices: Choices) -> list[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-Algorithm = Literal["grpo", "ppo", "fine-tuning"]
+Algorithm = Literal["grpo", "ppo", "sft", "rejection"]
+"""Ways to train. ``rejection`` samples what GRPO's steps would, and then is a fine-tuning on the right rollouts."""
 SEEDS = 3
 
 
@@ -18,7 +19,7 @@ class Arm:
     """What tells its runs' folders from those of the plain run of its algorithm."""
     algorithm: Algorithm = "grpo"
     overrides: tuple[str, ...] = ()
-    """Settings that differ from the configuration's: ``NAME=VALUE``."""
+    """Settings that differ from the configuration's: ``NAME=VALUE``. Those of ``sft`` are of its own file."""
     start: str | None = None
     """The start that it trains, where it is not the study's."""
     group_size: int | None = None
@@ -58,7 +59,12 @@ class Run:
 
     def folder(self, out: Path) -> Path:
         """Return the folder that it writes to."""
-        return out / "runs" / self.name
+        return runs_folder(out) / self.name
+
+
+def runs_folder(out: Path) -> Path:
+    """Return the folder of all runs."""
+    return out / "runs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +73,14 @@ class World:
 
     name: str
     configs: dict[Algorithm, str]
-    """Configuration files; of ``fine-tuning``, words of ``searchr1 train`` with ``{start}``, ``{out}``, ``{seed}`` and
-    ``{steps}`` in them."""
+    """Configuration files; of ``sft`` and ``rejection``, words of ``searchr1 train`` with ``{start}``, ``{out}``,
+    ``{seed}``, ``{steps}`` and ``{right}``, a file of right rollouts, in them."""
     starts: dict[str, str]
-    """Folders of checkpoints by name."""
+    """Folders of checkpoints by name; ``{runs}`` is the folder of all runs."""
     clusters: str
     """What questions that are answered alike share."""
-    fine_tuning_steps: int
-    """Steps of the clean fine-tuning."""
+    sft_steps: int
+    """Steps of a fine-tuning where it has so many of them: as many tokens as reinforcement learning samples, about."""
 
 
 WORLDS: tuple[World, ...] = (
@@ -83,33 +89,39 @@ WORLDS: tuple[World, ...] = (
         configs={
             "grpo": "configs/atlas-grpo.yaml",
             "ppo": "configs/atlas-ppo.yaml",
-            "fine-tuning": "warmup --start {start} --out {out} --max-steps {steps} --num-demonstrations 6000 "
+            "sft": "warmup --start {start} --out {out} --max-steps {steps} --num-demonstrations 6000 "
             "--muon-lr 0.003 --adamw-lr 3e-4 --processes 1 --seed {seed}",
+            "rejection": "sft configs/sft/smollm2-form.yaml --no-progress --set model={start} --set data=[{right}] "
+            "--set eval_data=null --set out_dir={out} --set num_epochs=2 --set seed={seed}",
         },
         starts={"weak": "runs/weak/checkpoint", "stage-one": "runs/weak-stage-one/checkpoint"},
         clusters="country",
-        fine_tuning_steps=120,
+        sft_steps=120,
     ),
     World(
         "realqa",
         configs={
             "grpo": "configs/smollm2-135m-grpo.yaml",
             "ppo": "configs/smollm2-135m-ppo.yaml",
-            "fine-tuning": "sft configs/sft/smollm2-format.yaml --no-progress --set model={start} --set out_dir={out} "
-            "--set max_steps={steps} --set seed={seed}",
+            "sft": "sft configs/sft/smollm2-form.yaml --no-progress --set model={start} --set out_dir={out} "
+            "--set num_epochs=null --set max_steps={steps} --set seed={seed}",
+            "rejection": "sft configs/sft/smollm2-form.yaml --no-progress --set model={start} --set data=[{right}] "
+            "--set eval_data=null --set out_dir={out} --set num_epochs=2 --set seed={seed}",
         },
         starts={
-            "format": "runs/smollm2-format/checkpoint",
-            "format-top1": "runs/smollm2-format-top1/checkpoint",
-            "format-top5": "runs/smollm2-format-top5/checkpoint",
+            "base": "models/smollm2",
+            "form": "runs/smollm2-form/checkpoint",
+            "form-top1": "runs/smollm2-form-top1/checkpoint",
+            "form-top5": "runs/smollm2-form-top5/checkpoint",
+            "closed": "{runs}/realqa-base-sft-closed-seed0/checkpoint",
         },
         clusters="article",
-        fine_tuning_steps=200,
+        sft_steps=200,
     ),
 )
 
 _GRPO, _PPO = Arm("GRPO"), Arm("PPO", algorithm="ppo")
-_NO_MASK = ("loss.mask_observations=false",)
+_NO_MASK, _NO_SEARCH = ("loss.mask_observations=false",), ("rollout.max_searches=0",)
 
 
 def _mask(world: str, start: str, plain: Arm) -> Study:
@@ -129,7 +141,7 @@ def _group(size: int) -> Arm:
 
 
 def _top(k: int) -> Arm:
-    return Arm(f"top-k {k}", f"top{k}", overrides=(f"rollout.top_k={k}",), start=f"format-top{k}", top_k=k)
+    return Arm(f"top-k {k}", f"top{k}", overrides=(f"rollout.top_k={k}",), start=f"form-top{k}", top_k=k)
 
 
 def _long(arm: Arm, num_steps: int) -> Arm:
@@ -145,15 +157,30 @@ def _controls(world: str, start: str) -> Study:
         (
             _GRPO,
             Arm("random reward", "random", overrides=("reward=random",)),
-            Arm("clean fine-tuning", algorithm="fine-tuning"),
+            Arm("clean fine-tuning", "clean", algorithm="sft"),
+            Arm("rejection sampling", algorithm="rejection"),
+            Arm("RL without search", "nosearch", overrides=_NO_SEARCH),
         ),
     )
 
 
 STUDIES: tuple[Study, ...] = (
-    _mask("realqa", "format", _GRPO),
-    _mask("realqa", "format", _PPO),
-    _controls("realqa", "format"),
+    Study(
+        "table-realqa",
+        "The checkpoints of the table: what does reinforcement learning add to the same budget of imitation?",
+        "realqa",
+        "form",
+        (
+            _GRPO,
+            _PPO,
+            Arm("rejection sampling", algorithm="rejection"),
+            Arm("SFT", "closed", algorithm="sft", overrides=("data=[data/starts/closed-book.jsonl]",), start="base"),
+            Arm("R1", "r1", overrides=_NO_SEARCH, start="closed"),
+        ),
+    ),
+    _mask("realqa", "form", _GRPO),
+    _mask("realqa", "form", _PPO),
+    _controls("realqa", "form"),
     _mask("atlas", "weak", _GRPO),
     _mask("atlas", "weak", _PPO),
     _controls("atlas", "weak"),
@@ -163,7 +190,7 @@ STUDIES: tuple[Study, ...] = (
         "long-realqa",
         "Which of the algorithms learns faster, and which of them collapses in a long run?",
         "realqa",
-        "format",
+        "form",
         (_long(_GRPO, 300), _long(_PPO, 300)),
     ),
     Study(
@@ -177,7 +204,7 @@ STUDIES: tuple[Study, ...] = (
         "top-k-realqa",
         "Are more passages per search better, each from a start that has read as many?",
         "realqa",
-        "format",
+        "form",
         # Three is what the configurations have, and what the plain start has read.
         (replace(_GRPO, label="top-k 3"), _top(1), _top(5)),
     ),
@@ -185,7 +212,7 @@ STUDIES: tuple[Study, ...] = (
         "group-size-realqa",
         "With as many rollouts a step, are a few large groups better than many small ones?",
         "realqa",
-        "format",
+        "form",
         # Groups of five are what the configurations have.
         (replace(_GRPO, label="groups of 5"), *(_group(size) for size in (1, 3, 10))),
     ),
@@ -193,7 +220,7 @@ STUDIES: tuple[Study, ...] = (
         "format-reward-realqa",
         "Does a reward for form beside the answer's help (v0.3, arXiv 2505.15117)?",
         "realqa",
-        "format",
+        "form",
         (replace(_GRPO, label="exact match"), Arm("format_v0_3", "format-reward", overrides=("reward=format_v0_3",))),
     ),
 )

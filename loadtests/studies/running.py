@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from loadtests.studies.commands import Choices, command_of
+from loadtests.studies.commands import Choices, commands_of
 from loadtests.studies.plan import Run
 from searchr1.files import whole_file
 
@@ -52,7 +53,7 @@ async def run_all(
     Raises:
         ConfigurationError: a configuration can't be read.
     """
-    commands = {run.name: command_of(run, choices) for run in runs}
+    commands = {run.name: commands_of(run, choices) for run in runs}
     waiting = iter([run for run in runs if read_done(run.folder(choices.out)) is None])
     failed: list[Run] = []
     under_way: list[str] = []
@@ -85,25 +86,35 @@ def _named(under_way: list[str], name: str, show: Callable[[str], None]) -> Iter
         show(", ".join(under_way))
 
 
-async def _train(run: Run, command: Sequence[str], choices: Choices, at_once: int) -> int:
-    """Run a command to its end, its words in the run's log; return its exit code, and keep that it is done."""
+async def _train(run: Run, commands: Sequence[Sequence[str]], choices: Choices, at_once: int) -> int:
+    """Run commands one after the other; return the exit code of the last one, and keep that the run is done."""
     folder, began = run.folder(choices.out), time.time()
     folder.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // at_once)
-    environment = {"OMP_NUM_THREADS": str(threads)} | os.environ
-    with (folder / "log").open("ab") as log:
-        log.write(f"$ {shlex.join(command)}\n".encode())
-        log.flush()
-        process = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log, env=environment)
+    for command in commands:
+        if code := await _ended(command, folder / "log", num_threads=max(1, (os.cpu_count() or 1) // at_once)):
+            return code
+    done = Done(" && ".join(map(_shown, commands)), run.seed, began, time.time())
+    with whole_file(folder / DONE) as file:
+        file.write(json.dumps(asdict(done)).encode())
+    return 0
+
+
+async def _ended(command: Sequence[str], log: Path, *, num_threads: int) -> int:
+    """Run a command to its end, what it says in ``log``; return its exit code."""
+    environment = {"OMP_NUM_THREADS": str(num_threads)} | os.environ
+    with log.open("ab") as file:
+        file.write(f"$ {_shown(command)}\n".encode())
+        file.flush()
+        process = await asyncio.create_subprocess_exec(*command, stdout=file, stderr=file, env=environment)
         try:
-            code = await process.wait()
+            return await process.wait()
         finally:
             await _stopped(process)
-    if code == 0:
-        done = Done(shlex.join(["python", *command[1:]]), run.seed, began, time.time())
-        with whole_file(folder / DONE) as file:
-            file.write(json.dumps(asdict(done)).encode())
-    return code
+
+
+def _shown(command: Sequence[str]) -> str:
+    """Return a command as a reader would type it."""
+    return shlex.join(["python" if word == sys.executable else word for word in command])
 
 
 async def _stopped(process: asyncio.subprocess.Process) -> None:

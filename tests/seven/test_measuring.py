@@ -19,7 +19,7 @@ from tests.support.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.torch
 
-NAMES = ("direct", "rag-bm25", "oracle", "r1", "start-bm25", "rag-start-bm25")
+NAMES = ("direct", "rag-bm25", "oracle", "r1", "form-bm25", "rag-form-bm25")
 
 
 @pytest.fixture(autouse=True)
@@ -38,11 +38,11 @@ def setup(tmp_path: Path, model_dir: Path) -> Setup:
     return Setup(
         out=tmp_path / "out",
         questions=tuple(questions),
-        checkpoints={"base": model_dir, "start": other, "r1": other},
+        checkpoints={"base": model_dir, "form": other, "r1": other},
         retrievers={"bm25": f"index:{tmp_path / 'index'}"},
         gold=oracle_passages(questions, corpus),
         command="python -m loadtests.seven run OUT",
-        made={"start": "a short SFT"},
+        made={"form": "a short SFT"},
         concurrency=4,
         progress=False,
     )
@@ -68,7 +68,7 @@ async def test_rows_are_measured_once_and_go_on(setup: Setup, monkeypatch: pytes
     assert kept.keys() == set(NAMES)
     assert all(one.is_finished and one.wall_s > 0 and one.command for one in kept.values())
     assert kept["direct"].digest == digest_of(setup.checkpoints["base"]) != ""
-    assert (kept["start-bm25"].made, kept["r1"].made, kept["direct"].made) == ("a short SFT", "RL without search", "")
+    assert (kept["form-bm25"].made, kept["r1"].made, kept["direct"].made) == ("a short SFT", "RL without search", "")
     assert "SEARCHR1_ENGINE=transformers" in kept["direct"].made_with["engine"]
     assert len(read_places(setup.out)) == 4
     assert len(read_results(setup.out).rows) == 6
@@ -93,7 +93,7 @@ async def test_rows_are_measured_once_and_go_on(setup: Setup, monkeypatch: pytes
 
 def ordered() -> list[str]:
     """The rows as they are measured: checkpoint by checkpoint."""
-    return ["direct", "rag-bm25", "oracle", "r1", "start-bm25", "rag-start-bm25"]
+    return ["direct", "rag-bm25", "oracle", "r1", "form-bm25", "rag-form-bm25"]
 
 
 async def test_what_a_row_lacks_is_told(setup: Setup) -> None:
@@ -115,7 +115,7 @@ async def test_records_of_other_weights_are_no_results_of_these(setup: Setup) ->
     rows, told = [row_named("direct")], list[str]()
     assert await measure(setup, rows, told.append)
     # Another folder under the same name: its records may not be mixed with those that are there.
-    other = setup.checkpoints["start"]
+    other = setup.checkpoints["form"]
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
     told.clear()
     assert not await measure(replace(setup, checkpoints={"base": other}), rows, told.append)
@@ -124,9 +124,9 @@ async def test_records_of_other_weights_are_no_results_of_these(setup: Setup) ->
 
 
 def test_greedy_passes_come_first_and_samples_have_seeds() -> None:
-    rows = [row_named(name) for name in ("start-bm25", "direct", "rag-start-bm25")]
+    rows = [row_named(name) for name in ("form-bm25", "direct", "rag-form-bm25")]
     found = passes(rows, 2)
-    assert [one.name for one in found[:3]] == ["start-bm25.greedy", "rag-start-bm25.greedy", "direct.greedy"]
+    assert [one.name for one in found[:3]] == ["form-bm25.greedy", "rag-form-bm25.greedy", "direct.greedy"]
     assert {(one.sampling, one.seed) for one in found} == {("greedy", None), ("sampled-1", 1), ("sampled-2", 2)}
     assert found[0].options == {"temperature": 0.0, "top_k": 3}
     assert found[3].options == {"temperature": 1.0, "top_k": 3, "seed": 1}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from loadtests.studies import __main__ as command
-from loadtests.studies.commands import Choices, command_of, scaled
+from loadtests.studies.commands import Choices, commands_of, scaled
 from loadtests.studies.plan import STUDIES, WORLDS, Run, Study, all_runs, runs_of, world_named
 from searchr1.errors import ConfigurationError
 
@@ -25,6 +25,12 @@ def study_named(name: str) -> Study:
     return next(study for study in STUDIES if study.name == name)
 
 
+def command_of(run: Run, choices: Choices) -> list[str]:
+    """The one command of a run."""
+    [command] = commands_of(run, choices)
+    return command
+
+
 def settings_of(run: Run, choices: Choices) -> dict[str, str]:
     """Settings that a run's command gives, by name."""
     words = command_of(run, choices)
@@ -33,10 +39,10 @@ def settings_of(run: Run, choices: Choices) -> dict[str, str]:
 
 def test_the_papers_studies_are_there_with_their_seeds() -> None:
     begins = {study.name.partition("-")[0] for study in STUDIES}
-    assert begins == {"mask", "long", "top", "group", "format", "controls"}
+    assert begins == {"table", "mask", "long", "top", "group", "format", "controls"}
     masks = {study.name for study in STUDIES if study.name.startswith("mask")}
     assert masks >= {f"mask-{a}-atlas-{s}" for a in ("grpo", "ppo") for s in ("weak", "stage-one")}
-    assert masks >= {"mask-grpo-realqa-format", "mask-ppo-realqa-format"}
+    assert masks >= {"mask-grpo-realqa-form", "mask-ppo-realqa-form"}
     assert {study.num_seeds for study in STUDIES} == {3}
     for study in STUDIES:
         starts = {study.start, *(arm.start for arm in study.arms if arm.start)}
@@ -48,7 +54,7 @@ def test_runs_of_one_name_are_one_run(tmp_path: Path) -> None:
     commands: dict[str, set[str]] = {}
     for study in ATLAS:
         for run in runs_of(study):
-            commands.setdefault(run.name, set()).add(" ".join(command_of(run, choices)))
+            commands.setdefault(run.name, set()).add(str(commands_of(run, choices)))
     assert {name for name, found in commands.items() if len(found) > 1} == set()
     # The plain run of GRPO is in the study of the mask and in that of the controls.
     shared = {run.name for run in runs_of(study_named("mask-grpo-atlas-weak"))}
@@ -119,12 +125,38 @@ def test_the_scale_shortens_all_runs_alike(tmp_path: Path) -> None:
 
 
 def test_clean_fine_tuning_is_a_command_of_its_own(tmp_path: Path) -> None:
-    run = next(run for run in runs_of(study_named("controls-atlas-weak")) if run.arm.algorithm == "fine-tuning")
+    run = next(run for run in runs_of(study_named("controls-atlas-weak")) if run.arm.algorithm == "sft")
     words = command_of(run, Choices(out=tmp_path, scale=0.5))
     assert words[3:5] == ["train", "warmup"]
     given = dict(zip(words[5::2], words[6::2], strict=True))
     assert (given["--start"], given["--out"]) == ("runs/weak/checkpoint", str(run.folder(tmp_path)))
     assert (given["--max-steps"], given["--seed"]) == ("60", "0")
+
+
+def test_rejection_sampling_imitates_what_was_right_at_the_budget_of_grpo(tmp_path: Path) -> None:
+    words = {"realqa-grpo": "configs/atlas-grpo.yaml", "realqa-rejection": "sft a.yaml --set data=[{right}]"}
+    choices = Choices(out=tmp_path, scale=0.25, configs=words)
+    runs = {run.arm.label: run for run in runs_of(study_named("table-realqa"), 1)}
+    run = runs["rejection sampling"]
+    folder = run.folder(tmp_path)
+    sample, together, export, imitate = commands_of(run, choices)
+    assert sample[3:6] == ["train", "sample", "configs/atlas-grpo.yaml"]
+    assert f"out_dir={folder / 'sampled'}" in sample
+    budget = {"num_steps=3", "rollout.questions_per_step=6"}
+    assert budget <= set(sample)
+    assert budget <= set(command_of(runs["GRPO"], choices))
+    assert together[:2] == ["sh", "-c"]
+    assert export[3:6] == ["export", "--input", str(folder / "sampled" / "all.jsonl")]
+    assert imitate[3:] == ["train", "sft", "a.yaml", "--set", f"data=[{folder / 'right.jsonl'}]"]
+
+
+def test_r1_starts_from_the_fine_tuning_without_search(tmp_path: Path) -> None:
+    choices = Choices(out=tmp_path, configs={"realqa-grpo": "configs/atlas-grpo.yaml"})
+    runs = {run.arm.label: run for run in runs_of(study_named("table-realqa"), 1)}
+    r1 = settings_of(runs["R1"], choices)
+    assert r1["model"] == str(runs["SFT"].folder(tmp_path) / "checkpoint")
+    assert r1["rollout.max_searches"] == "0"
+    assert settings_of(runs["SFT"], choices)["model"] == "models/smollm2"
 
 
 def test_the_plan_is_shown_with_what_is_done(

@@ -18,13 +18,13 @@ pytestmark = pytest.mark.process
 RUNS = [Run("atlas", "weak", seed, Arm("GRPO")) for seed in range(3)]
 
 
-def programs(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
-    """Let every run be a program that knows its folder."""
+def programs(monkeypatch: pytest.MonkeyPatch, *sources: str) -> None:
+    """Let every run be programs that know its folder."""
 
-    def command(run: Run, choices: Choices) -> Sequence[str]:
-        return [sys.executable, "-c", source, str(run.folder(choices.out))]
+    def commands(run: Run, choices: Choices) -> Sequence[Sequence[str]]:
+        return [[sys.executable, "-c", source, str(run.folder(choices.out))] for source in sources]
 
-    monkeypatch.setattr(running, "command_of", command)
+    monkeypatch.setattr(running, "commands_of", commands)
 
 
 COUNT = "import sys, pathlib; p = pathlib.Path(sys.argv[1]) / 'times'; p.write_text((p.read_text() if p.exists() else '') + 'x')"
@@ -56,6 +56,18 @@ async def test_a_run_that_failed_is_told_and_tried_again(tmp_path: Path, monkeyp
     assert told == [f"atlas-weak-grpo-seed1 ended with 3: see {RUNS[1].folder(tmp_path) / 'log'}"]
     assert await run_all(RUNS, Choices(out=tmp_path), progress=False) == []
     assert times(tmp_path) == ["x", "xx", "x"]
+
+
+async def test_commands_follow_each_other_until_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs(monkeypatch, COUNT, COUNT + "; sys.exit(4 if p.read_text() == 'xx' else 0)", COUNT)
+    choices = Choices(out=tmp_path)
+    assert await run_all(RUNS[:1], choices, progress=False, tell=lambda _: None) == RUNS[:1]
+    assert (RUNS[0].folder(tmp_path) / "times").read_text() == "xx"
+    assert await run_all(RUNS[:1], choices, progress=False) == []
+    assert (RUNS[0].folder(tmp_path) / "times").read_text() == "xxxxx"
+    done = read_done(RUNS[0].folder(tmp_path))
+    assert done is not None
+    assert done.command.count("python -c ") == 3
 
 
 async def test_a_runner_that_is_stopped_stops_its_runs_in_order(

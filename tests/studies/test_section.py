@@ -29,7 +29,7 @@ def write_run(out: Path, run: Run, *, gain: float) -> None:
     folder.mkdir(parents=True)
     (folder / DONE).write_text(json.dumps(asdict(Done("python train", run.seed, 0.0, 60.0))))
     lines: list[dict[str, float]] = [{"step": float(step), "loss": 1.0} for step in range(3)]
-    if run.arm.algorithm != "fine-tuning":
+    if run.arm.algorithm != "sft":
         lines = [
             {"step": float(step), "reward_mean": gain * step, "eval_em": gain * step, "elapsed_s": 1800.0 * step}
             for step in range(3)
@@ -114,7 +114,7 @@ def test_what_was_not_run_is_told(out: Path, tmp_path: Path) -> None:
 
 def test_a_fine_tuning_has_no_curve(out: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    run = next(run for run in runs_of(STUDY) if run.arm.algorithm == "fine-tuning")
+    run = next(run for run in runs_of(STUDY) if run.arm.algorithm == "sft")
     write_run(out, run, gain=0)
     part = studies_section(out, tmp_path).split(f"### {STUDY.name}\n")[1]
     assert cells(part.split("\n### ")[0], "clean fine-tuning")[1:4] == ["1 of 3", "2", "–"]
