@@ -10,9 +10,11 @@ from searchr1.errors import DatasetError
 from searchr1.evaluation.baselines.trained import KNOWN
 from searchr1.evaluation.metrics import normalize
 from searchr1.files import write_json_lines
-from searchr1.loop.profiles.search_r1 import ANSWER, THINK
+from searchr1.loop.profiles.search_r1 import ANSWER
+from searchr1.loop.tags import Pair
 
 KIND = "closed book"
+_THINK = Pair.named("think")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,6 @@ def write_closed_book(questions: Path, held_out: Sequence[Path], output: Path) -
 def _demonstrations(questions: Sequence[Asked]) -> Iterator[Demonstration]:
     for one in questions:
         question, answer = one.question, one.question.golden_answers[0]
-        text = f"{THINK.open} {KNOWN} {THINK.close}\n{ANSWER.open} {answer} {ANSWER.close}"
+        text = f"{_THINK.open} {KNOWN} {_THINK.close}\n{ANSWER.open} {answer} {ANSWER.close}"
         turns = (DemonstratedTurn(text),)
         yield Demonstration(question.id, question.question, question.golden_answers, question.hops or 1, KIND, turns, {})
