@@ -5,10 +5,10 @@
     python -m loadtests.seven run OUT --questions FILE --corpus FILE --bm25 index:OUT/bm25 --checkpoint base=DIR
     python -m loadtests.seven report OUT
 
-``prepare`` builds the indexes; ``closed-book`` writes what the row SFT is trained on. ``run`` measures every row whose checkpoint and retriever are given, and skips what was
-measured before: run again, with more checkpoints, samples or questions, it goes on. ``report`` writes
-``docs/results/seven.md``. ``rows.py`` lists the rows. Engine and loop are set by the server's own variables, such as
-``SEARCHR1_KV_CACHE_GIB``.
+``prepare`` builds the indexes; ``closed-book`` writes what the row SFT is trained on. ``run`` measures every row whose
+checkpoint and retriever are given, and skips what was measured before: run again, with more checkpoints, samples or
+questions, it goes on. ``report`` writes ``docs/results/seven.md``. ``rows.py`` lists the rows. Engine and loop are set
+by the server's own variables, such as ``SEARCHR1_KV_CACHE_GIB``.
 """
 
 import argparse
@@ -80,10 +80,13 @@ def _setup(args: argparse.Namespace) -> Setup:
 
 def pairs(words: Sequence[str]) -> Mapping[str, str]:
     """Return what ``NAME=VALUE`` words say. Raises ``ValueError`` for a word that is none."""
-    found = [word.partition("=") for word in words]
-    if wrong := [word for word, (name, equals, value) in zip(words, found, strict=True) if not (name and equals and value)]:
-        raise ValueError(f"NAME=VALUE is wanted, not {wrong[0]!r}")
-    return {name: value for name, _, value in found}
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if not (name and value):
+            raise ValueError(f"NAME=VALUE is wanted, not {word!r}")
+        found[name] = value
+    return found
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -110,13 +113,17 @@ def _parser() -> argparse.ArgumentParser:
     second.add_argument("--bm25", help="retriever, as `searchr1 serve` takes it: index:PATH")
     second.add_argument("--dense", help="retriever: dense:PATH?encoder=FOLDER")
     second.add_argument(
-        "--checkpoint", action="append", default=[], metavar="NAME=DIR", help="of base, form, hops, sft, r1, rejection, ppo, grpo"
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help=f"of {', '.join(dict.fromkeys(row.checkpoint for row in ROWS))}",
     )
     second.add_argument(
         "--made", action="append", default=[], metavar="NAME=WORDS", help="how a checkpoint was made, for the page"
     )
     second.add_argument(
-        "--profile", action="append", default=[], metavar="NAME=PROFILE", help="format of a checkpoint that has another than Search-R1's"
+        "--profile", action="append", default=[], metavar="NAME=PROFILE", help="a checkpoint's format, if another"
     )
     second.add_argument("--rows", help=f"names with commas between; by default all: {','.join(r.name for r in ROWS)}")
     second.add_argument("--per-set", type=int, help="a sample: so many questions of each set")

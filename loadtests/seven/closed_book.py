@@ -48,7 +48,7 @@ def write_closed_book(questions: Path, held_out: Sequence[Path], output: Path) -
 
 def _demonstrations(questions: Sequence[Asked]) -> Iterator[Demonstration]:
     for one in questions:
-        question, answer = one.question, one.question.golden_answers[0]
-        text = f"{_THINK.open} {KNOWN} {_THINK.close}\n{ANSWER.open} {answer} {ANSWER.close}"
+        question, answers = one.question, one.question.golden_answers
+        text = f"{_THINK.open} {KNOWN} {_THINK.close}\n{ANSWER.open} {answers[0]} {ANSWER.close}"
         turns = (DemonstratedTurn(text),)
-        yield Demonstration(question.id, question.question, question.golden_answers, question.hops or 1, KIND, turns, {})
+        yield Demonstration(question.id, question.question, answers, question.hops or 1, KIND, turns, {})

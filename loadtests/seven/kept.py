@@ -1,4 +1,4 @@
-"""What is kept of a row beside its records: the command, the seed, the checkpoint, the time; and the questions' places."""
+"""What is kept of a row beside its records: command, seed, checkpoint and time; and the places of the questions."""
 
 import json
 import time

@@ -143,7 +143,7 @@ async def _measure_on_one_engine(setup: Setup, todo: Sequence[Pass], tell: Calla
 
 async def _give_weights(tools: Tools, folder: Path, name: str) -> None:
     if not isinstance(tools.engine, TakesWeights):
-        raise ConfigurationError(f"this engine takes no other weights: serve {folder}, and give --checkpoint {name} alone")
+        raise ConfigurationError(f"this engine takes no other weights: serve {folder}, with --checkpoint {name} alone")
     await tools.engine.take_weights(folder, version=name)
 
 
@@ -235,5 +235,8 @@ def _trained(checkpoint: Path) -> str:
     from searchr1.trainer.metrics import FILE, read_metrics
 
     metrics = checkpoint.resolve().parent / FILE
-    last = read_metrics(metrics)[-1:] if metrics.is_file() else []
-    return "".join(f"{record['step'] or 0:.0f} steps in {(record.get('elapsed_s') or 0) / 60:.0f} min" for record in last)
+    records = read_metrics(metrics) if metrics.is_file() else []
+    if not records:
+        return ""
+    steps, elapsed_s = records[-1]["step"] or 0, records[-1].get("elapsed_s") or 0
+    return f"{steps:.0f} steps in {elapsed_s / 60:.0f} min"

@@ -1,4 +1,4 @@
-"""Oracle passages: those that answer a question, in the place of what a search finds. They show where the ceiling lies."""
+"""Gold passages: those that answer a question, in the place of what a search finds. They show where the ceiling is."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

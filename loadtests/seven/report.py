@@ -238,7 +238,7 @@ def _questions(results: Results) -> str:
     asked = sorted({len(one.greedy) for one in results.rows if one.greedy})
     told = f"Questions: {', '.join(counts)}; {apart} of them ask for yes or no. They are about {clusters:,} articles."
     if len(asked) > 1:
-        told += f" The rows were asked {' or '.join(f'{count:,}' for count in asked)}: those do not compare as they stand."
+        told += f" Rows were asked {' or '.join(f'{count:,}' for count in asked)}: those do not compare as they stand."
     if any(kept.per_set is not None for one in results.rows for kept in one.kept):
         told += " **Rows were asked a sample of the questions**, so the intervals are wide."
     return told

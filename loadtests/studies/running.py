@@ -1,4 +1,4 @@
-"""Runs that are trained several at a time; one that was interrupted goes on from its last save, one that is done stays."""
+"""Runs that are trained several at a time: one that was interrupted goes on from its last save, one done stays."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Demonstrations of answers without a search: one for each question that is not held out, in the bytes that are served."""
+"""Demonstrations of answers without a search: one for each question that is not held out, in the served bytes."""
 
 import json
 import sys

@@ -121,7 +121,8 @@ def test_the_way_to_the_ceiling_is_a_share(out: Path) -> None:
 def test_the_page_says_how_each_row_was_made(out: Path) -> None:
     page = page_of(read_results(out))
     [grpo] = lines_of(page, "What it was made with", "grpo-bm25")
-    assert grpo[1:] == ["greedy", "–", "lamp", "0123456789abcdef", "RL by GRPO", "32", "0", "1.5 min in 2 sessions", "yes"]
+    assert grpo[1:6] == ["greedy", "–", "lamp", "0123456789abcdef", "RL by GRPO"]
+    assert grpo[6:] == ["32", "0", "1.5 min in 2 sessions", "yes"]
     failed = {row[1]: row[7] for row in lines_of(page, "What it was made with", "rag-bm25")}
     assert failed == {"greedy": "1", "sampled-1": "0", "sampled-2": "0"}
     assert "32, 2 without a gold passage" in page
@@ -134,7 +135,7 @@ def test_a_sample_is_told_as_one(out: Path) -> None:
     write_row(out, kept("cot", per_set=2, num_questions=4), questions[:4], {})
     page = page_of(read_results(out))
     assert "**Rows were asked a sample of the questions**" in page
-    assert "The rows were asked 4 or 32" in page
+    assert "Rows were asked 4 or 32" in page
 
 
 def test_the_report_is_written_without_a_text_of_the_data(

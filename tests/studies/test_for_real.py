@@ -42,13 +42,14 @@ async def test_a_study_is_run_scored_and_told(tmp_path: Path, monkeypatch: pytes
     runs = all_runs([study], 1)
     told: list[str] = []
     assert await run_all(runs, choices, progress=False, tell=told.append) == [], told
-    steps = [json.loads(line)["step"] for line in (runs[1].folder(choices.out) / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [0, 1, 2]
+    lines = (runs[1].folder(choices.out) / "metrics.jsonl").read_text("utf-8").splitlines()
+    metrics = [json.loads(line) for line in lines]
+    assert [line["step"] for line in metrics] == [0, 1, 2]
     done = read_done(runs[1].folder(choices.out))
     assert done is not None
     assert "reward=random" in done.command
-    rewards = [json.loads(line)["reward_mean"] for line in (runs[1].folder(choices.out) / "metrics.jsonl").read_text().splitlines()[1:]]
-    assert all(reward * 4 == round(reward * 4) for reward in rewards)
+    # Of four rollouts each has 0 or 1.
+    assert all(4 * line["reward_mean"] == round(4 * line["reward_mean"]) for line in metrics[1:])
 
     exam = exam_of("atlas", write_atlas(tmp_path / "test.jsonl"), f"index:{tmp_path / 'index'}", 4, 4)
     assert [one.cluster for one in exam.questions] == ["Borduria", "Syldavia"] * 2

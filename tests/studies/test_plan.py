@@ -64,7 +64,8 @@ def test_runs_of_one_name_are_one_run(tmp_path: Path) -> None:
 
 def test_every_arm_has_a_run_before_any_has_two() -> None:
     study = study_named("mask-ppo-atlas-weak")
-    assert [(run.arm.label, run.seed) for run in runs_of(study)][:3] == [("with the loss mask", 0), ("without", 0), ("with the loss mask", 1)]
+    first = [(run.arm.label, run.seed) for run in runs_of(study)][:3]
+    assert first == [("with the loss mask", 0), ("without", 0), ("with the loss mask", 1)]
     assert [run.seed for run in runs_of(study, 1)] == [0, 0]
     assert len(list(runs_of(study, 9))) == 6
 
@@ -166,7 +167,8 @@ def test_the_plan_is_shown_with_what_is_done(
     run.folder(tmp_path).mkdir(parents=True)
     done = {"command": "c", "seed": 0, "began": 1.0, "ended": 2.0}
     (run.folder(tmp_path) / "done.json").write_text(json.dumps(done))
-    monkeypatch.setattr(sys, "argv", ["studies", "plan", str(tmp_path), "--only", "mask-ppo-atlas-weak", "--seeds", "1"])
+    words = ["plan", str(tmp_path), "--only", "mask-ppo-atlas-weak", "--seeds", "1"]
+    monkeypatch.setattr(sys, "argv", ["studies", *words])
     command.main()
     assert capsys.readouterr().out.splitlines()[1:] == [
         "  done  atlas-weak-ppo-seed0: with the loss mask",

@@ -27,7 +27,10 @@ def programs(monkeypatch: pytest.MonkeyPatch, *sources: str) -> None:
     monkeypatch.setattr(running, "commands_of", commands)
 
 
-COUNT = "import sys, pathlib; p = pathlib.Path(sys.argv[1]) / 'times'; p.write_text((p.read_text() if p.exists() else '') + 'x')"
+COUNT = (
+    "import sys, pathlib; p = pathlib.Path(sys.argv[1]) / 'times'; "
+    "p.write_text((p.read_text() if p.exists() else '') + 'x')"
+)
 
 
 def times(out: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The studies' part of the page, of invented runs: spread over seeds, paired differences, curves, and what is missing."""
+"""The studies' part of the page, of invented runs: spread over seeds, paired differences, curves, what is missing."""
 
 import json
 from collections.abc import Sequence
