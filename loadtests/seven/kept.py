@@ -145,7 +145,7 @@ def write_places(out: Path, questions: Iterable[Asked]) -> None:
         one.question.id: Place(one.question.data_source or "", one.cluster, one.is_yes_no, one.question.hops)
         for one in questions
     }
-    _write_json(out / _PLACES, {id: asdict(place) for id, place in places.items()})
+    _write_json(out / _PLACES, {name: asdict(place) for name, place in places.items()})
 
 
 def read_places(out: Path) -> dict[str, Place]:

@@ -36,7 +36,7 @@ def oracle_passages(questions: Sequence[Asked], corpus: Path) -> dict[str, list[
     Raises:
         CorpusError: the corpus can't be read.
     """
-    gold = {id for one in questions for id in one.gold_ids}
+    gold = {passage for one in questions for passage in one.gold_ids}
     titles = {title for one in questions if not one.gold_ids for title in one.titles}
     by_id: dict[str, Passage] = {}
     by_title: dict[str, list[Passage]] = defaultdict(list)
@@ -52,7 +52,7 @@ def oracle_passages(questions: Sequence[Asked], corpus: Path) -> dict[str, list[
 
 def _of(one: Asked, by_id: Mapping[str, Passage], by_title: Mapping[str, Sequence[Passage]]) -> list[Passage]:
     if one.gold_ids:
-        return [by_id[id] for id in one.gold_ids if id in by_id]
+        return [by_id[passage] for passage in one.gold_ids if passage in by_id]
     named = [passage for title in one.titles for passage in by_title.get(title, ())]
     answers = [normalized for answer in one.question.golden_answers if (normalized := normalize(answer))]
     holding = [passage for passage in named if any(answer in normalize(passage.contents) for answer in answers)]

@@ -64,9 +64,7 @@ def read_questions(path: Path) -> list[Asked]:
         tied.tie(f"{source}\n{title}" for title in line)
     return [
         Asked(
-            Question(
-                qualified_id(source, line.id), line.question, line.golden_answers, line.hops, line.type, source
-            ),
+            Question(qualified_id(source, line.id), line.question, line.golden_answers, line.hops, line.type, source),
             cluster=tied.name_of(f"{source}\n{about[0]}").partition("\n")[2] if about else line.id,
             is_yes_no={normalize(answer) for answer in line.golden_answers} <= _YES_NO,
             gold_ids=line.gold_ids,

@@ -62,9 +62,9 @@ class Results:
     ) -> dict[str, Scored]:
         """Return a number of the questions that are ``chosen``, with their clusters, by id; a stratum is a set."""
         return {
-            id: Scored(number(one), place.cluster, place.set)
-            for id, one in answers.items()
-            if (place := self.places.get(id)) is not None and chosen(place)
+            asked: Scored(number(one), place.cluster, place.set)
+            for asked, one in answers.items()
+            if (place := self.places.get(asked)) is not None and chosen(place)
         }
 
     def average(
@@ -153,7 +153,7 @@ def answers_of(records: Iterable[Record]) -> dict[str, Answered]:
     by_id: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         by_id[record.id].append(record)
-    return {id: _answered(some) for id, some in by_id.items()}
+    return {asked: _answered(some) for asked, some in by_id.items()}
 
 
 def _answered(records: Sequence[Record]) -> Answered:

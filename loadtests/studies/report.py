@@ -98,7 +98,7 @@ def _outcome(study: Study, arm: Arm, out: Path, places: Mapping[str, Place]) -> 
         arm,
         runs,
         len(planned),
-        {id: _scored(fmean(values), places[id]) for id, values in right.items() if id in places},
+        {asked: _scored(fmean(values), places[asked]) for asked, values in right.items() if asked in places},
         tuple(fmean(record.exact_match for record in records) for records in scored),
         fmean(searches) if searches else None,
     )

@@ -10,7 +10,8 @@ from loadtests.seven.questions import Asked, read_questions, sampled
 from loadtests.studies.commands import Choices, read_config
 from loadtests.studies.plan import Arm, Run, World, world_named
 from loadtests.studies.running import read_done
-from searchr1.atlas.questions import AtlasQuestion, read_questions as read_atlas
+from searchr1.atlas.questions import AtlasQuestion
+from searchr1.atlas.questions import read_questions as read_atlas
 from searchr1.data.questions import Question
 from searchr1.engines.base import TakesWeights
 from searchr1.errors import ConfigurationError, DatasetError
@@ -72,9 +73,7 @@ def _of_atlas(asked: AtlasQuestion) -> Asked:
     return Asked(question, cluster=country)
 
 
-async def score(
-    exam: Exam, start: str, runs: Sequence[Run], choices: Choices, tell: Callable[[str], None]
-) -> None:
+async def score(exam: Exam, start: str, runs: Sequence[Run], choices: Choices, tell: Callable[[str], None]) -> None:
     """Answer the questions with the start ``start`` and with the checkpoints of those of its ``runs`` that are done.
 
     What was answered by the same weights before is not asked again.

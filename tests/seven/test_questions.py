@@ -57,7 +57,7 @@ def test_a_sample_has_as_many_of_each_set_and_grows(tmp_path: Path) -> None:
 def test_a_line_that_is_no_question_is_told(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     path.write_text('{"id": "1", "question": "Why?", "golden_answers": [], "dataset": "nq"}\n', "utf-8")
-    with pytest.raises(DatasetError, match="line 1.*golden_answers"):
+    with pytest.raises(DatasetError, match=r"line 1.*golden_answers"):
         read_questions(path)
 
 

@@ -26,12 +26,12 @@ def out(tmp_path: Path) -> Path:
     questions = asked_questions(out)
     ids = [one.question.id for one in questions]
     write_row(out, kept("direct"), questions, {"nq/q0": True, "nq/q1": True})
-    half = {id: True for id in ids if id.startswith("nq/") and int(id[4:]) < 5} | {"squad/q20": True}
+    half = dict.fromkeys((*(f"nq/q{n}" for n in range(5)), "squad/q20"), True)
     write_row(out, kept("rag-bm25"), questions, half, searches={1: 1, 2: 1}, failed=("nq/q9",))
     write_row(out, kept("rag-bm25", "sampled-1"), questions, half)
     write_row(out, kept("rag-bm25", "sampled-2", seed=2), questions, {})
     write_row(out, kept("oracle", num_without_gold=2), questions, dict.fromkeys(ids, True))
-    odd = {id: not (id.startswith("2wiki") and id[-1] in "13579") for id in ids}
+    odd = {name: not (name.startswith("2wiki") and name[-1] in "13579") for name in ids}
     write_row(out, kept("grpo-bm25", made="RL by GRPO"), questions, odd, searches={1: 1, 2: 2})
     return out
 

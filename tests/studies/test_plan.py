@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def command_of(run: Run, choices: Choices) -> list[str]:
 def settings_of(run: Run, choices: Choices) -> dict[str, str]:
     """Settings that a run's command gives, by name."""
     words = command_of(run, choices)
-    return dict(word.split("=", 1) for flag, word in zip(words, words[1:], strict=False) if flag == "--set")
+    return dict(word.split("=", 1) for flag, word in pairwise(words) if flag == "--set")
 
 
 def test_the_papers_studies_are_there_with_their_seeds() -> None:
@@ -97,7 +98,7 @@ def test_the_command_line_names_other_files(tmp_path: Path) -> None:
     assert (found["model"], found["rollout.kv_cache_gib"]) == ("elsewhere", "0.5")
     assert "data" not in found
     assert "configs/atlas-grpo.yaml" in command_of(run, choices)
-    with pytest.raises(ConfigurationError, match="missing.yaml can't be read"):
+    with pytest.raises(ConfigurationError, match=r"missing\.yaml can't be read"):
         command_of(run, replace(choices, configs={"atlas-ppo": "missing.yaml"}))
 
 

@@ -98,11 +98,11 @@ def paired_gain(
 def _pair(
     ours: Mapping[str, Scored], theirs: Mapping[str, Scored], resamples: int, seed: int
 ) -> "tuple[list[float], list[Draws]]":
-    shared = [id for id in ours if id in theirs]
+    shared = [question for question in ours if question in theirs]
     if not shared:
         raise ValueError("two methods that share no question can't be compared")
-    values = [[side[id].value for id in shared] for side in (ours, theirs)]
-    return _drawn([ours[id] for id in shared], values, resamples, seed)
+    values = [[side[question].value for question in shared] for side in (ours, theirs)]
+    return _drawn([ours[question] for question in shared], values, resamples, seed)
 
 
 def _interval(mean: float, draws: "Draws") -> Interval:
