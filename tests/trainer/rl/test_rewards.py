@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from searchr1.trainer.rl.rewards import (
     format_reward_v0_3,
     is_well_formed,
     outcome_of,
+    random_reward,
     register,
     reward_named,
     sub_em_reward,
@@ -74,6 +76,20 @@ def test_matches_score_one_or_nothing(answer: str | None, em: float, sub_em: flo
 )
 def test_the_table_of_the_v0_3_reward(completions: tuple[str, ...], answer: str | None, reward: float) -> None:
     assert format_reward_v0_3(outcome(*completions, answer=answer)) == reward
+
+
+def test_a_random_reward_knows_the_ids_alone() -> None:
+    def rewarded(token: int, answer: str | None) -> float:
+        prompt, *rest = outcome(SEARCH, ANSWER, answer=answer).segments
+        drawn = replace(prompt, ids=(token,))
+        return random_reward(replace(outcome(answer=answer), segments=(drawn, *rest)))
+
+    right = [rewarded(token, "Bamako") for token in range(400)]
+    wrong = [rewarded(token, "Kayes") for token in range(400)]
+    missing = [rewarded(token, None) for token in range(400)]
+    assert right == wrong == missing
+    assert set(right) == {0.0, 1.0}
+    assert 0.4 < sum(right) / len(right) < 0.6
 
 
 @pytest.mark.parametrize(
@@ -158,6 +174,7 @@ def test_the_registered_rewards_are_found_by_name() -> None:
     assert reward_named("exact_match") is exact_match_reward
     assert reward_named("sub_em") is sub_em_reward
     assert reward_named("format_v0_3") is format_reward_v0_3
+    assert reward_named("random") is random_reward
 
 
 def test_a_reward_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:

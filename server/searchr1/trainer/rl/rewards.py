@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 
 from searchr1.data.questions import Question
 from searchr1.errors import ConfigurationError
@@ -138,6 +139,17 @@ def format_reward_v0_3(outcome: Outcome) -> float:
     if exact_match(outcome.answer, outcome.golden_answers):
         return CORRECT_WELL_FORMED if well_formed else CORRECT_ILL_FORMED
     return WRONG_WELL_FORMED if well_formed else WRONG_ILL_FORMED
+
+
+@register("random")
+def random_reward(outcome: Outcome) -> float:
+    """Return 0 or 1, each for half of all trajectories, whatever they say: the control of arXiv 2506.10947.
+
+    The trajectory's own ids decide, so a run that resumes is given what it was given before. Rollouts of the same ids
+    have the same reward.
+    """
+    ids = " ".join(str(token) for segment in outcome.segments for token in segment.ids)
+    return float(sha256(ids.encode()).digest()[0] % 2)
 
 
 def is_well_formed(outcome: Outcome) -> bool:
