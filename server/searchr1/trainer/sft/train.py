@@ -87,7 +87,8 @@ def _some_of(samples: Samples, number: int, seed: int) -> Samples:
     rows = np.sort(np.random.default_rng((seed, 1)).permutation(len(samples))[:number])
     spans = [(samples.offsets[row], samples.offsets[row + 1]) for row in rows]
     places = np.concatenate([np.arange(start, end) for start, end in spans])
-    return Samples(samples.ids[places], samples.loss_mask[places], np.cumsum([0, *(end - start for start, end in spans)]))
+    offsets = np.cumsum([0, *(end - start for start, end in spans)])
+    return Samples(samples.ids[places], samples.loss_mask[places], offsets)
 
 
 class _Run:
