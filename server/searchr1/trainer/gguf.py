@@ -10,10 +10,11 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def convert(
     info = inspect(file)
     _check_space(out, info)
     said(f"{file.name}: {info.architecture}, {info.num_weights:,} weights")
-    with _alone(file) as (folder, name), (nullcontext() if progress else _without_bars()):
+    with _alone(file) as (folder, name), (nullcontext() if progress else redirect_stderr(StringIO())):
         said("reading the tokenizer")
         tokenizer = _tokenizer(file, folder, name, info)
         said("unpacking the weights")
@@ -179,20 +180,6 @@ def _alone(file: Path) -> Iterator[tuple[Path, str]]:
     with tempfile.TemporaryDirectory(prefix="searchr1-gguf-") as folder:
         (Path(folder) / "model.gguf").symlink_to(file.resolve())
         yield Path(folder), "model.gguf"
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    from searchr1.trainer.checkpoints import quietly
-    from transformers import modeling_gguf_pytorch_utils as unpacking
-
-    shown: Any = unpacking.tqdm  # type: ignore[attr-defined]
-    unpacking.tqdm = lambda items, **_: items  # type: ignore[attr-defined]
-    try:
-        with quietly():
-            yield
-    finally:
-        unpacking.tqdm = shown  # type: ignore[attr-defined]
 
 
 def _tokenizer(file: Path, folder: Path, name: str, info: GgufInfo) -> Any:
