@@ -17,7 +17,7 @@ from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.rl.config import load_section
 from searchr1.trainer.sft import train as module
 from searchr1.trainer.sft.config import SftConfig
-from searchr1.trainer.sft.model import MasterAdamW, loss_sums
+from searchr1.trainer.sft.tuned import MasterAdamW, loss_sums
 from searchr1.trainer.sft.train import DivergedError, fine_tune
 from searchr1.trainer.warmup.batches import pad
 from tests.support.tiny_model import write_tiny_model

@@ -6,6 +6,7 @@ tokens that the policy shall write are in the loss; questions and passages are r
 
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.checkpoints import dtype_of, find_model, load_state, save_state, write_checkpoint
 from searchr1.trainer.metrics import MetricLog
 from searchr1.trainer.sft.config import SftConfig
-from searchr1.trainer.sft.model import MasterAdamW, compile_layers, load_model, loss_sums
+from searchr1.trainer.sft.tuned import MasterAdamW, compile_layers, load_model, loss_sums
 from searchr1.trainer.sft.samples import gather
 from searchr1.trainer.warmup.batches import BatchPlan, TokenBatch, batch_of
 from searchr1.trainer.warmup.demonstrations import Samples
@@ -50,7 +51,7 @@ def fine_tune(config: SftConfig, *, progress: bool = True) -> None:
         held_out = _prepare(config, source, "validation", (config.eval_data,), progress=progress)
     run = _Run(config, source, train, held_out)
     run.resume()
-    with tqdm(initial=run.step, total=run.num_steps, desc="sft", unit="step", disable=not progress) as bar:
+    with closing(run), tqdm(initial=run.step, total=run.num_steps, desc="sft", unit="step", disable=not progress) as bar:
         if run.step == 0 and held_out is not None:
             run.log(run.validate())
         while run.progress < 1:
@@ -180,6 +181,10 @@ class _Run:
     def log(self, record: dict[str, float]) -> None:
         """Write a step's metrics."""
         self._metrics.log(self.step, record)
+
+    def close(self) -> None:
+        """Finish the files of metrics."""
+        self._metrics.close()
 
     def save(self) -> None:
         """Write the servable folder, the plot and the training state; each replaces the last one whole."""
