@@ -1,4 +1,4 @@
-"""A small world of invented towns, in the shape of real question sets with evidence: packed files, ids, titles, steps."""
+"""A small world of invented towns, in the shape of real sets with evidence: packed files, ids, titles, steps."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 TOWNS = ("Velmora", "Quistan", "Brenhollow", "Ostrava Keep", "Lindermark", "Thornwick", "Pellago", "Marrowby")
-FOUNDERS = ("Ada Brill", "Ivo Castell", "Nuria Damm", "Otto Eskel", "Pia Fenwright", "Rolf Gant", "Sela Hurn", "Tom Ibsley")
+FOUNDERS = ("Ada Brill", "Ivo Castell", "Nuria Damm", "Otto Eskel", "Pia Fenn", "Rolf Gant", "Sela Hurn", "Tom Ibsley")
 BIRTHPLACES = ("Karst", "Dunmere", "Ellisport", "Fallow", "Greywater", "Hollin", "Inverness Bay", "Jarrow End")
 YEARS = tuple(range(1801, 1809))
 TRAIN, TEST = range(6), range(6, 8)
@@ -20,7 +20,7 @@ def passages() -> list[dict[str, str]]:
     rows = []
     for town, founder, birthplace, year in zip(TOWNS, FOUNDERS, BIRTHPLACES, YEARS, strict=True):
         texts = {
-            town: f"{town} is a small town by the sea. The town of {town} was founded by {founder} in {year}. It has a mill.",
+            town: f"{town} is a small town. The town of {town} was founded by {founder} in {year}. It has a mill.",
             founder: f"{founder} was a merchant. The merchant {founder} was born in {birthplace} and died at sea.",
         }
         rows += [{"contents": f'"{title}"\n{text}', "source": "invented"} for title, text in texts.items()]
@@ -62,8 +62,8 @@ def steps_of(place: int, split: str) -> dict[str, Any]:
     return {
         "id": f"two_{split}_{place}",
         "question_decomposition": [
-            {"id": 1, "question": f"{TOWNS[place]} >> founded by", "answer": FOUNDERS[place], "paragraph_support_idx": 0},
-            {"id": 2, "question": "Where was #1 born?", "answer": BIRTHPLACES[place], "paragraph_support_idx": 1},
+            {"id": 1, "question": f"{TOWNS[place]} >> founded by", "answer": FOUNDERS[place]},
+            {"id": 2, "question": "Where was #1 born?", "answer": BIRTHPLACES[place]},
         ],
     }
 

@@ -27,7 +27,8 @@ def build(world: Path, index: Path, tokenizer_folder: Path, tmp_path: Path) -> B
     def built(**options: Any) -> tuple[StartReport, list[Demonstration]]:
         output = tmp_path / "out.jsonl"
         paths = {"sources": (str(world),), "held_out": (str(world),), "tokenizer": str(tokenizer_folder)}
-        report = build_start(StartConfig(index=index, output=output, **paths | options), progress=False)  # type: ignore[arg-type]
+        given: dict[str, Any] = paths | options
+        report = build_start(StartConfig(index=index, output=output, **given), progress=False)
         return report, list(read_demonstrations(output))
 
     return built

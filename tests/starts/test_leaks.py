@@ -89,7 +89,8 @@ def with_passage(passage: Passage) -> tuple[DemonstratedTurn, ...]:
     ],
 )
 def test_each_kind_of_leak_is_refused_and_counted(held_out: HeldOut, leaking: dict[str, object], leak: str) -> None:
-    with pytest.raises(DatasetError, match=rf"of 2 demonstrations .*: 1 {leak} found; the first: {leak} in d") as caught:
+    says = rf"of 2 demonstrations .*: 1 {leak} found; the first: {leak} in d"
+    with pytest.raises(DatasetError, match=says) as caught:
         held_out.check([demonstration(), demonstration(**leaking)])  # type: ignore[arg-type]
     assert "3 held-out questions, 3 passages of theirs and 3 titles" in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""``searchr1 data demonstrations``: demonstrations out of questions and an index, checked for leaks before they stay."""
+"""``searchr1 data demonstrations``: demonstrations out of questions and an index, checked for leaks at the end."""
 
 import random
 from collections import Counter

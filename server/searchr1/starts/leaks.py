@@ -1,4 +1,4 @@
-"""The check that nothing of held-out questions is in demonstrations: no question, no passage, no entity of theirs alone.
+"""The check that nothing of held-out questions is in demonstrations: no question, passage or entity of theirs alone.
 
 It reads what was written, not how it was made, so that it holds for any demonstrations.
 
@@ -43,8 +43,8 @@ class LeakReport:
     def __str__(self) -> str:
         told = ", ".join(f"{count:,} {what}" for what, count in self.found.items()) or "nothing"
         return (
-            f"leak check of {self.num_demonstrations:,} demonstrations against {self.num_questions:,} held-out questions, "
-            f"{self.num_passages:,} passages of theirs and {self.num_titles:,} titles that are theirs alone: "
+            f"leak check of {self.num_demonstrations:,} demonstrations against {self.num_questions:,} held-out "
+            f"questions, {self.num_passages:,} passages of theirs and {self.num_titles:,} titles that are theirs alone: "
             f"{told} found{f'; the first: {self.first}' if self.first else ''}"
         )
 
@@ -70,7 +70,7 @@ class HeldOut:
                 self._with_word[word].append(number)
         known = {folded(bare_title(title)) for gold in training for title in gold.titles}
         titles = {bare_title(title) for held in questions for title in held.titles}
-        self._titles = {folded(title): title for title in titles if folded(title) not in known and folded(title).strip()}
+        self._titles = {key: title for title in titles if (key := folded(title)) not in known and key.strip()}
         self._passages = _passages_of(questions, passages)
 
     @property

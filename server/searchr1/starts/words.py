@@ -8,8 +8,8 @@ from searchr1.evaluation.metrics import normalize
 
 MAX_QUOTE_WORDS = 40
 """Words of a quote; of a longer sentence the part around the answer is quoted."""
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"”')\]]*\s+(?=[\"“'(\[]*[A-Z0-9À-Þ])")
-_ABBREVIATION = re.compile(r"(?:\b[A-Z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|Inc|Ltd|Co|ca|c|b|d|Mt|Ft|Gen|Col|Lt|Prof))\.$")
+_SENTENCE_END = re.compile(r"(?<=[.!?])([\"”')\]]*)\s+(?=[\"“'(\[]*[A-Z0-9À-Þ])")
+_ABBREVIATION = re.compile(r"\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|Inc|Ltd|Co|ca|c|b|d|Mt|Ft|Gen|Col|Lt|Prof)\.$")
 _BRACKETS = re.compile(r"\s*\([^)]*\)")
 _STOP = frozenset(
     "a an the of in on at to for by with from as is are was were be been being it its this that these those and or but "
@@ -61,7 +61,7 @@ def sentences(text: str) -> list[str]:
     start = 0
     for end in _SENTENCE_END.finditer(text):
         if not _ABBREVIATION.search(text[start : end.start()]):
-            found.append(text[start : end.start()].strip())
+            found.append(text[start : end.end(1)].strip())
             start = end.end()
     found.append(text[start:].strip())
     return [sentence for sentence in found if sentence]

@@ -1,8 +1,8 @@
 """A GGUF file as a plain Hugging Face folder: bfloat16 safetensors, tokenizer, chat template, generation config.
 
-transformers unpacks the weights and rebuilds the tokenizer. What it leaves out is taken from the file's metadata: whether
-a prompt begins with ``<bos>``, and every token that ends an answer. The folder is what vLLM serves and the trainer trains;
-weights that were quantized stay as coarse as they were.
+transformers unpacks the weights and rebuilds the tokenizer. What it leaves out is taken from the file's metadata:
+whether a prompt begins with ``<bos>``, and every token that ends an answer. The folder is what vLLM serves and the
+trainer trains; weights that were quantized stay as coarse as they were.
 """
 
 import json
@@ -119,7 +119,7 @@ def inspect(file: Path) -> GgufInfo:
         fields: dict[str, Any] = {name: field.contents() for name, field in reader.fields.items() if _is_short(field)}
         end = max((tensor.data_offset + tensor.n_bytes for tensor in reader.tensors), default=0)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, OSError) as error:
-        raise ConfigurationError(f"{file} is damaged or cut off, or of a version that can't be read: {error}") from error
+        raise ConfigurationError(f"{file} is damaged or cut off, or of an unknown version: {error}") from error
     if end > size:
         raise ConfigurationError(f"{file} is cut off: its weights need {end:,} bytes, and it has {size:,}")
     _check_kind(file, fields, num_tensors=len(reader.tensors))
@@ -221,7 +221,7 @@ def _model(file: Path, folder: Path, name: str) -> Any:
 
 
 def _mend(folder: Path, info: GgufInfo) -> None:
-    """Write what transformers leaves out, take out what is true of this machine alone, and open the files to readers."""
+    """Write what transformers leaves out, drop what is true of this machine alone, and let everyone read the files."""
     config = _read(folder / "tokenizer_config.json")
     for name in ("is_local", "local_files_only", "gguf_file", "name_or_path"):
         config.pop(name, None)

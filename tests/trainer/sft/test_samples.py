@@ -64,7 +64,8 @@ def test_an_observation_is_cut_where_it_will_be_when_served(
     path = write(tmp_path / "made.jsonl", demonstration.to_row())
     [(whole, _)], [(cut, mask)] = (samples(path, tokenizer, Limits(max_observation_tokens=n)) for n in (500, 10))
     assert len(whole) - len(cut) == len(tokenizer.encode(replay(demonstration, tokenizer).segments[2].text)) - 10
-    assert "</information>" not in tokenizer.decode(tuple(id for id, flag in zip(cut, mask, strict=True) if not flag))[-60:]
+    read = tokenizer.decode(tuple(id for id, flag in zip(cut, mask, strict=True) if not flag))
+    assert "</information>" not in read[-60:]
 
 
 def test_long_samples_are_left_out_and_counted(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -38,7 +38,8 @@ def rows(tmp_path: Path, model_folder: Path) -> Path:
     path = tmp_path / "rows.jsonl"
     with path.open("w") as file:
         for number in range(12):
-            asked, said = tokenizer.encode("what? " * (1 + number % 4)), tokenizer.encode(f"<answer> {number % 3} </answer>")
+            asked = tokenizer.encode("what? " * (1 + number % 4))
+            said = tokenizer.encode(f"<answer> {number % 3} </answer>")
             mask = [0] * len(asked) + [1] * len(said)
             file.write(json.dumps({"token_ids": asked + said, "loss_mask": mask}) + "\n")
     return path

@@ -51,7 +51,8 @@ def fine_tune(config: SftConfig, *, progress: bool = True) -> None:
         held_out = _prepare(config, source, "validation", (config.eval_data,), progress=progress)
     run = _Run(config, source, train, held_out)
     run.resume()
-    with closing(run), tqdm(initial=run.step, total=run.num_steps, desc="sft", unit="step", disable=not progress) as bar:
+    bar = tqdm(initial=run.step, total=run.num_steps, desc="sft", unit="step", disable=not progress)
+    with closing(run), bar:
         if run.step == 0 and held_out is not None:
             run.log(run.validate())
         while run.progress < 1:
