@@ -107,6 +107,13 @@ def test_passages_are_as_many_as_fit_or_the_cut_is_taught(build: Build, tokenize
     assert all(len(tokenizer.encode(SEARCH_R1.observation(one.turns[0].passages))) > 120 for one in cut)
 
 
+def test_the_number_of_passages_may_vary(build: Build) -> None:
+    _, made = build(vary=True, max_observation_tokens=4000)
+    assert {len(one.turns[0].passages) for one in made} == {1, 2, 3}
+    assert all("says" in one.turns[1].text for one in made)
+    assert build(vary=True, max_observation_tokens=4000, force=True)[1] == made
+
+
 def test_training_questions_that_are_held_out_too_are_left_out(build: Build, world: Path) -> None:
     report, made = build(held_out=(str(world), str(world / "validation.jsonl.gz")), max_observation_tokens=4000)
     assert report.left_out["held-out question"] == 2

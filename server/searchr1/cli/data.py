@@ -84,6 +84,9 @@ def data_demonstrations(
     fit: Annotated[
         bool, typer.Option("--fit/--teach-cut", help="Show fewer passages where they do not fit, or teach the cut.")
     ] = True,
+    vary: Annotated[
+        bool, typer.Option("--vary", help="Show from one to --top-k passages: shorter samples, and more of them an hour.")
+    ] = False,
     title_share: Annotated[
         float, typer.Option(min=0, max=1, help="Most demonstrations whose answer is a shown passage's title.")
     ] = 0.1,
@@ -107,6 +110,7 @@ def data_demonstrations(
         top_k=top_k,
         max_observation_tokens=max_observation_tokens,
         fit=fit,
+        vary=vary,
         title_share=title_share,
         limit=limit,
         seed=seed,

@@ -1,8 +1,8 @@
 """Questions with what their data set says of the way to the answer: gold passages, titles, and steps.
 
 Rows are those of ``readers.py`` with more fields: ``gold_ids`` (ids of passages in the corpus),
-``supporting_titles`` or ``evidence_titles``, and ``question_decomposition``, as MuSiQue's own files have it: questions of one hop, in which
-``#2`` stands for the answer to the second.
+``supporting_titles`` or ``evidence_titles``, and ``question_decomposition``, as MuSiQue's own files have it: questions
+of one hop, in which ``#2`` stands for the answer to the second.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -52,6 +52,8 @@ class StartConfig:
     max_observation_tokens: int = 500
     fit: bool = True
     """Show fewer passages where they do not fit; else the cut is taught."""
+    vary: bool = False
+    """Show from one to ``top_k`` passages."""
     title_share: float = 0.1
     """Most demonstrations, as a share of all, whose answer is the title of a passage that they show."""
     limit: int | None = None
@@ -101,7 +103,7 @@ def build_start(config: StartConfig, *, progress: bool = True) -> StartReport:
     steps: dict[str, tuple[Step, ...]] = {} if config.decompositions is None else read_steps(config.decompositions)
     training = list(gold_questions(config.sources, config.split, steps))
     held_out = HeldOut(list(gold_questions(config.held_out, "test", {})), training, passages_in(config.index))
-    bounds = Bounds(config.top_k, config.max_observation_tokens, config.fit)
+    bounds = Bounds(config.top_k, config.max_observation_tokens, config.fit, config.vary)
     shelf = Shelf(index, held_out, bounds, profile, lambda text: len(tokenizer.encode(text)))
     left_out = Counter[str]()
     wanted = _shuffled(_free_of(training, held_out, left_out), config.seed)

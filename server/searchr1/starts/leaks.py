@@ -44,8 +44,8 @@ class LeakReport:
         told = ", ".join(f"{count:,} {what}" for what, count in self.found.items()) or "nothing"
         return (
             f"leak check of {self.num_demonstrations:,} demonstrations against {self.num_questions:,} held-out "
-            f"questions, {self.num_passages:,} passages of theirs and {self.num_titles:,} titles that are theirs alone: "
-            f"{told} found{f'; the first: {self.first}' if self.first else ''}"
+            f"questions, {self.num_passages:,} passages of theirs and {self.num_titles:,} titles that are theirs "
+            f"alone: {told} found{f'; the first: {self.first}' if self.first else ''}"
         )
 
 

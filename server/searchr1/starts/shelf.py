@@ -7,6 +7,7 @@ goes on writing the passage. ``fit`` shows fewer passages instead; without it th
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.types import Passage
@@ -28,6 +29,8 @@ class Bounds:
     """Tokens of an observation, as it will be served."""
     fit: bool
     """Leave out the last passages, so that the others fit whole."""
+    vary: bool = False
+    """Show from one to ``top_k`` passages, as many as the first one's digest says: shorter samples."""
 
 
 class Shelf:
@@ -57,6 +60,8 @@ class Shelf:
 
         Without ``fit`` all are returned, and None where a needed passage begins behind the cut or is cut.
         """
+        if self._bounds.vary and passages:
+            passages = passages[: max(1 + max(needed, default=0), _number_for(passages[0].text, len(passages)))]
         fitting = len(passages)
         while fitting and self._count(self._profile.observation(passages[:fitting])) > self._bounds.max_tokens:
             fitting -= 1
@@ -73,6 +78,11 @@ class Shelf:
         return "<" not in passage.text and not (
             self._held_out.is_passage(passage) or self._held_out.is_entity(passage.title)
         )
+
+
+def _number_for(text: str, most: int) -> int:
+    """Return a number from 1 to ``most`` that looks random and is always the same for a text."""
+    return 1 + crc32(text.encode()) % most
 
 
 def passages_in(folder: Path) -> Iterator[Passage]:

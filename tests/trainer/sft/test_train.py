@@ -17,9 +17,10 @@ from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.rl.config import load_section
 from searchr1.trainer.sft import train as module
 from searchr1.trainer.sft.config import SftConfig
-from searchr1.trainer.sft.tuned import MasterAdamW, loss_sums
+from searchr1.trainer.sft.tuned import MasterAdamW, loss_sums, shared_prefix
 from searchr1.trainer.sft.train import DivergedError, fine_tune
 from searchr1.trainer.warmup.batches import pad
+from searchr1.trainer.widths import WIDTH_STEP
 from tests.support.tiny_model import write_tiny_model
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "sft"
@@ -145,6 +146,31 @@ def test_the_loss_is_over_masked_tokens_alone(model_folder: Path) -> None:
     expected = sum(-logits[place - 1].log_softmax(-1)[ids[place]] for place in (2, 4))
     assert sums.num_tokens == 2
     torch.testing.assert_close(sums.loss, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_all_rows_begin_with_is_computed_once_and_changes_nothing(model_folder: Path) -> None:
+    untyped: Any = AutoModelForCausalLM
+    model: Any = untyped.from_pretrained(model_folder, dtype=torch.float32)
+    common = [5 + number % 90 for number in range(WIDTH_STEP + 10)]
+    rows = [[*common, *tail] for tail in ([7, 8, 9], [7, 9], [6, 6, 6, 6])]
+    batch = pad(rows, [[0] * (len(row) - 2) + [1, 1] for row in rows], pad_id=0)
+    assert shared_prefix(batch) == WIDTH_STEP
+    found = []
+    for one in (batch, *(pad([row], [[0] * (len(row) - 2) + [1, 1]], pad_id=0) for row in rows)):
+        model.zero_grad()
+        sums = loss_sums(model, one, torch.device("cpu"))
+        sums.loss.backward()  # type: ignore[no-untyped-call]
+        found.append((sums.loss.detach(), [weight.grad.clone() for weight in model.parameters()]))
+    torch.testing.assert_close(found[0][0], sum(loss for loss, _ in found[1:]), rtol=1e-4, atol=1e-4)
+    for whole, *parts in zip(*(gradients for _, gradients in found), strict=True):
+        torch.testing.assert_close(whole, sum(parts), rtol=1e-3, atol=1e-4)
+
+
+def test_a_prefix_ends_before_what_is_in_the_loss() -> None:
+    same = [[5] * 200, [5] * 200]
+    assert shared_prefix(pad(same, [[0] * 64 + [1] * 136] * 2, pad_id=0)) == 0, "its last token predicts one in the loss"
+    assert shared_prefix(pad(same, [[0] * 65 + [1] * 135] * 2, pad_id=0)) == 64
+    assert shared_prefix(pad(same[:1], [[0] * 100 + [1] * 100], pad_id=0)) == 0
 
 
 def test_steps_too_small_for_bfloat16_add_up() -> None:
