@@ -6,11 +6,11 @@ of one hop, in which ``#2`` stands for the answer to the second.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from searchr1.data.questions import Question
 from searchr1.data.readers import read
@@ -51,7 +51,7 @@ class _EvidenceRow:
     ] = ()
     supporting_titles: _Texts = ()
     evidence_titles: _Texts = ()
-    question_decomposition: Annotated[tuple[Step, ...], Field(default_factory=tuple)] = field(default=())
+    question_decomposition: Annotated[tuple[Step, ...], BeforeValidator(lambda value: value or ())] = ()
 
 
 _ROW = TypeAdapter(_EvidenceRow)

@@ -137,8 +137,15 @@ def _of_one(gold: GoldQuestion) -> tuple[Hop, ...]:
 
 
 def _is_chain(order: Sequence[Passage], gold: GoldQuestion) -> bool:
-    names = all(_name_in(here.text, there.title) is not None for here, there in pairwise(order))
-    return names and held_answer(order[-1].text, _short(gold)) is not None
+    """Return whether each passage names the next title, which the question does not, and the last has the answer."""
+    names = [_name_in(here.text, there.title) for here, there in pairwise(order)]
+    known = {folded(answer) for answer in gold.question.golden_answers}
+    question = gold.question.question
+    if any(name is None or folded(name) in known or holds(question, name) for name in names):
+        return False
+    # An answer that the question names is one of the things that it compares.
+    answer = held_answer(order[-1].text, _short(gold))
+    return answer is not None and not holds(question, answer)
 
 
 def _of_chain(chain: Sequence[Passage], gold: GoldQuestion) -> tuple[Hop, ...]:
@@ -163,10 +170,12 @@ def _of_chain(chain: Sequence[Passage], gold: GoldQuestion) -> tuple[Hop, ...]:
 def _relation(question: str, title: str, passage: Passage | None) -> list[str]:
     """Return the words of the question that say what is asked of ``title``: those that its passage has, if any."""
     named = set(folded(title).split())
-    words = [word for word in content_words(question) if word not in named]
-    if passage is not None:
-        said = set(folded(passage.text).split())
-        words = [word for word in words if word in said]
+    said = None if passage is None else set(folded(passage.text).split())
+    words = [
+        word
+        for key, word in content_words(question).items()
+        if key not in named and (said is None or key in said)
+    ]
     return words[:MAX_QUERY_WORDS]
 
 

@@ -6,10 +6,11 @@ from functools import lru_cache
 
 from searchr1.evaluation.metrics import normalize
 
-MAX_QUOTE_WORDS = 40
+MAX_QUOTE_WORDS = 30
 """Words of a quote; of a longer sentence the part around the answer is quoted."""
 _SENTENCE_END = re.compile(r"(?<=[.!?])([\"”')\]]*)\s+(?=[\"“'(\[]*[A-Z0-9À-Þ])")
 _ABBREVIATION = re.compile(r"\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|Inc|Ltd|Co|ca|c|b|d|Mt|Ft|Gen|Col|Lt|Prof)\.$")
+_PUNCTUATION = ".,;:!?\"'“”‘’()[]"
 _BRACKETS = re.compile(r"\s*\([^)]*\)")
 _STOP = frozenset(
     "a an the of in on at to for by with from as is are was were be been being it its this that these those and or but "
@@ -40,9 +41,15 @@ def held_answer(text: str, answers: Iterable[str]) -> str | None:
     return next((answer for answer in answers if holds(text, answer)), None)
 
 
-def content_words(text: str) -> list[str]:
-    """Return the words of ``text`` that say what it is about, folded, each once, in its order."""
-    return list(dict.fromkeys(word for word in folded(text).split() if word not in _STOP))
+def content_words(text: str) -> dict[str, str]:
+    """Return the words of ``text`` that say what it is about, in its order: folded, and as they are spelled.
+
+    >>> content_words("Who is the co-founder of Acme?")
+    {'cofounder': 'co-founder', 'acme': 'Acme'}
+    """
+    spelled = (word.strip(_PUNCTUATION) for word in text.split())
+    words = {key: word for word in reversed(list(spelled)) if (key := folded(word).strip()) and key not in _STOP}
+    return dict(reversed(words.items()))
 
 
 def bare_title(title: str) -> str:
