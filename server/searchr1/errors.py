@@ -77,3 +77,7 @@ class EvaluationError(SearchR1Error):
 
 class GatewayError(SearchR1Error):
     """The gateway cannot be reached, or refuses every request for the same reason."""
+
+
+class TrainingError(SearchR1Error):
+    """A training run that cannot go on: its numbers are no numbers any more. What it saved before is whole."""

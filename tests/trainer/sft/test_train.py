@@ -12,13 +12,13 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from typer.testing import CliRunner
 
 from searchr1.cli.main import app
-from searchr1.errors import ConfigurationError
+from searchr1.errors import ConfigurationError, TrainingError
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.rl.config import load_section
 from searchr1.trainer.sft import train as module
 from searchr1.trainer.sft.config import SftConfig
 from searchr1.trainer.sft.tuned import MasterAdamW, loss_sums, shared_prefix
-from searchr1.trainer.sft.train import DivergedError, fine_tune
+from searchr1.trainer.sft.train import fine_tune
 from searchr1.trainer.warmup.batches import pad
 from searchr1.trainer.widths import WIDTH_STEP
 from tests.support.tiny_model import write_tiny_model
@@ -200,7 +200,7 @@ def test_a_bad_step_is_skipped_and_many_in_a_row_end_the_run(
     assert all(bool(torch.isfinite(weight).all()) for weight in weights(config).values())
     before = weights(config)
     bad = set(range(1000))
-    with pytest.raises(DivergedError, match="3 steps in a row"):
+    with pytest.raises(TrainingError, match="3 steps in a row"):
         fine_tune(changed(config, max_steps=12, out_dir=config.out_dir.with_name("bad")), progress=False)
     assert not (config.out_dir.with_name("bad") / "checkpoint").exists()
     assert np.all([torch.equal(before[name], weight) for name, weight in weights(config).items()])

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from searchr1.errors import SearchR1Error
+from searchr1.errors import TrainingError
 from searchr1.loop.profiles.registry import profile_named
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.checkpoints import dtype_of, find_model, load_state, save_state, write_checkpoint
@@ -31,17 +31,13 @@ CHECKPOINT = "checkpoint"
 PLOT = "loss.png"
 
 
-class DivergedError(SearchR1Error):
-    """Losses or gradients were not finite for several steps in a row. The last save is intact."""
-
-
 def fine_tune(config: SftConfig, *, progress: bool = True) -> None:
     """Train until ``config``'s bound and leave a servable folder at ``out_dir/checkpoint``.
 
     Raises:
         ConfigurationError: the model can't be had, or ``out_dir`` holds another run.
         DatasetError, CorpusError: the samples can't be read, or none fits.
-        DivergedError: it did not stay finite.
+        TrainingError: it did not stay finite.
     """
     source = find_model(config.model)
     config.out_dir.mkdir(parents=True, exist_ok=True)
@@ -125,7 +121,7 @@ class _Run:
     def train_step(self) -> dict[str, float]:
         """Take one optimizer step; return its metrics.
 
-        Raises ``DivergedError`` after too many in a row that were not finite.
+        Raises ``TrainingError`` after too many in a row that were not finite.
         """
         started = time.perf_counter()
         config = self.config
@@ -219,7 +215,7 @@ class _Run:
         self._bad_in_a_row = 0 if is_finite else self._bad_in_a_row + 1
         self.num_bad += not is_finite
         if self._bad_in_a_row >= self.config.max_bad_steps:
-            raise DivergedError(
+            raise TrainingError(
                 f"{self._bad_in_a_row} steps in a row were not finite, the last one number {self.step}; "
                 f"{self.config.out_dir} holds the last save. A lower lr, or other data, may help"
             )
