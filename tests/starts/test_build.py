@@ -161,8 +161,8 @@ def test_few_answers_are_titles(build: Build, world: Path, tmp_path: Path) -> No
     ]
     path = write_gz(tmp_path / "by.jsonl.gz", rows)
     with pytest.raises(DatasetError, match="6 answer is a shown title"):
-        build(sources=(str(path),), title_share=0.0, max_observation_tokens=4000)
-    assert len(build(sources=(str(path),), title_share=1.0, max_observation_tokens=4000)[1]) == 6
+        build(sources=(str(path),), title_share=0.0, top_k=16, max_observation_tokens=4000)
+    assert len(build(sources=(str(path),), title_share=1.0, top_k=16, max_observation_tokens=4000)[1]) == 6
 
 
 def test_the_command_tells_the_check(world: Path, index: Path, tokenizer_folder: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def data_demonstrations(
         bool, typer.Option("--fit/--teach-cut", help="Show fewer passages where they do not fit, or teach the cut.")
     ] = True,
     vary: Annotated[
-        bool, typer.Option("--vary", help="Show from one to --top-k passages: shorter samples, and more of them an hour.")
+        bool, typer.Option("--vary", help="Show from one to --top-k passages: shorter samples, more of them an hour.")
     ] = False,
     title_share: Annotated[
         float, typer.Option(min=0, max=1, help="Most demonstrations whose answer is a shown passage's title.")

@@ -168,7 +168,7 @@ def test_what_all_rows_begin_with_is_computed_once_and_changes_nothing(model_fol
 
 def test_a_prefix_ends_before_what_is_in_the_loss() -> None:
     same = [[5] * 200, [5] * 200]
-    assert shared_prefix(pad(same, [[0] * 64 + [1] * 136] * 2, pad_id=0)) == 0, "its last token predicts one in the loss"
+    assert shared_prefix(pad(same, [[0] * 64 + [1] * 136] * 2, pad_id=0)) == 0, "its last token predicts a learned one"
     assert shared_prefix(pad(same, [[0] * 65 + [1] * 135] * 2, pad_id=0)) == 64
     assert shared_prefix(pad(same[:1], [[0] * 100 + [1] * 100], pad_id=0)) == 0
 
@@ -201,7 +201,7 @@ def test_a_bad_step_is_skipped_and_many_in_a_row_end_the_run(
     before = weights(config)
     bad = set(range(1000))
     with pytest.raises(TrainingError, match="3 steps in a row"):
-        fine_tune(changed(config, max_steps=12, out_dir=config.out_dir.with_name("bad")), progress=False)
+        fine_tune(changed(config, save_every_steps=50, out_dir=config.out_dir.with_name("bad")), progress=False)
     assert not (config.out_dir.with_name("bad") / "checkpoint").exists()
     assert np.all([torch.equal(before[name], weight) for name, weight in weights(config).items()])
 
