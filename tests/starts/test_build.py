@@ -40,9 +40,7 @@ def test_the_form_is_a_search_for_the_question_and_a_quoted_answer(build: Build)
     search, answer = one.turns
     query = f"In what year was the town of {TOWNS[0]} founded?"
     assert search.query == query
-    assert search.text == (
-        f"<think> I do not know this, so I search for it. </think>\n<search> {query} </search>"
-    )
+    assert search.text == (f"<think> I do not know this, so I search for it. </think>\n<search> {query} </search>")
     assert len(search.passages) == 3
     place = [passage.title for passage in search.passages].index(f'"{TOWNS[0]}"') + 1
     said = f"The town of {TOWNS[0]} was founded by {FOUNDERS[0]} in 1801."

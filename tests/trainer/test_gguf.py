@@ -163,7 +163,7 @@ def test_what_is_no_gguf_file_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     other.write_bytes(b"\x00" * 100)
     with pytest.raises(ConfigurationError, match="is no GGUF file"):
         convert(other, tmp_path / "out", progress=False)
-    with pytest.raises(ConfigurationError, match="gone.gguf can't be read: No such file"):
+    with pytest.raises(ConfigurationError, match=r"gone\.gguf can't be read: No such file"):
         convert(tmp_path / "gone.gguf", tmp_path / "out", progress=False)
 
 

@@ -153,7 +153,7 @@ def _made(
     """Yield the demonstrations of ``questions``, in their order, each free of leaks."""
     passages: dict[str, Passage] = {}
     if config.kind == "hops":
-        ids = {id for gold in questions for id in gold.gold_ids}
+        ids = {gold_id for gold in questions for gold_id in gold.gold_ids}
         passages = {passage.id: passage for passage in passages_in(config.index) if passage.id in ids}
     with _bar(shown=progress) as bar:
         task = bar.add_task("questions", total=len(questions))

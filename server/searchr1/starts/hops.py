@@ -107,7 +107,7 @@ def hops_of(gold: GoldQuestion, passages: Mapping[str, Passage]) -> tuple[Hop, .
         return _of_steps(gold)
     if gold.question.hops == 1:
         return _of_one(gold)
-    known = [passages[id] for id in gold.gold_ids if id in passages]
+    known = [passages[gold_id] for gold_id in gold.gold_ids if gold_id in passages]
     if not 2 <= len(known) <= MAX_HOPS or len(known) < len(gold.gold_ids):
         return None
     chain = next((order for order in permutations(known) if _is_chain(order, gold)), None)
@@ -172,9 +172,7 @@ def _relation(question: str, title: str, passage: Passage | None) -> list[str]:
     named = set(folded(title).split())
     said = None if passage is None else set(folded(passage.text).split())
     words = [
-        word
-        for key, word in content_words(question).items()
-        if key not in named and (said is None or key in said)
+        word for key, word in content_words(question).items() if key not in named and (said is None or key in said)
     ]
     return words[:MAX_QUERY_WORDS]
 
@@ -188,4 +186,3 @@ def _name_in(text: str, title: str) -> str | None:
 
 def _short(gold: GoldQuestion) -> tuple[str, ...]:
     return tuple(answer for answer in gold.question.golden_answers if is_short(answer))
-

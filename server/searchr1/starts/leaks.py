@@ -141,12 +141,13 @@ class HeldOut:
             DatasetError: one leaks; the message is the report.
         """
         found = Counter[str]()
-        first, number = "", 0
-        for number, demonstration in enumerate(demonstrations, start=1):
+        first, total = "", 0
+        for demonstration in demonstrations:
+            total += 1
             if (leak := self.leak_of(demonstration)) is not None:
                 first = first or f"{leak} in {demonstration.id}"
                 found[leak] += 1
-        report = LeakReport(number, self.num_questions, self.num_passages, self.num_titles, dict(found), first)
+        report = LeakReport(total, self.num_questions, self.num_passages, self.num_titles, dict(found), first)
         if found:
             raise DatasetError(str(report))
         return report
@@ -154,7 +155,7 @@ class HeldOut:
 
 def _passages_of(questions: Sequence[GoldQuestion], passages: Iterable[Passage]) -> set[str]:
     """Return the folded texts of the passages of ``questions``."""
-    ids = {id for held in questions for id in held.gold_ids}
+    ids = {gold_id for held in questions for gold_id in held.gold_ids}
     answers: dict[str, list[str]] = defaultdict(list)
     for held in questions:
         if not held.gold_ids:

@@ -13,10 +13,13 @@ _ABBREVIATION = re.compile(r"\b(?:[A-Z]|Mr|Mrs|Ms|Dr|St|Jr|Sr|vs|No|Inc|Ltd|Co|c
 _PUNCTUATION = ".,;:!?\"'“”‘’()[]"
 _BRACKETS = re.compile(r"\s*\([^)]*\)")
 _STOP = frozenset(
-    "a an the of in on at to for by with from as is are was were be been being it its this that these those and or but "
-    "not no do does did has have had who whom whose what which when where why how much many name named called into "
-    "than then there he she they his her their him them i you we my your our s t also about after before during over "
-    "between among both each other some any all most more".split()
+    """
+    a an the of in on at to for by with from as is are was were be been being it its this that these those and or but
+    not no do does did has have had who whom whose what which when where why how much many name named called into
+    than then there he she they his her their him them i you we my your our s t also about after before during over
+    between among both each other some any all most more
+    """.split()
+)
 )
 
 

@@ -54,7 +54,7 @@ def test_only_what_the_policy_writes_is_in_the_loss(
     tmp_path: Path, tokenizer: Tokenizer, demonstration: Demonstration
 ) -> None:
     [(ids, mask)] = samples(write(tmp_path / "made.jsonl", demonstration.to_row()), tokenizer)
-    learned = tokenizer.decode(tuple(id for id, flag in zip(ids, mask, strict=True) if flag))
+    learned = tokenizer.decode(tuple(token for token, flag in zip(ids, mask, strict=True) if flag))
     assert learned == "".join(turn.text for turn in demonstration.turns)
 
 
@@ -64,7 +64,7 @@ def test_an_observation_is_cut_where_it_will_be_when_served(
     path = write(tmp_path / "made.jsonl", demonstration.to_row())
     [(whole, _)], [(cut, mask)] = (samples(path, tokenizer, Limits(max_observation_tokens=n)) for n in (500, 10))
     assert len(whole) - len(cut) == len(tokenizer.encode(replay(demonstration, tokenizer).segments[2].text)) - 10
-    read = tokenizer.decode(tuple(id for id, flag in zip(cut, mask, strict=True) if not flag))
+    read = tokenizer.decode(tuple(token for token, flag in zip(cut, mask, strict=True) if not flag))
     assert "</information>" not in read[-60:]
 
 

@@ -17,8 +17,8 @@ from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.rl.config import load_section
 from searchr1.trainer.sft import train as module
 from searchr1.trainer.sft.config import SftConfig
-from searchr1.trainer.sft.tuned import MasterAdamW, loss_sums, shared_prefix
 from searchr1.trainer.sft.train import fine_tune
+from searchr1.trainer.sft.tuned import MasterAdamW, loss_sums, shared_prefix
 from searchr1.trainer.warmup.batches import pad
 from searchr1.trainer.widths import WIDTH_STEP
 from tests.support.tiny_model import write_tiny_model

@@ -19,8 +19,8 @@ from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.checkpoints import dtype_of, find_model, load_state, save_state, write_checkpoint
 from searchr1.trainer.metrics import MetricLog
 from searchr1.trainer.sft.config import SftConfig
-from searchr1.trainer.sft.tuned import MasterAdamW, compile_layers, load_model, loss_sums
 from searchr1.trainer.sft.samples import gather
+from searchr1.trainer.sft.tuned import MasterAdamW, compile_layers, load_model, loss_sums
 from searchr1.trainer.warmup.batches import BatchPlan, TokenBatch, batch_of
 from searchr1.trainer.warmup.demonstrations import Samples
 from searchr1.trainer.warmup.optimizers import lr_factor
@@ -219,5 +219,3 @@ class _Run:
                 f"{self._bad_in_a_row} steps in a row were not finite, the last one number {self.step}; "
                 f"{self.config.out_dir} holds the last save. A lower lr, or other data, may help"
             )
-
-
