@@ -149,6 +149,16 @@ LAYERS = {
     ),
     "searchr1_client": (),
     "searchr1.atlas": ("searchr1.errors", "searchr1.files", "searchr1.loop", "searchr1.retrieval.index"),
+    "searchr1.starts": (
+        "searchr1.atlas.records",
+        "searchr1.data",
+        "searchr1.errors",
+        "searchr1.evaluation.metrics",
+        "searchr1.files",
+        "searchr1.loop",
+        "searchr1.retrieval.index",
+        "searchr1.tokenizer",
+    ),
 }
 ALL_IMPORTS = [found for imports in MODULES.values() for found in imports]
 
@@ -202,7 +212,9 @@ def test_wire_types_have_one_definition() -> None:
 EXTRAS = {
     "searchr1.atlas": ("server", "demo"),
     "searchr1.engines.transformers": ("server", "train"),
+    "searchr1.trainer.gguf": ("server", "train", "gguf"),
     "searchr1.trainer": ("server", "demo", "train"),
+    "searchr1.starts": ("server", "index"),
     "searchr1.evaluation": ("server", "demo", "train"),
     "searchr1.retrieval.index.encoder": ("server", "dense"),
     "searchr1.retrieval.index": ("server", "index"),

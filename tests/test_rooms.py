@@ -33,7 +33,7 @@ REASONS = {
     "keys": "the command, what can be a client's key, and the keys of providers",
     "metrics": "serving, scoring and training are measured apart",
     "registry": "the things of one seam by name, and the class that all registries are",
-    "train": "the command, and the two kinds of training that it starts",
+    "train": "the command, and the three kinds of training that it starts",
 }
 """Why a file name may stand in more than two folders."""
 

@@ -236,6 +236,39 @@ def test_a_prompt_begins_with_bos_where_that_is_wanted(
     assert FIRST_SPECIAL not in tokenizer.encode("hi")
 
 
+@pytest.mark.parametrize(
+    ("config", "template", "rendered"),
+    [
+        ({}, None, f"{BOS}hi"),
+        ({"bos_token": BOS}, None, f"{BOS}hi"),
+        ({"add_bos_token": False}, None, "hi"),
+        ({"bos_token": "<|im_end|>"}, None, "hi"),
+        ({}, QWEN_TEMPLATE, "<|im_start|>user"),
+    ],
+)
+def test_a_tokenizer_that_puts_bos_by_itself_gets_one_where_no_template_writes_the_prompt(
+    tmp_path: Path, config: dict[str, Any], template: str | None, rendered: str
+) -> None:
+    """So transformers 5 saves Gemma's, whose base model repeats itself without."""
+    raw = raw_tokenizer()
+    raw.post_processor = TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, FIRST_SPECIAL)])
+    given = config if template is None else config | {"chat_template": template}
+    tokenizer = Tokenizer.load(str(write_folder(tmp_path, raw, **given)))
+    assert tokenizer.render("hi").startswith(rendered)
+    assert (tokenizer.encode_prompt(tokenizer.render("hi"))[0] == FIRST_SPECIAL) == rendered.startswith(BOS)
+    assert FIRST_SPECIAL not in tokenizer.encode("hi")
+
+
+def test_llama_3_gets_no_bos_as_it_was_trained(tmp_path: Path) -> None:
+    raw = raw_tokenizer()
+    bos = "<|begin_of_text|>"
+    raw.add_special_tokens([AddedToken(bos, special=True)])
+    raw.post_processor = TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, raw.token_to_id(bos))])
+    folder = str(write_folder(tmp_path, raw, bos_token=bos))
+    assert Tokenizer.load(folder).render("hi") == "hi"
+    assert Tokenizer.load(folder, add_bos="always").render("hi") == f"{bos}hi"
+
+
 def test_without_the_template_a_prompt_begins_as_the_tokenizer_says(tmp_path: Path) -> None:
     write_folder(tmp_path, bos_token=BOS, add_bos_token=True, chat_template=QWEN_TEMPLATE)
     assert Tokenizer.load(str(tmp_path)).render("hi", chat=False) == f"{BOS}hi"

@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     """A TOML file of more models beside ``model``, each behind vLLMs of its own: see docs/guides/several-models.md."""
     add_bos: AddBos = "auto"
     """Begin prompts with the model's ``<bos>`` where the chat template does not write it; ``auto`` does as the
-    tokenizer's ``add_bos_token`` says where there is no chat template."""
+    tokenizer says where there is no chat template, by its ``add_bos_token`` or, but for Llama 3, its post-processor."""
     retriever: str = Field(repr=False)
     """One provider or several, comma-separated, tried in this order: ``tavily:``, ``index:PATH``, …; see
     docs/guides/search.md."""

@@ -28,6 +28,9 @@ _FILES: Final = (
     "config.json",
 )
 """What is read of a checkpoint, and fetched from the hub."""
+_TRAINED_WITHOUT_BOS: Final = ("<|begin_of_text|>",)
+"""Llama 3's ``bos_token``: its post-processor puts it, and Search-R1, which tokenizes without special tokens, trained
+the base model on prompts without it."""
 
 
 class ReservedTextError(SearchR1Error):
@@ -94,7 +97,7 @@ class Tokenizer:
             raw,
             chat_template=_chat_template(folder, config),
             special=special,
-            bos_without_template=add_bos == "always" or (add_bos == "auto" and config.get("add_bos_token") is True),
+            bos_without_template=add_bos == "always" or (add_bos == "auto" and _puts_bos(config, special, raw)),
             bos_with_template=add_bos == "always",
             vocab_size=_vocab_size(_read_json(folder / "config.json")),
         )
@@ -229,6 +232,14 @@ def _special(config: dict[str, Any], special_map: dict[str, Any], raw: RawTokeni
         if with_special[:1] != without[:1] and (text := raw.id_to_token(with_special[0])) is not None:
             texts["bos_token"] = text
     return texts
+
+
+def _puts_bos(config: dict[str, Any], special: dict[str, str], raw: RawTokenizer) -> bool:
+    """Return whether the tokenizer begins a text with the ``bos_token``, by its config or else its post-processor."""
+    said, bos = config.get("add_bos_token"), special.get("bos_token")
+    if isinstance(said, bool) or bos in (None, *_TRAINED_WITHOUT_BOS):
+        return said is True
+    return bool(raw.encode("a", add_special_tokens=True).ids[:1] == [raw.token_to_id(bos)])
 
 
 def _vocab_size(config: dict[str, Any]) -> int:

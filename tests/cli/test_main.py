@@ -46,11 +46,15 @@ def test_the_commands_are_these() -> None:
         "keys revoke",
         "data",
         "data prepare",
+        "data demonstrations",
+        "model",
+        "model from-gguf",
         "train",
         "train run",
         "train memory",
         "train sample",
         "train plot",
+        "train sft",
         "train warmup",
         "export",
         "export verl",
@@ -68,7 +72,7 @@ def test_every_command_explains_itself(words: list[str]) -> None:
 
 def test_the_page_names_every_command_that_does_something() -> None:
     page = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
-    groups = {"index", "retriever", "keys", "data", "train", "demo"}
+    groups = {"index", "retriever", "keys", "data", "model", "train", "demo"}
     commands = {" ".join(words) for words in lines_of_words() if words} - groups
     assert {command for command in commands if f"`searchr1 {command}`" not in page} == set()
 

@@ -64,6 +64,14 @@ def test_exported_runs_know_golden_answers_only_if_they_were_told(tmp_path: Path
     assert questions(tmp_path / "with.parquet")[0].golden_answers == ("x",)
 
 
+def test_a_set_may_be_called_dataset(tmp_path: Path) -> None:
+    line = flashrag(0, "nq", "test")
+    assert questions(write_lines(tmp_path / "a.jsonl", line | {"dataset": "2wiki"}))[0].data_source == "2wikimultihopqa"
+    both = line | {"dataset": "2wiki", "data_source": "nq"}
+    assert questions(write_lines(tmp_path / "b.jsonl", both))[0].data_source == "nq"
+    assert questions(write_lines(tmp_path / "c.jsonl", line | {"dataset": {"name": "nq"}}))[0].data_source is None
+
+
 def test_numbers_as_ids_are_read_as_text(tmp_path: Path) -> None:
     line = flashrag(0, "nq", "test") | {"id": 7}
     assert questions(write_lines(tmp_path / "a.jsonl", line))[0].id == "7"

@@ -57,6 +57,19 @@ def test_files_are_themselves_and_their_names_may_name_a_set(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize("end", [".gz", ".xz", ".bz2", ".zst"])
+def test_packed_lines_are_found_as_plain_ones_are(tmp_path: Path, end: str) -> None:
+    shared = write_lines(tmp_path / f"train.jsonl{end}", {})
+    own = write_lines(tmp_path / "nq" / f"train.jsonl{end}", {})
+    assert locate([str(shared), str(own)], Places()) == (SourceFile(shared), SourceFile(own, "nq"))
+    assert locate([str(tmp_path)], Places("train")) == (SourceFile(shared),)
+    assert locate(["nq"], Places("train", data=str(tmp_path))) == (SourceFile(own, "nq"),)
+    plain = write_lines(tmp_path / "train.jsonl", {})
+    assert locate([str(tmp_path)], Places("train")) == (SourceFile(plain),)
+    with pytest.raises(DatasetError, match="does not exist"):
+        locate([f"gone.jsonl{end}"], Places())
+
+
 def test_sets_share_upstreams_file_and_are_read_in_one_pass(tmp_path: Path) -> None:
     path = seven_sets(tmp_path / "test.parquet")
     places = Places(data=str(tmp_path))

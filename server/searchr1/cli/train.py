@@ -138,6 +138,28 @@ def train_plot(
     typer.echo(summarize_runs(groups))
 
 
+@train_app.command("sft")
+def train_sft(
+    file: Annotated[
+        Path, typer.Argument(help="A YAML file, such as configs/sft/smollm2-format.yaml.", exists=True, dir_okay=False)
+    ],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value for a field: max_minutes=20. Repeatable.")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
+) -> None:
+    """Fine-tune a pretrained model as FILE describes, on what it shall imitate; a run in its out_dir goes on."""
+    from searchr1.trainer.rl.config import load_section, parse_overrides
+    from searchr1.trainer.sft.config import SftConfig
+
+    config = load_section(SftConfig, file, parse_overrides(set_ or []))
+    # What is wrong with the file is told by now: this imports torch and transformers, which takes seconds.
+    from searchr1.trainer.sft.train import fine_tune
+
+    fine_tune(config, progress=progress)
+    typer.echo(f"Serve the checkpoint with: searchr1 serve --model {config.out_dir / 'checkpoint'} --retriever …")
+
+
 @train_app.command("warmup")
 def train_warmup(
     out: Annotated[Path, typer.Option(help="The run's folder; a run that is there goes on.")] = Path("runs/warmup"),

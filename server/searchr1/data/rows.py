@@ -21,7 +21,7 @@ COLUMNS = (
         "answer",
         "answer_aliases",
     ),
-    *("answer_aliases", "data_source", "hops", "kind"),
+    *("answer_aliases", "data_source", "dataset", "hops", "kind"),
 )
 """Columns of a table that ``row_values`` looks into."""
 _ID_FIELDS = ("id", "_id", "qid", "question_id")
@@ -43,6 +43,8 @@ def row_values(row: Values, *, place: str) -> dict[str, Any]:
     """
     extra = _object(row.get("extra_info"))
     found = {name: row[name] for name in ("hops", "kind", "data_source", "object", "trajectory") if name in row}
+    if found.get("data_source") is None and isinstance(row.get("dataset"), str):
+        found["data_source"] = row["dataset"]
     found["id"] = _first(row, _ID_FIELDS) or _index(extra) or place
     question = _first(row, ("question", "query")) or extra.get("question") or _asked(row.get("prompt"))
     if question is not None:

@@ -13,8 +13,8 @@ Decode = Callable[[TokenIds], str]
 """Token ids to text, special tokens left out."""
 
 AddBos = Literal["auto", "always", "never"]
-"""Whether a prompt begins with ``<bos>`` where the chat template does not write one. ``auto`` is what the tokenizer's
-``add_bos_token`` says where there is no chat template, and else no."""
+"""Whether a prompt begins with ``<bos>`` where the chat template does not write one. ``auto`` is what the tokenizer
+says where there is no chat template, by its ``add_bos_token`` or its post-processor, and else no."""
 
 FinishReason = Literal["stop", "length", "abort"]
 """The reason why a completion ended: a stop string or EOS, the token limit, or the caller."""

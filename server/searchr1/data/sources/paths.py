@@ -9,6 +9,9 @@ from searchr1.data.sources.base import Places, SourceFile
 from searchr1.errors import DatasetError
 
 SUFFIXES = (".parquet", ".jsonl")
+_PACKED = ("", ".gz", ".xz", ".bz2", ".zst")
+"""Endings that a file of JSON Lines may have behind its own."""
+_FILES = (*SUFFIXES, *(f".jsonl{end}" for end in _PACKED))
 
 _SPLITS = {
     "test": ("test", "dev", "validation"),
@@ -47,7 +50,7 @@ def root_of(source: str, wanted: Sequence[str], hints: Sequence[str] = ()) -> Pa
         return cached_snapshot(path)
     if path.exists():
         return path
-    if path.suffix in SUFFIXES or source.startswith((".", "~", "/")):
+    if source.endswith(_FILES) or source.startswith((".", "~", "/")):
         raise DatasetError(f"{source} does not exist. Give 'atlas' or the path of a JSON Lines or parquet file")
     if not is_hub_name(source):
         raise DatasetError(
@@ -74,13 +77,14 @@ def own_names(name: str, split: str) -> list[str]:
 
 
 def first_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """Return the first of ``names`` that is a file in ``folder``."""
-    return next((path for name in names if (path := folder / name).is_file()), None)
+    """Return the first of ``names`` that is a file in ``folder``, JSON Lines also packed: ``test.jsonl.gz``."""
+    spelled = (f"{name}{end}" for name in names for end in (_PACKED if name.endswith(".jsonl") else ("",)))
+    return next((path for name in spelled if (path := folder / name).is_file()), None)
 
 
 def set_in(path: Path) -> str | None:
-    """Return the set after which a file or its folder is named: ``nq.jsonl``, ``nq/train.jsonl``."""
-    return set_named(path.stem) or set_named(path.parent.name)
+    """Return the set after which a file or its folder is named: ``nq.jsonl``, ``nq.jsonl.gz``, ``nq/train.jsonl``."""
+    return set_named(path.name.partition(".")[0]) or set_named(path.parent.name)
 
 
 def no_file(source: str, split: str, names: Sequence[str]) -> str:

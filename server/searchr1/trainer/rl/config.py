@@ -8,7 +8,7 @@ The defaults are the paper's (arXiv 2503.09516, appendix; ``train_ppo.sh`` and `
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -19,6 +19,8 @@ from searchr1.trainer.rl.sections import LoraSection, LossSection, OptimizerSect
 
 if TYPE_CHECKING:
     from searchr1.trainer.rl.algorithms.base import Algorithm
+
+S = TypeVar("S", bound=Section)
 
 
 class TrainConfig(Section):
@@ -115,7 +117,12 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
 
 
 def load_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
-    """Return the run that a YAML file describes, with ``overrides`` by dotted name (``{"optimizer.lr": 1e-5}``).
+    """Return the run that a YAML file describes; see ``load_section``."""
+    return load_section(TrainConfig, path, overrides)
+
+
+def load_section(kind: type[S], path: Path, overrides: dict[str, Any] | None = None) -> S:
+    """Return the configuration that a YAML file has, with ``overrides`` by dotted name (``{"optimizer.lr": 1e-5}``).
 
     Raises:
         ConfigurationError: the file can't be read, or a field is unknown or out of bounds; the message names each.
@@ -125,7 +132,7 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainCon
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path} can't be read as YAML: {error}") from error
     if not isinstance(fields, dict):
-        raise ConfigurationError(f"{path} must hold fields such as 'algorithm: grpo'")
+        raise ConfigurationError(f"{path} must hold fields such as '{next(iter(kind.model_fields))}: …'")
     for name, value in (overrides or {}).items():
         *sections, last = name.split(".")
         section = fields
@@ -135,7 +142,7 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainCon
                 raise ConfigurationError(f"there is no field {name}")
         section[last] = value
     try:
-        return TrainConfig.model_validate(fields)
+        return kind.model_validate(fields)
     except ValidationError as error:
         faults = [
             f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg'].removeprefix('Value error, ')}"

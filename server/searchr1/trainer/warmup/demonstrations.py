@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from searchr1.atlas.records import Demonstration
 from searchr1.errors import CorpusError
 from searchr1.files import whole_file
 from searchr1.loop.machine import Rollout
+from searchr1.loop.profiles.base import Profile
+from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Finish, Generate, Limits, Search
 from searchr1.rollout import start_rollout
 from searchr1.tokenizer import Tokenizer
@@ -30,8 +33,8 @@ _TOGETHER = 50
 class Samples:
     """Tokenized demonstrations, one after the other in flat arrays; sample ``i`` is ``offsets[i]:offsets[i + 1]``."""
 
-    ids: npt.NDArray[np.uint16]
-    """Shape (tokens,)."""
+    ids: npt.NDArray[np.integer[Any]]
+    """Shape (tokens,); int32, or uint16 in files of earlier versions."""
     loss_mask: npt.NDArray[np.bool_]
     """Shape (tokens,); true where the policy samples the token."""
     offsets: npt.NDArray[np.int64]
@@ -57,14 +60,16 @@ class Samples:
             return cls(arrays["ids"], arrays["loss_mask"], arrays["offsets"])
 
 
-def replay(demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | None = None) -> Rollout:
+def replay(
+    demonstration: Demonstration, tokenizer: Tokenizer, limits: Limits | None = None, profile: Profile = SEARCH_R1
+) -> Rollout:
     """Drive the loop through a demonstration and return the finished rollout.
 
     Raises:
         IllegalInputError: the demonstration does what the loop would not allow.
         CorpusError: it does not reach an answer.
     """
-    rollout = start_rollout(demonstration.question, tokenizer, limits=limits)
+    rollout = start_rollout(demonstration.question, tokenizer, profile=profile, limits=limits)
     for turn in demonstration.turns:
         if not isinstance(rollout.action, Generate):
             break
@@ -140,10 +145,10 @@ def gather_samples(encoded: Iterable[tuple[Sequence[int], Sequence[bool]]], *, w
     Raises:
         CorpusError: there is none; the message calls it what was ``wanted``.
     """
-    ids: list[npt.NDArray[np.uint16]] = []
+    ids: list[npt.NDArray[np.int32]] = []
     masks: list[npt.NDArray[np.bool_]] = []
     for sample_ids, loss_mask in encoded:
-        ids.append(np.array(sample_ids, dtype=np.uint16))
+        ids.append(np.array(sample_ids, dtype=np.int32))
         masks.append(np.array(loss_mask, dtype=np.bool_))
     if not ids:
         raise CorpusError(f"no {wanted}")
