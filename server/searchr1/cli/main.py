@@ -15,6 +15,7 @@ from searchr1.cli.export import export_app
 from searchr1.cli.faults import told
 from searchr1.cli.index import index_app
 from searchr1.cli.keys import keys_app
+from searchr1.cli.model import model_app
 from searchr1.cli.retriever import retriever_app
 from searchr1.cli.serve import serve
 from searchr1.cli.train import train_app
@@ -31,6 +32,7 @@ app.add_typer(retriever_app, name="retriever")
 app.add_typer(keys_app, name="keys")
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
+app.add_typer(model_app, name="model")
 app.add_typer(export_app, name="export")
 app.add_typer(demo_app, name="demo")
 
