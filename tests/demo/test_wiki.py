@@ -140,7 +140,7 @@ def test_the_environment_chooses_how_long_a_run_may_be(place: Place, monkeypatch
 
 def test_without_an_adapter_the_page_says_that_the_model_was_not_trained_to_search(place: Place) -> None:
     about = place.about()
-    for told in ("Wikipedia demo", "135 million parameters", "not trained to search", "10,033", "errs often"):
+    for told in ("Wikipedia demo", "135 million parameters", "not trained to search", "10,033", "often errs"):
         assert told in about
     assert place.model == place.base
 
@@ -148,8 +148,8 @@ def test_without_an_adapter_the_page_says_that_the_model_was_not_trained_to_sear
 def test_with_an_adapter_it_says_what_it_was_trained_on(place: Place) -> None:
     write_adapter_files(place, "1-search", "x")
     about = place.about()
-    assert "135 million parameters, trained to find things. It can search" in about
-    assert "errs often" in about
+    assert "135 million parameters), trained to find things. It can search" in about
+    assert "often errs" in about
     assert "not trained" not in about
     (place.adapters / TRAINED_ON).unlink()
     with pytest.raises(ConfigurationError, match=r"trained-on\.txt can't be read"):

@@ -26,12 +26,11 @@ EXAMPLES = (
     "Who directed the film Seven Samurai?",
     "What is the largest moon of Saturn?",
 )
-_WHICH = "This is the Wikipedia demo: SmolLM2-135M-Instruct, a language model of 135 million parameters"
+_WHICH = "The Wikipedia demo: SmolLM2-135M-Instruct, a small language model (135 million parameters)"
 _UNTRAINED = "as it was published. It was not trained to search: expect answers that are missing or wrong."
 _WHAT = (
     "It can search the first paragraphs of 10,033 English Wikipedia articles, and nothing else. "
-    "A model this small errs often: read its sources. "
-    "Ask short questions in English, about people, places, works or science; each is taken alone."
+    "It often errs: check its sources. Each question is taken alone."
 )
 
 
