@@ -46,7 +46,7 @@ async def ask_all(url: str, questions: Sequence[Question], *, concurrency: int) 
 
 def said(question: Question, run: Run, seconds: float) -> Said:
     """Return what ``run`` made of ``question``."""
-    texts = [normalize(f"{passage.title} {passage.text}") for step in run.steps for passage in step.passages]
+    texts = [normalize(f"{passage.title} {passage.snippet}") for step in run.steps for passage in step.passages]
     return Said(
         id=question.id,
         answer=run.answer,

@@ -25,7 +25,7 @@ def run(answer: str | None, *searches: tuple[str, str]) -> Run:
         "status": "completed" if answer is not None else "exhausted",
         "answer": answer,
         "steps": [
-            {"turn": turn, "query": query, "passages": [{"id": "1", "title": "Marn", "text": text}]}
+            {"turn": turn, "query": query, "passages": [{"index": 1, "title": "Marn", "snippet": text}]}
             for turn, (query, text) in enumerate(searches)
         ],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
