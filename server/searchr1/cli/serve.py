@@ -61,7 +61,9 @@ def serve(
     demo_wiki: Annotated[
         bool,
         typer.Option(
-            "--demo-wiki", help="Serve a pretrained model on Wikipedia's leads: make demo-wiki.", envvar="SEARCHR1_DEMO_WIKI"
+            "--demo-wiki",
+            help="Serve a pretrained model on Wikipedia's leads: make demo-wiki.",
+            envvar="SEARCHR1_DEMO_WIKI",
         ),
     ] = False,
     data_dir: DataDir = DATA,

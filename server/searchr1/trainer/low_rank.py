@@ -17,9 +17,7 @@ from searchr1.trainer.adapters import Adapter, Pair
 from searchr1.trainer.rl.sections import LoraSection
 
 
-def low_rank_adapter(
-    base: Path, tuned: Path, section: LoraSection, *, progress: bool = True
-) -> tuple[Adapter, float]:
+def low_rank_adapter(base: Path, tuned: Path, section: LoraSection, *, progress: bool = True) -> tuple[Adapter, float]:
     """Return the adapter that brings the model in ``base`` nearest to that in ``tuned``, and how near.
 
     The second is the share of the squared difference of the layers in ``section.targets`` that the adapter has, 0 to 1.
@@ -55,5 +53,7 @@ def _weights(folder: Path) -> Mapping[str, Any]:
     """Return, by the name of each weight, the opened file that it is in."""
     files = [safe_open(path, framework="pt") for path in sorted(folder.glob("*.safetensors"))]
     if not files:
-        raise ConfigurationError(f"{folder} holds no *.safetensors. Give a model's folder, as Hugging Face lays one out")
+        raise ConfigurationError(
+            f"{folder} holds no *.safetensors. Give a model's folder, as Hugging Face lays one out"
+        )
     return {name: file for file in files for name in file.keys()}  # noqa: SIM118, it is no mapping
