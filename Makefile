@@ -2,7 +2,7 @@ PYTHON ?=
 PORT ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast image-test check check-verl release clean
+.PHONY: help setup demo demo-wiki test test-fast image-test check check-verl release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,6 +12,10 @@ setup: ## install everything into .venv from requirements/dev.lock (Python 3.13,
 
 demo: setup ## serve the demo model on real vLLM at http://127.0.0.1:8000 (PORT=…)
 	@exec .venv/bin/searchr1 serve --demo --port $(PORT)
+
+demo-wiki: setup ## the same with a pretrained model that reads English, on Wikipedia's leads (downloads 98 MB, once)
+	@scripts/setup-demo-wiki && .venv/bin/searchr1 demo build-wiki
+	@exec .venv/bin/searchr1 serve --demo-wiki --port $(PORT)
 
 test: setup ## lint, types and all tests
 	@scripts/test

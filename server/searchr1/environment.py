@@ -22,6 +22,7 @@ OTHER_VARIABLES = frozenset(
         "SEARCHR1_CONFIG",
         "SEARCHR1_DATA_DIR",
         "SEARCHR1_DEMO",
+        "SEARCHR1_DEMO_WIKI",
         "SEARCHR1_SCREENSHOTS",
         "SEARCHR1_TEST_MODEL",
         "SEARCHR1_URL",

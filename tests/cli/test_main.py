@@ -49,6 +49,8 @@ def test_the_commands_are_these() -> None:
         "data demonstrations",
         "model",
         "model from-gguf",
+        "model merge",
+        "model adapter",
         "train",
         "train run",
         "train memory",
@@ -60,6 +62,7 @@ def test_the_commands_are_these() -> None:
         "export verl",
         "demo",
         "demo build",
+        "demo build-wiki",
     ]
 
 

@@ -1,4 +1,4 @@
-"""``searchr1 demo``: the bundled demo world, Atlas."""
+"""``searchr1 demo``: the data of the demos, the bundled world Atlas and the leads of Wikipedia."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import typer
 
 from searchr1.cli.options import DATA, DataDir
 
-demo_app = typer.Typer(no_args_is_help=True, help="The bundled demo world, Atlas.")
+demo_app = typer.Typer(no_args_is_help=True, help="Write what the demos serve.")
 
 
 @demo_app.command("build")
@@ -62,3 +62,14 @@ def demo_build(
         written = build_world(atlas, seed=seed)
     for name, lines in written.items():
         typer.echo(f"{atlas / name}: {lines:,} lines")
+
+
+@demo_app.command("build-wiki")
+def demo_build_wiki(data_dir: DataDir = DATA) -> None:
+    """Make the Wikipedia demo of its packages; scripts/setup-demo-wiki downloads them to DATA_DIR/wiki/packages."""
+    from rich.console import Console
+
+    from searchr1.demo.wiki.build import build_wiki
+    from searchr1.demo.wiki.bundle import Place
+
+    build_wiki(Place(data_dir), Console(stderr=True).print)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from searchr1.cli.adapters import adapter, merge
 from searchr1.cli.options import Overwrite
 from searchr1.printable import one_line
 
@@ -30,3 +31,7 @@ def model_from_gguf(
         file, out, overwrite=overwrite, progress=progress, tell=lambda said: typer.echo(one_line(said), err=True)
     )
     typer.echo(one_line(str(converted)))
+
+
+model_app.command("merge")(merge)
+model_app.command("adapter")(adapter)

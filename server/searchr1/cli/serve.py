@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -56,6 +58,14 @@ def serve(
     demo: Annotated[
         bool, typer.Option("--demo", help="Serve the bundled model on the Atlas world.", envvar="SEARCHR1_DEMO")
     ] = False,
+    demo_wiki: Annotated[
+        bool,
+        typer.Option(
+            "--demo-wiki",
+            help="Serve a pretrained model on Wikipedia's leads: make demo-wiki.",
+            envvar="SEARCHR1_DEMO_WIKI",
+        ),
+    ] = False,
     data_dir: DataDir = DATA,
     config: Config = None,
     check: Annotated[bool, typer.Option("--check", help="Check the settings, and start nothing.")] = False,
@@ -65,7 +75,6 @@ def serve(
     Everything else is set by environment variables, SEARCHR1_ and the setting's name, or in the file of --config: see
     docs/reference/settings.md. `searchr1 doctor` checks what the settings name as well.
     """
-    from searchr1.demo.bundle import build_demo, demo_settings
     from searchr1.gateway.access.exposure import check_exposure
     from searchr1.models_file import model_configs
 
@@ -80,7 +89,8 @@ def serve(
         "open": open_,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    loaded = load_settings(config, given, demo_settings(data_dir) if demo else {})
+    settings_of_demo, prepare = _demo(data_dir, atlas=demo, wiki=demo_wiki)
+    loaded = load_settings(config, given, settings_of_demo)
     more = dict(_engine_arg(written) for written in engine_arg or ())
     settings = loaded.settings.model_copy(update={"engine_args": loaded.settings.engine_args | more})
     if check:
@@ -92,7 +102,22 @@ def serve(
         return
     from searchr1.gateway.process import serve_forever  # which takes time that a check should not
 
-    serve_forever(settings, prepare=partial(build_demo, data_dir) if demo else None, warnings=loaded.warnings)
+    serve_forever(settings, prepare=prepare, warnings=loaded.warnings)
+
+
+def _demo(data_dir: Path, *, atlas: bool, wiki: bool) -> tuple[dict[str, Any], Callable[[], None] | None]:
+    """Return the settings of the demo that is asked for, if any, and what is to be done before it is served."""
+    if atlas and wiki:
+        raise typer.BadParameter("there is --demo and --demo-wiki. Give one of the two.", param_hint="--demo-wiki")
+    if atlas:
+        from searchr1.demo.bundle import build_demo, demo_settings
+
+        return demo_settings(data_dir), partial(build_demo, data_dir)
+    if wiki:
+        from searchr1.demo.wiki.bundle import Place, wiki_settings
+
+        return wiki_settings(Place(data_dir)), None
+    return {}, None
 
 
 def _engine_arg(written: str) -> tuple[str, Any]:
