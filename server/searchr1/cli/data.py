@@ -95,7 +95,7 @@ def data_demonstrations(
     overwrite: Overwrite = False,
 ) -> None:
     """Write demonstrations of searching for questions, checked for leaks: see docs/guides/starts.md."""
-    from searchr1.starts.build import StartConfig, build_start
+    from searchr1.starts.demonstrations import StartConfig, build_start
 
     config = StartConfig(
         sources=tuple(sources),

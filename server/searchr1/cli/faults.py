@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from searchr1.errors import SearchR1Error, missing_package
 
 _PACKAGES = {
-    "server": "uvicorn fastapi starlette msgspec uvloop httptools prometheus_client numpy huggingface_hub mcp "
+    "server": "uvicorn fastapi starlette uvloop httptools prometheus_client numpy huggingface_hub mcp "
     "sse_starlette aiolimiter redis stamina tavily",
     "data": "pyarrow",
     "index": "bm25s numba Stemmer",

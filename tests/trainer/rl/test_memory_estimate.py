@@ -14,7 +14,7 @@ from searchr1.errors import ConfigurationError
 from searchr1.trainer.rl import memory, policy
 from searchr1.trainer.rl.config import TrainConfig, load_config
 from searchr1.trainer.rl.learner import Learner
-from searchr1.trainer.rl.memory import GIB, estimate, layer_bytes, memory_table
+from searchr1.trainer.rl.memory_estimate import GIB, estimate, layer_bytes, memory_table
 from searchr1.trainer.rl.policy import Critic
 from searchr1.trainer.rl.sections import LoraSection
 from searchr1.trainer.rl.shapes import KNOWN, ModelShape, shape_of

@@ -11,8 +11,8 @@ from searchr1.cli.main import app
 from searchr1.errors import ConfigurationError, DatasetError
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Limits
-from searchr1.starts import build as module
-from searchr1.starts.build import StartConfig, StartReport, build_start
+from searchr1.starts import demonstrations as module
+from searchr1.starts.demonstrations import StartConfig, StartReport, build_start
 from searchr1.starts.leaks import HeldOut
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.warmup.demonstrations import replay
