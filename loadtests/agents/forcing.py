@@ -49,7 +49,8 @@ class Scripted(LogitsProcessor):
         return logits
 
     def _begin(self, params: SamplingParams, prompt_ids: list[int] | None, output_ids: list[int]) -> _Written | None:
-        ids = self._script.ids_after(self._tokenizer.decode(prompt_ids or [], skip_special_tokens=False))
+        prompt = self._tokenizer.decode(prompt_ids or [], skip_special_tokens=False)
+        ids = self._script.ids_left(prompt, prompt_ids or [])
         return None if ids is None else (ids, output_ids)
 
     def _next(self, ids: Sequence[int], output_ids: list[int]) -> int:

@@ -15,6 +15,8 @@ SCRIPT, CHECKPOINT = "AGENTS_SCRIPT", "AGENTS_CHECKPOINT"
 """The variables by which an engine is told its script and its checkpoint."""
 _RUN = re.compile(r"\(run (\d+)\)")
 _CLOSED = "</search>"
+_LEAST_WRITTEN = 4
+"""Tokens of a turn at the end of a prompt that are no coincidence."""
 
 
 def named(question: str, run: str) -> str:
@@ -45,6 +47,19 @@ class Script:
         if not found or not turns:
             return None
         return turns[min(prompt.count(_CLOSED, found.end()), len(turns) - 1)]
+
+    def ids_left(self, prompt: str, prompt_ids: Sequence[int]) -> Sequence[int] | None:
+        """Return what is written after a prompt that may end in the middle of a turn, as one that was asked again does.
+
+        >>> script = Script({"17": [[5, 6, 7, 8, 9]]}, eos_id=0)
+        >>> script.ids_left("(run 17) Who?", [1, 2]), script.ids_left("(run 17) Who?", [1, 2, 5, 6, 7, 8])
+        ([5, 6, 7, 8, 9], [9])
+        """
+        ids = self.ids_after(prompt)
+        for num in range(min(len(ids or ()), len(prompt_ids)), _LEAST_WRITTEN - 1, -1):
+            if ids is not None and list(prompt_ids[-num:]) == list(ids[:num]):
+                return ids[num:]
+        return ids
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""

@@ -119,3 +119,14 @@ def test_the_turn_is_found_however_the_text_is_wrapped() -> None:
     assert script.ids_after("(run 0002) Who?") == [4]
     assert script.ids_after("(run 0003) Who?") is None
     assert script.ids_after("Who?") is None
+
+
+def test_a_turn_that_is_asked_for_again_goes_on_where_it_broke_off() -> None:
+    turn = [5, 6, 7, 8, 5, 6, 7, 8, 9]
+    script, question = Script({"0001": [turn]}, eos_id=0), "(run 0001) Who?"
+    assert script.ids_left(question, [1, 2]) == turn
+    assert script.ids_left(question, [1, 2, *turn[:4]]) == turn[4:]
+    assert script.ids_left(question, [1, 2, *turn[:8]]) == turn[8:]
+    assert script.ids_left(question, [1, 2, *turn]) == []
+    assert script.ids_left(question, [1, 5]) == turn
+    assert script.ids_left("Who?", turn[:4]) is None
