@@ -23,6 +23,7 @@ from pathlib import Path
 
 import aiohttp
 
+from loadtests.gateway_metrics import total
 from loadtests.paced_stack import demo_vllm, gateway_before, paced_engine
 from loadtests.streaming.paced_engine import MODEL
 from searchr1.demo.bundle import CHECKPOINT
@@ -128,8 +129,7 @@ def _engine_load(metrics: str) -> float:
 
 
 def _gateway_load(metrics: str) -> float:
-    lines = [line.split() for line in metrics.splitlines()]
-    return sum(float(line[-1]) for line in lines if line[0] in ("searchr1_runs_running", "searchr1_runs_queued"))
+    return total(metrics, "searchr1_runs_running")
 
 
 async def whole_s(side: Side, at_once: int) -> float:

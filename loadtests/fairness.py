@@ -19,6 +19,7 @@ from pathlib import Path
 
 import aiohttp
 
+from loadtests.gateway_metrics import total
 from loadtests.paced_stack import demo_vllm, gateway_before, paced_engine
 from loadtests.simulator.outcome import quantile
 from loadtests.streaming.paced_engine import MODEL
@@ -106,8 +107,7 @@ async def _until_full(http: aiohttp.ClientSession, url: str, options: argparse.N
     queued, give_up_at = 0.0, time.monotonic() + _FULL_WITHIN_S
     while time.monotonic() < give_up_at:
         async with http.get(f"{url}/metrics") as response:
-            lines = [line.split() for line in (await response.text()).splitlines()]
-        queued = sum(float(line[-1]) for line in lines if line[0] == "searchr1_runs_queued")
+            queued = total(await response.text(), "searchr1_runs_queued")
         if queued >= min(options.greedy - options.slots, 2 * options.slots):
             return
         await asyncio.sleep(_LOOK_S)

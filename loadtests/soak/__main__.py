@@ -20,6 +20,7 @@ from pathlib import Path
 import aiohttp
 from tqdm import tqdm
 
+from loadtests.gateway_metrics import total
 from loadtests.soak.faults import BUSY, FAULTS, Troubles
 from loadtests.soak.growth import Sample, growth
 from loadtests.soak.plot import draw
@@ -106,8 +107,7 @@ async def _until_idle(url: str, tally: Tally) -> None:
 
 async def _num_running(http: aiohttp.ClientSession, url: str) -> float:
     async with http.get(f"{url}/metrics") as response:
-        lines = (await response.text()).splitlines()
-    return sum(float(line.split()[-1]) for line in lines if line.startswith("searchr1_runs_running "))
+        return total(await response.text(), "searchr1_runs_running")
 
 
 def report(tally: Tally, watch: Watch, warm_up_s: float) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from loadtests.gateway_metrics import total
 from searchr1.driver import DriveOptions, drive
 from searchr1.engines.base import Chunk, EngineHealth, ReplicaView
 from searchr1.gateway.runs.errors import NoSlotError, PromptTooLargeError, SeatExpiredError
@@ -67,6 +68,10 @@ async def test_a_queued_run_is_told_its_place_and_starts_when_it_is_free() -> No
         assert full.stage.engine.num_open == 1
         metrics = (await full.stage.client.get("/metrics")).text
         assert 'searchr1_runs_queued{model="test-model"} 2.0' in metrics
+        assert total(metrics, "searchr1_runs_queued") == 2
+        assert total(metrics, "searchr1_runs_running") == 3
+        with pytest.raises(LookupError, match="no searchr1_runs_waiting"):
+            total(metrics, "searchr1_runs_waiting")
         full.open_up()
         streams = [events_of(answer) for answer in await asyncio.gather(second, third)]
     for number, events in enumerate(streams):
