@@ -70,8 +70,8 @@ async def test_a_queued_run_is_told_its_place_and_starts_when_it_is_free() -> No
         assert 'searchr1_runs_queued{model="test-model"} 2.0' in metrics
         assert total(metrics, "searchr1_runs_queued") == 2
         assert total(metrics, "searchr1_runs_running") == 3
-        with pytest.raises(LookupError, match="no searchr1_runs_waiting"):
-            total(metrics, "searchr1_runs_waiting")
+        with pytest.raises(LookupError, match="no searchr1_runs_gone"):
+            total(metrics, "searchr1_runs_gone")
         full.open_up()
         streams = [events_of(answer) for answer in await asyncio.gather(second, third)]
     for number, events in enumerate(streams):
