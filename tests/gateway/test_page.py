@@ -13,7 +13,7 @@ from .conftest import MODEL, Stage, running_stage
 
 NO_CODE_BUT_ITS_OWN = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 SERVED = ["/", "/docs", "/openapi.json", "/page.json", *(f"/assets/{path.name}" for path in sorted(WEB.iterdir()))]
-NOTHING_SET = {
+NOTHING_SET: dict[str, Any] = {
     "model": MODEL,
     "about": None,
     "examples": [],

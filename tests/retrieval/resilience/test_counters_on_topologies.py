@@ -161,7 +161,7 @@ async def test_a_redis_that_takes_longer_to_reach_than_to_answer_is_used(stack: 
     assert await search(limited) == "found"
     assert store.outages >= 1
     await until_answers(limited, "budget")
-    await until(lambda: spent([server]) == [2])
+    await until_counted(limited, server, [2])
 
 
 async def test_a_lost_node_costs_no_search(cluster: list[RedisServer], stack: AsyncExitStack) -> None:
