@@ -79,7 +79,7 @@ def time_shape(
             rollout_tokens_per_s = asyncio.run(_time_rollouts(folder, device, work))
         gc.collect()
         with Peak(machine) as update_peak:
-            num_tokens, update_s = _time_update(folder, device, work)
+            num_tokens, update_s = _time_update(update_config(folder, machine, work), folder, work)
     except torch.OutOfMemoryError:
         return Timing(shape.name, num_parameters, kept_gib=timing.kept_gib, left_out="it does not fit into memory")
     finally:
@@ -119,30 +119,38 @@ async def _complete(engine: TransformersEngine, ids: tuple[int, ...], work: Work
         return sum([len(chunk.token_ids) async for chunk in chunks])
 
 
-def _time_update(folder: Path, device: torch.device, work: Work) -> tuple[int, float]:
+def _time_update(config: TrainConfig, folder: Path, work: Work) -> tuple[int, float]:
     """Return the tokens of one update, and the seconds of the fastest."""
-    config = TrainConfig.model_validate(
+    learner = Learner(config, folder, ProcessGroup.join(config.device), pad_id=0)
+    samples = timed_samples(work)
+    walls = []
+    for step in range(1 + work.repeats):
+        started = time.perf_counter()
+        learner.update(samples, step)
+        if config.device == "cuda":
+            torch.cuda.synchronize()
+        walls.append(time.perf_counter() - started)
+    return sum(len(sample.ids) for sample in samples), min(walls[1:])
+
+
+def update_config(folder: Path, machine: Machine, work: Work) -> TrainConfig:
+    """Return the run whose update is timed."""
+    return TrainConfig.model_validate(
         {
             "algorithm": "grpo",
             "model": str(folder),
             "data": "made on the spot",
             "retriever": "none",
             "out_dir": str(folder),
-            "device": device.type,
-            "rollout": {"questions_per_step": work.num_groups, "group_size": work.group_size},
+            "device": machine.torch_device,
+            "rollout": {
+                "questions_per_step": work.num_groups,
+                "group_size": work.group_size,
+                "max_trajectory_tokens": max(64, work.completion_tokens + work.observation_tokens),
+            },
             "optimizer": {"max_tokens_per_pass": work.max_tokens_per_pass, "activation_checkpointing": True},
         }
     )
-    learner = Learner(config, folder, ProcessGroup.join(device.type), pad_id=0)
-    samples = timed_samples(work)
-    walls = []
-    for step in range(1 + work.repeats):
-        started = time.perf_counter()
-        learner.update(samples, step)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        walls.append(time.perf_counter() - started)
-    return sum(len(sample.ids) for sample in samples), min(walls[1:])
 
 
 def timed_samples(work: Work) -> list[Sample]:

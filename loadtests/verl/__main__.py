@@ -30,7 +30,7 @@ from searchr1.retrieval.index.bm25 import build_index
 CONFIGS = tuple(ROOT / "configs" / f"{name}.yaml" for name in ("qwen2.5-7b-ppo", "qwen2.5-3b-grpo"))
 ROLLED_OUT = ROOT / "configs" / "atlas-grpo.yaml"
 """The run whose loop and reward are run, with the demo's checkpoint as its model."""
-_TIMEOUT_S = 600.0
+_TIMEOUT_S = 900.0
 
 
 class CheckFailedError(Exception):

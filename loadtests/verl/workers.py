@@ -99,14 +99,16 @@ async def padded(config: Any, servers: ScriptedServers, rows: Sequence[dict[str,
         got = {name: tensor[number].tolist() for name, tensor in out.batch.items()}
         is_there = got["attention_mask"]
         num_ids, num_prompt = sum(is_there[-width:]), sum(is_there[:-width])
-        per_token = [got[name] for name in ("response_mask", "rollout_log_probs", "rm_scores")]
+        mask, logprobs, scores = (got[name] for name in ("response_mask", "rollout_log_probs", "rm_scores"))
         found.append(
             Row(
-                got["prompts"][len(got["prompts"]) - num_prompt :],
-                got["responses"][:num_ids],
-                *(values[:num_ids] for values in per_token),
+                prompt=got["prompts"][len(got["prompts"]) - num_prompt :],
+                ids=got["responses"][:num_ids],
+                mask=mask[:num_ids],
+                logprobs=logprobs[:num_ids],
+                scores=scores[:num_ids],
                 notes={name: array[number] for name, array in out.non_tensor_batch.items()},
-                padding=sum(abs(value) for values in per_token for value in values[num_ids:]),
+                padding=sum(abs(value) for values in (mask, logprobs, scores) for value in values[num_ids:]),
             )
         )
     return found
@@ -137,8 +139,14 @@ async def queued(config: Any, servers: ScriptedServers, rows: Sequence[dict[str,
 
 
 def _of_queue(got: Any) -> Row:
-    names = ("prompts", "responses", "response_mask", "rollout_log_probs", "rm_scores")
-    return Row(*(got[name].tolist() for name in names), notes=dict(got["extra_fields"]))
+    return Row(
+        prompt=got["prompts"].tolist(),
+        ids=got["responses"].tolist(),
+        mask=got["response_mask"].tolist(),
+        logprobs=got["rollout_log_probs"].tolist(),
+        scores=got["rm_scores"].tolist(),
+        notes=dict(got["extra_fields"]),
+    )
 
 
 def _names(count: int) -> Any:
