@@ -1,5 +1,6 @@
 """Checkpoints that servers take, and states that only their own run resumes."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,23 @@ def test_a_checkpoint_that_can_t_be_written_leaves_the_one_that_is_there(
         write_checkpoint(model, CHECKPOINT, folder, dtype=torch.float32)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("limit", [50_000, 1_000_000, 1_198_000, 1_200_500])
+def test_a_state_that_the_disk_has_no_room_for_leaves_the_one_that_is_there(tmp_path: Path, limit: int) -> None:
+    save_state(tmp_path, {"step": 1})
+    state = {"step": 2, "weights": {str(number): torch.rand(1000) for number in range(300)}}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # A write beyond it fails as on a full disk.
+    try:
+        with pytest.raises(ConfigurationError, match=r"state\.pt cannot be written: File too large"):
+            save_state(tmp_path, state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    loaded = load_state(tmp_path, {}, CPU)
+    assert loaded is not None
+    assert loaded["step"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
 
 
 def test_a_state_is_resumed_by_its_own_run_alone(tmp_path: Path) -> None:

@@ -129,9 +129,23 @@ def save_state(out_dir: Path, state: dict[str, Any]) -> None:
         TrainingError: a number in it is not finite; the state that is there stays.
         ConfigurationError: it can't be written; the state that is there stays.
     """
-    check_finite(state, f"{out_dir / STATE} is not written")
-    with whole_file(out_dir / STATE) as file:
-        torch.save(state, file)
+    path = out_dir / STATE
+    check_finite(state, f"{path} is not written")
+    with whole_file(path) as file:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:
+            # Torch ends its archive even where it could not be written, and then tells of the end alone.
+            if (refusal := _refusal(error)) is None:
+                raise
+            raise ConfigurationError(f"{path} cannot be written: {refusal.strerror}") from error
+
+
+def _refusal(error: BaseException | None) -> OSError | None:
+    """Return the error of a disk that led to ``error``."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def load_state(out_dir: Path, identity: dict[str, Any], device: torch.device) -> dict[str, Any] | None:

@@ -100,7 +100,7 @@ def test_a_full_disk_ends_the_run_in_a_line_and_costs_nothing(config: Path, undi
     for limit in (100_000, 2_000_000):  # Too little for the weights on their way to the engine; for the state alone.
         assert len(before) > limit
         said = config.with_name(f"full-{limit}.log")
-        assert finish(limited(arguments, limit), said) == 1, said.read_text()
+        assert finish(limited(arguments, limit), said) == 2, said.read_text()
         [line] = [line for line in said.read_text().splitlines() if "cannot be written" in line]
         assert "File too large" in line
         assert "Traceback" not in said.read_text()

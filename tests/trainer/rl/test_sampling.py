@@ -30,9 +30,9 @@ def test_all_steps_are_sampled_once(tmp_path: Path) -> None:
     assert {line["trajectory"]["policy_version"] for line in lines} == {"0"}
     said = [line for line in log.read_text().splitlines() if "rollouts of" in line]
     assert [line.partition(": ")[2] for line in said] == ["4 rollouts of 1 steps, 0.0% right"] * 2
-    assert finish([*arguments, "--set", "num_steps=2", "--set", "seed=1"], log) == 1
+    assert finish([*arguments, "--set", "num_steps=2", "--set", "seed=1"], log) == 2
     assert "holds rollouts of other settings (seed); use another out_dir" in log.read_text()
     training = ["-m", "searchr1.cli", "train", str(file), "--no-progress", "--set", f"out_dir={out_dir}"]
-    assert finish(training, log) == 1
+    assert finish(training, log) == 2
     assert "holds rollouts of searchr1 train sample; use another out_dir" in log.read_text()
     assert (out_dir / "rollouts" / "step-000001.jsonl").read_bytes() == first

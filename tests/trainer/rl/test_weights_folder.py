@@ -57,7 +57,7 @@ def test_larger_ones_go_through_the_runs_folder_and_the_log_says_so(
         folder.with_name("weights.part").mkdir()
     assert not list((tmp_path / "run").iterdir())
     [message] = caplog.messages
-    assert "has room for 0.0671 GB, and weights on their way to the engine need 0.0692 GB" in message
+    assert "has room for 67.1 MB, and weights on their way to the engine need 69.2 MB" in message
     assert "--shm-size" in message
 
 

@@ -69,7 +69,7 @@ def _claim(config: TrainConfig) -> None:
     if (config.out_dir / STATE).exists():
         raise ConfigurationError(f"{config.out_dir} holds a training run; use another out_dir")
     fields: dict[str, Any] = config.model_dump(mode="json")
-    mine, path = {name: fields[name] for name in _DECISIVE}, config.out_dir / SAMPLED
+    mine, path = {name: fields.get(name) for name in _DECISIVE}, config.out_dir / SAMPLED
     if path.is_file():
         theirs = json.loads(path.read_text("utf-8"))
         differing = [name for name in _DECISIVE if theirs.get(name) != mine[name]]

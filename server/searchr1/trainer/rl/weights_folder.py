@@ -44,7 +44,7 @@ def weights_folder(config: TrainConfig, num_bytes: int) -> Iterator[Path]:
     logger.info(
         "%s has room for %s, and weights on their way to the engine need %s: they go through %s, which takes longer. "
         "In a container, --shm-size gives it more",
-        *(MEMORY, _gb(room), _gb(needed), beside),
+        *(MEMORY, _size(room), _size(needed), beside),
     )
     try:
         yield beside
@@ -57,10 +57,10 @@ def _check(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ConfigurationError(
-            f"weights on their way to the engine need {_gb(needed)}, and neither {MEMORY} nor {folder}, which has "
-            f"{_gb(free)}, has room for them: take another out_dir, or give a container more by --shm-size"
+            f"weights on their way to the engine need {_size(needed)}, and neither {MEMORY} nor {folder}, which has "
+            f"{_size(free)}, has room for them: take another out_dir, or give a container more by --shm-size"
         )
 
 
-def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.3g} GB"
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.3g} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.3g} MB"
