@@ -19,6 +19,8 @@ from searchr1.trainer.rl.output_layer import chosen_stats
 
 CHUNK_TOKENS = 1024
 """Sampled positions whose logits are in memory at once."""
+CPU_LOGITS = 2**23
+"""Logits that a CPU has in memory at once: as float32 they fit into its last cache, and are read again and again."""
 _CAUSAL = ("llama", "qwen2", "qwen3")
 """Kinds of models whose attention is causal and nothing else, so that a CPU may compute it in blocks."""
 
@@ -135,7 +137,7 @@ def token_stats(
         weight,
         head.bias,
         dtype=dtype if weight.dtype == torch.float32 else weight.dtype,
-        chunk_tokens=CHUNK_TOKENS,
+        chunk_tokens=min(CHUNK_TOKENS, max(1, CPU_LOGITS // len(weight))) if ids.device.type == "cpu" else CHUNK_TOKENS,
     )
     zeros = torch.zeros(predicted.shape, device=ids.device)
     return TokenStats(zeros.masked_scatter(predicted, logprobs), zeros.masked_scatter(predicted, entropy))
