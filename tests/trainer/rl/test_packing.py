@@ -71,7 +71,7 @@ def test_a_model_computes_the_same_on_it(model: Path, prefix: int, lengths: list
         (loaded.base if with_critic else loaded).set_attn_implementation(implementation)
         loaded.zero_grad()
         out = compute()
-        out.square().sum().backward()
+        torch.autograd.backward(out.square().sum())
         grads = [parameter.grad.clone() for parameter in loaded.parameters()]
         found[implementation] = [out.detach(), *grads]
     for one, other in zip(found["causal_blocks"], found["sdpa"], strict=True):
