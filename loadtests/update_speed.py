@@ -6,7 +6,8 @@
 makes a random model (30 layers of 576, vocabulary 49,152) and rollouts of random tokens with the lengths of real ones,
 and lets both checkouts take GRPO updates on them: the same samples, the same configuration, each in processes of its
 own that take turns, so that a noisy machine hits all. A token counts once, however often an update passes it through a
-model. The first update, which compiles and allocates, is told apart.
+model. A first update, of two rollouts, allocates and compiles, and is told apart. Rates are by the wall and by the
+process's own CPU seconds, which others on the same cores lengthen less.
 """
 
 import argparse
@@ -80,10 +81,13 @@ class Taken:
     num_sampled: int
     first_s: float
     second_s: float
+    first_cpu_s: float
+    second_cpu_s: float
+    """CPU seconds of all threads of the process."""
     peak_gb: float
     """Largest resident memory of the process."""
     metrics: dict[str, float]
-    """Metrics of the first update."""
+    """Metrics of the second update."""
 
 
 def write_model(folder: Path, shape: dict[str, Any]) -> None:
@@ -164,18 +168,19 @@ def take(work: Work) -> Taken:
     )
     samples = rollouts(work)
     learner = Learner(config, Path(work.model), ProcessGroup(torch.device("cpu")), pad_id=0)
-    times, metrics = [], []
+    walls, cpus, metrics = [], [], []
     for step in range(2):
-        started = time.perf_counter()
-        metrics.append(learner.update(samples, step))
-        times.append(time.perf_counter() - started)
+        started, cpu_started = time.perf_counter(), time.process_time()
+        metrics.append(learner.update(samples if step else samples[:2], step))
+        walls.append(time.perf_counter() - started)
+        cpus.append(time.process_time() - cpu_started)
     return Taken(
         sum(len(sample.ids) for sample in samples),
         sum(sample.num_sampled_tokens for sample in samples),
-        times[0],
-        times[1],
+        *walls,
+        *cpus,
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        metrics[0],
+        metrics[1],
     )
 
 
@@ -231,16 +236,20 @@ def report(found: dict[str, list[Taken]], args: argparse.Namespace) -> list[str]
         f"of at most {args.max_tokens_per_pass:,} tokens; {args.rounds} round(s), medians; load {load:.1f}; "
         f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
         "",
-        "| | tokens/s | ratio | first update, s | second, s | peak memory, GB | policy loss | KL | gradient norm |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | tokens/s | ratio | tokens per CPU second | ratio | first update, CPU s | second | peak memory, GB | "
+        "policy loss | KL | gradient norm |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, rounds in found.items():
+        pairs, last = list(zip(first, rounds, strict=True)), rounds[-1].metrics
         speed = median(taken.num_tokens / taken.second_s for taken in rounds)
-        ratio = median(base.second_s / taken.second_s for base, taken in zip(first, rounds, strict=True))
-        last = rounds[-1].metrics
+        ratio = median(base.second_s / taken.second_s for base, taken in pairs)
+        cpu_speed = median(taken.num_tokens / taken.second_cpu_s for taken in rounds)
+        cpu_ratio = median(base.second_cpu_s / taken.second_cpu_s for base, taken in pairs)
         lines.append(
-            f"| {name} | {speed:,.0f} | {ratio:.2f} | {median(t.first_s for t in rounds):.1f} | "
-            f"{median(t.second_s for t in rounds):.1f} | {max(t.peak_gb for t in rounds):.1f} | "
+            f"| {name} | {speed:,.0f} | {ratio:.2f} | {cpu_speed:,.0f} | {cpu_ratio:.2f} | "
+            f"{median(t.first_cpu_s for t in rounds):.1f} | {median(t.second_cpu_s for t in rounds):.1f} | "
+            f"{max(t.peak_gb for t in rounds):.1f} | "
             f"{last['policy_loss']:.5f} | {last.get('kl', 0.0):.2e} | {last['grad_norm']:.4f} |"
         )
     return lines

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from searchr1.trainer.heap import keep_freed_memory
+
 pytestmark = pytest.mark.process
 
 PROGRAM = """
@@ -41,7 +43,5 @@ def test_freed_memory_stays_where_it_is_asked_to() -> None:
 
 
 def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from searchr1.trainer import heap
-
-    monkeypatch.setattr(heap.ctypes, "CDLL", lambda name: object())
-    assert heap.keep_freed_memory() is False
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert keep_freed_memory() is False

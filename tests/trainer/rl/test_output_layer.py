@@ -43,9 +43,9 @@ def test_values_and_gradients_are_those_of_autograd(of: str, chunk_tokens: int, 
         torch.testing.assert_close(one, other)
     torch.autograd.backward(weighted(*found, of=of))
     torch.autograd.backward(weighted(*wanted, of=of))
-    for one, other in ((mine[0], theirs[0]), (mine[2], theirs[2]), (mine[3], theirs[3])):
-        if one is not None and other is not None:
-            torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-5)
+    for tensor, like in ((mine[0], theirs[0]), (mine[2], theirs[2]), (mine[3], theirs[3])):
+        if tensor is not None and like is not None:
+            torch.testing.assert_close(tensor.grad, like.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_products_in_bfloat16_are_near_and_gradients_keep_the_weights_type() -> None:
@@ -67,7 +67,7 @@ def test_frozen_weights_get_no_gradient() -> None:
     weight.requires_grad_(False)
     bias.requires_grad_(False)
     logprobs, _ = chosen_stats(hidden, targets, weight, bias, dtype=torch.float32, chunk_tokens=5)
-    logprobs.sum().backward()
+    torch.autograd.backward(logprobs.sum())
     assert hidden.grad is not None
     assert weight.grad is None
     assert bias.grad is None
@@ -77,6 +77,6 @@ def test_no_token_has_a_gradient_of_zeros() -> None:
     """Every process of a sharded run takes the same passes, one that has nothing to look at too."""
     hidden, targets, weight, _ = inputs()
     logprobs, entropies = chosen_stats(hidden[:0], targets[:0], weight, None, dtype=torch.float32, chunk_tokens=5)
-    (logprobs.sum() + entropies.sum()).backward()
+    torch.autograd.backward(logprobs.sum() + entropies.sum())
     assert weight.grad is not None
     assert not weight.grad.any()

@@ -83,7 +83,7 @@ def test_two_processes_run_as_one_does(config: Path, uninterrupted: Path) -> Non
             assert line[name] == pytest.approx(value, rel=5e-3, abs=1e-4), (line["step"], name)
 
 
-def test_each_of_two_processes_may_sample_its_share(config: Path, uninterrupted: Path) -> None:
+def test_each_of_two_processes_may_sample_its_share(config: Path) -> None:
     out_dir, log = config.with_name("each"), config.with_name("each.log")
     # Of three questions one falls to the first process, and two to the other.
     settings = ("rollout.engines=each", "rollout.questions_per_step=3", "num_steps=2", "eval_every_steps=1")

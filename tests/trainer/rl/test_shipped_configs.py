@@ -105,7 +105,7 @@ def test_every_number_of_the_papers_files_names_its_source(name: str) -> None:
 def fields(name: str) -> dict[str, Any]:
     """A file's values by dotted name."""
     nested = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text("utf-8"))
-    flat = {}
+    flat: dict[str, Any] = {}
     for outer, value in nested.items():
         flat |= {f"{outer}.{inner}": v for inner, v in value.items()} if isinstance(value, dict) else {outer: value}
     return flat

@@ -47,10 +47,10 @@ def test_gradients_add_up_in_float32() -> None:
     copy = WorkingCopy(net)
     with copy.in_use():
         for scale in (1.0, 0.001):
-            (net(X) * scale).sum().backward()
+            torch.autograd.backward((net(X) * scale).sum())
     wanted: dict[str, torch.Tensor] = {}
     for scale in (1.0, 0.001):
-        (halved(X) * scale).sum().backward()
+        torch.autograd.backward((halved(X) * scale).sum())
         for name, weight in halved.named_parameters():
             assert weight.grad is not None
             wanted[name] = wanted.get(name, torch.zeros(())) + weight.grad.float()
@@ -67,7 +67,7 @@ def test_the_copies_follow_an_optimizer_and_a_state_that_is_put_back() -> None:
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     with copy.in_use():
         before = net(X)
-        before.sum().backward()
+        torch.autograd.backward(before.sum())
     optimizer.step()
     with copy.in_use():
         assert not torch.allclose(net(X), before, atol=0.01)
@@ -80,7 +80,7 @@ def test_what_is_frozen_stays_so() -> None:
     net = Net()
     net.first.requires_grad_(False)
     with WorkingCopy(net).in_use():
-        net(X).sum().backward()
+        torch.autograd.backward(net(X).sum())
     assert net.first.weight.grad is None
     assert net.head.weight.grad is not None
 

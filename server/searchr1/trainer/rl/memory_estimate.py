@@ -116,10 +116,11 @@ def _kept(config: TrainConfig, shape: ModelShape, num_gpus: int) -> float:
     in_half = config.optimizer.dtype == "bfloat16"
     total = 0.0
     for params, trained in _trained_models(config, shape):
+        stored = params if config.lora is None else params + trained
         # float32: the weights, and of what is trained the gradient and AdamW's two moments.
-        total += 4 * params + 12 * trained
+        total += 4 * stored + 12 * trained
         if in_half and num_gpus == 1:
-            total += 2 * params
+            total += 2 * stored
     if config.loss.kl_coef > 0 and config.lora is None:
         total += shape.params * (2 if in_half else 4)
     return total / num_gpus

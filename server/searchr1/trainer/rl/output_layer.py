@@ -27,7 +27,8 @@ def chosen_stats(
     ``hidden`` [n, H] comes out of the last layer; ``weight`` [V, H] and ``bias`` [V] are the output layer's. The matrix
     products are in ``dtype``, everything after them in float32. The logits of ``chunk_tokens`` are in memory at once.
     """
-    found: tuple[torch.Tensor, torch.Tensor] = _ChosenStats.apply(hidden, targets, weight, bias, dtype, chunk_tokens)
+    stats: Any = _ChosenStats
+    found: tuple[torch.Tensor, torch.Tensor] = stats.apply(hidden, targets, weight, bias, dtype, chunk_tokens)
     return found
 
 

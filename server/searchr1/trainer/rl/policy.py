@@ -16,9 +16,12 @@ from searchr1.errors import ConfigurationError
 from searchr1.trainer.checkpoints import quietly
 from searchr1.trainer.rl.lora import LoraLinear
 from searchr1.trainer.rl.output_layer import chosen_stats
+from searchr1.trainer.rl.packing import pack
 
 CHUNK_TOKENS = 1024
 """Sampled positions whose logits are in memory at once."""
+CPU_LOGITS = 2**23
+"""Logits that a CPU has in memory at once: as float32 they fit into its last cache, and are read again and again."""
 _CAUSAL = ("llama", "qwen2", "qwen3")
 """Kinds of models whose attention is causal and nothing else, so that a CPU may compute it in blocks."""
 
@@ -86,11 +89,10 @@ class Critic(nn.Module):
 
         ``ids`` and ``mask`` have shape [B, T]; elsewhere the values are 0.
         """
-        with _autocast(ids.device, self._dtype):
-            hidden = self.base(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
         predicted = mask[:, 1:]
+        hidden = _hidden(self.base, ids, predicted, self._dtype)
         values = torch.zeros(predicted.shape, device=ids.device)
-        return values.masked_scatter(predicted, self.head(hidden[predicted].float())[:, 0])
+        return values.masked_scatter(predicted, self.head(hidden.float())[:, 0])
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -124,21 +126,37 @@ def token_stats(
     comes after the last of them is float32. Rows are padded on the right: attention is causal, so no token sees it.
     """
     untyped: Any = model
-    with _autocast(ids.device, dtype):
-        hidden = untyped.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
     predicted = mask[:, 1:]
+    hidden = _hidden(untyped.base_model, ids, predicted, dtype)
     head = untyped.lm_head
     weight = head.whole_weight() if isinstance(head, LoraLinear) else head.weight
     logprobs, entropy = chosen_stats(
-        hidden[predicted],
+        hidden,
         ids[:, 1:][predicted],
         weight,
         head.bias,
         dtype=dtype if weight.dtype == torch.float32 else weight.dtype,
-        chunk_tokens=CHUNK_TOKENS,
+        chunk_tokens=min(CHUNK_TOKENS, max(1, CPU_LOGITS // len(weight))) if ids.device.type == "cpu" else CHUNK_TOKENS,
     )
     zeros = torch.zeros(predicted.shape, device=ids.device)
     return TokenStats(zeros.masked_scatter(predicted, logprobs), zeros.masked_scatter(predicted, entropy))
+
+
+def _hidden(base: PreTrainedModel, ids: torch.Tensor, predicted: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the last layer's output [n, H] at the positions before those of ``ids`` [B, T] that are ``predicted``.
+
+    ``predicted`` [B, T-1] belongs to ``ids[:, 1:]``.
+    """
+    untyped: Any = base
+    with _autocast(ids.device, dtype):
+        if untyped.config._attn_implementation != CAUSAL_BLOCKS:
+            whole: torch.Tensor = untyped(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+            return whole[predicted]
+        packed = pack(ids[:, :-1], predicted)
+        row: torch.Tensor = untyped(
+            input_ids=packed.ids, position_ids=packed.positions, use_cache=False, packing=packed.packing
+        ).last_hidden_state
+        return row[0, packed.at]
 
 
 def _on(model: PreTrainedModel, device: torch.device, *, whole: bool) -> PreTrainedModel:

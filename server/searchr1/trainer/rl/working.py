@@ -79,5 +79,5 @@ def _copy_of(weight: nn.Parameter) -> nn.Parameter:
         copy.grad = None
 
     if copy.requires_grad:
-        copy.register_post_accumulate_grad_hook(hand_over)
+        copy.register_post_accumulate_grad_hook(hand_over)  # type: ignore[no-untyped-call]
     return copy
