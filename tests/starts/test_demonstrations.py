@@ -16,7 +16,7 @@ from searchr1.starts.demonstrations import StartConfig, StartReport, build_start
 from searchr1.starts.leaks import HeldOut
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.warmup.demonstrations import replay
-from tests.starts.invented import BIRTHPLACES, FOUNDERS, TOWNS, TRAIN, steps_of, write_gz
+from tests.starts.invented import BIRTHPLACES, FOUNDERS, TOWNS, TRAIN, YEARS, steps_of, write_gz
 
 Build = Any
 """Calls ``build_start`` with the world's paths, and returns the report and the demonstrations."""
@@ -65,6 +65,25 @@ def test_hops_are_searched_one_after_the_other_along_the_gold_passages(build: Bu
     assert f"was founded by {FOUNDERS[1]} in 1802." in second.text
     assert answer.text.endswith(f"<answer> {BIRTHPLACES[1]} </answer>")
     assert report.searches == {1: len(TRAIN), 2: len(TRAIN)}
+
+
+def test_a_second_try_says_no_title_that_the_question_does_not(build: Build, tmp_path: Path) -> None:
+    """Else the policy would learn to ask for what it can't know, which often is the answer."""
+    asks = {"hops": 1, "golden_answers": [str(YEARS[0])], "dataset": "squad"}
+    found_at_once = f"When did {FOUNDERS[0]} found the town of {TOWNS[0]}?"
+    question = f"When were the first stones of {TOWNS[0]}, where a merchant who was born in Karst died at sea, laid?"
+    rows = [
+        asks | {"id": "named", "question": question, "supporting_titles": [TOWNS[0]], "gold_ids": ["1"]},
+        asks | {"id": "unnamed", "question": "What merchant died at sea?", "supporting_titles": [FOUNDERS[0]]},
+        asks | {"id": "once", "question": found_at_once, "supporting_titles": [TOWNS[0]], "gold_ids": ["1"]},
+    ]
+    path = write_gz(tmp_path / "q.jsonl.gz", rows)
+    _, made = build(sources=(str(path),), kind="hops", top_k=1, max_observation_tokens=4000)
+    queries = {one.id: [turn.query for turn in one.turns] for one in made}
+    assert queries["once"] == [found_at_once, None]
+    assert queries["named"][0] == question
+    assert (queries["named"][1] or "").startswith(TOWNS[0])
+    assert "unnamed" not in queries
 
 
 def test_decompositions_are_searched_as_they_stand(build: Build, tmp_path: Path) -> None:

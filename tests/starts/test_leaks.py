@@ -1,6 +1,7 @@
 """Leaks: each kind is found in what was written, and what only resembles one is not."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ def held_out() -> HeldOut:
     return HeldOut(questions, [held("What does Marrowby have?", "a mill", titles=("Marrowby",))], PASSAGES)
 
 
-def demonstration(question: str = "What does the town have?", **changes: object) -> Demonstration:
+def demonstration(question: str = "What does the town have?", **changes: Any) -> Demonstration:
     shown = (Passage("", '"Marrowby"', "Marrowby has a mill."),)
     turns = (DemonstratedTurn("<search> town </search>", "town", shown), DemonstratedTurn("<answer> a mill </answer>"))
     return dataclasses.replace(Demonstration("d", question, ("a mill",), 1, "form", turns, {}), **changes)
@@ -88,10 +89,10 @@ def with_passage(passage: Passage) -> tuple[DemonstratedTurn, ...]:
         ({"question": "What lies beside Velmora?"}, "held-out entity"),
     ],
 )
-def test_each_kind_of_leak_is_refused_and_counted(held_out: HeldOut, leaking: dict[str, object], leak: str) -> None:
+def test_each_kind_of_leak_is_refused_and_counted(held_out: HeldOut, leaking: dict[str, Any], leak: str) -> None:
     says = rf"of 2 demonstrations .*: 1 {leak} found; the first: {leak} in d"
     with pytest.raises(DatasetError, match=says) as caught:
-        held_out.check([demonstration(), demonstration(**leaking)])  # type: ignore[arg-type]
+        held_out.check([demonstration(), demonstration(**leaking)])
     assert "3 held-out questions, 3 passages of theirs and 3 titles" in str(caught.value)
 
 

@@ -50,7 +50,7 @@ def demonstrate_hops(gold: GoldQuestion, passages: Mapping[str, Passage], shelf:
     """Answer a question hop by hop, as a generator, so that the searches of many run together.
 
     ``passages`` are the gold ones, by id. A question of one hop is searched as it stands, and where that fails once
-    more by its page's title.
+    more by its page's title, if the question names it.
     """
     hops = hops_of(gold, passages)
     if hops is None or not hops[-1].answers:
@@ -122,7 +122,7 @@ def _of_steps(gold: GoldQuestion) -> tuple[Hop, ...] | None:
         references = [int(reference) for reference in _REFERENCE.findall(step.question)]
         if any(reference >= number or reference < 1 for reference in references) or not is_short(step.answer):
             return None
-        text = _REFERENCE.sub(lambda match: gold.steps[int(match[1]) - 1].answer, step.question)
+        text = _REFERENCE.sub(lambda match: gold.steps[int(match[1]) - 1].answer, step.question).replace(" ?", "?")
         query = text.replace(" >> ", " ") if " >> " in text else asked(text)
         last = number == len(gold.steps)
         hops.append(Hop((query,), _short(gold) if last else (step.answer,), text))
@@ -131,7 +131,9 @@ def _of_steps(gold: GoldQuestion) -> tuple[Hop, ...] | None:
 
 def _of_one(gold: GoldQuestion) -> tuple[Hop, ...]:
     question = gold.question.question
-    again = tuple(f"{bare_title(title)} {' '.join(_relation(question, title, None))}" for title in gold.titles[:1])
+    # A title that the question does not name can't be known yet, and may be the answer.
+    named = [title for title in map(bare_title, gold.titles[:1]) if holds(question, title)]
+    again = tuple(" ".join([title, *_relation(question, title, None)]) for title in named)
     gold_id = gold.gold_ids[0] if gold.gold_ids else ""
     return (Hop((asked(question), *again), _short(gold), question, gold_id),)
 

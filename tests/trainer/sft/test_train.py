@@ -207,7 +207,7 @@ def test_a_bad_step_is_skipped_and_many_in_a_row_end_the_run(
 
 
 def test_a_choice_of_samples_depends_on_the_seed(config: SftConfig) -> None:
-    chosen = []
+    chosen: list[list[int]] = []
     for seed in (0, 0, 1):
         some = changed(config, num_samples=5, seed=seed, out_dir=config.out_dir / f"{len(chosen)}")
         some.out_dir.mkdir(parents=True)
