@@ -17,7 +17,7 @@ from searchr1.trainer import gguf as module
 from searchr1.trainer.gguf import convert, inspect
 
 TEMPLATE = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>\n{% endfor %}"
-TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(chr(code) for code in range(33, 127)), "Ġ", "Ċ"]
+TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *(chr(code) for code in range(33, 127)), "Ġ", "Ċ", "ab"]
 HIDDEN, LAYERS, HEADS, MLP = 32, 2, 2, 64
 
 
@@ -41,7 +41,7 @@ def write_gguf(path: Path, *, leave_out: str = "", bad: str = "", **fields: Any)
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(TOKENS)
     writer.add_token_types([3, 3, 3, *[1] * (len(TOKENS) - 3)])
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges([fields.pop("merges", "a b")])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(fields.pop("eos", 2))
     if (eot := fields.pop("eot", None)) is not None:
@@ -138,6 +138,7 @@ def test_a_folder_that_is_there_stays_unless_asked_otherwise(file: Path, tmp_pat
         ({"architecture": "clip"}, "architecture 'clip', which transformers does not read from GGUF; it reads .*llama"),
         ({"split.count": 3}, "one of 3 parts"),
         ({"leave_out": "blk.1.ffn_up.weight"}, "lacks 1 weights of its model, the first: model.layers.1.mlp.up_proj"),
+        ({"merges": "x y"}, "the tokenizer in .*a.gguf can't be read: .*`xy` out of vocabulary"),
         ({"bad": "blk.0.attn_q.weight"}, "not finite, the first: model.layers.0.self_attn.q_proj"),
     ],
 )
@@ -163,7 +164,7 @@ def test_what_is_no_gguf_file_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
     other.write_bytes(b"\x00" * 100)
     with pytest.raises(ConfigurationError, match="is no GGUF file"):
         convert(other, tmp_path / "out", progress=False)
-    with pytest.raises(ConfigurationError, match="gone.gguf can't be read: No such file"):
+    with pytest.raises(ConfigurationError, match=r"gone\.gguf can't be read: No such file"):
         convert(tmp_path / "gone.gguf", tmp_path / "out", progress=False)
 
 

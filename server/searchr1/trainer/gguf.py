@@ -57,10 +57,10 @@ class Converted:
     def __str__(self) -> str:
         info = self.info
         wraps = "with a chat template" if info.has_chat_template else "without a chat template"
-        license = f"license {info.license}" if info.license else "the file names no license"
+        terms = f"license {info.license}" if info.license else "the file names no license"
         return (
             f"{self.folder}: {info.name or 'a model'}, {info.architecture}, {info.num_weights:,} weights in bfloat16, "
-            f"{wraps}; {license}. Serve it with: searchr1 serve --model {self.folder} --retriever …"
+            f"{wraps}; {terms}. Serve it with: searchr1 serve --model {self.folder} --retriever …"
         )
 
 
@@ -82,7 +82,7 @@ def convert(
     info = inspect(file)
     _check_space(out, info)
     said(f"{file.name}: {info.architecture}, {info.num_weights:,} weights")
-    with _alone(file) as (folder, name), (nullcontext() if progress else redirect_stderr(StringIO())):
+    with _alone(file) as (folder, name), nullcontext() if progress else redirect_stderr(StringIO()):
         said("reading the tokenizer")
         tokenizer = _tokenizer(file, folder, name, info)
         said("unpacking the weights")
@@ -189,7 +189,7 @@ def _tokenizer(file: Path, folder: Path, name: str, info: GgufInfo) -> Any:
     says = {} if info.add_bos is None else {"add_bos_token": info.add_bos}
     try:
         return untyped.from_pretrained(folder, gguf_file=name, **says)
-    except (ValueError, KeyError, RuntimeError, OSError, TypeError, AttributeError) as error:
+    except Exception as error:  # tokenizers raises nothing narrower
         raise ConfigurationError(f"the tokenizer in {file} can't be read: {error}") from error
 
 
