@@ -36,8 +36,8 @@ def check(data_dir: Path) -> int:
     return sum(reason is not None for reason in reasons.values())
 
 
-async def main(url: str, out: Path, kept: Path | None, concurrency: int) -> None:
-    """Ask everything, and write the page and, to ``kept``, the answers."""
+async def main(url: str, out: Path, kept: Path | None, concurrency: int, note: str) -> None:
+    """Ask everything, and write the page, with ``note`` on it, and, to ``kept``, the answers."""
     about = str((await asyncio.to_thread(httpx.get, f"{url}/page.json")).raise_for_status().json()["about"])
     questions = read_questions()
     started = time.perf_counter()
@@ -46,7 +46,7 @@ async def main(url: str, out: Path, kept: Path | None, concurrency: int) -> None
         asking.write(kept, answers)
     at = (
         f"Asked on {datetime.now(UTC):%Y-%m-%d}, {concurrency} at a time, on {os.cpu_count()} CPU cores; all took "
-        f"{time.perf_counter() - started:.0f} s."
+        f"{time.perf_counter() - started:.0f} s. {note}"
     )
     write_report(out, report(about, questions, answers, at))
     print(f"{sum(answer.right for answer in answers)} of {len(answers)} right: {out}")
@@ -58,9 +58,10 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "demo-wiki.md")
     parser.add_argument("--answers", type=Path, help="Write the answers to this file, too, as JSON lines.")
     parser.add_argument("--concurrency", type=int, default=4)
+    parser.add_argument("--note", default="", help="What else is to be known of this run, in a sentence.")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     args = parser.parse_args()
     if args.check:
         sys.exit(min(check(args.data_dir), 1))
-    asyncio.run(main(args.url, args.out, args.answers, args.concurrency))
+    asyncio.run(main(args.url, args.out, args.answers, args.concurrency, args.note))

@@ -39,10 +39,11 @@ def report(about: str, questions: Sequence[Question], answers: Sequence[Said], a
     every = [said for _, said in pairs]
     low, high = wilson_interval(sum(said.right for said in every), len(every))
     seconds = [said.seconds for said in every]
+    times = f"Median {median(seconds):.1f} s an answer, longest {max(seconds):.1f} s, with others asked beside it."
     lines = [
         _HEAD,
         f"What it said of itself: “{about}”\n",
-        f"{at} Median {median(seconds):.1f} s an answer, longest {max(seconds):.1f} s, with others asked beside it.\n",
+        f"{at.strip()} {times}\n",
         "| | questions | right | within | read | searches an answer | no answer |",
         "|---|---:|---:|---:|---:|---:|---:|",
         *rows,

@@ -1,5 +1,6 @@
 """``searchr1 demo``: the data of the demos, the bundled world Atlas and the leads of Wikipedia."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -67,9 +68,7 @@ def demo_build(
 @demo_app.command("build-wiki")
 def demo_build_wiki(data_dir: DataDir = DATA) -> None:
     """Make the Wikipedia demo of its packages; scripts/setup-demo-wiki downloads them to DATA_DIR/wiki/packages."""
-    from rich.console import Console
-
     from searchr1.demo.wiki.build import build_wiki
     from searchr1.demo.wiki.bundle import Place
 
-    build_wiki(Place(data_dir), Console(stderr=True).print)
+    build_wiki(Place(data_dir), partial(typer.echo, err=True))

@@ -51,7 +51,7 @@ def low_rank_adapter(base: Path, tuned: Path, section: LoraSection, *, progress:
 
 def _weights(folder: Path) -> Mapping[str, Any]:
     """Return, by the name of each weight, the opened file that it is in."""
-    files = [safe_open(path, framework="pt") for path in sorted(folder.glob("*.safetensors"))]
+    files: list[Any] = [safe_open(path, framework="pt") for path in sorted(folder.glob("*.safetensors"))]
     if not files:
         raise ConfigurationError(
             f"{folder} holds no *.safetensors. Give a model's folder, as Hugging Face lays one out"

@@ -104,7 +104,7 @@ def wiki_settings(place: Place) -> dict[str, Any]:
     settings: dict[str, Any] = {
         # The model was trained on single questions without instructions, and a small one loses the thread.
         **{"conversation": "last", "system": "ignore"},
-        # Three leads have up to 800 tokens: an observation that is cut loses its closing tag.
+        # Three leads have 260 to 560 tokens, and an observation that is cut loses its closing tag.
         **{"max_completion_tokens": 200, "max_run_tokens": 800, "max_observation_tokens": 800},
     }
     chosen = {name: value for name, value in settings.items() if f"SEARCHR1_{name.upper()}" not in os.environ}
