@@ -222,10 +222,10 @@ def _is_measured(setup: Setup, one: Pass) -> bool:
 
 def _settings(setup: Setup, checkpoint: str, retriever: str) -> Settings:
     """Return the settings of the environment with one checkpoint, its format, and one retriever."""
-    profile = {"profile": name} if (name := setup.profiles.get(checkpoint)) else {}
-    return Settings.load(
-        model=str(setup.checkpoints[checkpoint].resolve()), retriever=retriever, **profile, **patience()
-    )
+    given: dict[str, Any] = {"model": str(setup.checkpoints[checkpoint].resolve()), "retriever": retriever}
+    if (profile := setup.profiles.get(checkpoint)) is not None:
+        given["profile"] = profile
+    return Settings.load(**given, **patience())
 
 
 def patience() -> dict[str, float]:
