@@ -228,7 +228,7 @@ def _settings(setup: Setup, checkpoint: str, retriever: str) -> Settings:
     return Settings.load(**given, **patience())
 
 
-def patience() -> dict[str, float]:
+def patience() -> dict[str, Any]:
     """Return the setting by which a slow engine is waited for: nobody looks on. The environment's own stands."""
     return {} if "SEARCHR1_ENGINE_SILENCE_S" in os.environ else {"engine_silence_s": SILENCE_S}
 
