@@ -28,6 +28,8 @@ from searchr1.settings import Settings
 from searchr1_client import RunOptions
 
 GREEDY = "greedy"
+SILENCE_S = 900.0
+"""Seconds in which an engine may say nothing. On a CPU that others use too, the prompts of a batch take minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,8 +222,15 @@ def _is_measured(setup: Setup, one: Pass) -> bool:
 
 def _settings(setup: Setup, checkpoint: str, retriever: str) -> Settings:
     """Return the settings of the environment with one checkpoint, its format, and one retriever."""
-    profile = {"profile": name} if (name := setup.profiles.get(checkpoint)) else {}
-    return Settings.load(model=str(setup.checkpoints[checkpoint].resolve()), retriever=retriever, **profile)
+    given: dict[str, Any] = {"model": str(setup.checkpoints[checkpoint].resolve()), "retriever": retriever}
+    if (profile := setup.profiles.get(checkpoint)) is not None:
+        given["profile"] = profile
+    return Settings.load(**given, **patience())
+
+
+def patience() -> dict[str, Any]:
+    """Return the setting by which a slow engine is waited for: nobody looks on. The environment's own stands."""
+    return {} if "SEARCHR1_ENGINE_SILENCE_S" in os.environ else {"engine_silence_s": SILENCE_S}
 
 
 def _chosen_settings() -> Iterator[str]:

@@ -19,6 +19,7 @@ from searchr1.files import whole_file
 HOPS = (1, 2, 3, 4)
 _PAPER: tuple[PaperModel, ...] = ("qwen2.5-7b", "qwen2.5-3b")
 _DASH = "–"
+_OTHER_TITLES = {"squad": "SQuAD"}
 _HEAD = """# The paper's seven sets
 
 This page has the paper's main table for a small pretrained model on real questions and real Wikipedia passages, the
@@ -48,8 +49,9 @@ _METHOD = """## How to read it
 * **Greedy** is one answer a question at temperature 0; **sampled** is the mean over answers at temperature 1.
 * **Gold passages**: RAG with the passages that answer the question in the place of what a search finds. Where a set
   names articles only (TriviaQA, Bamboogle), their passages that hold an answer.
-* **The paper's rows** are Qwen2.5 models on all of Wikipedia and on other, larger samples of these sets. They show the
-  order of the methods, and are no mark to beat.
+* **The paper's rows** (arXiv 2503.09516, read through a transcription: check a number before citing it) are Qwen2.5
+  models on all of Wikipedia and on other, larger samples of these sets. They show the order of the methods, and are no
+  mark to beat.
 * The corpus is denser in answers than Wikipedia, so a search finds more than it would there.
 """
 
@@ -103,7 +105,7 @@ def scores_table(
 ) -> str:
     """Return a table: rows are methods, columns the sets, their average with its interval, and what stands apart."""
     others = results.other_sets
-    titles = [*(TITLES[name] for name in SETS), "average", *(name.upper() for name in others), "yes/no"]
+    titles = [*(TITLES[name] for name in SETS), "average", *map(_title, others), "yes/no"]
     lines = [["method", "retriever", *titles], ["---", "---", *["--:"] * len(titles)]]
     for one in results.rows:
         found = answers(one)
@@ -219,7 +221,7 @@ def _made_cells(kept: Kept) -> list[str]:
 
 def _times(kept: Kept) -> list[str]:
     sessions = f" in {len(kept.sessions)} sessions" if len(kept.sessions) > 1 else ""
-    return [f"{kept.wall_s / 60:.1f} min{sessions}", "yes" if kept.is_finished else "**not to its end**"]
+    return [f"{kept.wall_s / 60:.1f} min{sessions}", "yes" if kept.is_finished else "**not to its end**: no score yet"]
 
 
 def _machine(kept: Kept) -> str:
@@ -230,7 +232,7 @@ def _machine(kept: Kept) -> str:
 def _questions(results: Results) -> str:
     """Say how many questions there are, and how many were asked."""
     counts = [
-        f"{TITLES.get(name, name.upper())} {sum(place.set == name for place in results.places.values()):,}"
+        f"{_title(name)} {sum(place.set == name for place in results.places.values()):,}"
         for name in (*SETS, *results.other_sets)
     ]
     apart = sum(place.is_yes_no for place in results.places.values())
@@ -285,6 +287,10 @@ def _numbers(results: Results, answers: dict[str, Answered]) -> dict[str, object
         "searches_by_hops": {name: _plain(results.pooled(answers, scores.searches, o)) for name, o in by_hops.items()},
         "searches": _plain(results.pooled(answers, scores.searches, scores.in_seven)),
     }
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name) or _OTHER_TITLES.get(name, name)
 
 
 def _plain(interval: Interval | None) -> dict[str, float] | None:

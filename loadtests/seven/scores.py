@@ -136,9 +136,8 @@ def read_results(out: Path) -> Results:
 
 
 def _measured(out: Path, row: Row, kept: Sequence[Kept]) -> Measured:
-    files = {one.sampling: records_file(out, one.name) for one in kept}
-    # A session that has just begun has written nothing yet.
-    records = {name: read_records(file) for name, file in files.items() if file.exists() and file.stat().st_size}
+    # What is under way, or was cut off, has no score yet: its runs may have failed by no fault of the model.
+    records = {one.sampling: read_records(records_file(out, one.name)) for one in kept if one.is_finished}
     return Measured(
         row,
         greedy=answers_of(records.get(GREEDY, ())),

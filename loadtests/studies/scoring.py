@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.seven.kept import digest_of, write_places
+from loadtests.seven.measuring import patience
 from loadtests.seven.questions import Asked, read_questions, sampled
 from loadtests.studies.commands import Choices, read_config
 from loadtests.studies.plan import Arm, Run, World, world_named
@@ -137,7 +138,7 @@ def _settings(exam: Exam, start: Path, choices: Choices) -> Settings:
     plain = Run(exam.world.name, START, 0, Arm("GRPO"))
     rollout = read_config(choices.config_of(plain)).get("rollout") or {}
     bounds = {name: rollout[name] for name in _LIMITS if name in rollout}
-    return Settings.load(model=str(start.resolve()), retriever=exam.retriever, **bounds)
+    return Settings.load(model=str(start.resolve()), retriever=exam.retriever, **bounds, **patience())
 
 
 def exam_of(world: str, file: Path, retriever: str, num: int | None, concurrency: int) -> Exam:

@@ -8,11 +8,12 @@ import pytest
 
 from loadtests.seven import __main__ as command
 from loadtests.seven import scores
-from loadtests.seven.kept import begun, digest_of, ended, read_kept, records_file
+from loadtests.seven.kept import begun, digest_of, ended, read_kept, records_file, rows_folder
 from loadtests.seven.report import comparisons_table, page_of, write_report
 from loadtests.seven.rows import COMPARISONS, ROWS, row_named
 from loadtests.seven.scores import Results, read_results
 from searchr1.data.sets import SETS
+from searchr1.errors import DatasetError
 from searchr1.evaluation.methods.registry import method_named
 from searchr1.evaluation.table.paper import paper_rows
 from tests.seven.papers import QUESTIONS, asked_questions, kept, write_row
@@ -177,6 +178,19 @@ def test_a_session_that_was_killed_ended_with_its_last_record(out: Path) -> None
     assert done.is_finished
     assert done.wall_s >= 0
     assert next(one for one in read_kept(out) if one.name == "cot.greedy") == done
+
+
+def test_a_row_that_is_under_way_has_no_score_yet(out: Path) -> None:
+    questions = asked_questions(out)
+    write_row(out, kept("cot", sessions=((1.0, 2.0), (3.0, None))), questions[:3], {})
+    page = page_of(read_results(out))
+    assert lines_of(page, "Exact match, greedy", "CoT") == []
+    [made] = lines_of(page, "What it was made with", "cot")
+    assert made[-1] == "**not to its end**: no score yet"
+    assert "Rows were asked" not in page.split("## ")[0]
+    (rows_folder(out) / "rag-bm25.greedy.jsonl").unlink()
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_results(out)
 
 
 def test_intervals_draw_articles_and_not_questions(out: Path) -> None:

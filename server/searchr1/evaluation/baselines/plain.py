@@ -15,10 +15,8 @@ from searchr1.loop.types import Passage
 
 OPEN, CLOSE = "<answer>", "</answer>"
 """The tags of the ``plain`` format's own answers, whatever profile the policy has."""
-SHORT_ANSWER = (
-    f"Write the answer between {OPEN} and {CLOSE}, as few words as possible and nothing else. "
-    f"For example, {OPEN} Beijing {CLOSE}."
-)
+SHORT_ANSWER = f"Write the answer between {OPEN} and {CLOSE}, as few words as possible and nothing else."
+"""Without an example: a small model gives it as its answer, to a third of all questions."""
 
 
 def asking(question: str) -> str:
