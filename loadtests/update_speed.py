@@ -177,10 +177,12 @@ def take(work: Work) -> Taken:
     return Taken(
         sum(len(sample.ids) for sample in samples),
         sum(sample.num_sampled_tokens for sample in samples),
-        *walls,
-        *cpus,
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        metrics[1],
+        first_s=walls[0],
+        second_s=walls[1],
+        first_cpu_s=cpus[0],
+        second_cpu_s=cpus[1],
+        peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        metrics=metrics[1],
     )
 
 

@@ -60,7 +60,8 @@ def write_random(config: Any, tokenizer: Path, folder: Path, device: torch.devic
 
     torch.manual_seed(0)
     with device, quietly():
-        model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        untyped: Any = AutoModelForCausalLM
+        model = untyped.from_config(config, dtype=torch.bfloat16)
         model.save_pretrained(folder)
     for name in _TOKENIZER_FILES:
         if (tokenizer / name).is_file():

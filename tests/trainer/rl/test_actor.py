@@ -14,8 +14,9 @@ from searchr1.evaluation.datasets import Question
 from searchr1.loop.types import Passage
 from searchr1.retrieval.base import Found, SearchOutcome
 from searchr1.tokenizer import Tokenizer
-from searchr1.trainer.rl.actor import Actor, TrainingEngine
+from searchr1.trainer.rl.actor import Actor
 from searchr1.trainer.rl.config import TrainConfig
+from searchr1.trainer.rl.crew import TrainingEngine
 from searchr1.trainer.rl.kept_rollouts import KeptRollouts
 from searchr1.trainer.rl.rewards import reward_named
 from searchr1.trainer.rl.weights_folder import weights_folder

@@ -62,7 +62,8 @@ def packed_attention(
     """
     prefix, outputs = packing.prefix, []
     if prefix:
-        outputs.append(causal_attention(*(x[:, :, :prefix] for x in (query, key, value)), scaling))
+        q, k, v = (x[:, :, :prefix] for x in (query, key, value))
+        outputs.append(causal_attention(q, k, v, scaling))
     start = prefix
     for rest in packing.rests:
         own = slice(start, start + rest)

@@ -71,6 +71,7 @@ class Crew:
         """
         group = self.processes
         if group is not None and not group.is_first:
+            order: bytes | None
             while (order := await asyncio.to_thread(group.broadcast, None)) is not None:
                 asked: _Order = self._read(order)
                 await asyncio.to_thread(group.gather, self._written(await self._share(asked)))
