@@ -177,8 +177,10 @@ def take(work: Work) -> Taken:
     return Taken(
         sum(len(sample.ids) for sample in samples),
         sum(sample.num_sampled_tokens for sample in samples),
-        *walls,
-        *cpus,
+        walls[0],
+        walls[1],
+        cpus[0],
+        cpus[1],
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
         metrics[1],
     )

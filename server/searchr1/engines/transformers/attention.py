@@ -62,7 +62,7 @@ def packed_attention(
     """
     prefix, outputs = packing.prefix, []
     if prefix:
-        outputs.append(causal_attention(*(x[:, :, :prefix] for x in (query, key, value)), scaling))
+        outputs.append(causal_attention(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], scaling))
     start = prefix
     for rest in packing.rests:
         own = slice(start, start + rest)
