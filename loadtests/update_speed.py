@@ -177,12 +177,12 @@ def take(work: Work) -> Taken:
     return Taken(
         sum(len(sample.ids) for sample in samples),
         sum(sample.num_sampled_tokens for sample in samples),
-        first_s=walls[0],
-        second_s=walls[1],
-        first_cpu_s=cpus[0],
-        second_cpu_s=cpus[1],
-        peak_gb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-        metrics=metrics[1],
+        walls[0],
+        walls[1],
+        cpus[0],
+        cpus[1],
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        metrics[1],
     )
 
 

@@ -62,8 +62,7 @@ def packed_attention(
     """
     prefix, outputs = packing.prefix, []
     if prefix:
-        q, k, v = (x[:, :, :prefix] for x in (query, key, value))
-        outputs.append(causal_attention(q, k, v, scaling))
+        outputs.append(causal_attention(query[:, :, :prefix], key[:, :, :prefix], value[:, :, :prefix], scaling))
     start = prefix
     for rest in packing.rests:
         own = slice(start, start + rest)

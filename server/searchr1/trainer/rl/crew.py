@@ -71,10 +71,8 @@ class Crew:
         """
         group = self.processes
         if group is not None and not group.is_first:
-            order: bytes | None
-            while (order := await asyncio.to_thread(group.broadcast, None)) is not None:
-                asked: _Order = self._read(order)
-                await asyncio.to_thread(group.gather, self._written(await self._share(asked)))
+            while (order := await self._ordered(group)) is not None:
+                await asyncio.to_thread(group.gather, self._written(await self._share(order)))
         yield
         if group is not None and group.is_first:
             await asyncio.to_thread(group.broadcast, None)
@@ -131,6 +129,14 @@ class Crew:
             done=done,
         )
         return [replace(result, group=start + result.group) for result in results]
+
+    async def _ordered(self, group: ProcessGroup) -> _Order | None:
+        """Wait for the first process's next order; None is its dismissal."""
+        data: bytes | None = await asyncio.to_thread(group.broadcast, None)
+        if data is None:
+            return None
+        order: _Order = self._read(data)
+        return order
 
     def _written(self, value: object) -> bytes:
         buffer = io.BytesIO()
