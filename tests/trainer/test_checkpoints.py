@@ -74,10 +74,11 @@ def test_a_checkpoint_that_can_t_be_written_leaves_the_one_that_is_there(
     assert (folder / "model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("limit", [50_000, 1_000_000, 1_198_000, 1_200_500])
+@pytest.mark.parametrize("limit", [20_000, 27_919, 35_838, 500_000])
 def test_a_state_that_the_disk_has_no_room_for_leaves_the_one_that_is_there(tmp_path: Path, limit: int) -> None:
     save_state(tmp_path, {"step": 1})
-    state = {"step": 2, "weights": {str(number): torch.rand(1000) for number in range(300)}}
+    # Where a large tensor is cut off, torch speaks of its archive's end and not of the disk.
+    state = {"step": 2, "weights": {str(number): torch.rand(64 << 2 * (number % 5)) for number in range(40)}}
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))  # A write beyond it fails as on a full disk.
     try:
