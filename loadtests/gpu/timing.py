@@ -15,6 +15,7 @@ from loadtests.gpu.machine import GIB, Machine, Peak
 from loadtests.gpu.shapes import Shape, config_of, write_random
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.transformers.engine import TransformersEngine
+from searchr1.loop.types import Status
 from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
@@ -172,7 +173,7 @@ def timed_samples(work: Work) -> list[Sample]:
                 reward=float(choose.random() < 0.5 if number % work.group_size > 1 else number % work.group_size == 0),
                 group=number // work.group_size,
                 policy_version=0,
-                status="completed",
+                status=Status.COMPLETED,
                 num_searches=1,
                 num_turns=2,
                 num_invalid=0,
