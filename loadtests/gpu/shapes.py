@@ -59,8 +59,8 @@ def write_random(config: Any, tokenizer: Path, folder: Path, device: torch.devic
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
+    untyped: Any = AutoModelForCausalLM
     with device, quietly():
-        untyped: Any = AutoModelForCausalLM
         model = untyped.from_config(config, dtype=torch.bfloat16)
         model.save_pretrained(folder)
     for name in _TOKENIZER_FILES:

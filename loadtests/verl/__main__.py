@@ -29,7 +29,7 @@ from searchr1.retrieval.index.bm25 import build_index
 
 CONFIGS = tuple(ROOT / "configs" / f"{name}.yaml" for name in ("qwen2.5-7b-ppo", "qwen2.5-3b-grpo"))
 ROLLED_OUT = ROOT / "configs" / "atlas-grpo.yaml"
-"""The run whose loop and reward are run, with the demo's checkpoint as its model."""
+"""The run whose loop and reward are run. All have the demo's checkpoint as their model."""
 _TIMEOUT_S = 900.0
 
 
@@ -71,8 +71,9 @@ def check(python: Path, configs: Sequence[Path], folder: Path) -> int:
     """Export, compose and run everything in ``folder``; return the exit code of verl's part."""
     questions, port = write_world(folder), free_port()
     retriever = f"http://127.0.0.1:{port}/retrieve"
-    given = {"data": str(questions), "eval_data": str(questions), "retriever": retriever}
-    run = given | BOUNDS | {"model": str(CHECKPOINT), "reward": REWARD}
+    # verl reads the model's tokenizer where it validates a critic, and a hub may be out of reach.
+    given = {"data": str(questions), "eval_data": str(questions), "retriever": retriever, "model": str(CHECKPOINT)}
+    run = given | BOUNDS | {"reward": REWARD}
     exports = [exported(config, folder / config.stem, given) for config in configs]
     exports.append(exported(ROLLED_OUT, folder / "rolled-out", run))
     (folder / "composed").mkdir()
