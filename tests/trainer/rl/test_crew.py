@@ -91,7 +91,8 @@ def work(rank: int, port: int, out: Path) -> None:
 
 
 async def _work(processes: ProcessGroup, out: Path) -> None:
-    mine, seen = crew(processes), []
+    mine = crew(processes)
+    seen: list[RolloutResult] = []
     async with at_work(mine):
         if processes.is_first:
             sampled = await mine.roll_out(QUESTIONS, OPTIONS, seed=SEED, done=seen.append)

@@ -23,7 +23,8 @@ from searchr1.rollout import check_profile
 from searchr1.tokenizer import Tokenizer
 from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.config import TrainConfig
-from searchr1.trainer.rl.crew import Crew, TrainingEngine, open_crew
+from searchr1.trainer.rl.crew import Crew, open_crew
+from searchr1.trainer.rl.crew import TrainingEngine as TrainingEngine
 from searchr1.trainer.rl.rewards import Reward, outcome_of, reward_named
 from searchr1.trainer.rl.rollouts import RolloutOptions, RolloutResult
 from searchr1.trainer.rl.samples import Sample, sample_of
