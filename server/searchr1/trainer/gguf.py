@@ -141,7 +141,7 @@ def _is_short(field: Any) -> bool:
 
 
 def _check_kind(file: Path, fields: Mapping[str, Any], *, num_tensors: int) -> None:
-    from transformers.integrations.gguf import GGUF_ARCHS
+    from transformers.integrations.gguf.gguf_conversion_mapping import GGUF_ARCHS
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
     if (parts := int(fields.get("split.count", 1))) > 1:
