@@ -1,12 +1,14 @@
 """Middleware of every request: an id, a boundary for bugs, security headers.
 
-It is plain ASGI, so streams flow through.
+It is plain ASGI, so streams flow through. What has nothing to do after the app is no coroutine of its own: a stream
+would hold it to its end.
 """
 
 import asyncio
 import logging
 import re
 import uuid
+from collections.abc import Awaitable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -40,10 +42,9 @@ class RequestId:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
@@ -57,7 +58,7 @@ class RequestId:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        return self._app(scope, receive, send_with_id)
 
 
 class BugBoundary:
@@ -96,12 +97,12 @@ class Opening:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or is_open(scope["app"]) or not scope["path"].startswith(_NEED_SERVICES):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         message = "The server is starting; try again shortly."
-        await ApiError(503, message, code="starting", retry_after_s=_STARTING_RETRY_S).response()(scope, receive, send)
+        refusal = ApiError(503, message, code="starting", retry_after_s=_STARTING_RETRY_S).response()
+        return refusal(scope, receive, send)
 
 
 def is_open(app: Any) -> bool:
@@ -119,14 +120,13 @@ class PageHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(_PAGE_HEADERS)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        return self._app(scope, receive, send_with_headers)

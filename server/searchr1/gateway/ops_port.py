@@ -4,7 +4,7 @@ Both ports lead to one app. What comes in by the operators' is marked, by the se
 """
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -36,12 +36,11 @@ class SeparatePorts:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http" or is_of_operators(scope) == _is_theirs(scope["path"]) or _is_on_both(scope["path"]):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         message = nothing_at(scope["method"], scope["path"])
-        await ApiError(404, message, code="not_found").response()(scope, receive, send)
+        return ApiError(404, message, code="not_found").response()(scope, receive, send)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from searchr1.http_server import pieces
 from searchr1.http_server.outbox import Outbox
 
 _BODILESS = (204, 304)
@@ -44,6 +45,13 @@ class Cycle(RequestResponseCycle):
             raise RuntimeError(f"{message['type']} after the answer's end")
         else:
             self._write(message.get("body", b""), message.get("more_body", False))
+
+    async def send_piece(self, piece: bytes) -> None:
+        """Send a piece of a body whose head has been sent, and which goes on."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if not (self.disconnected or self.response_complete):
+            self._write(piece, more_body=True)
 
     def _start(self, status: int, given: list[tuple[bytes, bytes]]) -> None:
         self.response_started = True
@@ -91,6 +99,7 @@ class Cycle(RequestResponseCycle):
                 self._count(len(body), more_body)
             self.outbox.put(self.transport, body)
         if not more_body:
+            pieces.withdraw(self.scope)  # It holds this object, too.
             self.outbox.flush()
             self.response_complete = True
             self.message_event.set()

@@ -1,9 +1,12 @@
 """Paths and methods as clients write them: more slashes than needed, HEAD for any GET."""
 
 import re
+from collections.abc import Awaitable
 from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from searchr1.http_server.pieces import withdraw
 
 _SLASHES = re.compile("//+")
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
@@ -19,12 +22,12 @@ class PlainPaths:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         path = scope.get("path", "")
         if _CONTROLS.search(path) or "//" in path or (path.endswith("/") and path != "/"):
             scope["path"] = plain(escaped(path))
             scope["raw_path"] = scope["path"].encode()
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 class HeadAsGet:
@@ -33,11 +36,11 @@ class HeadAsGet:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        return (self._answer_head if is_head else self._app)(scope, receive, send)
 
+    async def _answer_head(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_head(message: Message) -> None:
             if message["type"] == "http.response.start":
                 await send(message)
@@ -45,6 +48,7 @@ class HeadAsGet:
                 await send({"type": "http.response.body", "body": b""})
 
         as_get = {**scope, "method": "GET"}
+        withdraw(as_get)
         try:
             await self._app(as_get, receive, send_head)
         finally:

@@ -18,6 +18,8 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from searchr1.flag import Flag
+from searchr1.http_server import pieces
 from searchr1.http_server.bounds import HttpBounds
 from searchr1.http_server.cycle import Cycle, answer
 from searchr1.http_server.gate import Gate
@@ -207,12 +209,13 @@ class BoundedProtocol(HttpToolsProtocol):
             access_logger=self.access_logger,
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
+            message_event=Flag(),  # type: ignore[arg-type]
             expect_100_continue=self.expect_100_continue,
             keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self._is_extra,
             on_response=self.on_response_complete,
         )
         self.cycle.on_close, self.cycle.outbox = self._close, self.outbox
+        pieces.offer(scope, self.cycle.send_piece)
         self._start_asgi_task(self.cycle, self.app if is_served else self._refuse_as_app)
 
     def on_body(self, body: bytes) -> None:

@@ -4,6 +4,8 @@ A site can have its name resolve to 127.0.0.1 (DNS rebinding); the browser then 
 The name that it was asked for still stands in ``Host``.
 """
 
+from collections.abc import Awaitable
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -23,16 +25,15 @@ class OwnHosts:
         self._own = own.lower()
         self._trusts_ops = ops is not None and not is_loopback(ops)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         is_checked = scope["type"] == "http" and not (self._trusts_ops and is_of_operators(scope))
         if is_checked and not all(map(self._is_own, Headers(scope=scope).getlist("host"))):
             message = (
                 "This server has no API keys, so it answers to its own machine alone. Call it as localhost; "
                 "its operator opens it by SEARCHR1_API_KEYS or SEARCHR1_OPEN=1."
             )
-            await ApiError(421, message, code="misdirected_request").response()(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+            return ApiError(421, message, code="misdirected_request").response()(scope, receive, send)
+        return self._app(scope, receive, send)
 
     def _is_own(self, header: str) -> bool:
         name = hostname(header)

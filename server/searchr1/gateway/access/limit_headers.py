@@ -1,5 +1,7 @@
 """The headers that tell a client where its key stands."""
 
+from collections.abc import Awaitable
+
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,10 +16,9 @@ class LimitHeaders:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         state = scope.setdefault("state", {})
 
         async def send_with_headers(message: Message) -> None:
@@ -25,4 +26,4 @@ class LimitHeaders:
                 MutableHeaders(scope=message).update(state["limit_headers"])
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        return self._app(scope, receive, send_with_headers)

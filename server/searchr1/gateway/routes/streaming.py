@@ -5,14 +5,17 @@ and clients that take nothing.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from typing import Final
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from searchr1.gateway.sse import HEARTBEAT
+from searchr1.http_server.pieces import SendPiece, way_of
+
+T = TypeVar("T")
 
 SEND_TIMEOUT_S = 60.0
 """A client that takes nothing for so long has left; until then it costs the memory of its run."""
@@ -64,7 +67,7 @@ class EventStream(Response):
         Raises:
             ClientDisconnect: the client took nothing for ``SEND_TIMEOUT_S``.
         """
-        sending = asyncio.create_task(self._send_all(send))
+        sending = asyncio.create_task(self._send_all(way_of(scope, send), send))
         leaving = asyncio.create_task(client_left(receive))
         self._mind(sending, send)
         try:
@@ -85,19 +88,19 @@ class EventStream(Response):
         await asyncio.gather(*ending, return_exceptions=True)
         await self._frames.aclose()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send_piece: SendPiece, send: Send) -> None:
         await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if self._first:
-            await self._send(send, {"type": "http.response.body", "body": self._first, "more_body": True})
+            await self._send(send_piece, self._first)
         async for frame in self._frames:
-            await self._send(send, {"type": "http.response.body", "body": frame, "more_body": True})
+            await self._send(send_piece, frame)
         await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, send: Send, message: dict[str, object]) -> None:
+    async def _send(self, send: Callable[[T], Awaitable[None]], what: T) -> None:
         if self._beating is not None:
             await asyncio.wait((self._beating,))
         self._sending_since = self._sent_at = self._loop.time()
-        await send(message)
+        await send(what)
         self._sending_since = None
 
     def _mind(self, sending: asyncio.Task[None], send: Send) -> None:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 
+from searchr1.flag import Flag
 from searchr1.gateway.runs.drive import RunDrive
 from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.event_log import EventLog
@@ -58,9 +59,9 @@ class LiveRun(RunHandle):
         self.was_taken_over = False
         """True for a run that the store has from an owner before."""
         self.ended = False
-        self.driven = asyncio.Event()
+        self.driven = Flag()
         """Set once the run is driven no more."""
-        self.closed = asyncio.Event()
+        self.closed = Flag()
         """Set once nothing of the run is written any more."""
         self.kept = False
         """True while the run is to be stored."""
@@ -72,10 +73,10 @@ class LiveRun(RunHandle):
         self._batch: tuple[list[LoggedEvent], list[bytes]] | None = None
         """What was sent to the store, until it is known to have it."""
         self._waits_for_store = journal is not None
-        self._unstored = asyncio.Event()
+        self._unstored = Flag()
         self._storing: asyncio.TimerHandle | None = None
         self._num_readers = 0
-        self._changed = asyncio.Event()
+        self._changed = Flag()
         self._driving: asyncio.Task[None] | None = None
         self._leaving: asyncio.TimerHandle | None = None
         self._read_elsewhere_until = 0.0

@@ -1,6 +1,7 @@
 """Middleware that makes a span of each request that begins a run, where runs are traced."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,12 +22,14 @@ class RequestSpans:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         is_traced = scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in TRACED
         tracing = _tracing_of(scope) if is_traced else None
         if tracing is None:
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
+        return self._traced(tracing, scope, receive, send)
+
+    async def _traced(self, tracing: "Tracing", scope: Scope, receive: Receive, send: Send) -> None:
         span = tracing.request(scope["path"], scheme=scope["scheme"], request_id=REQUEST_ID.get())
         failure: Exception | None = None
         try:
