@@ -5,9 +5,9 @@ keep what comes meanwhile, so fewer looks lose nothing, and one thread serves mo
 """
 
 import asyncio
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
-from typing import Final
+from collections.abc import Collection
+from types import TracebackType
+from typing import Final, Self
 
 PAUSE_PER_STREAM_S: Final = 0.0005
 """Pause for each other open completion: all of them together are looked at 2,000 times a second at most."""
@@ -28,14 +28,17 @@ class Pacing:
         self._per_stream_s = longest_s if is_fixed else PAUSE_PER_STREAM_S
         self._num_others = 0 if is_fixed else -1
 
-    @contextmanager
-    def looks(self, stops: Collection[str]) -> Iterator["Looks"]:
-        """Yield the looks at a completion that is open while the block runs and ends at one of ``stops``."""
+    def looks(self, stops: Collection[str]) -> "Looks":
+        """Return the looks at a completion that ends at one of ``stops``, as a context in which it is open."""
+        return Looks(self, stops)
+
+    def opened(self) -> None:
+        """Count one more open completion."""
         self._num_others += 1
-        try:
-            yield Looks(self, stops)
-        finally:
-            self._num_others -= 1
+
+    def closed(self) -> None:
+        """Count it no more."""
+        self._num_others -= 1
 
     def pause_s(self) -> float:
         """Return the seconds between two looks at present; 0 where one completion alone is open."""
@@ -49,12 +52,23 @@ UNPACED: Final = Pacing(0.0)
 
 
 class Looks:
-    """The looks at one completion."""
+    """The looks at one completion, which is open in this context."""
+
+    __slots__ = ("_looked_at", "_loop", "_pacing", "_stops")
 
     def __init__(self, pacing: Pacing, stops: Collection[str]) -> None:
         self._pacing, self._stops = pacing, stops
         self._loop = asyncio.get_running_loop()
         self._looked_at = float("-inf")
+
+    def __enter__(self) -> Self:
+        self._pacing.opened()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pacing.closed()
 
     async def pause(self, text: str, *, at_most_s: float) -> None:
         """Wait for as long as the next look should, after one that found ``text``.

@@ -72,6 +72,7 @@ class Tokenizer:
         """No token id that the model can sample reaches it."""
         # Runs hold thousands of ids, mostly the same ones: they share the numbers' objects.
         self._ids = tuple(range(self.vocab_size))
+        self._newest: tuple[str, TokenIds] = "", ()
         self._reserved = tuple(token.content for token in raw.get_added_tokens_decoder().values() if token.special)
         self._template = None if chat_template is None else _compile(chat_template)
 
@@ -156,8 +157,14 @@ class Tokenizer:
         return rendered if rendered.startswith(bos) else bos + rendered
 
     def encode_prompt(self, rendered: str) -> list[int]:
-        """Return the ids of a rendered prompt, its template's special tokens recognized."""
-        return self._shared(self._with_special.encode(rendered, add_special_tokens=False).ids)
+        """Return the ids of a rendered prompt, its template's special tokens recognized.
+
+        The newest is kept: a prompt is measured before it is asked.
+        """
+        if rendered != self._newest[0]:
+            ids = self._with_special.encode(rendered, add_special_tokens=False).ids
+            self._newest = rendered, tuple(self._shared(ids))
+        return list(self._newest[1])
 
     def _shared(self, ids: list[int]) -> list[int]:
         return [self._ids[i] for i in ids]

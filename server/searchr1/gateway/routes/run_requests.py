@@ -260,10 +260,11 @@ class _ReadAhead:
     def __init__(self, events: IndexedEvents) -> None:
         self._events = events
         self._read: deque[tuple[int, KnownEvent]] | None = deque()
-        self._reading = asyncio.ensure_future(self._read_beginning(self._read))
+        self._reading: asyncio.Task[None] | None = asyncio.create_task(self._read_beginning(self._read))
 
     async def newest_within(self, at_most_s: float) -> KnownEvent | None:
         """Wait for the first output, at most so long; return the last event by then. Raises what reading raised."""
+        assert self._reading is not None
         if (await asyncio.wait({self._reading}, timeout=at_most_s))[0]:
             self._reading.result()
         return self._read[-1][1] if self._read else None
@@ -275,8 +276,9 @@ class _ReadAhead:
         return anext(self._events) if self._read is None else self._next_read(self._read)
 
     async def aclose(self) -> None:
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         await self._events.aclose()
 
     async def _read_beginning(self, read: deque[tuple[int, KnownEvent]]) -> None:
@@ -286,11 +288,11 @@ class _ReadAhead:
                 return
 
     async def _next_read(self, read: deque[tuple[int, KnownEvent]]) -> tuple[int, KnownEvent]:
-        if not read:
+        if not read and self._reading is not None:
             await self._reading
         if read:
             return read.popleft()
-        self._read = None
+        self._read = self._reading = None  # What is left of either would be held to the stream's end.
         return await anext(self._events)
 
 

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 FLUSH_S: Final = 0.25
 """Seconds between two writes of events to the store; readers on other replicas are behind by as much."""
+_OWN_FLUSH_S: Final = 30.0
+"""The same for a store of this process alone, where nobody reads a run that goes on: it is to know that it does."""
 RETRY_S: Final = 0.5
 LAST_FLUSHES: Final = 10
 """Tries to store a run that has ended."""
@@ -50,6 +52,7 @@ class Mirror:
         abandon: Callable[[RunMeta], None],
     ) -> None:
         self._store, self._hand_over = store, hand_over
+        self._flush_s = FLUSH_S if store.is_shared else _OWN_FLUSH_S
         self._on_worked, self._on_failed, self._abandon = on_worked, on_failed, abandon
 
     async def keep(self, live: LiveRun) -> None:
@@ -82,7 +85,7 @@ class Mirror:
                     with live.storing():
                         await self._store.create(live.meta, live.plan)
                     created = True
-                await live.news(FLUSH_S)
+                await live.news(self._flush_s)
                 await self._append(live)
                 if live.ended and not live.unstored() and await self._has_come_to_rest(live):
                     self._on_worked()
