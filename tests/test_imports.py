@@ -95,6 +95,7 @@ LAYERS = {
     "searchr1.breaker": (),
     "searchr1.deadline": (),
     "searchr1.pacing": (),
+    "searchr1.flag": (),
     "searchr1.turns": (),
     "searchr1.trace_context": (),
     "searchr1.files": ("searchr1.errors", "searchr1.json_texts"),
@@ -123,7 +124,7 @@ LAYERS = {
     ),
     "searchr1.hf_hub": (),
     "searchr1.retry_after": (),
-    "searchr1.http_server": (),
+    "searchr1.http_server": ("searchr1.flag",),
     "searchr1.retrieval": (
         "searchr1.breaker",
         "searchr1.errors",
