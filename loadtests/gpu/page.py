@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from loadtests.gpu.machine import Machine
-from loadtests.gpu.timing import BYTES_KEPT, Timing, Work
+from loadtests.gpu.timing import Timing, Work
 from loadtests.gpu.training import TrainedRun
 from searchr1.files import whole_file
 
@@ -92,6 +92,7 @@ def _timings(timings: Sequence[Timing], work: Work) -> list[str]:
             _count(timing.update_tokens_per_s),
             "–" if timing.update_s is None else _seconds(timing.update_s),
             _gib(timing.kept_gib),
+            _gib(timing.added_gib),
             _gib(timing.update_peak_gib),
             timing.left_out or "",
         ]
@@ -99,7 +100,7 @@ def _timings(timings: Sequence[Timing], work: Work) -> list[str]:
     ]
     head = [
         *("shape", "parameters", "rollout, tokens/s", "peak", "update, tokens/s", "update"),
-        *("kept by arithmetic", "peak", "left out"),
+        *("kept, estimated", "added, estimated", "peak", "left out"),
     ]
     return [
         "## Rollout and update by size",
@@ -110,8 +111,8 @@ def _timings(timings: Sequence[Timing], work: Work) -> list[str]:
         f"Update: GRPO with its reference, {work.num_groups} groups of {work.group_size} trajectories with "
         f"{work.completion_tokens} sampled tokens and {work.observation_tokens} put in, "
         f"{work.max_tokens_per_pass:,} tokens a pass, activation checkpointing. "
-        f"What is kept by arithmetic is {BYTES_KEPT} bytes a parameter: weights, gradients, AdamW's moments and the "
-        "reference; the rest of the peak is activations and logits.",
+        "Estimates are those of docs/guides/distributed-training.md (`searchr1.trainer.rl.memory_estimate`), without "
+        "engine and CUDA's context, as is the peak.",
         "",
         *_table(head, rows),
     ]

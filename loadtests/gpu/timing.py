@@ -6,12 +6,12 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from loadtests.gpu.machine import GIB, Machine, Peak
+from loadtests.gpu.machine import Machine, Peak
 from loadtests.gpu.shapes import Shape, config_of, write_random
 from searchr1.engines.base import SamplingParams
 from searchr1.engines.transformers.engine import TransformersEngine
@@ -19,13 +19,12 @@ from searchr1.loop.types import Status
 from searchr1.trainer.process_group import ProcessGroup
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.learner import Learner
+from searchr1.trainer.rl.memory_estimate import estimate
 from searchr1.trainer.rl.samples import Sample
+from searchr1.trainer.rl.shapes import shape_of
 
 FIRST_ID, NUM_IDS = 100, 150
 """Ids that prompts and trajectories are made of: words of any tokenizer, special tokens of none."""
-BYTES_KEPT = 20
-"""Bytes a parameter that a GRPO run on one GPU holds for good: weights, their gradients, AdamW's two moments and the
-reference, all float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,9 @@ class Timing:
     update_s: float | None = None
     update_peak_gib: float | None = None
     kept_gib: float | None = None
-    """``BYTES_KEPT`` for each parameter: what of the update's peak is no activation."""
+    """What of the update's peak is kept whatever is passed, by the estimate of ``searchr1 train memory``."""
+    added_gib: float | None = None
+    """What an update adds to that at its peak, likewise."""
     left_out: str | None = None
     """Reason why it was not measured, or not to the end."""
 
@@ -73,27 +74,27 @@ def time_shape(
         return Timing(shape.name, left_out=f"{left_s():.0f} s were left, and it takes {shape.needs_s:.0f} s")
     device = torch.device(machine.torch_device)
     num_parameters = write_random(config_of(shape), tokenizer, folder, device)
-    timing = Timing(shape.name, num_parameters, kept_gib=num_parameters * BYTES_KEPT / GIB)
+    config = update_config(folder, machine, work)
+    found = estimate(config, shape_of(str(folder)), 1)
+    estimated = Timing(shape.name, num_parameters, kept_gib=found.kept, added_gib=found.added)
     try:
         gc.collect()
         with Peak(machine) as rollout_peak:
             rollout_tokens_per_s = asyncio.run(_time_rollouts(folder, device, work))
         gc.collect()
         with Peak(machine) as update_peak:
-            num_tokens, update_s = _time_update(update_config(folder, machine, work), folder, work)
+            num_tokens, update_s = _time_update(config, folder, work)
     except torch.OutOfMemoryError:
-        return Timing(shape.name, num_parameters, kept_gib=timing.kept_gib, left_out="it does not fit into memory")
+        return replace(estimated, left_out="it does not fit into memory")
     finally:
         gc.collect()
-    return Timing(
-        shape.name,
-        num_parameters,
-        rollout_tokens_per_s,
-        rollout_peak.gib,
-        num_tokens / update_s,
-        update_s,
-        update_peak.gib,
-        timing.kept_gib,
+    return replace(
+        estimated,
+        rollout_tokens_per_s=rollout_tokens_per_s,
+        rollout_peak_gib=rollout_peak.gib,
+        update_tokens_per_s=num_tokens / update_s,
+        update_s=update_s,
+        update_peak_gib=update_peak.gib,
     )
 
 
