@@ -49,9 +49,20 @@ def closed(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measure rows. A SIGTERM ends it as an interrupt does: what was answered is kept, and no engine is left behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows = [row_named(name) for name in args.rows.split(",")] if args.rows else ROWS
-    if not asyncio.run(measure(_setup(args), rows, _tell)):
+    setup = _setup(args)
+
+    async def stoppable() -> bool:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await measure(setup, rows, _tell)
+
+    try:
+        is_whole = asyncio.run(stoppable())
+    except asyncio.CancelledError:
+        sys.exit(128 + signal.SIGTERM)
+    if not is_whole:
         sys.exit("some rows were not measured: the same command goes on")
 
 

@@ -15,8 +15,10 @@ from searchr1.loop.types import Passage
 
 OPEN, CLOSE = "<answer>", "</answer>"
 """The tags of the ``plain`` format's own answers, whatever profile the policy has."""
-SHORT_ANSWER = f"Write the answer between {OPEN} and {CLOSE}, as few words as possible and nothing else."
-"""Without an example: a small model gives it as its answer, to a third of all questions."""
+SHORT_ANSWER = (
+    f"Write the answer between {OPEN} and {CLOSE}, as few words as possible and nothing else. "
+    f"For example, {OPEN} Beijing {CLOSE}."
+)
 
 
 def asking(question: str) -> str:
