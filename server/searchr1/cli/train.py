@@ -85,7 +85,7 @@ def train_memory(
 ) -> None:
     """Estimate the memory that runs take on each GPU, in GiB, and the size of GPU that is enough for them."""
     from searchr1.trainer.rl.config import load_config, parse_overrides
-    from searchr1.trainer.rl.memory import memory_table
+    from searchr1.trainer.rl.memory_estimate import memory_table
 
     overrides = parse_overrides(set_ or [])
     typer.echo(memory_table(files, [load_config(file, overrides) for file in files], gpus or [1, 4, 8]))

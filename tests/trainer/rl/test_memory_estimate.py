@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from searchr1.cli.main import app
 from searchr1.errors import ConfigurationError
-from searchr1.trainer.rl import memory, policy
+from searchr1.trainer.rl import memory_estimate, policy
 from searchr1.trainer.rl.config import TrainConfig, load_config
 from searchr1.trainer.rl.learner import Learner
-from searchr1.trainer.rl.memory import GIB, estimate, layer_bytes, memory_table
+from searchr1.trainer.rl.memory_estimate import GIB, estimate, layer_bytes, memory_table
 from searchr1.trainer.rl.policy import Critic
 from searchr1.trainer.rl.sections import LoraSection
 from searchr1.trainer.rl.shapes import KNOWN, ModelShape, shape_of
@@ -124,7 +124,7 @@ def test_a_layer_saves_what_is_estimated(dtype: torch.dtype) -> None:
 
 
 def test_the_chunks_are_the_policys() -> None:
-    assert memory.CHUNK_TOKENS == policy.CHUNK_TOKENS <= 1024
+    assert memory_estimate.CHUNK_TOKENS == policy.CHUNK_TOKENS <= 1024
 
 
 @pytest.mark.parametrize("path", OF_GPUS, ids=lambda path: path.stem)
@@ -161,10 +161,12 @@ def test_more_of_anything_takes_more() -> None:
     assert _parts(grpo, 8)[0] < 0.6 * kept
     awake = load_config(ROOT / "configs" / "qwen2.5-7b-ppo.yaml", {"rollout.sleep": False})
     one, other = (estimate(each, KNOWN["Qwen/Qwen2.5-7B"], 8) for each in (chosen, awake))
-    assert other.update(80) - one.update(80) == pytest.approx(0.4 * 80 - memory.ASLEEP_GIB)
+    assert other.update(80) - one.update(80) == pytest.approx(0.4 * 80 - memory_estimate.ASLEEP_GIB)
     elsewhere = {"rollout.engine_urls": ["http://127.0.0.1:1"], "rollout.engines": "first"}
     alone = load_config(ROOT / "configs" / "qwen2.5-7b-ppo.yaml", elsewhere)
-    assert estimate(alone, KNOWN["Qwen/Qwen2.5-7B"], 8).rollouts(80) == pytest.approx(kept + memory.CONTEXT_GIB)
+    assert estimate(alone, KNOWN["Qwen/Qwen2.5-7B"], 8).rollouts(80) == pytest.approx(
+        kept + memory_estimate.CONTEXT_GIB
+    )
 
 
 def test_the_table_of_the_guide_is_what_the_command_prints() -> None:
