@@ -44,8 +44,10 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
         "num_key_value_heads": 2,
     },
 }
+INSTRUCTION_TOKENS: Final = 130
+"""What all prompts begin with."""
 PROMPT_TOKENS: Final = 150
-"""Search-R1's prompt, and a question."""
+"""That, and a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def rollouts(work: Work) -> list[Any]:
     from searchr1.trainer.rl.samples import Sample
 
     random = np.random.default_rng(0)
+    instruction = tuple(random.integers(0, work.vocab_size, INSTRUCTION_TOKENS).tolist())
     made = []
     for number in range(work.num_groups * work.group_size):
         total = int(random.uniform(0.75, 1.25) * work.mean_tokens)
@@ -118,7 +121,7 @@ def rollouts(work: Work) -> list[Any]:
         mask = (False,) * PROMPT_TOKENS + (True,) * query + (False,) * observation + (True,) * answer
         made.append(
             Sample(
-                ids=tuple(random.integers(0, work.vocab_size, len(mask)).tolist()),
+                ids=instruction + tuple(random.integers(0, work.vocab_size, len(mask) - len(instruction)).tolist()),
                 loss_mask=mask,
                 engine_logprobs=(-10.8,) * len(mask),
                 has_engine_logprob=mask,
