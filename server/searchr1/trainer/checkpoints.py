@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from searchr1.errors import ConfigurationError, TrainingError
@@ -38,6 +38,20 @@ def find_model(name: str) -> Path:
         return snapshot(name, library_name="searchr1")
     except HubRefusedError as error:
         raise ConfigurationError(f"{name} is no folder here, and the hub does not give it: {error}") from error
+
+
+def read_model(folder: Path | str, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the language model in a folder, with weights of type ``dtype``, on the CPU.
+
+    Raises:
+        ConfigurationError: there is no such model.
+    """
+    try:
+        with quietly():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"there is no model in {folder}: {error}") from error
+    return model
 
 
 def dtype_of(folder: Path) -> torch.dtype:

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from searchr1.engines.transformers.attention import NAME as CAUSAL_BLOCKS
-from searchr1.errors import ConfigurationError
-from searchr1.trainer.checkpoints import quietly
+from searchr1.trainer.checkpoints import quietly, read_model
 from searchr1.trainer.rl.lora import LoraLinear
 from searchr1.trainer.rl.output_layer import chosen_stats
 from searchr1.trainer.rl.packing import pack
@@ -48,12 +47,7 @@ def load_policy(
     Raises:
         ConfigurationError: there is no such model.
     """
-    try:
-        with quietly():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"there is no model in {folder}: {error}") from error
-    return _on(model, device, whole=whole)
+    return _on(read_model(folder, dtype), device, whole=whole)
 
 
 class Policy(nn.Module):

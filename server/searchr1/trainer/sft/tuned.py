@@ -13,10 +13,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from searchr1.errors import ConfigurationError
-from searchr1.trainer.checkpoints import quietly
+from searchr1.trainer.checkpoints import read_model
 from searchr1.trainer.warmup.batches import TokenBatch
 from searchr1.trainer.widths import WIDTH_STEP
 
@@ -45,11 +44,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTra
     Raises:
         ConfigurationError: there is no such model.
     """
-    try:
-        with quietly():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"there is no model in {folder}: {error}") from error
+    model = read_model(folder, dtype)
     model.to(device)  # type: ignore[arg-type]
     return model
 
