@@ -19,6 +19,7 @@ USER = 10001
 _STORE = ("--root", str(ROOT / ".image" / "storage"), "--runroot", str(ROOT / ".image" / "run"))
 _PSEUDO_FILES = (
     ("/proc", "proc", "proc", ["nosuid", "noexec", "nodev"]),
+    ("/sys", "sysfs", "sysfs", ["nosuid", "noexec", "nodev", "ro"]),
     ("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
     ("/dev/shm", "tmpfs", "shm", ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
     ("/tmp", "tmpfs", "tmpfs", ["nosuid", "nodev", "mode=1777", "size=268435456"]),
