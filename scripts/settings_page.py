@@ -50,8 +50,8 @@ SECTIONS = (
         """model engine_url tokenizer retriever host port workers open served_name models_file api_keys tenant_keys
         admin_key retriever_api_keys share_cache cors_origins page_about page_examples""",
         "`SEARCHR1_DEMO=1` (`--demo`) serves the bundled model on the Atlas world, whose data is in\n"
-        "`SEARCHR1_DATA_DIR` (`--data-dir`, `data`), `SEARCHR1_DEMO_WIKI=1` (`--demo-wiki`) the one that `make demo-wiki` made\n"
-        "there; none of the three is a setting of the server.",
+        "`SEARCHR1_DATA_DIR` (`--data-dir`, `data`), `SEARCHR1_DEMO_WIKI=1` (`--demo-wiki`) the one that\n"
+        "`make demo-wiki` made there; none of the three is a setting of the server.",
     ),
     Section(
         "The engine",
