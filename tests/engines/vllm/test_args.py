@@ -1,5 +1,8 @@
 """Arguments of vLLM that an operator passes through."""
 
+import os
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -72,3 +75,26 @@ def test_what_vllm_does_not_know_or_take_is_told_in_one_line(
     with pytest.raises(ConfigurationError, match=message) as raised:
         start_llm(VllmInProcessConfig(str(CHECKPOINT), engine_args=args, max_model_len=256))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize(
+    ("eager", "compiler", "told"),
+    [(True, "g++-which-is-nowhere", "1"), (True, sys.executable, None), (False, "g++-which-is-nowhere", None)],
+)
+def test_an_eager_engine_compiles_nothing_where_nothing_can(
+    eager: bool, compiler: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from searchr1.demo.bundle import CHECKPOINT
+
+    seen: list[str | None] = []
+    monkeypatch.setattr(
+        AsyncLLM, "from_engine_args", lambda *_: seen.append(os.environ.get("TORCHDYNAMO_DISABLE")), raising=True
+    )
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE", raising=False)
+    monkeypatch.setenv("CXX", compiler)
+    start_llm(VllmInProcessConfig(str(CHECKPOINT), enforce_eager=eager, max_model_len=256))
+    assert seen == [told]
+    assert "TORCHDYNAMO_DISABLE" not in os.environ

@@ -1,6 +1,7 @@
 """Settings, arguments and environment of a vLLM that this process starts."""
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -184,6 +185,10 @@ def _environment_of(config: VllmInProcessConfig) -> dict[str, str]:
     }
     if Path(config.model).is_dir():
         environment["HF_HUB_OFFLINE"] = "1"
+    if config.enforce_eager and shutil.which(os.environ.get("CXX", "g++")) is None:
+        # In eager mode, too, vLLM compiles how it ranks logprobs; without a compiler, the first request for some would
+        # end the engine.
+        environment["TORCHDYNAMO_DISABLE"] = "1"
     return environment
 
 
