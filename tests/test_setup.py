@@ -90,3 +90,14 @@ def test_the_named_python_is_taken_or_refused(checkout: Path) -> None:
     done = run(checkout, PYTHON="python3.12")
     assert done.returncode == 1
     assert "PYTHON is 'python3.12', none of Python 3.13, 3.12, 3.11 that can be used." in done.stderr
+
+
+def test_an_environment_of_another_checkout_is_left_alone(checkout: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "kept").touch()
+    (checkout / ".venv").symlink_to(theirs)
+    refused = run(checkout)
+    assert refused.returncode == 1
+    assert f".venv is a link to {theirs}" in refused.stderr
+    assert (theirs / "kept").exists()

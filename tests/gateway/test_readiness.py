@@ -167,8 +167,10 @@ async def test_a_server_that_starts_answers_probes_and_turns_the_rest_away() -> 
         yield
 
     settings = Settings.model_validate({"model": MODEL, "retriever": "index:none"})
-    transport = httpx.ASGITransport(app.create_app(settings, open_services=open_services))
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    starting = app.create_app(settings, open_services=open_services)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(starting), base_url="http://localhost") as client:
+        for path in [*starting.openapi()["paths"], "/page.json", "/docs", "/openapi.json", "/mcp"]:
+            assert (await client.get(path)).status_code in (200, 401, 404, 405, 503), path
         assert (await client.get("/healthz")).status_code == 200
         probe = await client.get("/readyz")
         assert (probe.status_code, probe.json()["reason"]) == (503, "starting")
@@ -181,6 +183,7 @@ async def test_a_server_that_starts_answers_probes_and_turns_the_rest_away() -> 
             ("GET", "/v1/research/run_1"),
             ("POST", "/admin/reload"),
             ("GET", "/metrics"),
+            ("GET", "/page.json"),
         ]:
             early = await client.request(method, path, content=b"not even JSON")
             assert early.status_code == 503, path

@@ -27,7 +27,7 @@ _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-_NEED_SERVICES = ("/v1", "/admin", "/mcp", "/metrics")
+_NEED_SERVICES = ("/v1", "/admin", "/mcp", "/metrics", "/page.json")
 _STARTING_RETRY_S = 5.0
 _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
