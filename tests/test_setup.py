@@ -99,5 +99,5 @@ def test_an_environment_of_another_checkout_is_left_alone(checkout: Path, tmp_pa
     (checkout / ".venv").symlink_to(theirs)
     refused = run(checkout)
     assert refused.returncode == 1
-    assert f".venv is a link to {theirs}" in refused.stderr
+    assert ".venv is a link: remove it" in refused.stderr
     assert (theirs / "kept").exists()
