@@ -67,9 +67,10 @@ def scored(args: argparse.Namespace) -> None:
     if args.of is None:
         starts = dict.fromkeys(run.start for run in runs if read_done(run.folder(args.out)) is not None)
         codes = [subprocess.run([*_same_command(), "--of", start], check=False).returncode for start in starts]
-        sys.exit(max(codes, default=0))
+        sys.exit(int(any(codes)))
     exam = exam_of(args.world, args.questions, args.retriever, args.num, args.concurrency)
-    asyncio.run(score(exam, args.of, runs, _choices(args), print))
+    if not asyncio.run(score(exam, args.of, runs, _choices(args), print)):
+        sys.exit("some were not scored: the same command tries them again")
 
 
 def _same_command() -> list[str]:

@@ -89,6 +89,7 @@ def _reinforcement(run: Run, choices: Choices, out: Path) -> list[str]:
         f"seed={run.seed}",
         *choices.settings.get(run.world, ()),
         *_sizes(run, choices),
+        *([] if run.arm.max_searches is None else [f"rollout.max_searches={run.arm.max_searches}"]),
         *run.arm.overrides,
     ]
     return [choices.config_of(run), "--no-progress", *_flags(settings)]
@@ -125,6 +126,19 @@ def _sizes(run: Run, choices: Choices) -> list[str]:
             "save_every_steps": scaled(configured("save_every_steps", 25), scale, 1),
         }
     return [f"{name}={value}" for name, value in sizes.items()]
+
+
+def rollout_of(run: Run, choices: Choices) -> dict[str, Any]:
+    """Return the fields of a run's rollouts: the configuration's with those of the command line and of the arm.
+
+    Raises:
+        ConfigurationError: the configuration can't be read.
+    """
+    fields = dict(read_config(choices.config_of(run)).get("rollout") or {})
+    for name, value in _assigned([*choices.settings.get(run.world, ()), *run.arm.overrides]):
+        if name.startswith("rollout."):
+            fields[name.removeprefix("rollout.")] = yaml.safe_load(value)
+    return fields
 
 
 def scaled(count: int, scale: float, least: int) -> int:

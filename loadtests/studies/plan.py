@@ -26,6 +26,8 @@ class Arm:
     """Rollouts of one question, with as many rollouts a step as the configuration has."""
     top_k: int = 3
     """Passages per search, also where its checkpoint is scored."""
+    max_searches: int | None = None
+    """Searches per run, also where its checkpoint is scored; None: the configuration's."""
     num_steps: int | None = None
     """Steps, where they are not the configuration's."""
 
@@ -83,6 +85,8 @@ class World:
     """Steps of a fine-tuning where it has so many of them: as many tokens as reinforcement learning samples, about."""
 
 
+CLOSED = "closed"
+"""The start that was fine-tuned on answers without search, and is scored without."""
 WORLDS: tuple[World, ...] = (
     World(
         "atlas",
@@ -92,7 +96,7 @@ WORLDS: tuple[World, ...] = (
             "sft": "warmup --start {start} --out {out} --max-steps {steps} --num-demonstrations 6000 "
             "--muon-lr 0.003 --adamw-lr 3e-4 --processes 1 --seed {seed}",
             "rejection": "sft configs/sft/smollm2-form.yaml --no-progress --set model={start} --set data=[{right}] "
-            "--set eval_data=null --set out_dir={out} --set num_epochs=2 --set seed={seed}",
+            "--set eval_data=null --set out_dir={out} --set max_tokens=4608 --set num_epochs=2 --set seed={seed}",
         },
         starts={"weak": "runs/weak/checkpoint", "stage-one": "runs/weak-stage-one/checkpoint"},
         clusters="country",
@@ -106,22 +110,27 @@ WORLDS: tuple[World, ...] = (
             "sft": "sft configs/sft/smollm2-form.yaml --no-progress --set model={start} --set out_dir={out} "
             "--set num_epochs=null --set max_steps={steps} --set seed={seed}",
             "rejection": "sft configs/sft/smollm2-form.yaml --no-progress --set model={start} --set data=[{right}] "
-            "--set eval_data=null --set out_dir={out} --set num_epochs=2 --set seed={seed}",
+            "--set eval_data=null --set out_dir={out} --set max_tokens=2816 --set num_epochs=2 --set seed={seed}",
         },
         starts={
             "base": "models/smollm2",
             "form": "runs/smollm2-form/checkpoint",
             "form-top1": "runs/smollm2-form-top1/checkpoint",
             "form-top5": "runs/smollm2-form-top5/checkpoint",
-            "closed": "{runs}/realqa-base-sft-closed-seed0/checkpoint",
+            CLOSED: "{runs}/realqa-base-sft-closed-seed0/checkpoint",
         },
         clusters="article",
         sft_steps=200,
     ),
 )
+"""The worlds. ``docs/guides/starts.md`` has the commands that make the starts. A right rollout is imitated however
+often it searched: ``max_tokens`` of ``rejection`` are those of a context, and of what follows it."""
 
 _GRPO, _PPO = Arm("GRPO"), Arm("PPO", algorithm="ppo")
-_NO_MASK, _NO_SEARCH = ("loss.mask_observations=false",), ("rollout.max_searches=0",)
+_NO_MASK = ("loss.mask_observations=false",)
+_PASSAGE_TOKENS = 170
+_OBSERVATION_TOKENS, _CONTEXT_TOKENS, _NUM_SEARCHES = 500, 2560, 3
+"""Bounds of the configurations of ``realqa``."""
 
 
 def _mask(world: str, start: str, plain: Arm) -> Study:
@@ -141,7 +150,12 @@ def _group(size: int) -> Arm:
 
 
 def _top(k: int) -> Arm:
-    return Arm(f"top-k {k}", f"top{k}", overrides=(f"rollout.top_k={k}",), start=f"form-top{k}", top_k=k)
+    """Return an arm with ``k`` passages per search, and with bounds in which they fit whole."""
+    observation = max(_OBSERVATION_TOKENS, _PASSAGE_TOKENS * k)
+    context = _CONTEXT_TOKENS + _NUM_SEARCHES * (observation - _OBSERVATION_TOKENS)
+    bounds = {"observation": observation, "context": context, "trajectory": context}
+    overrides = (f"rollout.top_k={k}", *(f"rollout.max_{name}_tokens={value}" for name, value in bounds.items()))
+    return Arm(f"top-k {k}", f"top{k}", overrides=overrides, start=f"form-top{k}", top_k=k)
 
 
 def _long(arm: Arm, num_steps: int) -> Arm:
@@ -159,7 +173,7 @@ def _controls(world: str, start: str) -> Study:
             Arm("random reward", "random", overrides=("reward=random",)),
             Arm("clean fine-tuning", "clean", algorithm="sft"),
             Arm("rejection sampling", algorithm="rejection"),
-            Arm("RL without search", "nosearch", overrides=_NO_SEARCH),
+            Arm("RL without search", "nosearch", max_searches=0),
         ),
     )
 
@@ -174,8 +188,15 @@ STUDIES: tuple[Study, ...] = (
             _GRPO,
             _PPO,
             Arm("rejection sampling", algorithm="rejection"),
-            Arm("SFT", "closed", algorithm="sft", overrides=("data=[data/starts/closed-book.jsonl]",), start="base"),
-            Arm("R1", "r1", overrides=_NO_SEARCH, start="closed"),
+            Arm(
+                "SFT",
+                "closed",
+                algorithm="sft",
+                overrides=("data=[data/starts/closed-book.jsonl]",),
+                start="base",
+                max_searches=0,
+            ),
+            Arm("R1", "r1", start=CLOSED, max_searches=0),
         ),
     ),
     _mask("realqa", "form", _GRPO),

@@ -146,3 +146,15 @@ def test_the_servers_settings_name_the_kind(given: dict[str, Any], kind: str, ur
 )
 def test_addresses_are_separated_by_commas(written: str, urls: tuple[str, ...]) -> None:
     assert split_urls(written) == urls
+
+
+def test_an_engine_reads_the_checkpoint_that_a_link_led_to_when_it_was_opened(tmp_path: Path) -> None:
+    for step in ("checkpoint-000100", "checkpoint-000200"):
+        (tmp_path / step).mkdir()
+    link = tmp_path / "checkpoint"
+    link.symlink_to("checkpoint-000100")
+    opened = EngineConfig("vllm", str(link)).place()
+    link.unlink()
+    link.symlink_to("checkpoint-000200")
+    assert opened == str((tmp_path / "checkpoint-000100").resolve())
+    assert EngineConfig("vllm", "Qwen/Qwen2.5-7B").place() == "Qwen/Qwen2.5-7B"

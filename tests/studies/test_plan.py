@@ -7,11 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from loadtests.studies import __main__ as command
-from loadtests.studies.commands import Choices, commands_of, scaled
+from loadtests.studies.commands import Choices, commands_of, rollout_of, scaled
 from loadtests.studies.plan import STUDIES, WORLDS, Run, Study, all_runs, runs_of, world_named
 from searchr1.errors import ConfigurationError
+from searchr1.trainer.rl.sections import RolloutSection
 
 ROOT = Path(__file__).parents[2]
 ATLAS = [study for study in STUDIES if study.world == "atlas"]
@@ -152,13 +154,45 @@ def test_rejection_sampling_imitates_what_was_right_at_the_budget_of_grpo(tmp_pa
     assert imitate[3:] == ["train", "sft", "a.yaml", "--set", f"data=[{folder / 'right.jsonl'}]"]
 
 
+@pytest.mark.parametrize("name", ["controls-atlas-weak", "controls-realqa-form"])
+def test_a_right_rollout_of_any_length_is_imitated(name: str, tmp_path: Path) -> None:
+    run = next(run for run in runs_of(study_named(name)) if run.arm.algorithm == "rejection")
+    imitate = commands_of(run, Choices(out=tmp_path))[-1]
+    [setting] = [word for word in imitate if word.startswith("max_tokens=")]
+    grpo = yaml.safe_load(Path(world_named(run.world).configs["grpo"]).read_text("utf-8"))
+    section = RolloutSection(**grpo["rollout"])
+    longest = section.max_context_tokens + section.max_completion_tokens
+    assert longest <= int(setting.partition("=")[2]) <= longest + 500
+
+
 def test_r1_starts_from_the_fine_tuning_without_search(tmp_path: Path) -> None:
     choices = Choices(out=tmp_path, configs={"realqa-grpo": "configs/atlas-grpo.yaml"})
     runs = {run.arm.label: run for run in runs_of(study_named("table-realqa"), 1)}
     r1 = settings_of(runs["R1"], choices)
     assert r1["model"] == str(runs["SFT"].folder(tmp_path) / "checkpoint")
     assert r1["rollout.max_searches"] == "0"
-    assert settings_of(runs["SFT"], choices)["model"] == "models/smollm2"
+    sft = settings_of(runs["SFT"], choices)
+    assert sft["model"] == "models/smollm2"
+    # It is scored without search, which is no field of a fine-tuning.
+    assert runs["SFT"].arm.max_searches == 0
+    assert "rollout.max_searches" not in sft
+
+
+def test_as_many_passages_as_are_searched_fit(tmp_path: Path) -> None:
+    plain, top_1, top_5 = list(runs_of(study_named("top-k-realqa"), 1))
+    choices = Choices(out=tmp_path)
+    assert (
+        settings_of(top_5, choices).items()
+        >= {
+            "rollout.top_k": "5",
+            "rollout.max_observation_tokens": "850",
+            "rollout.max_context_tokens": "3610",
+            "rollout.max_trajectory_tokens": "3610",
+        }.items()
+    )
+    assert rollout_of(top_1, choices) == rollout_of(plain, choices) | {"top_k": 1}
+    given = replace(choices, settings={"realqa": ["rollout.max_turns=2", "num_steps=1"]})
+    assert rollout_of(plain, given) == rollout_of(plain, choices) | {"max_turns": 2}
 
 
 def test_the_plan_is_shown_with_what_is_done(
@@ -178,6 +212,12 @@ def test_the_plan_is_shown_with_what_is_done(
     monkeypatch.setattr(sys, "argv", ["studies", "plan", "--only", "nothing"])
     with pytest.raises(SystemExit, match="no study begins like that"):
         command.main()
+
+
+def test_every_start_is_made_by_a_command_of_the_guides() -> None:
+    guides = "".join((ROOT / "docs/guides" / name).read_text("utf-8") for name in ("starts.md", "training.md"))
+    folders = [folder for world in WORLDS for folder in world.starts.values() if not folder.startswith("{runs}")]
+    assert [folder for folder in folders if folder.removesuffix("/checkpoint") not in guides] == []
 
 
 def test_worlds_have_names_of_their_own() -> None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 import trustme
 
+_ROUNDS_TO_BEGIN = 10
+"""Rounds of the event loop in which a connection that was taken just now begins; three are enough."""
+
 
 @dataclass
 class Proxy:
@@ -57,6 +60,9 @@ async def run_proxy(
         yield proxy
     finally:
         server.close()
-        for writer in proxy.open.values():
-            writer.transport.abort()
-        await asyncio.gather(*proxy.open)
+        for _ in range(_ROUNDS_TO_BEGIN):
+            await asyncio.sleep(0)
+        while proxy.open:
+            for writer in proxy.open.values():
+                writer.transport.abort()
+            await asyncio.gather(*proxy.open)

@@ -141,7 +141,7 @@ def train_plot(
 @train_app.command("sft")
 def train_sft(
     file: Annotated[
-        Path, typer.Argument(help="A YAML file, such as configs/sft/smollm2-format.yaml.", exists=True, dir_okay=False)
+        Path, typer.Argument(help="A YAML file, such as configs/sft/smollm2-form.yaml.", exists=True, dir_okay=False)
     ],
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Another value for a field: max_minutes=20. Repeatable.")

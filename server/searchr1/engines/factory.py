@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 from searchr1.engines.base import ServedEngine
@@ -52,6 +53,13 @@ class EngineConfig:
     """Skip compilation."""
     engine_args: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the engine's own library, by their names there."""
+
+    def place(self) -> str:
+        """Return where the model lies: a folder past all links, or a hub name.
+
+        Training moves the link of its last checkpoint; an engine that starts, or starts again, would read two of them.
+        """
+        return str(Path(self.model).resolve()) if Path(self.model).is_dir() else self.model
 
     def url(self) -> str:
         """Return the address of the one server. Raises ``ConfigurationError`` where not exactly one is given."""

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from searchr1.errors import ConfigurationError
 from searchr1.trainer.rl.config import load_config
+from searchr1.trainer.rl.sampling import sample
 from tests.trainer.rl.tiny_run import ROLLOUTS_PER_STEP, finish, write_tiny_run
 
 pytestmark = pytest.mark.timeout(600)
@@ -36,3 +38,15 @@ def test_all_steps_are_sampled_once(tmp_path: Path) -> None:
     assert finish(training, log) == 2
     assert "holds rollouts of searchr1 train sample; use another out_dir" in log.read_text()
     assert (out_dir / "rollouts" / "step-000001.jsonl").read_bytes() == first
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "rollouts/step-000001.jsonl"])
+async def test_what_a_training_run_left_before_its_first_save_is_not_taken_for_samples(
+    left: str, tmp_path: Path
+) -> None:
+    config = load_config(write_tiny_run(tmp_path))
+    path = config.out_dir / left
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(ConfigurationError, match="holds a training run; use another out_dir"):
+        await sample(config, progress=False)

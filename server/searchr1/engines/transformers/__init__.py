@@ -30,7 +30,7 @@ async def open_transformers(config: EngineConfig) -> AsyncIterator[ServedEngine]
     if config.dtype != "auto" and not isinstance(dtype, torch.dtype):
         raise ConfigurationError(f"torch has no dtype {config.dtype!r}")
     engine = TransformersEngine.load(
-        config.model,
+        config.place(),
         device=config.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         dtype=dtype,
         max_batch=config.max_num_seqs,

@@ -36,7 +36,7 @@ async def open_in_process(config: EngineConfig) -> AsyncIterator[ServedEngine]:
     config.require_no_url()
     check_engine_args(config.engine_args)
     wanted = VllmInProcessConfig(
-        model=config.model,
+        model=config.place(),
         dtype=config.dtype,
         max_model_len=config.max_model_len,
         max_num_seqs=config.max_num_seqs,

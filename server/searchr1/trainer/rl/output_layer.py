@@ -62,8 +62,10 @@ class _ChosenStats(torch.autograd.Function):
         of_logprobs, of_entropies = gradients
         w, b = weight.to(ctx.dtype), None if bias is None else bias.to(ctx.dtype)
         for_hidden = torch.zeros_like(hidden)
-        for_weight = torch.zeros_like(w) if ctx.needs_input_grad[2] else None
-        for_bias = torch.zeros_like(b) if b is not None and ctx.needs_input_grad[3] else None
+        # A CPU's chunks are small and many: a sum in bfloat16 would lose of what each adds. A GPU's are few.
+        summed = torch.float32 if w.device.type == "cpu" else w.dtype
+        for_weight = torch.zeros_like(w, dtype=summed) if ctx.needs_input_grad[2] else None
+        for_bias = torch.zeros_like(b, dtype=summed) if b is not None and ctx.needs_input_grad[3] else None
         for start in range(0, len(targets), ctx.chunk_tokens):
             part = slice(start, start + ctx.chunk_tokens)
             h = hidden[part].to(ctx.dtype)
@@ -83,7 +85,7 @@ class _ChosenStats(torch.autograd.Function):
             for_logits = p.to(ctx.dtype)
             for_hidden[part] = for_logits @ w
             if for_weight is not None:
-                for_weight.addmm_(for_logits.T, h)
+                for_weight += for_logits.T @ h
             if for_bias is not None:
                 for_bias.add_(for_logits.sum(0))
         return (

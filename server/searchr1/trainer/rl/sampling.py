@@ -14,6 +14,7 @@ from tqdm import tqdm
 from searchr1.errors import ConfigurationError
 from searchr1.files import whole_file
 from searchr1.trainer.checkpoints import STATE, find_model
+from searchr1.trainer.metrics import FILE as METRICS
 from searchr1.trainer.rl.actor import open_actor
 from searchr1.trainer.rl.config import TrainConfig
 from searchr1.trainer.rl.kept_rollouts import FOLDER, SAMPLED, KeptRollouts
@@ -66,8 +67,6 @@ async def sample(config: TrainConfig, *, progress: bool = True) -> SampleReport:
 
 def _claim(config: TrainConfig) -> None:
     """Write down of which settings the rollouts in ``out_dir`` are, or check that they are of these."""
-    if (config.out_dir / STATE).exists():
-        raise ConfigurationError(f"{config.out_dir} holds a training run; use another out_dir")
     fields: dict[str, Any] = config.model_dump(mode="json")
     mine, path = {name: fields.get(name) for name in _DECISIVE}, config.out_dir / SAMPLED
     if path.is_file():
@@ -78,5 +77,8 @@ def _claim(config: TrainConfig) -> None:
                 f"{config.out_dir} holds rollouts of other settings ({', '.join(differing)}); use another out_dir"
             )
         return
+    # A run that was stopped before its first save has written rollouts, of policies that had moved already.
+    if any((config.out_dir / name).exists() for name in (STATE, METRICS, FOLDER)):
+        raise ConfigurationError(f"{config.out_dir} holds a training run; use another out_dir")
     with whole_file(path) as file:
         file.write(json.dumps(mine, indent=2).encode() + b"\n")

@@ -4,6 +4,7 @@ Run it again with the same file and it goes on from its last save, with the same
 tokens that the policy shall write are in the loss; questions and passages are read, never imitated.
 """
 
+import logging
 import math
 import time
 from contextlib import closing
@@ -29,6 +30,8 @@ from searchr1.trainer.widths import padded_width
 
 CHECKPOINT = "checkpoint"
 PLOT = "loss.png"
+
+logger = logging.getLogger(__name__)
 
 
 def fine_tune(config: SftConfig, *, progress: bool = True) -> None:
@@ -72,8 +75,8 @@ def _prepare(config: SftConfig, source: Path, name: str, paths: tuple[Path, ...]
         samples, left_out = gather(
             paths, tokenizer, profile, config.limits(), max_tokens=config.max_tokens, progress=progress
         )
-        if left_out and progress:
-            tqdm.write(f"{left_out:,} samples of more than {config.max_tokens:,} tokens are left out")
+        if left_out:
+            logger.warning("%d samples of more than %d tokens are left out", left_out, config.max_tokens)
         if name == "train" and config.num_samples is not None and config.num_samples < len(samples):
             samples = _some_of(samples, config.num_samples, config.seed)
         samples.save(path)
