@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import trustme
 
 _ROUNDS_TO_BEGIN = 10
-"""Rounds of the event loop in which a connection that was taken just now begins; three are enough."""
+"""Rounds of the event loop in which a connection that a client has just made begins; a server that is closed before
+leaves its socket open."""
 
 
 @dataclass
@@ -59,9 +60,9 @@ async def run_proxy(
     try:
         yield proxy
     finally:
-        server.close()
         for _ in range(_ROUNDS_TO_BEGIN):
             await asyncio.sleep(0)
+        server.close()
         while proxy.open:
             for writer in proxy.open.values():
                 writer.transport.abort()
