@@ -16,6 +16,8 @@ from searchr1.loop.conversation import Turn
 
 NO_ROOM: Final = "it has no room"
 """The trouble of a candidate whose queue is full."""
+TOO_SMALL: Final = "the prompt is larger than its KV cache"
+"""The trouble of a candidate with a smaller engine."""
 
 
 def model_for(

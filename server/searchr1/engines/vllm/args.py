@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -99,6 +100,8 @@ def start_llm(config: VllmInProcessConfig) -> "AsyncLLM":
         if not any(name in more for name in _PARALLEL):
             args["distributed_executor_backend"] = "uni"
             environment |= one_process_environment()
+    if "TORCHDYNAMO_DISABLE" in environment and (dynamo := sys.modules.get("torch._dynamo")) is not None:
+        dynamo.config.disable = True  # It has read its environment already.
     with _environment(environment):
         try:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**(args | more)))

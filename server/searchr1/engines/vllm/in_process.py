@@ -225,18 +225,22 @@ class VllmInProcessEngine(GivesMemory):
                 else:
                     # With the old prefixes in the cache, later tokens would mix two policies' states.
                     await llm.pause_generation(mode="keep", clear_cache=True)
+                was_taken = False
                 try:
                     await llm.collective_rpc("take_weights", args=(str(folder),))
                     await llm.update_weight_version(version)
                     # A restart after a crash must not bring the old ones back.
                     self.config = replace(self.config, model=str(folder))
+                    was_taken = True
                 finally:
-                    if self._asleep:
+                    if not self._asleep:
+                        await llm.resume_generation()
+                    elif was_taken:
                         # Last, so that the folder's tensors do not meet a whole KV cache. It resumes as well.
                         await llm.wake_up(["kv_cache"])
                         self._asleep = False
-                    else:
-                        await llm.resume_generation()
+                    else:  # It forgot its old weights when it fell asleep.
+                        await llm.sleep(level=2)
         except EngineDeadError as error:
             self._died.set()
             raise EngineUnavailableError("the engine died while it took new weights") from error

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect
 from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.access.key_limits import Limit, LimitReachedError
 from searchr1.gateway.access.meters import limit_headers
-from searchr1.gateway.candidates import NO_ROOM, count_share, model_for
+from searchr1.gateway.candidates import NO_ROOM, TOO_SMALL, count_share, model_for
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
 from searchr1.gateway.routes.streaming import EventStream, client_left, resumed_stream
@@ -135,8 +135,8 @@ async def begun_by_one(
     trouble = ""
     try:
         return await begin(model)
-    except NoSlotError:
-        trouble = NO_ROOM
+    except NoSlotError as error:
+        trouble = TOO_SMALL if isinstance(error, PromptTooLargeError) else NO_ROOM
     finally:
         count_share(services, model, stable, trouble=trouble)
     check_room(request, stable)

@@ -22,7 +22,6 @@ class CountedAlong:
         """``own`` and ``owed`` are empty: what this process counted, and what of it the shared ones lack."""
         self._shared = shared
         self._own, self._owed = own or MemoryCounters(), owed or MemoryCounters()
-        self._telling: set[str] = set()
         self._window_s = 0.0
         self.outages = 0
         """Operations that the shared counters did not take."""
@@ -69,14 +68,16 @@ class CountedAlong:
     async def _tell(self, keys: Sequence[str]) -> None:
         """Add what the shared counters lack to them. Raises ``CounterError``; what they did not take stays owed."""
         for key in keys:
-            if (spend := self._owed.held(key)) == Spend(0, 0) or key in self._telling:
+            if (spend := self._owed.held(key)) == Spend(0, 0):
                 continue
-            self._telling.add(key)
+            quota = Quota("", key, None, None)
+            # Before it is told: a caller that leaves meanwhile does not stop what is on its way.
+            await self._owed.adjust([key], Spend(-spend.searches, -spend.micros))
             try:
-                await self._shared.reserve([Quota("", key, None, None)], spend, self._window_s)
-                await self._owed.adjust([key], Spend(-spend.searches, -spend.micros))
-            finally:
-                self._telling.discard(key)
+                await self._shared.reserve([quota], spend, self._window_s)
+            except CounterError:
+                await self._owed.reserve([quota], spend, self._window_s)
+                raise
 
 
 def _unlimited(quota: Quota) -> Quota:

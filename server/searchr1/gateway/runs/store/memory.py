@@ -31,6 +31,11 @@ class _Kept:
     record: bytes | None = None
     num_bytes: int = 0
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has no end yet, and this process still drives it."""
+        return self.record is None and bool(self.state.meta.replica)
+
 
 class MemoryRunStore:
     """A ``RunStore`` over a dictionary. ``clock`` gives seconds."""
@@ -173,7 +178,8 @@ class MemoryRunStore:
 
     def _find(self, run_id: str) -> _Kept | None:
         run = self._runs.get(run_id)
-        if run is not None and run.expires_at <= self._clock():
+        # One that goes on is this process's own, and is kept however long it takes.
+        if run is not None and not run.goes_on and run.expires_at <= self._clock():
             self._drop(run_id)
             return None
         return run
