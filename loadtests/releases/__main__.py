@@ -50,7 +50,7 @@ async def compare_stored(old: Release, new: Release) -> int:
     print(f"| stored | {' | '.join(directions)} |", f"|---|{'---|' * len(directions)}", sep="\n")
     for name in seen[0]:
         print(f"| {name} | {' | '.join(column[name] for column in seen)} |")
-    return sum(value != "yes" for column in seen for value in column.values())
+    return sum(not value.startswith("yes") for column in seen for value in column.values())
 
 
 async def stop_under_runs(leaving: Release, other: Release, stop: str, num_runs: int) -> int:
