@@ -41,10 +41,10 @@ def answering(prompt_ids: Sequence[int], params: SamplingParams) -> list[Chunk]:
     return sampled(prompt_ids, whole[done:], params)
 
 
-async def serve(host: str, port: int, fault_file: Path) -> None:
+async def serve(host: str, port: int, fault_file: Path, pause_s: float) -> None:
     """Serve until the process ends."""
     async with serve_fake_vllm((), encode=encode, host=host, port=port, model=answering) as fake:
-        fake.pause_s, fake.max_model_len = _PAUSE_S, 8192
+        fake.pause_s, fake.max_model_len = pause_s, 8192
         faults: list[Fault] = []
 
         def fault_of(number: int) -> Fault | None:
@@ -63,8 +63,9 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--fault-file", type=Path, required=True)
+    parser.add_argument("--pause-s", type=float, default=_PAUSE_S, help="seconds before each chunk")
     options = parser.parse_args()
-    asyncio.run(serve(options.host, options.port, options.fault_file))
+    asyncio.run(serve(options.host, options.port, options.fault_file, options.pause_s))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ async def read_run(http: aiohttp.ClientSession, gateways: Sequence[str], questio
     while reading.end is None and time.monotonic() - moved_at < _COME_BACK_S:
         before = reading.last_seq
         for url in order:
-            await _read_on(http, url, question, reading)
+            await read_on(http, url, question, reading)
             if reading.end is not None:
                 return reading
         if reading.last_seq != before:
@@ -77,13 +77,13 @@ async def read_run(http: aiohttp.ClientSession, gateways: Sequence[str], questio
     return reading
 
 
-async def _read_on(http: aiohttp.ClientSession, url: str, question: str, reading: Reading) -> None:
+async def read_on(http: aiohttp.ClientSession, url: str, question: str, reading: Reading) -> None:
     """Ask, or take up what was asked. Returns at a break too."""
     try:
         if reading.run_id is None:
             asking = http.post(f"{url}/v1/research", json={"question": question, "stream": True, "temperature": 0})
         else:
-            headers = {"Last-Event-ID": str(reading.last_seq)}
+            headers = {"Last-Event-ID": str(reading.last_seq)} if reading.last_seq >= 0 else {}
             asking = http.get(f"{url}/v1/research/{reading.run_id}/events", headers=headers)
         async with asking as response:
             if response.status != 200:
