@@ -74,6 +74,7 @@ def in_memory() -> Iterator[tuple[Served, MemoryRunStore]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(app, "open_run_store", lambda _: store)
         with serving() as served:
+            patch.undo()  # Other gateways of this module open theirs.
             yield served, store
 
 
