@@ -32,7 +32,9 @@ class Shared:
 
     async def reserve(self, quotas: Sequence[Quota], spend: Spend, window_s: float) -> Refused | None:
         if self.is_shielded:
-            return await self.counters.reserve(quotas, spend, window_s) or await asyncio.sleep(0)
+            refused = await self.counters.reserve(quotas, spend, window_s)
+            await asyncio.sleep(0)
+            return refused
         await self._answer()
         return await self.counters.reserve(quotas, spend, window_s)
 
