@@ -19,13 +19,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from loadtests.commands import run_command
 from loadtests.seven.closed_book import write_closed_book
 from loadtests.seven.measuring import Setup, measure
 from loadtests.seven.oracle import oracle_passages
 from loadtests.seven.questions import read_questions, sampled
 from loadtests.seven.report import write_report
 from loadtests.seven.rows import ROWS, Searched, row_named
-from searchr1.errors import SearchR1Error
 from searchr1.retrieval.index.bm25 import build_index
 from searchr1.retrieval.index.dense import build_dense
 from searchr1.retrieval.index.encoder import HuggingFaceEncoder
@@ -150,12 +150,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run a command; what a user can mend is one line."""
-    args = _parser().parse_args()
-    try:
-        args.do(args)
-    except (SearchR1Error, ValueError) as error:
-        sys.exit(f"loadtests.seven: {error}")
+    """Run a command."""
+    run_command(_parser(), "loadtests.seven")
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from loadtests.commands import run_command
 from loadtests.seven.__main__ import pairs
 from loadtests.studies.commands import Choices
 from loadtests.studies.plan import STUDIES, Run, Study, all_runs, runs_of
 from loadtests.studies.running import read_done, run_all
 from loadtests.studies.scoring import exam_of, score
-from searchr1.errors import SearchR1Error
 
 
 def chosen_studies(only: Sequence[str]) -> list[Study]:
@@ -123,12 +123,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Run a command; what a user can mend is one line."""
-    args = _parser().parse_args()
-    try:
-        args.do(args)
-    except (SearchR1Error, ValueError) as error:
-        sys.exit(f"loadtests.studies: {error}")
+    """Run a command."""
+    run_command(_parser(), "loadtests.studies")
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ import os
 import signal
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from searchr1.trainer.rl.config import TrainConfig
 
 T = TypeVar("T")
 
@@ -40,10 +43,7 @@ def train_run(
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Train by reinforcement learning what FILE describes; a run that is in its out_dir goes on."""
-    from searchr1.trainer.rl.config import load_config, parse_overrides
-
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    config = load_config(file, parse_overrides(set_ or []))
+    config = _configured(file, set_)
     # What is wrong with the file is told by now: this imports torch and transformers, which takes seconds.
     from searchr1.trainer.rl.train import train
 
@@ -61,13 +61,18 @@ def train_sample(
     progress: Annotated[bool, typer.Option(help="Show progress bars.")] = True,
 ) -> None:
     """Roll out what FILE's steps would, by its model as it is, and keep it all: for rejection sampling."""
-    from searchr1.trainer.rl.config import load_config, parse_overrides
-
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    config = load_config(file, parse_overrides(set_ or []))
+    config = _configured(file, set_)
     from searchr1.trainer.rl.sampling import sample
 
     typer.echo(_run(sample(config, progress=progress)))
+
+
+def _configured(file: Path, set_: list[str] | None) -> "TrainConfig":
+    """Read a training file, and have every logger write to stderr from now on."""
+    from searchr1.trainer.rl.config import load_config, parse_overrides
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    return load_config(file, parse_overrides(set_ or []))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
