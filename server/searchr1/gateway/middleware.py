@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.log_lines import REQUEST_ID, RUN_ID
-from searchr1.gateway.request_scope import note_status
+from searchr1.gateway.request_scope import note_arrival, note_status
 from searchr1.trace_context import TRACE_HEADERS, trace_headers
 
 logger = logging.getLogger(__name__)
@@ -35,8 +35,8 @@ _SAFE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class RequestId:
     """Middleware that gives each response an ``x-request-id``: the client's own where it is harmless, else a new one.
 
-    Lines of the log carry it too. The client's trace goes on to the servers behind this one. The response's status is
-    noted for middleware inside, which need not look at each message then.
+    Lines of the log carry it too. The client's trace goes on to the servers behind this one. When the request came is
+    noted, and the response's status for middleware inside, which need not look at each message then.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -45,6 +45,7 @@ class RequestId:
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] != "http":
             return self._app(scope, receive, send)
+        note_arrival(scope)
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         request_id = given if _SAFE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"

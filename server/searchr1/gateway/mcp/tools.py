@@ -19,6 +19,7 @@ from searchr1.gateway.access.key_limits import LimitReachedError
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.failures import search_failure
 from searchr1.gateway.log_lines import RUN_ID
+from searchr1.gateway.request_scope import spent_s
 from searchr1.gateway.routes.run_requests import begun_by_one, count_limited, require_room, require_within_limits
 from searchr1.gateway.runs.drive import run_events
 from searchr1.gateway.runs.errors import NoSlotError, SeatExpiredError
@@ -150,7 +151,9 @@ async def _research(request: Request, given: ResearchInput, report: Report) -> t
     RUN_ID.set(run_id)
 
     async def with_model(model: ServedModel) -> wire.Run:
-        plan = model.admission.plan(given.question, options, caller=caller, run_id=run_id, stream=False)
+        plan = model.admission.plan(
+            given.question, options, caller=caller, run_id=run_id, stream=False, spent_s=spent_s(request.scope)
+        )
         fold, num_steps = RunFold(), 0
         async with aclosing(run_events(services, plan, run_id=run_id)) as events:
             async for _, event in events:

@@ -28,6 +28,7 @@ from searchr1.gateway.errors import ApiError, engine_status, error_body, invalid
 from searchr1.gateway.example import EXAMPLE_RUN
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.openai.ignored import IGNORED_HEADERS, telling_ignored
+from searchr1.gateway.request_scope import spent_s
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.run_requests import (
     ROOM,
@@ -117,7 +118,7 @@ async def _plans(request: Request, body: ChatRequest, model: ServedModel, comple
             stream=bool(body.stream),
             param="messages",
             shaping=body.shaping,
-            spent_s=question.spent_s,
+            spent_s=spent_s(request.scope),
         )
         for choice in range(num_choices)
     ]

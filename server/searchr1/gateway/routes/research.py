@@ -16,6 +16,7 @@ from searchr1.gateway.access.auth import caller_of, check_may_list
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.log_lines import RUN_ID
 from searchr1.gateway.openapi import EVENT_STREAM, KEY_REUSED, given
+from searchr1.gateway.request_scope import spent_s
 from searchr1.gateway.routes.guarded import GuardedRoute
 from searchr1.gateway.routes.idempotency import REPLAYED, ROOM_OR_KNOWN_KEY, Key, started_once
 from searchr1.gateway.routes.run_requests import (
@@ -131,7 +132,7 @@ async def research(request: Request, body: ResearchRequest, idempotency_key: Key
                 caller=caller_of(request),
                 run_id=run_id,
                 stream=body.stream,
-                spent_s=question.spent_s,
+                spent_s=spent_s(request.scope),
             )
             stored = {"previous_run_id": body.previous_run_id}
             return await start(plan, _meta(request, run_id, plan.model, body.question.strip(), stored))
@@ -173,7 +174,12 @@ async def _replay_admitted(request: Request, body: ReplayRequest, run_id: str) -
     model = services.models.get(old.model) or services.default
     check_room(request, model)
     plan = model.admission.plan(
-        old.trajectory.question, options, caller=caller_of(request), run_id=run_id, stream=body.stream
+        old.trajectory.question,
+        options,
+        caller=caller_of(request),
+        run_id=run_id,
+        stream=body.stream,
+        spent_s=spent_s(request.scope),
     )
     record = RecordedSearches(_searches(old.trajectory, services.settings), body.on_miss == "search")
     plan = replace(plan, retriever=record.retriever(plan.retriever), record=record)

@@ -14,6 +14,7 @@ from searchr1.gateway.access.auth import caller_of
 from searchr1.gateway.candidates import opening_of
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.gateway.openai.ignored import IGNORED_HEADERS, telling_ignored
+from searchr1.gateway.request_scope import spent_s
 from searchr1.gateway.responses.compaction import compact
 from searchr1.gateway.responses.example import EXAMPLE_RESPONSE
 from searchr1.gateway.responses.intake import (
@@ -230,7 +231,7 @@ async def _admitted(request: Request, body: ResponsesRequest, asked: Asked, mode
         stream=bool(body.stream),
         param="input",
         shaping=body.shaping,
-        spent_s=question.spent_s,
+        spent_s=spent_s(request.scope),
     )
     meta = RunMeta(
         id=response_id,

@@ -14,6 +14,7 @@ from searchr1.gateway.access.meters import limit_headers
 from searchr1.gateway.candidates import NO_ROOM, TOO_SMALL, count_share, model_for
 from searchr1.gateway.errors import ApiError, run_error
 from searchr1.gateway.failures import run_failure
+from searchr1.gateway.request_scope import spent_s
 from searchr1.gateway.routes.streaming import EventStream, client_left, resumed_stream
 from searchr1.gateway.runs.errors import NoSlotError, PromptTooLargeError, RunsUnreachableError
 from searchr1.gateway.runs.hub import RunHub
@@ -120,7 +121,7 @@ async def begun_by_one(
     """Return what ``begin`` makes of a run, with the model that answers it: see ``model_for``.
 
     A candidate may fill up before the run has its seat, while a question is rewritten. Then the model that was asked
-    for begins it.
+    for begins it, with what is left of its time and with the question as it was rewritten.
 
     Raises:
         ApiError: no such model, or its engine is known to be in a state that no run would survive.
@@ -205,12 +206,24 @@ async def asked_question(
 ) -> AskedQuestion:
     """Return the question that a conversation comes to with ``model``; see ``question_of``.
 
+    What is rewritten stays with the request, which may fall from a candidate to another model.
+
     Raises:
         NoSlotError: it is to be rewritten, and no slot is free.
         ClientDisconnect: the client left meanwhile.
     """
-    finding = question_of(turns, model, services_of(request), caller_of(request), deadline_s=deadline_s)
-    return await (finding if model.rewriter is None else cancel_on_disconnect(finding, request))
+    finding = question_of(
+        turns,
+        model,
+        services_of(request),
+        caller_of(request),
+        deadline_s=deadline_s,
+        spent_s=spent_s(request.scope),
+        rewritten=getattr(request.state, "rewritten", None),
+    )
+    question = await (finding if model.rewriter is None else cancel_on_disconnect(finding, request))
+    request.state.rewritten = question.rewritten
+    return question
 
 
 async def begun_stream(request: Request, run: LiveRun, frames: AsyncGenerator[bytes, None]) -> EventStream:

@@ -168,10 +168,11 @@ class RunHub:
             RUN_ID.set(meta.id)
             leave_s = {"cancel": 0.0, "grace": self._services.settings.resume_grace_s, "keep": None}[on_disconnect]
             kept = store and self._services.settings.store_runs
+            is_shared = kept and self._store.is_shared
             stats, journal, stored = DriveStats(), None, None
             trace = trace_of(self._services, plan, stats, run_id=meta.id)
             # A run that ends with its connection has nobody to come back to it.
-            if kept and self._store.is_shared and leave_s != 0.0:
+            if is_shared and leave_s != 0.0:
                 journal = Journal(stats)
                 traceparent = TRACE_HEADERS.get().get("traceparent", "") if trace is None else trace.traceparent
                 stored = encode_plan(stored_plan_of(plan, grace_s=leave_s, traceparent=traceparent))
@@ -186,7 +187,7 @@ class RunHub:
                 journal=journal,
                 trace=trace,
             )
-            live = LiveRun(meta, drive, leave_s=leave_s, journal=journal, plan=stored)
+            live = LiveRun(meta, drive, leave_s=leave_s, journal=journal, plan=stored, is_shared=is_shared)
             live.kept = kept
             self._adopt(live, stack.pop_all().close)
         return live

@@ -11,6 +11,7 @@ from searchr1.gateway.runs.errors import RunsUnreachableError
 from searchr1.gateway.runs.event_log import EventLog
 from searchr1.gateway.runs.handle import RunHandle
 from searchr1.gateway.runs.journal import Journal
+from searchr1.gateway.runs.patience import Patience
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta
 from searchr1.gateway.sse import MOVED
 from searchr1_client.events import TERMINAL_TYPES, KnownEvent, Run, RunFailed
@@ -19,8 +20,8 @@ logger = logging.getLogger(__name__)
 
 _STORED_WITHIN_S = 0.25
 """Seconds that readers wait for an event to be stored, where the store is slow."""
-_STOOD_STILL_S = 1.0
-"""A timer that is this much late tells of a process that stood still, and not of a slow store."""
+_END_STORED_WITHIN_S = 0.5
+"""Seconds that readers wait for a run's end to be stored, from the terminal event on."""
 _READ_ELSEWHERE_S = 3.0
 """Seconds that one message of a reader on another replica counts; such readers send one a second."""
 
@@ -29,7 +30,9 @@ class LiveRun(RunHandle):
     """The ``RunHandle`` of a run of this process.
 
     A run with a ``journal`` may be taken over by another replica. Its readers see events once these are stored, so that
-    what they saw is what the other replica goes on from; where the store is slow or fails, they see them all the same.
+    what they saw is what the other replica goes on from. The end of any run that ``is_shared`` is seen once it is
+    stored as a whole, so that whoever saw it finds a run that has ended on every replica. Where the store is slow or
+    fails, readers see events and end all the same.
 
     Args:
         meta: the run's identity.
@@ -38,6 +41,7 @@ class LiveRun(RunHandle):
         journal: what another replica needs to take the run over, beside ``plan``.
         plan: how the run was to be driven.
         past: events of an owner before, and their JSON.
+        is_shared: whether other replicas are to find the run in the store.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class LiveRun(RunHandle):
         journal: Journal | None = None,
         plan: bytes | None = None,
         past: Sequence[tuple[KnownEvent, bytes]] = (),
+        is_shared: bool = False,
     ) -> None:
         self._meta = meta
         self.plan = plan
@@ -72,9 +77,11 @@ class LiveRun(RunHandle):
         self._num_stored = len(self._events)
         self._batch: tuple[list[LoggedEvent], list[bytes]] | None = None
         """What was sent to the store, until it is known to have it."""
-        self._waits_for_store = journal is not None
+        self._is_shared = is_shared
+        self._waits_for_store = is_shared
+        self._has_end = bool(past) and past[-1][0].type in TERMINAL_TYPES
+        self._ending: Patience | None = None
         self._unstored = Flag()
-        self._storing: asyncio.TimerHandle | None = None
         self._num_readers = 0
         self._changed = Flag()
         self._driving: asyncio.Task[None] | None = None
@@ -114,7 +121,10 @@ class LiveRun(RunHandle):
     @property
     def _num_visible(self) -> int:
         """Number of events that readers may see."""
-        return self._num_stored if self._waits_for_store else len(self._events)
+        if not self._waits_for_store:
+            return len(self._events)
+        num_settled = len(self._events) - self._has_end
+        return num_settled if self._journal is None else min(self._num_stored, num_settled)
 
     @property
     def outlives_readers(self) -> bool:
@@ -124,6 +134,8 @@ class LiveRun(RunHandle):
     async def drive_to_end(self) -> None:
         """Drive the run; returns once its terminal event is there, however it comes about."""
         self._driving = asyncio.ensure_future(self._drive_events())
+        if self._has_end:
+            self._await_end_stored()
         if self._end_wanted or self.is_leaving:
             self._driving.cancel()
         try:
@@ -228,6 +240,9 @@ class LiveRun(RunHandle):
 
     async def run(self) -> Run:
         """See ``RunHandle.run``."""
+        while self._has_end and self._waits_for_store and not self.is_lost:
+            self._changed.clear()
+            await self._changed.wait()
         if self.is_lost:
             raise RunsUnreachableError("The run went on on another server; ask for it again.")
         return self.record() if self.ended and not self.is_leaving else self._events.so_far()
@@ -257,9 +272,10 @@ class LiveRun(RunHandle):
         """Note that the store has these events and lines."""
         self._num_stored += len(events)
         self._batch = None
+        if self._is_shared and not self._has_end:  # Whoever was shown the end sees no less again.
+            self._waits_for_store = True
         if self._journal is not None:
             self._journal.mark_stored(inputs)
-            self._waits_for_store = True
             self._changed.set()
 
     def mark_unstored(self) -> None:
@@ -270,7 +286,10 @@ class LiveRun(RunHandle):
             self._journal.mark_unstored()
 
     def wait_no_longer(self) -> None:
-        """Let readers see what is not stored: the store fails, and a stream must not stand still for it."""
+        """Let readers see what is not stored: all of it is, or the store fails, and nobody must stand still for it."""
+        if self._ending is not None:
+            self._ending.end()
+            self._ending = None
         if self._waits_for_store and not self.is_lost:
             self._waits_for_store = False
             self._changed.set()
@@ -278,24 +297,12 @@ class LiveRun(RunHandle):
     @contextmanager
     def storing(self) -> Iterator[None]:
         """Let readers see what is not stored yet where the block, which stores something, lasts too long."""
-        self._look_at_store_later()
+        patience = Patience(_STORED_WITHIN_S, self.wait_no_longer)
+        patience.begin()
         try:
             yield
         finally:
-            assert self._storing is not None
-            self._storing.cancel()
-
-    def _look_at_store_later(self) -> None:
-        loop = asyncio.get_running_loop()
-        due_s = loop.time() + _STORED_WITHIN_S
-        self._storing = loop.call_at(due_s, self._look_at_store, due_s)
-
-    def _look_at_store(self, due_s: float) -> None:
-        if asyncio.get_running_loop().time() - due_s > _STOOD_STILL_S:
-            # Another replica may own the run by now: the store's answer, which waits to be read, tells.
-            self._look_at_store_later()
-        else:
-            self.wait_no_longer()
+            patience.end()
 
     async def news(self, every_s: float) -> None:
         """Wait for events to store: a journaled run for the next one, another one for so long, or for its end."""
@@ -343,10 +350,18 @@ class LiveRun(RunHandle):
 
     def _add(self, event: KnownEvent) -> None:
         self._events.append(event)
+        if event.type in TERMINAL_TYPES:
+            self._has_end = True
+            self._await_end_stored()
         if self._journal is not None:
             self._unstored.set()
-        if not self._waits_for_store:
+        if self._journal is None or not self._waits_for_store:
             self._changed.set()
+
+    def _await_end_stored(self) -> None:
+        if self._waits_for_store and self._ending is None:
+            self._ending = Patience(_END_STORED_WITHIN_S, self.wait_no_longer)
+            self._ending.begin()
 
     def _maybe_leave(self) -> None:
         """Plan the end of a run that nobody reads any more."""

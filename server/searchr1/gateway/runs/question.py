@@ -1,7 +1,6 @@
 """The one way from a conversation to the question that the model is asked, for every API."""
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,11 +17,19 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Rewritten:
+    """What a request's rewriting came to. It is made once, whichever model answers in the end."""
+
+    text: str | None
+    """None where it failed."""
+
+
+@dataclass(frozen=True, slots=True)
 class AskedQuestion:
-    """A question as the model is asked, and what finding it took of the run's time."""
+    """A question as the model is asked, and the rewriting that it came from, if any."""
 
     text: str
-    spent_s: float = 0.0
+    rewritten: Rewritten | None = None
 
 
 async def question_of(
@@ -32,11 +39,14 @@ async def question_of(
     caller: Caller,
     *,
     deadline_s: float | None = None,
+    spent_s: float = 0.0,
+    rewritten: Rewritten | None = None,
 ) -> AskedQuestion:
     """Turn a conversation into the question that ``model`` is asked, as its settings say, within its prompt's bounds.
 
-    ``deadline_s`` is the run's, where the request sets one. A rewriting's tokens are counted for the caller's key. One
-    that fails is logged and counted, and the conversation is folded.
+    ``deadline_s`` is the run's, where the request sets one; ``spent_s`` seconds of it have passed. A rewriting's tokens
+    are counted for the caller's key. One that fails is logged and counted, and the conversation is folded. Where
+    another model was to be asked before, ``rewritten`` is what the conversation came to for that one.
 
     Raises:
         ValueError: there is nothing but instructions.
@@ -50,15 +60,27 @@ async def question_of(
     spoken = [turn.text for turn in kept if turn.role not in INSTRUCTION_ROLES]
     if rewriter is None or len(spoken) < 2 or not spoken[-1].strip():
         return AskedQuestion(fold_conversation(kept))
-    started = time.perf_counter()
-    bound_s = min(settings.rewrite_timeout_s, settings.deadline_s if deadline_s is None else deadline_s)
+    left_s = max((settings.deadline_s if deadline_s is None else deadline_s) - spent_s, 0.0)
     dialogue = [turn for turn in kept if turn.role not in INSTRUCTION_ROLES]
-    question = await _rewritten(dialogue, rewriter, model, services, caller, bound_s)
-    spent_s = time.perf_counter() - started
+    if rewritten is None:
+        bound_s = min(settings.rewrite_timeout_s, left_s)
+        rewritten = await _rewritten(dialogue, rewriter, model, services, caller, bound_s)
+    question = None if rewritten is None else _taken_up(rewritten, dialogue, reserved)
     if question is None:
-        return AskedQuestion(fold_conversation(kept), spent_s)
+        return AskedQuestion(fold_conversation(kept), rewritten)
     instructions = [turn for turn in kept if turn.role in INSTRUCTION_ROLES]
-    return AskedQuestion(fold_conversation([*instructions, Turn("user", question)]), spent_s)
+    return AskedQuestion(fold_conversation([*instructions, Turn("user", question)]), rewritten)
+
+
+def _taken_up(rewritten: Rewritten, dialogue: Sequence[Turn], reserved: Sequence[str]) -> str | None:
+    """Return the question of a rewriting, which may be another model's; None where there is none for this one."""
+    if rewritten.text is None:
+        return None
+    try:
+        return checked(rewritten.text, dialogue, reserved=reserved)
+    except RewriteError as error:
+        _tell_folded(error)
+        return None
 
 
 async def _rewritten(
@@ -68,22 +90,28 @@ async def _rewritten(
     services: Services,
     caller: Caller,
     bound_s: float,
-) -> str | None:
-    """Return the last message as a question that stands for itself, or None where that failed."""
+) -> Rewritten | None:
+    """Return what became of the last message; None where the model can't even read the conversation."""
     outcome, failure = "cancelled", None
     span = None if services.tracing is None else services.tracing.rewriting(model)
+    rewritten: Rewritten | None = None
     try:
         question = await _written(dialogue, rewriter, model, services, caller, bound_s)
-        outcome = "kept" if question == dialogue[-1].text else "rewritten"
+        rewritten, outcome = Rewritten(question), "kept" if question == dialogue[-1].text else "rewritten"
     except (RewriteError, SeatExpiredError, DeadlinePassedError, PromptTooLargeError) as error:
-        why = str(error) or f"it took more than {bound_s:g} s"
-        logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
-        question, outcome, failure = None, "failed", error
+        _tell_folded(str(error) or f"it took more than {bound_s:g} s")
+        # Too large for this engine's cache, it has cost nothing, and another model may take it.
+        rewritten = None if isinstance(error, PromptTooLargeError) else Rewritten(None)
+        outcome, failure = "failed", error
     finally:
         if span is not None:
             span.ended(outcome, failure)
     services.metrics.rewrites.labels(outcome).inc()
-    return question
+    return rewritten
+
+
+def _tell_folded(why: object) -> None:
+    logger.warning("A conversation was folded, as it could not be rewritten: %s", why)
 
 
 async def _written(

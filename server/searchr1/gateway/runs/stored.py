@@ -44,6 +44,8 @@ _TIMEOUT_S = 10.0
 _LOST_S = 2.0
 """A reader declares the owner dead after this long without a heartbeat, in addition to the lease."""
 _POLL_S = 0.05
+_RECORD_WITHIN_S = 0.5
+"""Seconds that are waited for the record of a run whose log is whole: its owner is about to store it."""
 TakeOver = Callable[[RunMeta], Awaitable[RunHandle | Waiting | None]]
 """See ``Takeovers.take``."""
 _POLLS_PER_MESSAGE = 20
@@ -156,7 +158,7 @@ class StoredRun(RunHandle):
             if (record := await self._store.record(self.meta.id)) is not None:
                 return self._parsed(record)
             events = await self._read(-1, 0)
-            if not await self._goes_on():
+            if not (await (self._still_goes_on() if _is_whole(events) else self._goes_on())):
                 # It may have ended since: the record comes with the state that says so.
                 if (record := await self._store.record(self.meta.id)) is not None:
                     return self._parsed(record)
@@ -209,6 +211,16 @@ class StoredRun(RunHandle):
         self._state = state
         self._owner = self._owner and state.meta.replica  # Once abandoned, a run has no owner again.
         return state.status == "running" and await self._store.is_alive(self._owner)
+
+    async def _still_goes_on(self) -> bool:
+        """Wait a moment for the record of a run whose log is whole; return whether the run still goes on then."""
+        loop = asyncio.get_running_loop()
+        due_s = loop.time() + _RECORD_WITHIN_S
+        while goes_on := await self._goes_on():
+            if loop.time() >= due_s:
+                break
+            await asyncio.sleep(_POLL_S)
+        return goes_on
 
     async def _may_be_taken_over(self) -> bool:
         is_open = self._state.status == "running" and bool(self._owner) and self._take_over is not None

@@ -262,7 +262,7 @@ class Takeovers:
                 failure="takeovers_exhausted" if taken.epoch > MAX_TAKEOVERS else None,
             )
             past = list(zip(restored.past.events, restored.data, strict=True))
-            live = LiveRun(taken, drive, leave_s=stored.grace_s, journal=journal, plan=data, past=past)
+            live = LiveRun(taken, drive, leave_s=stored.grace_s, journal=journal, plan=data, past=past, is_shared=True)
             live.kept = live.was_taken_over = True
             self._adopt(live, stack.pop_all().close)
             del self._unfinished[meta.id]
