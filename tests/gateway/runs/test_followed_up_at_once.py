@@ -118,9 +118,7 @@ RUNS = (run_whole, run_whole_with_key, run_stream, run_polled, run_cancelled)
 @pytest.mark.redis
 @pytest.mark.usefixtures("late_writes")
 @pytest.mark.parametrize("asked", RESPONSES)
-async def test_a_response_is_followed_up_at_once_at_the_other_gateway(
-    pair: tuple[Stage, Stage], asked: Asked
-) -> None:
+async def test_a_response_is_followed_up_at_once_at_the_other_gateway(pair: tuple[Stage, Stage], asked: Asked) -> None:
     one, other = pair
     response_id = await asked(one)
     body = {"model": MODEL, "input": "And in Chad?", "previous_response_id": response_id}
@@ -230,4 +228,3 @@ async def test_a_store_in_memory_is_not_waited_for(monkeypatch: pytest.MonkeyPat
         assert (told[-1]["status"] if stream else told["status"]) == "completed"
         told = await posted(stage, "/v1/responses", {"model": MODEL, "input": QUESTION, "stream": stream})
         assert (told[-1]["response"] if stream else told)["status"] == "completed"
-

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from searchr1.gateway.runs import live
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta, RunStoreError
 from searchr1.gateway.runs.store.redis import RedisRunStore
 from tests.gateway.conftest import Stage, eventually, sse_payloads
@@ -72,10 +73,31 @@ async def test_a_store_that_fails_or_is_slow_holds_nobody_up(
 
 
 async def test_a_request_with_nobody_to_come_back_waits_for_no_store(
-    pair: tuple[Stage, Stage], watched: Watched
+    pair: tuple[Stage, Stage], watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nobody follows up what is not stored; ``test_followed_up_at_once.py`` has what is."""
+    monkeypatch.setattr(live, "_END_STORED_WITHIN_S", 3600.0)
     watched.go.clear()
-    whole = await pair[0].client.post("/v1/research", json={"question": "Which currency is used in Mali?"})
+    body = {"question": "Which currency is used in Mali?", "store": False}
+    whole = await pair[0].client.post("/v1/research", json=body)
     assert whole.json()["answer"] == "West African CFA franc"
     assert watched.num_stored == 0
     watched.go.set()
+
+
+@pytest.mark.parametrize("fails", [True, False])
+async def test_a_whole_answer_goes_out_without_the_store_and_nothing_is_lost(
+    pair: tuple[Stage, Stage], watched: Watched, fails: bool
+) -> None:
+    watched.fails = fails
+    if not fails:
+        watched.go.clear()
+    one, other = pair
+    run = (await one.client.post("/v1/research", json={"question": "Which currency is used in Mali?"})).json()
+    assert (run["answer"], watched.num_stored) == ("West African CFA franc", 0)
+    watched.fails = False
+    watched.go.set()
+    path = f"/v1/research/{run['id']}"
+    while (found := (await other.client.get(path)).json())["status"] == "running":  # noqa: ASYNC110 (no event tells)
+        await asyncio.sleep(0.01)
+    assert (found["status"], found["answer"]) == ("completed", run["answer"])
