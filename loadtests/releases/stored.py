@@ -37,7 +37,7 @@ async def seen_of_stored(maker: Client, other: Client) -> dict[str, str]:
 
 
 async def _told(step: Step) -> str:
-    """Take a step, and once more where it fails: what is no stream is answered before the run's end is stored."""
+    """Take a step, and once more where it fails: older releases answer before a run's end is stored."""
     for seen in ("yes", "yes, asked again"):
         try:
             await step()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from searchr1.gateway.runs import live
+from searchr1.gateway.runs import live, stored
 from searchr1.gateway.runs.store.base import LoggedEvent, RunMeta, RunState
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from searchr1.gateway.runs.store.redis import RedisRunStore
@@ -15,7 +15,7 @@ from tests.gateway.conftest import MODEL, Stage, eventually, running_stage, sse_
 
 QUESTION = "Which currency is used in Mali?"
 ANSWER = "West African CFA franc"
-LATE_S = 0.05
+LATE_S = 0.3
 """By how much each write to the store is late: without a wait for it, a follow-up comes first."""
 FOR_EVER_S = 3600.0
 Asked = Callable[[Stage], Awaitable[str]]
@@ -27,6 +27,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have gateways wait for their store for ever: whatever waits where it should not never ends."""
     monkeypatch.setattr(live, "_STORED_WITHIN_S", FOR_EVER_S)
     monkeypatch.setattr(live, "_END_STORED_WITHIN_S", FOR_EVER_S)
+    monkeypatch.setattr(stored, "_RECORD_WITHIN_S", FOR_EVER_S)
 
 
 @pytest.fixture
@@ -89,15 +90,16 @@ async def run_stream(stage: Stage) -> str:
 
 
 async def run_polled(stage: Stage) -> str:
-    asking = asyncio.create_task(run_stream(stage))
-    while not (listed := (await stage.client.get("/v1/research", params={"limit": 1})).json()["data"]):  # noqa: ASYNC110
+    stage.engine.hold = asyncio.Event()
+    asking = asyncio.create_task(posted(stage, "/v1/research", {"question": QUESTION, "stream": True}))
+    await eventually(lambda: stage.engine.num_open == 1)
+    [run_id] = stage.hub._live
+    stage.engine.hold.set()
+    while (await stage.client.get(f"/v1/research/{run_id}")).json()["status"] == "running":  # noqa: ASYNC110
         await asyncio.sleep(0)
-    path = f"/v1/research/{listed[0]['id']}"
-    while (await stage.client.get(path)).json()["status"] == "running":  # noqa: ASYNC110
-        await asyncio.sleep(0)
-    found = listed[0]["id"]
     asking.cancel()
-    return str(found)
+    await asyncio.gather(asking, return_exceptions=True)
+    return run_id
 
 
 async def run_cancelled(stage: Stage) -> str:
