@@ -6,8 +6,9 @@
 
 ``run`` appends a line to ``OUT/results.jsonl`` for each arm and skips what is there already, so that a run that was
 interrupted goes on. Each arm gets a vLLM of its own, with empty caches. Every ``--repeats`` goes through the arms in
-another order. ``suite`` is all ``run``s that the report needs. ``report`` writes ``docs/results/agents.md`` and its
-pictures. ``arms.py`` lists the arms.
+another order. A run that did not do as its trace does leaves all that it told in ``OUT/odd-….json``. ``suite`` is all
+``run``s that the report needs. ``report`` writes ``docs/results/agents.md`` and its pictures. ``arms.py`` lists the
+arms.
 """
 
 import argparse

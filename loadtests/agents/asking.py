@@ -1,8 +1,9 @@
 """How a run is asked for: by an agent that talks to an engine or a router itself, or of the gateway in one request."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,15 +13,38 @@ from loadtests.agents.trace import AgentRun
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.types import Passage
 
+Ask = Callable[[AgentRun], Awaitable[None]]
 _DELTAS = (b'"type":"think.delta"', b'"type":"answer.delta"')
 
 
-class WrongRunError(Exception):
+class OddRunError(Exception):
+    """A run that did not do as its trace does. ``seen`` is all that it told: its events, or its messages."""
+
+    def __init__(self, told: str, seen: Sequence[Any] = ()) -> None:
+        super().__init__(told)
+        self.seen = seen
+
+
+class WrongRunError(OddRunError):
     """A run that ended, but not as its trace does: it did other work than in the other arms."""
 
 
-class LostRunError(Exception):
+class LostRunError(OddRunError):
     """A run that was refused, or that failed."""
+
+
+def keeping(ask: Ask, file: Callable[[str], Path]) -> Ask:
+    """Return ``ask``, by which every odd run leaves all that it told, beside its trace, in the ``file`` of its name."""
+
+    async def asked(run: AgentRun) -> None:
+        try:
+            await ask(run)
+        except OddRunError as error:
+            kept = {"told": str(error), "run": asdict(run), "seen": error.seen}
+            file(run.run).write_text(json.dumps(kept, indent=1), encoding="utf-8")
+            raise
+
+    return asked
 
 
 def client() -> aiohttp.ClientSession:
@@ -49,7 +73,8 @@ class ChatAgent:
             for number, expected in enumerate(run.texts):
                 text = await self._complete(messages, program)
                 if text.strip() != expected:
-                    raise WrongRunError(f"turn {number + 1} ended in {text[-80:]!r}, not in {expected[-80:]!r}")
+                    told = f"turn {number + 1} ended in {text[-80:]!r}, not in {expected[-80:]!r}"
+                    raise WrongRunError(told, [*messages, {"role": "assistant", "content": text}])
                 if number < len(run.searches):
                     found = SEARCH_R1.observation(await self._search(SEARCH_R1.action(text)[1]))
                     messages += [{"role": "assistant", "content": text}, {"role": "user", "content": found.strip()}]
@@ -91,7 +116,11 @@ class GatewayUser:
                 raise LostRunError(f"{response.status}: {(await response.text())[:200]}")
             lines = [line async for line in response.content if line.startswith(b"data: {")]
         events = [json.loads(line[6:]) for line in lines if not any(delta in line for delta in _DELTAS)]
-        check(run, events)
+        try:
+            check(run, events)
+        except OddRunError as error:
+            error.seen = [json.loads(line[6:]) for line in lines]
+            raise
 
 
 def check(run: AgentRun, events: Sequence[dict[str, Any]]) -> None:

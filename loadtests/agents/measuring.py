@@ -11,12 +11,12 @@ from pathlib import Path
 
 from loadtests import traces
 from loadtests.agents.arms import Arm
-from loadtests.agents.asking import ChatAgent, GatewayUser, client
+from loadtests.agents.asking import Ask, ChatAgent, GatewayUser, client, keeping
 from loadtests.agents.calibration import calibrated
 from loadtests.agents.engine import NAME, EngineOptions, counted, counters, cpu_s, metrics, running_engine
 from loadtests.agents.infer import asked_one_by_one
 from loadtests.agents.operating import settings_of
-from loadtests.agents.playing import Ask, Played, TokenGate, arrival_times_s, play
+from loadtests.agents.playing import Played, TokenGate, arrival_times_s, play
 from loadtests.agents.result import Result, made_with
 from loadtests.agents.retriever import serving
 from loadtests.agents.script import CHECKPOINT
@@ -44,6 +44,10 @@ class Setup:
     first_port: int | None = None
     options: str = ""
     """How the scenario was asked for, less names of files."""
+
+    def odd_run(self, arm: Arm, repeat: int, run: str) -> Path:
+        """Return the file for what a run told that did not do as its trace does."""
+        return self.folder / f"odd-{self.scenario}-{arm.name}-{len(self.trace.runs)}-{repeat}-{run}.json"
 
     def ports(self) -> Callable[[], int]:
         """Return what gives out ports: from ``first_port`` on, or free ones."""
@@ -101,6 +105,7 @@ async def measure(setup: Setup, arm: Arm, repeat: int) -> Result:
                     return replace(result, rates=await calibrated(http, engine.url, tokenizer.vocab_size))
                 async with _front(setup, arm, engine.url, retriever.url, port()) as front:
                     before, cpu_before = await counters(http, engine.url), _cpu_of(engine, front)
+                    front.ask = keeping(front.ask, lambda run: setup.odd_run(arm, repeat, run))
                     played = await _played(setup, arm, runs, capacity, front)
                     after, cpu_after = await counters(http, engine.url), _cpu_of(engine, front)
     return replace(

@@ -4,19 +4,18 @@ import asyncio
 import random
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import aiohttp
 
-from loadtests.agents.asking import LostRunError, WrongRunError
+from loadtests.agents.asking import Ask, LostRunError, WrongRunError
 from loadtests.agents.trace import AgentRun
 from loadtests.simulator.arrivals import at_once, poisson
 
 _TELL_EVERY_S = 15.0
-Ask = Callable[[AgentRun], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)

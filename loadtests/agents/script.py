@@ -16,7 +16,9 @@ SCRIPT, CHECKPOINT = "AGENTS_SCRIPT", "AGENTS_CHECKPOINT"
 _RUN = re.compile(r"\(run (\d+)\)")
 _CLOSED = "</search>"
 _LEAST_WRITTEN = 4
-"""Tokens of a turn at the end of a prompt that are no coincidence."""
+"""Tokens of a turn at the end of a prompt that are no coincidence, even where the prompt ends as others do."""
+_END = "\n"
+"""What a prompt of whole texts ends with: the template's header, an observation that was not cut, the retry text."""
 
 
 def named(question: str, run: str) -> str:
@@ -49,14 +51,15 @@ class Script:
         return turns[min(prompt.count(_CLOSED, found.end()), len(turns) - 1)]
 
     def ids_left(self, prompt: str, prompt_ids: Sequence[int]) -> Sequence[int] | None:
-        """Return what is written after a prompt that may end in the middle of a turn, as one that was asked again does.
+        r"""Return what is written after a prompt that may end within a turn, as that of one that was asked again does.
 
         >>> script = Script({"17": [[5, 6, 7, 8, 9]]}, eos_id=0)
-        >>> script.ids_left("(run 17) Who?", [1, 2]), script.ids_left("(run 17) Who?", [1, 2, 5, 6, 7, 8])
+        >>> script.ids_left("(run 17) Who?\n", [1, 2]), script.ids_left("(run 17) Who?\nabcd", [1, 2, 5, 6, 7, 8])
         ([5, 6, 7, 8, 9], [9])
         """
         ids = self.ids_after(prompt)
-        for num in range(min(len(ids or ()), len(prompt_ids)), _LEAST_WRITTEN - 1, -1):
+        least = _LEAST_WRITTEN if prompt.endswith(_END) else 1
+        for num in range(min(len(ids or ()), len(prompt_ids)), least - 1, -1):
             if ids is not None and list(prompt_ids[-num:]) == list(ids[:num]):
                 return ids[num:]
         return ids

@@ -4,12 +4,13 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from loadtests.agents.asking import ChatAgent, GatewayUser, LostRunError, WrongRunError, check, client
+from loadtests.agents.asking import ChatAgent, GatewayUser, LostRunError, WrongRunError, check, client, keeping
 from loadtests.agents.gateway import WithoutAdmission, WithoutEarlyDispatch, WithoutExactPrefixes, WithoutStops
 from loadtests.agents.retriever import serving
 from loadtests.agents.script import CHECKPOINT as CHECKPOINT_VARIABLE
@@ -138,6 +139,26 @@ async def test_a_user_reads_the_stream_to_its_end(quick: Trace) -> None:
     async with served(web.post("/v1/research", research)) as url, client() as http:
         await GatewayUser(http, url).ask(run)
     assert asked == [{"question": run.question, "stream": True}]
+
+
+async def test_an_odd_run_leaves_all_that_it_told(quick: Trace, tmp_path: Path) -> None:
+    [run, other, *_] = quick.runs
+
+    async def research(request: web.Request) -> web.Response:
+        events = [{"type": "think.delta", "text": "Hm"}, *told(run, answer="x")]
+        return web.Response(text="".join(f"data: {json.dumps(event, separators=(',', ':'))}\n\n" for event in events))
+
+    async with served(web.post("/v1/research", research)) as url, client() as http:
+        ask = keeping(GatewayUser(http, url).ask, lambda name: tmp_path / f"odd-{name}.json")
+        with pytest.raises(WrongRunError, match="answered"):
+            await ask(run)
+        with pytest.raises(LostRunError, match="404"):
+            await keeping(GatewayUser(http, f"{url}/nowhere").ask, lambda name: tmp_path / f"odd-{name}.json")(other)
+    kept = json.loads((tmp_path / f"odd-{run.run}.json").read_text())
+    assert kept["seen"] == [{"type": "think.delta", "text": "Hm"}, *told(run, answer="x")]
+    assert kept["run"]["searches"][0]["query"] == run.searches[0].query
+    assert "answered ['x']" in kept["told"]
+    assert "404" in json.loads((tmp_path / f"odd-{other.run}.json").read_text())["told"]
 
 
 async def test_a_refused_run_is_lost(quick: Trace) -> None:

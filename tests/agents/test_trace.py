@@ -123,10 +123,12 @@ def test_the_turn_is_found_however_the_text_is_wrapped() -> None:
 
 def test_a_turn_that_is_asked_for_again_goes_on_where_it_broke_off() -> None:
     turn = [5, 6, 7, 8, 5, 6, 7, 8, 9]
-    script, question = Script({"0001": [turn]}, eos_id=0), "(run 0001) Who?"
-    assert script.ids_left(question, [1, 2]) == turn
-    assert script.ids_left(question, [1, 2, *turn[:4]]) == turn[4:]
-    assert script.ids_left(question, [1, 2, *turn[:8]]) == turn[8:]
-    assert script.ids_left(question, [1, 2, *turn]) == []
-    assert script.ids_left(question, [1, 5]) == turn
+    script, question = Script({"0001": [turn]}, eos_id=0), "(run 0001) Who?\n"
+    for prompt in (question, f"{question}<think> a"):
+        assert script.ids_left(prompt, [1, 2]) == turn
+        for num in range(4, len(turn) + 1):
+            assert script.ids_left(prompt, [1, 2, *turn[:num]]) == turn[num:]
+    for num in range(1, 4):
+        assert script.ids_left(question, [1, 2, *turn[:num]]) == turn
+        assert script.ids_left(f"{question}<think", [1, 2, *turn[:num]]) == turn[num:]
     assert script.ids_left("Who?", turn[:4]) is None

@@ -7,7 +7,7 @@ SPELLED = ["<answer>", " Mali", " </", "answer", ">", ">\n", "", "<search>", " q
 
 
 def spell(ids: tuple[int, ...]) -> str:
-    return "".join(SPELLED[i] for i in ids)
+    return "".join(SPELLED[i] if i < 100 else chr(i - 100) for i in ids)
 
 
 def trained(ids: tuple[int, ...], text: str) -> Segment:

@@ -94,7 +94,9 @@ class Engine(Protocol):
     def generate(
         self, prompt_ids: TokenIds, params: SamplingParams, *, session: str, priority: int = 0
     ) -> AsyncGenerator[Chunk, None]:
-        """Stream one completion of ``prompt_ids``.
+        """Stream one completion of ``prompt_ids``, which end with a whole character.
+
+        After half a character vLLM's detokenizer would repeat the prompt's text as the completion's.
 
         Closing the iterator aborts the request on the engine. ``session`` is the same for every turn of a rollout,
         so that a router can keep them on one replica; a lower ``priority`` runs first. Raises ``EngineError``.

@@ -33,10 +33,7 @@ import msgspec
 from searchr1.engines.base import Chunk, Engine, SamplingParams
 from searchr1.engines.retry_budget import RetryBudget
 from searchr1.errors import EngineClosedError, EngineDrainedError, EngineError, EngineUnavailableError
-from searchr1.loop.types import Decode, FinishReason, TokenIds
-
-UNFINISHED: Final = "\ufffd"
-"""What the text of ids that end inside a character ends with."""
+from searchr1.loop.types import UNFINISHED, Decode, FinishReason, TokenIds
 
 _WAITS_S: Final = (0.1, 0.3, 0.9, 2.7, 5.0)
 """Waits before a completion is asked for again, the last one from then on; longer where the engine asks for it."""

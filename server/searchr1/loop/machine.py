@@ -8,8 +8,8 @@ Rules
    them, or after its last allowed search, gets one more completion with search off and no text of ours before it.
 3. A turn's text ends with its first stop, the closing tag of a search or an answer (``tags.py``). That text is
    tokenized alone; these ids, not the sampled ones, enter the context. A search puts an observation in, a turn without
-   an action the retry text, each tokenized alone and cut to its first ``max_observation_tokens``. No token is merged
-   across two segments.
+   an action the retry text, each tokenized alone and cut to its first ``max_observation_tokens``, less a character that
+   the cut leaves in half (``cut_ids``). No token is merged across two segments.
    Pass ``decode`` when training: the sampled ids are kept as sampled, because their logprobs hold for no other ids.
    Only tokens that reach past the cut are replaced, by what is before it, tokenized alone.
 4. The engine gets the last ``max_context_tokens`` ids of prompt + segments.
@@ -59,6 +59,7 @@ from searchr1.loop.profiles.base import Profile
 from searchr1.loop.profiles.search_r1 import SEARCH_R1
 from searchr1.loop.tags import Piece, TagScanner
 from searchr1.loop.types import (
+    UNFINISHED,
     Action,
     ActionInvalid,
     AnswerCompleted,
@@ -84,6 +85,8 @@ from searchr1.loop.types import (
 )
 
 _FROM_OUTSIDE = (Status.CANCELLED, Status.DEADLINE, Status.FAILED)
+_MAX_HALF_BYTES = 3
+"""Of a character in UTF-8, whose fourth byte is its last."""
 
 
 class Rollout:
@@ -96,8 +99,8 @@ class Rollout:
         limits: bounds on turns, searches and tokens.
         profile: the tags and texts that this family of checkpoints expects.
         decode: ids to text; given when training, where sampled ids are kept (rule 3).
-        spell: ids to text, for whoever drives the rollout and must know which text some sampled ids stand for; by
-            default ``decode``. The rollout itself does not use it.
+        spell: ids to text, by which a cut keeps whole characters, and for whoever drives the rollout and must know
+            which text some sampled ids stand for; by default ``decode``. Without either, a cut looks at no character.
     """
 
     def __init__(
@@ -268,7 +271,7 @@ class Rollout:
         return self.ids[-self.limits.max_context_tokens :]
 
     def _append(self, kind: SegmentKind, turn: int, text: str) -> None:
-        ids = tuple(self._encode(text))[: self.limits.max_observation_tokens]
+        ids = cut_ids(self._encode(text), self.limits.max_observation_tokens, self.spell)
         self._segments.append(Segment(kind, turn, text, ids, sampled=False))
 
     def _append_completion(self, turn: int, text: str) -> None:
@@ -303,6 +306,24 @@ class Rollout:
         if not isinstance(self._action, Generate):
             raise IllegalInputError(f"a completion came while the rollout waits for {_name(self._action)}")
         return self._action
+
+
+def cut_ids(ids: Sequence[int], most: int, spell: Decode | None) -> TokenIds:
+    """Return the first ``most`` ids of a text that is put in, less those at the end that spell half a character.
+
+    What is put in ends the next prompt. vLLM's detokenizer takes a prompt that ends inside a character for unfinished
+    text, and begins the completion's text with all of it: the ``<search> query </search>`` of the prompt's own
+    instructions would be the model's action.
+    """
+    kept = tuple(ids[:most])
+    if spell is None or not spell(kept[-1:]).endswith(UNFINISHED):  # Most texts: to spell one id is cheap.
+        return kept
+    count = len(kept)
+    while count > 0 and spell(kept[:count]).endswith(UNFINISHED):
+        # An id spells a byte at least, so three finish a character. More are replacement characters of the text's own.
+        dropped = len(kept) - count
+        count = len(kept) - (dropped + 1 if dropped < _MAX_HALF_BYTES else 2 * dropped)
+    return kept[: max(0, count)]
 
 
 def _name(action: Action) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 TokenIds = tuple[int, ...]
 Encode = Callable[[str], list[int]]
@@ -11,6 +11,9 @@ Encode = Callable[[str], list[int]]
 
 Decode = Callable[[TokenIds], str]
 """Token ids to text, special tokens left out."""
+
+UNFINISHED: Final = "\ufffd"
+"""What the text of ids that end inside a character ends with."""
 
 AddBos = Literal["auto", "always", "never"]
 """Whether a prompt begins with ``<bos>`` where the chat template does not write one. ``auto`` is what the tokenizer
@@ -71,7 +74,7 @@ class Limits:
     max_completion_tokens: int = 500
     """Sampled tokens of one turn."""
     max_observation_tokens: int = 500
-    """Longer observations keep their first tokens."""
+    """Longer observations keep their first tokens, as far as those end with a whole character."""
     max_context_tokens: int = 4096
     """Tokens sent to the engine; a longer input is cut on the left."""
     max_trajectory_tokens: int = 4096

@@ -6,11 +6,8 @@ from dataclasses import dataclass, field
 import torch
 
 from searchr1.engines.base import Chunk, SamplingParams
-from searchr1.loop.types import FinishReason, TokenIds
+from searchr1.loop.types import UNFINISHED, FinishReason, TokenIds
 from searchr1.tokenizer import Tokenizer
-
-UNFINISHED = "\N{REPLACEMENT CHARACTER}"
-"""Text of a character whose last bytes are still to come."""
 
 
 @dataclass(slots=True, eq=False)

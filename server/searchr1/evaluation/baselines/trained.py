@@ -7,6 +7,7 @@ for. It takes a profile whose policy thinks and answers inside tags.
 
 from searchr1.errors import ConfigurationError
 from searchr1.evaluation.baselines.trial import Trial
+from searchr1.loop.machine import cut_ids
 from searchr1.loop.profiles.base import Profile
 from searchr1.loop.tags import Pair
 
@@ -37,7 +38,8 @@ async def searched(trial: Trial, thought: str, query: str) -> list[int]:
     """Search for ``query`` and return the ids of a turn that does so, and of its observation."""
     profile, (think, _) = trial.options.profile, tags_of(trial)
     passages = await trial.search(query)
-    ids = trial.encode(profile.observation(passages))[: trial.options.limits.max_observation_tokens]
+    limits, spell = trial.options.limits, trial.tools.tokenizer.decode
+    ids = cut_ids(trial.encode(profile.observation(passages)), limits.max_observation_tokens, spell)
     trial.outcome.observation_tokens += len(ids)
     search = profile.tags.search
     turn = f"{think.open} {thought} {think.close}\n{search.open} {query} {search.close}"
