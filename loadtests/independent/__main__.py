@@ -29,7 +29,7 @@ import aiohttp
 
 from loadtests.independent.clients import CLIENTS, Client, Figures, Load
 from loadtests.paced_stack import demo_vllm, paced_engine
-from loadtests.processes import ROOT, Server
+from loadtests.processes import ROOT, DidNotStartError, Server
 from loadtests.streaming.paced_engine import MODEL
 from loadtests.streaming.sides import CHAT, programs, stream
 from searchr1.demo.bundle import EXAMPLES
@@ -75,10 +75,11 @@ def median_of(rounds: Sequence[Figures]) -> Figures:
     """Return the median of each figure; requests are counted together. None where a round has none."""
 
     def median(name: str) -> float | None:
-        found = [getattr(one, name) for one in rounds]
-        if None in found:
+        found: list[float | None] = [getattr(one, name) for one in rounds]
+        values = [value for value in found if value is not None]
+        if len(values) < len(found):
             return None
-        return sum(found) if name in ("num_done", "num_errors") else statistics.median(found)
+        return sum(values) if name in ("num_done", "num_errors") else statistics.median(values)
 
     return Figures(**{field.name: median(field.name) for field in fields(Figures)})
 
@@ -172,7 +173,7 @@ def main() -> None:
             client.path(options.programs)
         with tempfile.TemporaryDirectory() as name, stack(options, Path(name)) as sides:
             measure(options, clients, sides, Path(name))
-    except SearchR1Error as error:
+    except (SearchR1Error, DidNotStartError) as error:
         sys.exit(f"independent: {error}")
 
 

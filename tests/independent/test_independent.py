@@ -65,10 +65,9 @@ def test_figures_are_those_of_the_clients_report(
     assert figures.latency_p95 == pytest.approx(latency_p95)
     assert figures.output_tokens_per_s == pytest.approx(output_tokens_per_s)
     assert figures.between_tokens == pytest.approx(20.0, abs=0.1), "the engine sent 50 tokens a second"
-    assert figures.requests_per_s is not None
-    assert figures.first_p95 is not None
-    assert figures.latency_p50 is not None
-    assert figures.first_p50 < figures.first_p95 < figures.latency_p50 < figures.latency_p95
+    ordered = [figures.first_p50, figures.first_p95, figures.latency_p50, figures.latency_p95]
+    assert ordered == sorted(value for value in ordered if value is not None)
+    assert figures.requests_per_s == pytest.approx(4.2, abs=0.2), "four at once, of 0.9 s each"
 
 
 @pytest.mark.parametrize("name", CLIENTS)
