@@ -1,7 +1,7 @@
 """What a streamed token costs the gateway: CPU time of its process, at a fixed number of streams of a paced engine.
 
     python -m loadtests.streaming --streams 64
-    python -m loadtests.streaming --streams 64 --litellm /path/to/bin/litellm
+    python -m loadtests.streaming --streams 64 --litellm .venv-compared/bin/litellm
     python -m loadtests.streaming --streams 64 --tokens-per-s 400 --workers 1 2
 
 starts a paced engine and the gateway before it, and with ``--litellm`` and ``--agentic`` those programs before the same
@@ -121,8 +121,8 @@ def main() -> None:
     parser.add_argument("--tokens-per-s", type=float, default=50.0, help="of each stream")
     parser.add_argument("--num-tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--litellm", help="the program of LiteLLM's proxy, installed elsewhere")
-    parser.add_argument("--agentic", help="the program agentic-server, installed elsewhere")
+    parser.add_argument("--litellm", help="the program of LiteLLM's proxy (scripts/setup-compared)")
+    parser.add_argument("--agentic", help="the program agentic-server (scripts/setup-compared)")
     parser.add_argument("--workers", type=int, nargs="+", help="measure gateways of so many workers, by chat alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as logs, stack(options, Path(logs)) as sides:
