@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from searchr1.gateway.sse import HEARTBEAT
 from searchr1.http_server.pieces import SendPiece, way_of
+from searchr1.http_server.unwound import when_unwound
 
 T = TypeVar("T")
 
@@ -67,6 +68,9 @@ class EventStream(Response):
         Raises:
             ClientDisconnect: the client took nothing for ``SEND_TIMEOUT_S``.
         """
+        await when_unwound(self._stream, scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send_all(way_of(scope, send), send))
         leaving = asyncio.create_task(client_left(receive))
         self._mind(sending, send)
