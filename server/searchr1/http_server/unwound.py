@@ -4,7 +4,7 @@ They are a dozen coroutines, three exit stacks and two requests with the body, a
 """
 
 from collections.abc import Awaitable
-from typing import Any, Final
+from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
