@@ -1,6 +1,7 @@
 """The fold of a run's events into the whole run: one definition for server and clients."""
 
 from io import StringIO
+from typing import NamedTuple
 
 from searchr1_client.events import (
     ActionInvalid,
@@ -23,18 +24,28 @@ from searchr1_client.events import (
 )
 
 
+class _Started(NamedTuple):
+    """What the first event tells of a run."""
+
+    id: str
+    created: int
+    model: str
+    question: str
+
+
 class RunFold:
     """A fold that adds a run's events, in their order, up to the whole run (as ``functools.reduce`` would)."""
 
     def __init__(self, *, created: int = 0) -> None:
         self._created = created
-        self._started: RunStarted | None = None
+        # No events are kept: each has a kilobyte of its own, and a server folds many runs at once.
+        self._started: _Started | None = None
         self._steps: dict[int, Step] = {}
         self._reasoning: dict[int, StringIO] = {}
         self._answer: str | None = None
         self._citations: list[Citation] = []
         self._status: RunStatus | None = None
-        self._usage = Usage()
+        self._usage: Usage | None = None
         self._error: WireError | None = None
 
     @property
@@ -46,7 +57,7 @@ class RunFold:
         """Take the next event. Unknown events change nothing."""
         match event:
             case RunStarted():
-                self._started = event
+                self._started = _Started(event.run_id, event.created, event.model, event.question)
             case ThinkDelta():
                 if (reasoning := self._reasoning.get(event.turn)) is None:
                     self._step(event.turn)
@@ -95,7 +106,7 @@ class RunFold:
         for turn, reasoning in self._reasoning.items():
             self._steps[turn].reasoning = reasoning.getvalue()
         return Run(
-            id=self._started.run_id,
+            id=self._started.id,
             created=self._started.created or self._created,
             model=self._started.model,
             question=self._started.question,
@@ -103,7 +114,7 @@ class RunFold:
             answer=self._answer,
             citations=self._citations,
             steps=[self._steps[turn] for turn in sorted(self._steps)],
-            usage=self._usage,
+            usage=self._usage or Usage(),
             error=self._error,
         )
 

@@ -28,6 +28,7 @@ from searchr1.gateway.sse import JsonResponse
 from searchr1.gateway.tracing.requests import RequestSpans
 from searchr1.http_server.bodies import BodyBounds
 from searchr1.http_server.paths import HeadAsGet, PlainPaths
+from searchr1.http_server.unwound import Unwound
 from searchr1.settings import Settings
 from searchr1_client import __version__
 
@@ -71,6 +72,7 @@ def create_app(settings: Settings, *, open_services: OpenServices = open_service
         redirect_slashes=False,
         default_response_class=JsonResponse,
     )
+    app.add_middleware(Unwound)
     app.add_middleware(HeadAsGet)
     app.add_middleware(Opening)
     app.add_middleware(

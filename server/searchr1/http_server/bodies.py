@@ -1,6 +1,7 @@
 """Bounds on the bodies of requests: how large, how slow, and how much of them all at once."""
 
 import asyncio
+from collections.abc import Awaitable
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -32,11 +33,12 @@ class BodyBounds:
         num_bytes, num_held, is_whole = 0, 0, False
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
 
-        async def receive_bounded() -> Message:
+        def receive_bounded() -> Awaitable[Message]:
+            # After the body, what comes is the client leaving, however late: a stream waits for it to its end.
+            return receive() if is_whole else receive_body()
+
+        async def receive_body() -> Message:
             nonlocal num_bytes, num_held, is_whole
-            if is_whole:
-                # After the body, what comes is the client leaving, however late.
-                return await receive()
             if is_too_large:
                 raise self._too_large()
             try:

@@ -22,6 +22,7 @@ from searchr1.flag import Flag
 from searchr1.http_server import pieces
 from searchr1.http_server.bounds import HttpBounds
 from searchr1.http_server.cycle import Cycle, answer
+from searchr1.http_server.flow import Flow
 from searchr1.http_server.gate import Gate
 from searchr1.http_server.outbox import Outbox
 
@@ -84,6 +85,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See ``asyncio.Protocol``."""
         super().connection_made(transport)
+        self.flow = Flow(transport)
         self._set_timer(self.bounds.header_timeout_s, self._give_up)
         self._is_extra = not self.gate.enter(self)
 

@@ -8,8 +8,7 @@ server sends is bounded and checked; redirects are not followed.
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -155,7 +154,8 @@ class VllmHttpEngine:
             self._decode, num_prompt_ids=len(prompt_ids), max_tokens=params.max_tokens, logprobs=params.logprobs
         )
         headers, loop = self._sessions.of(session), asyncio.get_running_loop()
-        with self._silence.watching((lane := Lane()).fail), self._open_lane(lane):
+        with self._silence.watching((lane := Lane()).fail):
+            self._lanes.add(lane)
             try:
                 async with await lane.begin(self._post(self._body(prompt_ids, params, priority), headers)) as response:
                     if response.status != 200:
@@ -172,6 +172,8 @@ class VllmHttpEngine:
                     last = reader.end()
             except (aiohttp.ClientError, OSError) as error:
                 raise lane.error or self._unavailable(error) from error
+            finally:
+                self._lanes.discard(lane)
         yield last
 
     def abandon(self, error: EngineUnavailableError, *, silent_s: float = -1.0, begun_alone: bool = False) -> int:
@@ -184,14 +186,6 @@ class VllmHttpEngine:
         for lane in lanes:
             lane.fail(error)
         return len(lanes)
-
-    @contextmanager
-    def _open_lane(self, lane: Lane) -> Iterator[None]:
-        self._lanes.add(lane)
-        try:
-            yield
-        finally:
-            self._lanes.discard(lane)
 
     async def models(self) -> list[ServedModel]:
         """Return the models that the server offers. Raises ``EngineError``."""

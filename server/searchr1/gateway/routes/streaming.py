@@ -12,8 +12,10 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from searchr1.flag import Flag
 from searchr1.gateway.sse import HEARTBEAT
 from searchr1.http_server.pieces import SendPiece, way_of
+from searchr1.http_server.unwound import when_unwound
 
 T = TypeVar("T")
 
@@ -67,11 +69,18 @@ class EventStream(Response):
         Raises:
             ClientDisconnect: the client took nothing for ``SEND_TIMEOUT_S``.
         """
+        await when_unwound(self._stream, scope, receive, send)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(self._send_all(way_of(scope, send), send))
         leaving = asyncio.create_task(client_left(receive))
+        # ``asyncio.wait`` would hold several times as much to the stream's end.
+        is_over = Flag()
+        for task in (sending, leaving):
+            task.add_done_callback(lambda _: is_over.set())
         self._mind(sending, send)
         try:
-            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await is_over.wait()
             if self._took_nothing:
                 raise ClientDisconnect
             if sending.done():

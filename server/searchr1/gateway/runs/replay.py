@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from searchr1.driver import DriveEvent, DriveStats, PassagesReceived, SearchErrored
 from searchr1.engines.resume import Begun
@@ -28,15 +28,15 @@ _Fact = tuple[str, int, str]
 class Past:
     """What a run went through before this process took it over."""
 
-    events: list[wire.KnownEvent] = field(default_factory=list)
+    events: Sequence[wire.KnownEvent] = ()
     """Those that were stored, which clients may have seen."""
-    outcomes: list[PassagesReceived | SearchErrored] = field(default_factory=list)
+    outcomes: Sequence[PassagesReceived | SearchErrored] = ()
     """Outcomes of its searches."""
-    owed: list[DriveEvent] = field(default_factory=list)
+    owed: Sequence[DriveEvent] = ()
     """Events that its inputs led to but nobody was told of."""
     begun: Begun | None = None
     """What has come of its open completion."""
-    unwritten: list[Input] = field(default_factory=list)
+    unwritten: Sequence[Input] = ()
     """An end that follows from the journal but is not in it: the next owner writes it."""
 
 

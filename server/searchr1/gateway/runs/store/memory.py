@@ -27,7 +27,8 @@ _OVERHEAD_BYTES = 100
 class _Kept:
     state: RunState
     expires_at: float
-    events: list[LoggedEvent] = field(default_factory=list)
+    events: list[bytes] = field(default_factory=list)
+    """Their JSON by ``seq``: the same objects that the run itself has while it goes on."""
     record: bytes | None = None
     num_bytes: int = 0
 
@@ -35,6 +36,10 @@ class _Kept:
     def goes_on(self) -> bool:
         """Whether it has no end yet, and this process still drives it."""
         return self.record is None and bool(self.state.meta.replica)
+
+    def logged(self, first: int) -> list[LoggedEvent]:
+        """Return its events from the one with the ``seq`` ``first`` on."""
+        return [LoggedEvent(first + i, data) for i, data in enumerate(self.events[first:])]
 
 
 class MemoryRunStore:
@@ -62,9 +67,9 @@ class MemoryRunStore:
         if events and events[0].seq > len(run.events):
             raise RunForgottenError(f"the events before {events[0].seq} are not there")
         run.expires_at = self._clock() + self._ttl_s
-        fresh = [event for event in events if event.seq >= len(run.events)]
+        fresh = [event.data for event in events if event.seq >= len(run.events)]
         run.events.extend(fresh)
-        self._grow(run, sum(len(event.data) + _OVERHEAD_BYTES for event in fresh))
+        self._grow(run, sum(len(data) + _OVERHEAD_BYTES for data in fresh))
 
     async def finish(self, state: RunState, record: bytes) -> None:
         """See ``RunStore.finish``."""
@@ -85,7 +90,7 @@ class MemoryRunStore:
     async def read(self, run_id: str, after: int, wait_s: float) -> list[LoggedEvent]:
         """See ``RunStore.read``. A run that goes on is read from its ``LiveRun``: nothing new comes here."""
         run = self._find(run_id)
-        events = [] if run is None else run.events[after + 1 :]
+        events = [] if run is None else run.logged(after + 1)
         if not events and wait_s > 0:
             await asyncio.sleep(wait_s)
         return events
@@ -130,7 +135,7 @@ class MemoryRunStore:
     async def history(self, run_id: str) -> History:
         """See ``RunStore.history``."""
         run = self._find(run_id)
-        return History(() if run is None else tuple(run.events), ())
+        return History(() if run is None else tuple(run.logged(0)), ())
 
     async def orphans(self, limit: int) -> list[Orphan]:
         """See ``RunStore.orphans``. There is no other replica."""
