@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchr1.printable import BREAKS_A_LINE, STEERING, STEERING_IN_JSON, plain_json, printable
+from searchr1.printable import BREAKS_A_LINE, STEERING, STEERING_IN_JSON, has_half_pair, plain_json, printable
 
 BIDI = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
 MARKS = "\u061c\u200e\u200f"  # of direction, whose classes are those of letters
@@ -59,3 +59,15 @@ def test_plain_json_has_the_same_value_and_nothing_that_steers(value: Any) -> No
         assert not STEERING.search(plain.decode())
         assert len(plain.decode().splitlines()) <= 1
         assert plain_json(plain) is plain
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Mali", "Mali\x00", "Málaga", "𝄞", "\ud7ff\ue000", "\ud800", "a\udfffb", "é\ud834"]
+)
+def test_half_a_pair_is_what_no_encoding_writes(text: str) -> None:
+    try:
+        text.encode()
+        is_whole = True
+    except UnicodeEncodeError:
+        is_whole = False
+    assert has_half_pair(text) is not is_whole

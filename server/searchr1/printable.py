@@ -14,6 +14,7 @@ _DIRECTION: Final = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"
 _LINE_SEPARATORS: Final = "\u2028\u2029"
 _SURROGATES: Final = "\ud800-\udfff"
 """Halves of characters: no encoding can write them."""
+_HALF_PAIR: Final = re.compile(f"[{_SURROGATES}]")
 
 STEERING: Final = re.compile(f"[{_CONTROLS}{_CONTROLS_BEYOND_ASCII}{_DIRECTION}{_SURROGATES}]")
 """What no text may hold that is shown."""
@@ -21,6 +22,11 @@ BREAKS_A_LINE: Final = re.compile(f"[\t\n{_LINE_SEPARATORS}{STEERING.pattern[1:-
 """What no line may hold that must stay one line, such as those of the log."""
 STEERING_IN_JSON: Final = re.compile(f"[{_CONTROLS_BEYOND_ASCII}{_LINE_SEPARATORS}{_DIRECTION}]")
 """The part of it that JSON lets stand in a string as it is; JSON escapes ASCII's controls."""
+
+
+def has_half_pair(text: str) -> bool:
+    """Return whether ``text`` holds half of a surrogate pair, which no encoding can write."""
+    return not text.isascii() and _HALF_PAIR.search(text) is not None
 
 
 def json_escaped(character: str) -> str:

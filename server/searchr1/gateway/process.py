@@ -40,7 +40,9 @@ logger = logging.getLogger(__name__)
 
 LAST_WORDS_S = 3.0
 """Seconds that readers have to take the last events of runs that were ended."""
-_GC_THRESHOLDS: Final = (20_000, 10, 10)
+_GC_THRESHOLDS: Final = (100_000, 10, 10)
+"""A run that starts leaves some 600 objects that live as long as it does: many that start at one moment would be walked
+again and again, in pauses that all of them wait for, and nothing found."""
 _SAME_SIGNAL_S = 1.0
 """Signals within this time of the first mean no more than it: ``timeout`` and terminals send several."""
 

@@ -15,6 +15,7 @@ from searchr1.identity import Caller
 from searchr1.loop.machine import Rollout
 from searchr1.loop.types import Limits
 from searchr1.pacing import Pacing
+from searchr1.printable import has_half_pair
 from searchr1.retrieval.base import Retriever
 from searchr1.retrieval.frozen import RecordedSearches
 from searchr1.retrieval.layer import SearchLayer
@@ -92,6 +93,7 @@ class Admission:
         secret = settings.engine_session_secret
         self._pseudonyms = Pseudonyms(secret.get_secret_value() if secret else None)
         self._pacing = Pacing(settings.stream_interval_ms / 1000)
+        self._unnarrowed = settings.limits()
 
     @property
     def reserved_texts(self) -> tuple[str, ...]:
@@ -106,7 +108,7 @@ class Admission:
         """Return whether ``question`` is short enough; one that ``plan`` refuses for another reason is."""
         if len(question.strip()) > self._settings.max_question_chars:
             return False
-        if any("\ud800" <= c <= "\udfff" for c in question):
+        if has_half_pair(question):
             return True
         try:
             prompt = render_prompt(self._profile.prompt(question), self._tokenizer, self._profile)
@@ -205,19 +207,20 @@ class Admission:
             )
         if "\x00" in question:
             raise invalid("The question contains a NUL character; remove it.", param=param)
-        if any("\ud800" <= c <= "\udfff" for c in question):
+        if has_half_pair(question):
             raise invalid("The question contains half of a surrogate pair; send valid Unicode.", param=param)
         if not question.strip():
             raise invalid("The question is empty; send some text.", param=param)
         return question.strip()
 
     def _limits(self, options: RunOptions) -> Limits:
-        limits = self._settings.limits()
+        if (options.max_turns, options.max_searches, options.max_tokens) == (None, None, None):
+            return self._unnarrowed
         max_turns = _below(options.max_turns, self._settings.max_turns, "max_turns")
         if options.max_searches is not None:
             _below(options.max_searches, max_turns, "max_searches")
         return replace(
-            limits,
+            self._unnarrowed,
             max_turns=max_turns,
             max_searches=options.max_searches,
             max_run_tokens=_below(options.max_tokens, self._settings.max_run_tokens, "max_tokens"),

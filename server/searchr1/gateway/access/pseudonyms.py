@@ -4,7 +4,6 @@ They are HMACs with a secret of the operator's, or a random one of this process.
 run's id can't tell whose it is, and nobody can choose another tenant's.
 """
 
-import hashlib
 import hmac
 import secrets
 
@@ -28,4 +27,4 @@ class Pseudonyms:
 
     def _digest(self, *parts: str) -> str:
         message = b"".join(len(part.encode()).to_bytes(4, "big") + part.encode() for part in parts)
-        return hmac.new(self._secret, message, hashlib.sha256).hexdigest()[:40]
+        return hmac.digest(self._secret, message, "sha256").hex()[:40]

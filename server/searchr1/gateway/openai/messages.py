@@ -11,6 +11,7 @@ from typing import Any
 
 from searchr1.gateway.errors import ApiError, invalid
 from searchr1.loop.conversation import INSTRUCTION_ROLES, Turn
+from searchr1.printable import has_half_pair
 
 MAX_MESSAGES = 2048
 """Messages or items of one request; what they hold is bounded by the size of the body."""
@@ -140,6 +141,6 @@ def _no_text(kind: str, where: str) -> ApiError:
 
 
 def _valid(text: str, where: str) -> str:
-    if any("\ud800" <= c <= "\udfff" for c in text):
+    if has_half_pair(text):
         raise invalid(f"'{where}': It contains half of a surrogate pair; send valid Unicode.", param=where)
     return text

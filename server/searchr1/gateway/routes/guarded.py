@@ -4,7 +4,7 @@ The framework reads and parses a body first, and solves dependencies after. Here
 no value, such as the check of the key, go before the body; a route can't be declared without that.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,13 @@ from fastapi.dependencies.utils import solve_dependencies
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 
 from searchr1.gateway.errors import ApiError
 from searchr1.gateway.json_body import parse_body
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Guard = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class GuardedRoute(APIRoute):
@@ -39,21 +41,62 @@ class GuardedRoute(APIRoute):
         finally:
             self.dependant = whole
         guard = Dependant(path=whole.path, dependencies=guards)
+        plain = _plain_guards(guards)
 
         async def handle_guarded(request: Request) -> Response:
-            solved = await solve_dependencies(
-                request=request,
-                dependant=guard,
-                async_exit_stack=request.scope["fastapi_inner_astack"],
-                embed_body_fields=False,
-            )
-            if solved.errors:
-                raise RequestValidationError(solved.errors)
+            if plain is None:
+                await _solve(guard, request)
+            else:  # What the framework would do, without its search for all that they might take.
+                for call, name in plain:
+                    await call(**{name: request})
             if self.body_field is not None:
                 await _read(request)
             return await handle(request)
 
         return handle_guarded
+
+
+def _plain_guards(guards: Sequence[Dependant]) -> list[tuple[Guard, str]] | None:
+    """Return the guards once each, with the name by which they take the request; None where one takes more than it."""
+    plain = {
+        (guard.call, guard.request_param_name): None
+        for guard in guards
+        if guard.call is not None and guard.request_param_name is not None and _takes_the_request_alone(guard)
+    }
+    return list(plain) if {guard.call for guard in guards} == {call for call, _ in plain} else None
+
+
+def _takes_the_request_alone(guard: Dependant) -> bool:
+    """Return whether all that the framework gives ``guard`` is the request.
+
+    A parameter called ``_`` is read by nobody: a security scheme there, which refuses nothing, is for the document.
+    """
+    others = (guard.path_params, guard.query_params, guard.header_params, guard.cookie_params, guard.body_params)
+    names = (
+        guard.websocket_param_name,
+        guard.http_connection_param_name,
+        guard.response_param_name,
+        guard.background_tasks_param_name,
+        guard.security_scopes_param_name,
+    )
+    takes_more = any(others) or any(names) or not all(map(_is_for_the_document, guard.dependencies))
+    return guard.is_coroutine_callable and not takes_more
+
+
+def _is_for_the_document(dependency: Dependant) -> bool:
+    return dependency.name == "_" and isinstance(dependency.call, HTTPBearer) and not dependency.call.auto_error
+
+
+async def _solve(guards: Dependant, request: Request) -> None:
+    """Run guards that take more than the request."""
+    solved = await solve_dependencies(
+        request=request,
+        dependant=guards,
+        async_exit_stack=request.scope["fastapi_inner_astack"],
+        embed_body_fields=False,
+    )
+    if solved.errors:
+        raise RequestValidationError(solved.errors)
 
 
 async def _read(request: Request) -> None:

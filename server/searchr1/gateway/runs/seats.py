@@ -52,6 +52,7 @@ class Seats:
         engine_name: str = "engine",
     ) -> None:
         self._engine, self._options, self._weights = engine, options, weights or {}
+        self._pool = engine if isinstance(engine, Replicated) else None
         self._shared, self._engine_name = shared, engine_name
         self._parts: dict[str, Part] = {}
         self._is_new = asyncio.Event()
@@ -213,8 +214,8 @@ class Seats:
                     self.num_pauses += 1
 
     def _place(self, seat: "Seat", replica: str) -> None:
-        if replica != seat.replica and isinstance(self._engine, Replicated):
-            self._engine.place(seat.session, replica)
+        if replica != seat.replica and self._pool is not None:
+            self._pool.place(seat.session, replica)
         seat.replica = replica
 
     async def _tick(self) -> None:
@@ -232,11 +233,11 @@ class Seats:
             await asyncio.sleep(_CAPACITY_EVERY_S if has_told else _RETRY_S)
 
     def _look_at_replicas(self) -> None:
-        if not isinstance(self._engine, Replicated):
+        if self._pool is None:
             if not self._replicas:
                 self._change(self._engine_name, _Told(None, healthy=True))
             return
-        views = {view.name: view for view in self._engine.replicas}
+        views = {view.name: view for view in self._pool.replicas}
         for name in self._replicas.keys() - views.keys():
             self._change(name, replace(self._replicas[name], healthy=False))
             del self._replicas[name]
@@ -248,7 +249,7 @@ class Seats:
 
         One that does not tell is bounded by the runs alone.
         """
-        if isinstance(self._engine, TellsMetrics) and not isinstance(self._engine, Replicated):
+        if self._pool is None and isinstance(self._engine, TellsMetrics):
             try:
                 load = load_of(await self._engine.metrics_text())
             except EngineError:
