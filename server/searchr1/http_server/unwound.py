@@ -1,6 +1,6 @@
 """Streams that are sent once the framework has returned: its layers around a route would be held to a stream's end.
 
-They are a dozen coroutines, three exit stacks and two requests with the body, a quarter of what a stream costs.
+They are nine coroutines, three exit stacks and two requests with the body, an eighth of what a stream cost.
 """
 
 from collections.abc import Awaitable
