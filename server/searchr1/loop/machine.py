@@ -318,12 +318,14 @@ def cut_ids(ids: Sequence[int], most: int, spell: Decode | None) -> TokenIds:
     kept = tuple(ids[:most])
     if spell is None or not spell(kept[-1:]).endswith(UNFINISHED):  # Most texts: to spell one id is cheap.
         return kept
-    count = len(kept)
-    while count > 0 and spell(kept[:count]).endswith(UNFINISHED):
+    dropped = 0
+    while dropped < len(kept):
         # An id spells a byte at least, so three finish a character. More are replacement characters of the text's own.
-        dropped = len(kept) - count
-        count = len(kept) - (dropped + 1 if dropped < _MAX_HALF_BYTES else 2 * dropped)
-    return kept[: max(0, count)]
+        for count in range(len(kept) - dropped, max(len(kept) - dropped - _MAX_HALF_BYTES - 1, 0), -1):
+            if not spell(kept[:count]).endswith(UNFINISHED):
+                return kept[:count]
+        dropped = 2 * dropped or _MAX_HALF_BYTES + 1
+    return ()
 
 
 def _name(action: Action) -> str:

@@ -78,7 +78,10 @@ class LiveRun(RunHandle):
         self._batch: tuple[list[LoggedEvent], list[bytes]] | None = None
         """What was sent to the store, until it is known to have it."""
         self._is_shared = is_shared
-        self._waits_for_store = is_shared
+        self._waits_for_store = is_shared and journal is not None
+        """True while readers see only what the store has: another replica may go on from there."""
+        self._holds_end = is_shared
+        """True while readers do not see the end: another replica may be asked to follow the run up."""
         self._has_end = bool(past) and past[-1][0].type in TERMINAL_TYPES
         self._ending: Patience | None = None
         self._unstored = Flag()
@@ -121,10 +124,8 @@ class LiveRun(RunHandle):
     @property
     def _num_visible(self) -> int:
         """Number of events that readers may see."""
-        if not self._waits_for_store:
-            return len(self._events)
-        num_settled = len(self._events) - self._has_end
-        return num_settled if self._journal is None else min(self._num_stored, num_settled)
+        num_shown = self._num_stored if self._waits_for_store else len(self._events)
+        return min(num_shown, len(self._events) - (self._has_end and self._holds_end))
 
     @property
     def outlives_readers(self) -> bool:
@@ -240,7 +241,7 @@ class LiveRun(RunHandle):
 
     async def run(self) -> Run:
         """See ``RunHandle.run``."""
-        while self._has_end and self._waits_for_store and not self.is_lost:
+        while self._has_end and self._holds_end and not self.is_lost:
             self._changed.clear()
             await self._changed.wait()
         if self.is_lost:
@@ -273,7 +274,7 @@ class LiveRun(RunHandle):
         self._num_stored += len(events)
         self._batch = None
         if self._is_shared and not self._has_end:  # Whoever was shown the end sees no less again.
-            self._waits_for_store = True
+            self._waits_for_store, self._holds_end = self._journal is not None, True
         if self._journal is not None:
             self._journal.mark_stored(inputs)
             self._changed.set()
@@ -290,19 +291,28 @@ class LiveRun(RunHandle):
         if self._ending is not None:
             self._ending.end()
             self._ending = None
-        if self._waits_for_store and not self.is_lost:
-            self._waits_for_store = False
+        if not self.is_lost:
+            self._waits_for_store = self._holds_end = False
             self._changed.set()
 
     @contextmanager
     def storing(self) -> Iterator[None]:
-        """Let readers see what is not stored yet where the block, which stores something, lasts too long."""
-        patience = Patience(_STORED_WITHIN_S, self.wait_no_longer)
-        patience.begin()
+        """Let readers see what is not stored yet where the block, which stores something, lasts too long.
+
+        The end has a time of its own.
+        """
+        patience = Patience(_STORED_WITHIN_S, self._wait_for_the_end_alone)
+        if self._waits_for_store:
+            patience.begin()
         try:
             yield
         finally:
             patience.end()
+
+    def _wait_for_the_end_alone(self) -> None:
+        if not self.is_lost:
+            self._waits_for_store = False
+            self._changed.set()
 
     async def news(self, every_s: float) -> None:
         """Wait for events to store: a journaled run for the next one, another one for so long, or for its end."""
@@ -355,11 +365,11 @@ class LiveRun(RunHandle):
             self._await_end_stored()
         if self._journal is not None:
             self._unstored.set()
-        if self._journal is None or not self._waits_for_store:
+        if not self._waits_for_store:
             self._changed.set()
 
     def _await_end_stored(self) -> None:
-        if self._waits_for_store and self._ending is None:
+        if self._holds_end and self._ending is None:
             self._ending = Patience(_END_STORED_WITHIN_S, self.wait_no_longer)
             self._ending.begin()
 
