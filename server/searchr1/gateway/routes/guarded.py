@@ -24,7 +24,10 @@ Guard = Callable[..., Coroutine[Any, Any, Any]]
 
 
 class GuardedRoute(APIRoute):
-    """A route whose guards, the dependencies without a value, run before its body is read."""
+    """A route whose guards, the dependencies without a value, run before its body is read.
+
+    A guard that takes the request alone is called straight: ``app.dependency_overrides`` does not replace it.
+    """
 
     @property
     def guards(self) -> list[Dependant]:
