@@ -293,6 +293,15 @@ async def test_a_running_response_has_no_follow_up(held: Stage) -> None:
     assert refused.json()["error"]["param"] == "previous_response_id"
 
 
+async def test_an_answer_that_is_not_there_yet_is_no_part_of_a_question(held: Stage) -> None:
+    made = await create(held, background=True)
+    reference = {"type": "item_reference", "id": f"msg_{made['id'].removeprefix('resp_')}"}
+    refused = await post(held, input=[*_user(QUESTION), reference, *_user("And Chad?")])
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "input"
+    assert "in progress" in refused.json()["error"]["message"]
+
+
 async def test_output_that_is_sent_back_counts_by_its_answer(stage: Stage) -> None:
     made = await create(stage, tools=[SEARCH])
     sent_back = [*_user(QUESTION), *made["output"], *_user("And Chad?")]

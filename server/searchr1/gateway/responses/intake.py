@@ -149,6 +149,8 @@ async def _referred(item_id: str, find: FindRun) -> list[Message]:
         _, run = await find(f"resp_{key}")
     except RunNotFoundError as error:
         raise ApiError(404, f"Item with id {item_id!r} not found.", code="item_not_found", param="input") from error
+    if run.status == "running":
+        raise invalid(f"The response of item {item_id!r} is still in progress.", param="input")
     return [Message("assistant", run.answer, "input")] if run.answer else []
 
 
