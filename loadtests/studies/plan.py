@@ -110,7 +110,7 @@ WORLDS: tuple[World, ...] = (
             "sft": "sft configs/sft/smollm2-form.yaml --no-progress --set model={start} --set out_dir={out} "
             "--set num_epochs=null --set max_steps={steps} --set seed={seed}",
             "rejection": "sft configs/sft/smollm2-form.yaml --no-progress --set model={start} --set data=[{right}] "
-            "--set eval_data=null --set out_dir={out} --set max_tokens=2816 --set num_epochs=2 --set seed={seed}",
+            "--set eval_data=null --set out_dir={out} --set max_tokens=3328 --set num_epochs=2 --set seed={seed}",
         },
         starts={
             "base": "models/smollm2",
@@ -129,7 +129,7 @@ often it searched: ``max_tokens`` of ``rejection`` are those of a context, and o
 _GRPO, _PPO = Arm("GRPO"), Arm("PPO", algorithm="ppo")
 _NO_MASK = ("loss.mask_observations=false",)
 _PASSAGE_TOKENS = 170
-_OBSERVATION_TOKENS, _CONTEXT_TOKENS, _NUM_SEARCHES = 500, 2560, 3
+_OBSERVATION_TOKENS, _CONTEXT_TOKENS, _NUM_SEARCHES = 800, 3072, 3
 """Bounds of the configurations of ``realqa``."""
 
 

@@ -186,8 +186,8 @@ def test_as_many_passages_as_are_searched_fit(tmp_path: Path) -> None:
         >= {
             "rollout.top_k": "5",
             "rollout.max_observation_tokens": "850",
-            "rollout.max_context_tokens": "3610",
-            "rollout.max_trajectory_tokens": "3610",
+            "rollout.max_context_tokens": "3222",
+            "rollout.max_trajectory_tokens": "3222",
         }.items()
     )
     assert rollout_of(top_1, choices) == rollout_of(plain, choices) | {"top_k": 1}

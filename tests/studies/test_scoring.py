@@ -64,9 +64,9 @@ def test_arms_with_more_passages_are_scored_within_their_bounds(tmp_path: Path) 
             bounds = (limits.max_observation_tokens, limits.max_context_tokens)
             found.setdefault((one.options["top_k"], *bounds), []).append(one.name)
     assert found == {
-        (3, 500, 2560): ["realqa-form-start", "realqa-form-grpo-seed0"],
-        (1, 500, 2560): ["realqa-form-top1-start-top1", "realqa-form-top1-grpo-top1-seed0"],
-        (5, 850, 3610): ["realqa-form-top5-start-top5", "realqa-form-top5-grpo-top5-seed0"],
+        (3, 800, 3072): ["realqa-form-start", "realqa-form-grpo-seed0"],
+        (1, 800, 3072): ["realqa-form-top1-start-top1", "realqa-form-top1-grpo-top1-seed0"],
+        (5, 850, 3222): ["realqa-form-top5-start-top5", "realqa-form-top5-grpo-top5-seed0"],
     }
 
 
