@@ -39,8 +39,9 @@ _METHOD = """## How it is measured
   passages, an answer. vLLM computes as always, but a logits processor (`forcing.py`) puts the recorded token in place
   of the one that it chose. A run that did not end with the texts and the answer of its trace counts as wrong.
   In `parts`, the one without admission had an engine that said nothing for 30 s, and was asked for again in the middle
-  of a turn, where this harness began the turn anew (it goes on there since); that of `crowd` made a search more after a
-  turn that holds the loop's own words for an invalid action, which is not explained.
+  of a turn, where this harness began the turn anew (it goes on there since); that of `crowd` met an observation cut
+  inside a character, after which vLLM gave the prompt's own `<search> query </search>` as the model's text
+  ([ADR 37](../adr/0037-cuts-keep-characters-whole.md)); a cut keeps characters whole since.
 * **The same searches.** One server answers all arms, each query after a time of its own: lognormal, 0.3–4 s.
 * **Each arm** begins with a vLLM that has just started. Repeats go through the arms in another order; numbers are
   medians.
