@@ -22,8 +22,8 @@ class Unwound:
     """Innermost middleware, which sends the response that it was handed after the app has returned.
 
     An error of the sending does not reach what is inside, which could do nothing about it: the answer has begun.
-    Nothing of the app may wait once it has handed a response over, as a dependency with ``yield`` would: cancelled there,
-    the response would be neither sent nor closed.
+    Nothing of the app may wait once it has handed a response over, as a dependency with ``yield`` would: cancelled
+    there, the response would be neither sent nor closed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
