@@ -1,6 +1,7 @@
 """Guards of a route: each gets what it asks for, whatever that is, and none is left out."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Request, Security
@@ -12,7 +13,7 @@ from searchr1.gateway.routes.guarded import GuardedRoute
 _BEARER, _STRICT = HTTPBearer(auto_error=False), HTTPBearer()
 
 
-def client_of(*guards: object, twice: bool = False) -> TestClient:
+def client_of(*guards: Callable[..., Any], twice: bool = False) -> TestClient:
     """Return a client of an app with one route behind ``guards``, which count their calls in ``app.state.calls``."""
     router = APIRouter(route_class=GuardedRoute, dependencies=[Depends(one) for one in guards] if twice else [])
 
