@@ -79,7 +79,7 @@ async def by_scheme(request: Request, _: Annotated[object, Security(_STRICT)] = 
     ids=lambda guard: guard.__name__,
 )
 @pytest.mark.parametrize("twice", [False, True])
-def test_a_guard_refuses_and_lets_in_once_a_request_whatever_it_takes(guard: object, twice: bool) -> None:
+def test_a_guard_refuses_and_lets_in_once_a_request_whatever_it_takes(guard: Callable[..., Any], twice: bool) -> None:
     client = client_of(guard, twice=twice)
     assert client.get("/").status_code in (401, 403)
     client.app.state.calls.clear()  # type: ignore[attr-defined]
@@ -88,7 +88,7 @@ def test_a_guard_refuses_and_lets_in_once_a_request_whatever_it_takes(guard: obj
 
 
 @pytest.mark.parametrize("guard", [by_header, without_await], ids=lambda guard: guard.__name__)
-def test_a_plain_guard_beside_one_that_takes_more_still_refuses(guard: object) -> None:
+def test_a_plain_guard_beside_one_that_takes_more_still_refuses(guard: Callable[..., Any]) -> None:
     client = client_of(plain, guard)
     assert client.get("/", headers={"x-key": "right"}).status_code == 403
     assert client.get("/?x=1", headers={"x-key": "right"}).status_code == 200
