@@ -19,7 +19,6 @@ from searchr1.export.run import ExportConfig, export
 from searchr1.gateway import app
 from searchr1.gateway.runs import mirror
 from searchr1.gateway.runs.hub import RunHub
-from searchr1.gateway.runs.store.base import LoggedEvent
 from searchr1.gateway.runs.store.codec import MAX_RECORD_BYTES, MAX_STATE_BYTES
 from searchr1.gateway.runs.store.memory import MemoryRunStore
 from tests.gateway.conftest import sse_payloads
@@ -362,7 +361,7 @@ def test_a_log_in_memory_that_cannot_be_read(form: str, in_memory: tuple[Served,
     stage, store = in_memory
     run_id = asked(stage)
     events = store._runs[run_id].events
-    events[-1] = LoggedEvent(events[-1].seq, EVENTS[form](events[-1].data))
+    events[-1] = EVENTS[form](events[-1])
     assert_stream_ends(stage, run_id)
     assert_deleted(stage, run_id)
 
