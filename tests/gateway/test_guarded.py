@@ -10,10 +10,11 @@ from starlette.testclient import TestClient
 
 from searchr1.gateway.routes.guarded import GuardedRoute
 
+Guard = Callable[..., Any]
 _BEARER, _STRICT = HTTPBearer(auto_error=False), HTTPBearer()
 
 
-def client_of(*guards: Callable[..., Any], twice: bool = False) -> TestClient:
+def client_of(*guards: Guard, twice: bool = False) -> TestClient:
     """Return a client of an app with one route behind ``guards``, which count their calls in ``app.state.calls``."""
     router = APIRouter(route_class=GuardedRoute, dependencies=[Depends(one) for one in guards] if twice else [])
 
@@ -79,7 +80,7 @@ async def by_scheme(request: Request, _: Annotated[object, Security(_STRICT)] = 
     ids=lambda guard: guard.__name__,
 )
 @pytest.mark.parametrize("twice", [False, True])
-def test_a_guard_refuses_and_lets_in_once_a_request_whatever_it_takes(guard: Callable[..., Any], twice: bool) -> None:
+def test_a_guard_refuses_and_lets_in_once_a_request_whatever_it_takes(guard: Guard, twice: bool) -> None:
     client = client_of(guard, twice=twice)
     assert client.get("/").status_code in (401, 403)
     client.app.state.calls.clear()  # type: ignore[attr-defined]
@@ -88,7 +89,7 @@ def test_a_guard_refuses_and_lets_in_once_a_request_whatever_it_takes(guard: Cal
 
 
 @pytest.mark.parametrize("guard", [by_header, without_await], ids=lambda guard: guard.__name__)
-def test_a_plain_guard_beside_one_that_takes_more_still_refuses(guard: Callable[..., Any]) -> None:
+def test_a_plain_guard_beside_one_that_takes_more_still_refuses(guard: Guard) -> None:
     client = client_of(plain, guard)
     assert client.get("/", headers={"x-key": "right"}).status_code == 403
     assert client.get("/?x=1", headers={"x-key": "right"}).status_code == 200
