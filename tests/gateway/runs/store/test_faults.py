@@ -55,11 +55,17 @@ def release(stage: Stage) -> None:
     stage.engine.hold.set()
 
 
-async def follow(stage: Stage, run_id: str, after: int = -1) -> list[dict[str, Any]]:
-    async with asyncio.timeout(45):
-        response = await stage.client.get(f"/v1/research/{run_id}/events", params={"after": after})
-    assert response.status_code == 200, response.text
-    return [json.loads(data) for data in sse_payloads(response.text)]
+async def follow(
+    stage: Stage, run_id: str, after: int = -1, *, begun: asyncio.Event | None = None
+) -> list[dict[str, Any]]:
+    """Read a run's events to their end; ``begun`` is set once the run was found."""
+    events = f"/v1/research/{run_id}/events"
+    async with asyncio.timeout(45), stage.client.stream("GET", events, params={"after": after}) as response:
+        if begun is not None:
+            begun.set()
+        text = (await response.aread()).decode()
+    assert response.status_code == 200, text
+    return [json.loads(data) for data in sse_payloads(text)]
 
 
 def assert_whole(events: list[dict[str, Any]], status: str = "completed") -> None:
@@ -97,8 +103,10 @@ async def test_a_redis_that_forgets_everything_is_told_again(redis: RedisServer,
     one, other = pair
     run_id = await begin(one)
     await eventually_found(other, run_id)
-    reading = asyncio.create_task(follow(other, run_id))
+    begun = asyncio.Event()
+    reading = asyncio.create_task(follow(other, run_id, begun=begun))
     await eventually(lambda: bool(order(redis, "EXISTS", f"sr1:run:{{{run_id}}}:log")))
+    await begun.wait()
     await asyncio.to_thread(order, redis, "FLUSHALL")
     await asyncio.sleep(0.1)
     release(one)
