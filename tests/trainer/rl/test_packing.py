@@ -67,14 +67,15 @@ def test_a_model_computes_the_same_on_it(model: Path, prefix: int, lengths: list
             return torch.stack(token_stats(loaded, ids, mask, dtype=torch.float32))
 
     found = {}
-    for implementation in ("causal_blocks", "sdpa"):
+    # Not sdpa: on a CPU with AMX, its own gradients of a query err by 1.5e-4 where they cancel out.
+    for implementation in ("causal_blocks", "eager"):
         (loaded.base if with_critic else loaded).set_attn_implementation(implementation)
         loaded.zero_grad()
         out = compute()
         torch.autograd.backward(out.square().sum())
         grads = [parameter.grad.clone() for parameter in loaded.parameters()]
         found[implementation] = [out.detach(), *grads]
-    for one, other in zip(found["causal_blocks"], found["sdpa"], strict=True):
+    for one, other in zip(found["causal_blocks"], found["eager"], strict=True):
         assert float((one - other).norm()) <= 1e-4 * float(other.norm()) + 1e-5
 
 
