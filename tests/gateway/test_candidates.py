@@ -36,10 +36,15 @@ async def research(stage: Stage, **body: Any) -> dict[str, Any]:
     return run
 
 
-async def chat(stage: Stage, *texts: str, model: str = MODEL) -> dict[str, Any]:
+def conversation(*texts: str) -> list[dict[str, str]]:
+    """Messages of a user and an assistant in turns."""
     roles = ("user", "assistant")
-    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
-    answer = await stage.client.post("/v1/chat/completions", json={"model": model, "messages": messages})
+    return [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
+
+
+async def chat(stage: Stage, *texts: str, model: str = MODEL) -> dict[str, Any]:
+    body = {"model": model, "messages": conversation(*texts)}
+    answer = await stage.client.post("/v1/chat/completions", json=body)
     assert answer.is_success, answer.text
     completion: dict[str, Any] = answer.json()
     return completion

@@ -17,7 +17,7 @@ from searchr1.keyring.stored_key import made_key
 from searchr1.loop.conversation import Turn
 from searchr1.turns import Turns
 from tests.gateway.conftest import MODEL, Stage, StageEngine, eventually, running_stage
-from tests.gateway.test_candidates import ASKS, CANDIDATE, Ask, candidate, chat, filling_up, served
+from tests.gateway.test_candidates import ASKS, CANDIDATE, Ask, candidate, chat, conversation, filling_up, served
 
 REWRITTEN = "Which currency is used in Chad?"
 READ, SAMPLED = 40, 5
@@ -81,9 +81,8 @@ def rewrites(stage: Stage) -> dict[str, float]:
 
 
 async def respond(stage: Stage, *texts: str) -> dict[str, Any]:
-    roles = ("user", "assistant")
-    given = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
-    answer = await stage.client.post("/v1/responses", json={"model": MODEL, "input": given})
+    body = {"model": MODEL, "input": conversation(*texts)}
+    answer = await stage.client.post("/v1/responses", json=body)
     assert answer.is_success, answer.text
     told: dict[str, Any] = answer.json()
     return told
